@@ -1,0 +1,83 @@
+"""Fixtures: a language, a driver process, a sidecar."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import LANGUAGES, Driver, Language, missing
+from fake_sidecar import FakeSidecar, Manners
+
+_missing: dict[str, str | None] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in LANGUAGES:
+        config.addinivalue_line("markers", f"lang_{name}: the tests of the {name} SDK")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "language" in metafunc.fixturenames:
+        marked = [pytest.param(name, marks=getattr(pytest.mark, f"lang_{name}")) for name in LANGUAGES]
+        metafunc.parametrize("language", marked, indirect=True, scope="session")
+
+
+def available(name: str) -> Language:
+    """The language, or a skip; in CI a toolchain that is not there is a failure."""
+    if name not in _missing:
+        _missing[name] = missing(LANGUAGES[name])
+    reason = _missing[name]
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name}: {reason}", pytrace=False)
+        pytest.skip(f"{name}: {reason}")
+    return LANGUAGES[name]
+
+
+@pytest.fixture(scope="session")
+def language(request: pytest.FixtureRequest) -> Language:
+    return available(request.param)
+
+
+@pytest.fixture
+def sidecars() -> Iterator[Callable[..., FakeSidecar]]:
+    """Starts sidecars; at the end every one must have seen nothing but good protocol."""
+    started: list[FakeSidecar] = []
+
+    def start(*script: Manners, **options: Any) -> FakeSidecar:
+        started.append(FakeSidecar(script, **options).start())
+        return started[-1]
+
+    yield start
+    for sidecar in started:
+        sidecar.stop()
+    problems = [problem for sidecar in started for problem in sidecar.problems]
+    assert not problems, "\n".join(problems[:20])
+
+
+@pytest.fixture
+def sidecar(sidecars: Callable[..., FakeSidecar]) -> FakeSidecar:
+    return sidecars()
+
+
+@pytest.fixture
+def drivers(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Starts driver processes, which share a spill dir."""
+    started: list[Driver] = []
+
+    def start(language: Language, **env: str) -> Driver:
+        started.append(Driver(language, tmp_path, **env))
+        return started[-1]
+
+    yield start
+    for driver in started:
+        driver.done()
+
+
+@pytest.fixture
+def driver(drivers: Callable[..., Driver], language: Language) -> Driver:
+    return drivers(language)

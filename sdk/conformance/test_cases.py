@@ -1,0 +1,108 @@
+"""The table of cases: these calls put these messages on the wire, in every language."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from conformance import VARIABLES, Driver, DriverError, Language, assert_law, differences, expand, load_cases, numbers
+from fake_sidecar import FakeSidecar
+
+
+class Bench:
+    """One sidecar and one driver process for all cases of a language."""
+
+    def __init__(self, language: Language, folder: Any) -> None:
+        self.language = language
+        self.folder = folder
+        self.sidecar = FakeSidecar().start()
+        self._driver: Driver | None = None
+
+    def driver(self) -> Driver:
+        if self._driver is None or self._driver.process.poll() is not None:
+            self._driver = Driver(self.language, self.folder)
+        return self._driver
+
+    def end(self) -> None:
+        if self._driver is not None:
+            self._driver.done()
+        self.sidecar.stop()
+
+
+@pytest.fixture(scope="session")
+def bench(language: Language, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = Bench(language, tmp_path_factory.mktemp(language.name))
+    yield bench
+    bench.end()
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load_cases()])
+def test_case(case: dict[str, Any], bench: Bench) -> None:
+    if reason := case.get("not", {}).get(bench.language.name):
+        pytest.skip(f"does not apply: {bench.language.name} {reason}")
+    driver, sidecar = bench.driver(), bench.sidecar
+    sidecar.problems.clear()
+    saved: dict[str, Any] = {}
+    # A language may export its trace to its own environment: the last case's is not this one's.
+    env = {**dict.fromkeys(VARIABLES), "WAFERMON_SPILL_DIR": str(driver.spill), **expand(case.get("env", {}), saved, sidecar)}
+    driver("setenv", **env)
+    opening = expand(case.get("open", {"service": "conformance"}), saved, sidecar)
+    if not env["WAFERMON_URL"]:
+        opening.setdefault("url", sidecar.url)
+    known = len(sidecar.connections)
+    began = time.time_ns() // 1000
+    driver("open", **opening)
+    for request in case["calls"]:
+        args = expand(request["args"], saved)
+        if request.get("error"):
+            with pytest.raises(DriverError) as caught:
+                driver(request["call"], **args)
+            assert str(caught.value) != "unsupported"
+            assert driver.process.poll() is None, "the driver died"
+        else:
+            result = driver(request["call"], **args)
+            if "save" in request:
+                saved[request["save"]] = result
+    assert driver("flush", timeout=5) is True
+    ended = time.time_ns() // 1000
+    stats = driver.stats()
+    driver("close", timeout=2)
+
+    assert_law(stats)
+    for name, value in case.get("stats", {}).items():
+        assert stats[name] == value, f"{name} is {stats[name]}, expected {value}"
+    messages = [message for connection in sidecar.connections[known:] for message in connection.messages]
+    assert len({message["client"] for message in messages}) <= 1
+    if "expect_burst" in case:
+        assert numbers(messages) == list(range(case["expect_burst"]))
+        stamps = [message["ts"] for message in messages]
+        assert stamps == sorted(stamps)
+    else:
+        envelope = {"service": opening.get("service"), "host": socket.gethostname(), "pid": driver.pid}
+        context = {"saved": saved, "messages": messages}
+        wrong: list[str] = []
+        for index, (expected, message) in enumerate(zip(case["expect"], messages)):
+            assert began <= message["ts"] <= ended
+            assert message["seq"] == index + 1
+            whole = {**envelope, "ts": message["ts"], "client": message["client"], "seq": message["seq"], **expected}
+            wrong += differences(whole, message, context, f"message {index}")
+        assert not wrong, "\n".join(wrong)
+        assert len(messages) == len(case["expect"]), [message["type"] for message in messages]
+    raw = b"".join(bytes(connection.data) for connection in sidecar.connections[known:]).decode()
+    for text in case.get("raw", []):
+        assert text in raw
+    assert not sidecar.problems, "\n".join(sidecar.problems)
+
+
+def test_every_notation_is_known() -> None:
+    """A misspelt notation or matcher in a case would otherwise be taken for data."""
+    known = {"bytes", "codes", "float", "int", "repeat", "nest", "cycle", "saved", "times", "url"}
+    known |= {"maybe", "is", "between", "text", "prefix", "has", "field"}
+    used = set(re.findall(r'"\$(\w+)"', json.dumps(load_cases())))
+    assert used == known, used ^ known
