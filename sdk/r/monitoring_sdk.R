@@ -1,0 +1,1 @@
+R/monitoring_sdk.R
