@@ -1,0 +1,187 @@
+/*
+ * monitoring_sdk - the wafermon client for C
+ *
+ * SYNOPSIS
+ *     #include "monitoring_sdk.h"
+ *
+ *     monitoring_sdk *sdk;
+ *     monitoring_options options = { .service = "file-receiver" };
+ *     int error = monitoring_open(&sdk, &options);
+ *     if (error)
+ *         fprintf(stderr, "monitoring: %s\n", monitoring_strerror(error));
+ *     monitoring_log_event(sdk, "info", "file received",
+ *                          MON_STR("file", name), MON_INT("rows", rows), MON_END);
+ *     monitoring_close(sdk, -1);
+ *     monitoring_free(sdk);
+ *
+ * DESCRIPTION
+ *     A call encodes its message, puts it into a buffer in memory and returns; one thread of the SDK's own sends the buffer to the
+ *     sidecar, keeps each message until the sidecar acknowledges it, and sends it again after a lost connection. While the buffer is
+ *     full, calls append to spill files, which are sent later. No call waits for the network except flush and close, and none fails
+ *     because of it.
+ *
+ *     All functions may be called from any thread with the same handle, save monitoring_free(). After fork() the child's handle works
+ *     and starts empty. No signal handler is installed, and SIGPIPE is never raised. At a normal exit every open handle is closed with
+ *     its default budget.
+ *
+ * RETURN VALUE
+ *     0, or one of the negative codes below; a NULL handle is MON_EINVAL. A call that returns a code other than MON_ENOMEM has counted
+ *     and sent nothing.
+ */
+#ifndef MONITORING_SDK_H
+#define MONITORING_SDK_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define MON_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#define MON_SENTINEL __attribute__((sentinel))
+#else
+#define MON_PRINTF(text, first)
+#define MON_SENTINEL
+#endif
+
+enum monitoring_error {
+    MON_OK = 0,
+    MON_EINVAL = -1,   /* a NULL handle, a missing argument, more than MON_MAX_FIELDS fields */
+    MON_ESERVICE = -2, /* no service, or not 1-128 of A-Z a-z 0-9 . _ - : */
+    MON_ELEVEL = -3,   /* not debug, info, warning, error or critical */
+    MON_ENAME = -4,    /* an empty name */
+    MON_ETRACE = -5,   /* a trace or job id that is not 1-128 printable ASCII characters without space */
+    MON_EPERCENT = -6, /* not within 0-100 */
+    MON_ESTATUS = -7,  /* a span's: not ok or error; a job's: not 1-64 characters */
+    MON_ESPAN = -8,    /* no open span has this id */
+    MON_ETIMEOUT = -9, /* flush: messages are still waiting */
+    MON_ENOMEM = -10   /* no memory: the message is counted as dropped */
+};
+
+/* The text of a code, never NULL. */
+const char *monitoring_strerror(int error);
+
+typedef struct monitoring_sdk monitoring_sdk;
+
+/* What is NULL or 0 comes from the environment, else from the default; options override the environment. */
+typedef struct monitoring_options {
+    const char *service;   /* WAFERMON_SERVICE, OTEL_SERVICE_NAME */
+    const char *url;       /* WAFERMON_URL; tcp://127.0.0.1:7411, unix:///path; a bad one warns once and the default serves */
+    const char *trace_id;  /* WAFERMON_TRACE_ID, TRACEPARENT */
+    int buffer;            /* WAFERMON_BUFFER; how many messages wait in memory: 1000 */
+    const char *spill_dir; /* WAFERMON_SPILL_DIR; /var/spool/wafermon if it is writable, else /tmp/wafermon-UID */
+    const char *token;     /* WAFERMON_TOKEN */
+} monitoring_options;
+
+/* At rest, always: called = acked + rejected + dropped + waiting + handed_over. */
+typedef struct monitoring_stats {
+    const char *state; /* "connected", "disconnected", "overflow"; static */
+    unsigned long long called;      /* messages: calls that returned 0, and reports of drops */
+    unsigned long long sent;        /* gone to a socket for the first time */
+    unsigned long long acked;       /* in the sidecar's journal */
+    unsigned long long rejected;    /* refused by the sidecar, which keeps them as dead letters */
+    unsigned long long dropped;     /* spill full or not writable, after close, disabled */
+    unsigned long long spilled;     /* written to spill files */
+    unsigned long long waiting;     /* unsent, unacknowledged, and in spill files still ours */
+    unsigned long long handed_over; /* in spill files that somebody else took up or that close left */
+    unsigned long long resent;      /* gone to a socket once more */
+    unsigned long long reconnects;  /* welcomes but the first */
+} monitoring_stats;
+
+/* One key and value of a context or of tags; made by the macros below. */
+typedef struct monitoring_field {
+    const char *key;
+    int kind;
+    union {
+        const char *string;
+        long long integer;
+        double number;
+    } value;
+} monitoring_field;
+
+enum { MON_KIND_STR = 1, MON_KIND_INT, MON_KIND_NUM, MON_KIND_BOOL };
+enum { MON_MAX_FIELDS = 64 };
+
+/*
+ * Fields of a variadic call, ended by MON_END:
+ *     MON_STR(key, const char *)   NULL is null in a context and left out of tags
+ *     MON_INT(key, long long)      beyond 2^53: a string
+ *     MON_NUM(key, double)         NaN and infinities: null
+ *     MON_BOOL(key, int)
+ * The conditional in MON_STR lets the compiler refuse what is no string.
+ */
+#define MON_STR(key, string) (1 ? (key) : (const char *)0), (int)MON_KIND_STR, (1 ? (string) : (const char *)0)
+#define MON_INT(key, integer) (1 ? (key) : (const char *)0), (int)MON_KIND_INT, (long long)(integer)
+#define MON_NUM(key, number) (1 ? (key) : (const char *)0), (int)MON_KIND_NUM, (double)(number)
+#define MON_BOOL(key, truth) (1 ? (key) : (const char *)0), (int)MON_KIND_BOOL, (int)((truth) ? 1 : 0)
+#define MON_END (const char *)0
+
+/* Make a handle and start its sender thread. A sidecar that is away is no error. *sdk is NULL after an error. */
+int monitoring_open(monitoring_sdk **sdk, const monitoring_options *options);
+
+/* Something happened. The variant with f formats its message as printf does and takes no context. */
+int monitoring_log_event(monitoring_sdk *sdk, const char *level, const char *message, ...) MON_SENTINEL;
+int monitoring_log_eventf(monitoring_sdk *sdk, const char *level, const char *format, ...) MON_PRINTF(3, 4);
+
+/* A measured value with its tags; unit (UCUM where there is one) may be NULL. */
+int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, const char *unit, ...) MON_SENTINEL;
+
+/* How far a job is, 0-100 percent. status NULL is "running"; "done", "failed" and "cancelled" end the job. */
+int monitoring_log_progress(monitoring_sdk *sdk, const char *job_id, double percent, const char *status);
+
+/*
+ * What a process uses: cpu in percent of one core, mem in resident bytes, disk and net in bytes since its start. NaN leaves a field
+ * out. The second one measures the calling process itself: cpu is the mean since the previous call (at first since monitoring_open);
+ * mem and disk where the system tells; net never, since no system counts it by process.
+ */
+int monitoring_log_resource(monitoring_sdk *sdk, double cpu, double mem, double disk, double net);
+int monitoring_log_own_resource(monitoring_sdk *sdk);
+
+/*
+ * A stretch of work. start fills id; until the end, what the same thread logs with this handle belongs to the span. trace_id NULL takes
+ * the current one, and where there is none makes one. A span may be ended from any thread; status NULL is "ok", else "ok" or "error".
+ * In a forked child ending a span of the parent returns 0 and sends nothing.
+ */
+int monitoring_start_span(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17]);
+int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) MON_SENTINEL;
+
+/* The trace of what follows outside of spans. */
+int monitoring_set_trace_id(monitoring_sdk *sdk, const char *trace_id);
+
+/* The same calls with an array of count fields, for bindings and for fields that are known only at run time; a span's start takes tags. */
+int monitoring_log_event_fields(monitoring_sdk *sdk, const char *level, const char *message, const monitoring_field *fields, size_t count);
+int monitoring_log_metric_fields(monitoring_sdk *sdk, const char *name, double value, const char *unit, const monitoring_field *fields,
+                                 size_t count);
+int monitoring_start_span_fields(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], const monitoring_field *fields,
+                                 size_t count);
+int monitoring_end_span_fields(monitoring_sdk *sdk, const char *id, const char *status, const monitoring_field *fields, size_t count);
+
+/*
+ * The environment that puts a child process into the current trace, under the current span. The SDK never calls setenv(), which no
+ * threaded program can do safely: add variables, a NULL-terminated array of "NAME=value", to the envp of execve() or posix_spawn(), or
+ * give each to putenv() between fork() and exec().
+ */
+typedef struct monitoring_env {
+    char *variables[3];
+    char trace_id[160];
+    char span_id[40];
+} monitoring_env;
+int monitoring_child_env(monitoring_sdk *sdk, monitoring_env *env);
+
+int monitoring_get_stats(monitoring_sdk *sdk, monitoring_stats *stats);
+
+/* Wait until nothing is waiting; MON_ETIMEOUT when something still is after so many milliseconds (negative: 5000). */
+int monitoring_flush(monitoring_sdk *sdk, int milliseconds);
+
+/*
+ * Flush for so many milliseconds (negative: 2000; not at all while disconnected), write what is left to a spill file and disconnect.
+ * The handle stays valid: later calls count as dropped. monitoring_free() closes and releases it; no other call may then run or follow.
+ */
+int monitoring_close(monitoring_sdk *sdk, int milliseconds);
+void monitoring_free(monitoring_sdk *sdk);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
