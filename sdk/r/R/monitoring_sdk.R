@@ -58,18 +58,26 @@
   x
 }
 
+# By byte: what is not printable ASCII, or is a quote or a backslash. A tenth of what a regular expression costs.
+.wm_special <- !(0:255 %in% setdiff(32:126, c(34, 92)))
+
+# A double with at most six decimals: its quotient is rounded once, so what sprintf() prints reads back equal.
+.wm_double <- function(x) {
+  scaled <- round(x * 1e6)
+  if (!is.na(scaled) && scaled / 1e6 == x && abs(scaled) < 1e15) sprintf("%.15g", x) else .wm_numbers(x)
+}
+
 # The shortest of %.15g, %.16g, %.17g that reads back equal. as.numeric() rounds twice and now and then takes the
 # neighbour for equal; jsonlite reads with the C library, exactly.
-.wm_number <- function(x) {
-  text <- sprintf("%.15g", x)
-  open <- which(is.finite(x) & (x != trunc(x) | abs(x) >= 1e15))
-  for (format in c("%.16g", "%.17g")) {
-    if (!length(open)) break
-    read <- jsonlite::parse_json(paste0("[", paste(text[open], collapse = ","), "]"))
-    open <- open[unlist(read) != x[open]]
-    text[open] <- sprintf(format, x[open])
+.wm_numbers <- function(x) {
+  text <- sprintf("%.17g", x)
+  finite <- is.finite(x)
+  for (digits in c("%.16g", "%.15g")) {
+    shorter <- sprintf(digits, x[finite])
+    same <- unlist(jsonlite::parse_json(paste0("[", paste(shorter, collapse = ","), "]"))) == x[finite]
+    text[finite][same] <- shorter[same]
   }
-  text[!is.finite(x)] <- "null"
+  text[!finite] <- "null"
   text
 }
 
@@ -93,7 +101,7 @@
 .wm_atoms <- function(x) {
   text <- switch(typeof(x),
     character = paste0("\"", .wm_escape(x), "\""),
-    double = return(.wm_number(x)),
+    double = return(.wm_numbers(x)),
     integer = sprintf("%d", x),
     logical = ifelse(x, "true", "false"),
     paste0("\"", as.character(x), "\""))
@@ -108,40 +116,46 @@
     if (length(x) == 1L) return(.wm_atoms(x))
     if (depth <= .wm_max_depth) return(paste0("[", paste(.wm_atoms(x), collapse = ","), "]"))
   } else if (is.list(x) && depth <= .wm_max_depth) {
-    if (!is.null(names(x))) return(paste0("{", substring(.wm_fields(x, depth), 2L), "}"))
+    if (!is.null(names(x))) return(paste0("{", .wm_fields(x, depth), "}"))
     return(paste0("[", paste(vapply(x, .wm_value, "", depth + 1L), collapse = ","), "]"))
   }
   text <- if (is.list(x) || is.atomic(x)) deparse(x, nlines = 1L)[[1L]] else paste0("<", class(x)[[1L]], ">")
   paste0("\"", .wm_escape(text), "\"")
 }
 
-# A named list as `,"key":value` again and again. Empty lists and vectors are left out, NULL is null. Plain strings are
-# escaped together with the keys, in one go: that is most of the cost.
+# A named list as `"key":value,…`. Empty lists and vectors are left out, NULL is null. This is the hot path: keys and
+# plain strings are looked through together, and most of the time there is nothing to escape.
 .wm_fields <- function(x, depth = 0L) {
-  size <- lengths(x)
-  if (!all(size)) {
-    keep <- size > 0L | vapply(x, is.null, NA)
-    x <- x[keep]
-    size <- size[keep]
-  }
   n <- length(x)
   if (!n) return("")
-  values <- character(n)
-  plain <- logical(n)
+  keys <- names(x)
+  values <- texts <- ends <- character(n)
   for (i in seq_len(n)) {
     value <- x[[i]]
-    if (size[[i]] == 1L && is.character(value) && !is.object(value) && !is.na(value)) {
-      values[[i]] <- value
-      plain[[i]] <- TRUE
+    values[[i]] <- if (length(value) != 1L) {
+      if (length(value) || is.null(value)) .wm_value(value, depth + 1L) else NA_character_
+    } else if (!is.null(attributes(value))) {
+      .wm_value(value, depth + 1L)
     } else {
-      values[[i]] <- .wm_value(value, depth + 1L)
+      switch(typeof(value),
+        character = if (is.na(value)) "null" else {
+          texts[[i]] <- value
+          ends[[i]] <- "\""
+        },
+        double = .wm_double(value),
+        integer = if (is.na(value)) "null" else as.character(value),
+        logical = if (is.na(value)) "null" else if (value) "true" else "false",
+        .wm_value(value, depth + 1L))
     }
   }
-  keys <- names(x)
   if (!all(nzchar(keys))) keys[!nzchar(keys)] <- which(!nzchar(keys))
-  clean <- .wm_escape(c(keys, values[plain]))
-  values[plain] <- paste0("\"", clean[-seq_len(n)], "\"")
-  paste0(",\"", clean[seq_len(n)], "\":", values, collapse = "")
+  if (any(.wm_special[as.integer(charToRaw(paste0(keys, texts, collapse = ""))) + 1L])) {
+    keys <- .wm_escape(keys)
+    texts <- .wm_escape(texts)
+  }
+  fields <- paste0("\"", keys, "\":", values, texts, ends)
+  if (anyNA(values)) fields <- fields[!is.na(values)]
+  paste(fields, collapse = ",")
 }
 
 # The path and size of the longest string anywhere in a list, for x[[path]].
@@ -192,7 +206,7 @@
 
 # --- Helpers --------------------------------------------------------------------------------------------------------
 
-.wm_now <- function() as.numeric(Sys.time())
+.wm_now <- function() unclass(Sys.time())
 
 # Seconds since `then`. R knows no monotonic clock: a wall clock that was set back counts as time enough.
 .wm_since <- function(then, now) if (now < then) Inf else now - then
@@ -284,8 +298,9 @@
 
 # --- Stream: one client, its seqs, its connection ---------------------------------------------------------------------
 
-# Lines by seq. A closure because `self$lines[i] <- x` copies the vector; dead lines are let go when they are the half.
+# Lines by seq. Dead ones are let go when they are the half.
 .wm_queue <- function(base) {
+  force(base)
   lines <- character()
   list(
     push = function(line) lines[[length(lines) + 1L]] <<- line,
@@ -299,214 +314,211 @@
     })
 }
 
-# Seqs of a stream: first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1 (last given);
-# high is the highest that ever went to a socket. A rejected line stays in its place as "".
-.WmStream <- R6::R6Class("WmStream", class = FALSE, cloneable = FALSE, public = list(
-  client = NULL, con = NULL, welcomed = FALSE, held = 0, last = 0, waiting_bytes = 0,
+# An environment whose functions are its methods: R6 would double the cost of a call, and `self$x[i] <- y` copies x.
+# link: host, port, hello (the line, %s for the client), stats, once (what was said on stderr).
+# refill: gives more lines, none at the end; for a spill file.
+.wm_stream <- function(link, client = .wm_id(), first = 1, refill = NULL) {
+  con <- NULL
+  welcomed <- FALSE
+  stats <- link$stats
 
-  # link: host, port, hello (the line without client), stats, once (what was said on stderr).
-  # refill: gives more lines, none at the end; for a spill file.
-  initialize = function(link, client = .wm_id(), first = 1, refill = NULL) {
-    self$client <- client
-    private$link <- link
-    private$refill <- refill
-    private$queue <- .wm_queue(first - 1)
-    private$first <- private$unsent <- first
-    self$last <- private$high <- first - 1
-    private$suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
-  },
+  # first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1; high ever went to a socket. A rejected
+  # line stays in its place as "".
+  unsent <- first
+  last <- high <- first - 1
+  queue <- .wm_queue(last)
+  suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
+  held <- waiting_bytes <- window_bytes <- 0
+
+  rest <- raw()
+  inbox <- ""
+  heard <- 0
+  lost_at <- -Inf
+  pause <- failures <- 0
+  met <- FALSE
 
   # Gives the body of a message its seq and keeps it.
-  give = function(body) self$push(paste0(body, private$suffix, sprintf("%.0f", self$last + 1), "}\n")),
+  give <- function(body) push(paste0(body, suffix, sprintf("%.0f", last + 1), "}\n"))
 
-  push = function(line) {
-    private$queue$push(line)
-    self$last <- self$last + 1
-    self$held <- self$held + 1
-    self$waiting_bytes <- self$waiting_bytes + nchar(line, "bytes")
-  },
+  push <- function(line) {
+    queue$push(line)
+    last <<- last + 1
+    held <<- held + 1
+    waiting_bytes <<- waiting_bytes + nchar(line, "bytes")
+  }
 
-  waiting = function() self$last - private$high,
-
-  lines = function() {
-    if (self$last < private$first) return(character())
-    lines <- private$queue$slice(private$first, self$last)
+  # What no acknowledgement has come for.
+  lines <- function() {
+    if (last < first) return(character())
+    lines <- queue$slice(first, last)
     lines[nzchar(lines)]
-  },
+  }
 
-  # Does what can be done without waiting: connects, reads, writes.
-  pump = function(now) {
-    if (is.null(self$con)) {
-      if (.wm_since(private$lost_at, now) >= private$pause) private$connect(now)
+  # Does what can be done without waiting: connects, reads, writes. A logging call is not eager: acks may gather a while.
+  pump <- function(now, eager = TRUE) {
+    if (is.null(con)) {
+      if (.wm_since(lost_at, now) >= pause) connect(now)
       return(invisible())
     }
     tryCatch({
-      ready <- socketSelect(list(self$con, self$con), c(FALSE, TRUE), 0)
-      if (ready[[1L]]) private$read(now)
-      if (is.null(self$con)) return(invisible())
-      if (private$awaits() && .wm_since(private$heard, now) > .wm_silence) {
-        self$hang_up(now)
-      } else if (self$welcomed && ready[[2L]]) {
-        private$write(now)
-      }
-    }, error = function(e) self$hang_up(now), warning = function(w) self$hang_up(now))
-  },
+      ready <- socketSelect(list(con, con), c(FALSE, TRUE), 0)
+      if (ready[[1L]] && (eager || !welcomed || high - first > 256 || .wm_since(heard, now) > 0.02)) read(now)
+      if (is.null(con)) return(invisible())
+      if (awaits() && .wm_since(heard, now) > .wm_silence) hang_up(now) else if (welcomed && ready[[2L]]) write(now)
+    }, condition = function(c) hang_up(now))
+  }
 
-  # Waits for the socket at most so long.
-  wait = function(seconds) {
-    if (is.null(self$con)) return(Sys.sleep(min(seconds, 0.01)))
-    unsent <- self$welcomed && (length(private$rest) || private$unsent <= self$last)
-    tryCatch(socketSelect(list(self$con, self$con), c(FALSE, unsent), min(seconds, 0.05)), error = function(e) NULL)
-  },
+  # Waits for the socket, at most so long.
+  wait <- function(seconds) {
+    if (is.null(con)) return(Sys.sleep(min(seconds, 0.01)))
+    more <- welcomed && (length(rest) > 0 || unsent <= last)
+    tryCatch(socketSelect(list(con, con), c(FALSE, more), min(seconds, 0.05)), error = function(e) NULL)
+  }
 
   # Full jitter: somewhere between 0 and a bound that doubles from 0.1 s to 30 s.
-  hang_up = function(now) {
-    self$abandon()
-    private$pause <- .wm_uniform() * min(30, 0.1 * 2^private$failures)
-    private$failures <- min(private$failures + 1, 20)
-    private$lost_at <- now
-  },
+  hang_up <- function(now) {
+    abandon()
+    pause <<- .wm_uniform() * min(30, 0.1 * 2^failures)
+    failures <<- min(failures + 1, 20)
+    lost_at <<- now
+  }
 
   # Base R can close a socket, not shut it down; in a forked child that is just what is wanted.
-  abandon = function() {
-    if (!is.null(self$con)) tryCatch(close(self$con), error = function(e) NULL)
-    self$con <- NULL
-    self$welcomed <- FALSE
-    private$rest <- raw()
-    private$inbox <- ""
+  abandon <- function() {
+    if (!is.null(con)) tryCatch(close(con), error = function(e) NULL)
+    con <<- NULL
+    welcomed <<- FALSE
+    rest <<- raw()
+    inbox <<- ""
   }
-), private = list(
-  link = NULL, refill = NULL, queue = NULL, suffix = NULL,
-  first = 1, unsent = 1, high = 0, window_bytes = 0, rest = raw(), inbox = "",
-  heard = 0, lost_at = -Inf, pause = 0, failures = 0, met = FALSE,
 
   # Base R waits in connect(): a closed port refuses at once, a host that swallows packets costs the second.
-  connect = function(now) {
-    self$con <- tryCatch(suppressWarnings(socketConnection(private$link$host, private$link$port, blocking = FALSE,
-                                                           open = "r+b", timeout = 1)), error = function(e) NULL)
+  connect <- function(now) {
     tryCatch({
-      if (is.null(self$con)) return(self$hang_up(now))
-      socketTimeout(self$con, 0)
-      writeBin(charToRaw(sprintf(private$link$hello, self$client)), self$con)
-      private$heard <- now
-    }, error = function(e) self$hang_up(now), warning = function(w) self$hang_up(now))
-  },
+      con <<- suppressWarnings(socketConnection(link$host, link$port, blocking = FALSE, open = "r+b", timeout = 1))
+      socketTimeout(con, 0)
+      writeBin(charToRaw(sprintf(link$hello, client)), con)
+      heard <<- now
+    }, condition = function(c) hang_up(now))
+  }
 
-  awaits = function() !self$welcomed || private$first < private$unsent,
+  awaits <- function() !welcomed || first < unsent
 
-  read = function(now) {
-    bytes <- readBin(self$con, "raw", .wm_chunk)
-    if (!length(bytes)) return(self$hang_up(now))
-    private$heard <- now
-    text <- paste0(private$inbox, rawToChar(bytes))
-    lines <- strsplit(text, "\n", fixed = TRUE)[[1L]]
-    private$inbox <- ""
+  read <- function(now) {
+    bytes <- readBin(con, "raw", 4096L)
+    if (!length(bytes)) return(hang_up(now))
+    heard <<- now
+    text <- paste0(inbox, rawToChar(bytes))
+    replies <- strsplit(text, "\n", fixed = TRUE)[[1L]]
+    inbox <<- ""
     if (!endsWith(text, "\n")) {
-      private$inbox <- lines[[length(lines)]]
-      lines <- lines[-length(lines)]
-      if (nchar(private$inbox, "bytes") > .wm_max_line) return(self$hang_up(now))
+      inbox <<- replies[[length(replies)]]
+      replies <- replies[-length(replies)]
+      if (nchar(inbox, "bytes") > .wm_max_line) return(hang_up(now))
     }
-    for (line in lines) private$heed(line, now)
-  },
+    # Of plain acks the highest counts, after what came with them: an error goes before the ack that covers it.
+    seqs <- rep(NA_real_, length(replies))
+    acks <- startsWith(replies, "{\"type\":\"ack\",\"seq\":")
+    seqs[acks] <- suppressWarnings(as.numeric(substring(replies[acks], 21L, nchar(replies[acks], "bytes") - 1L)))
+    for (reply in replies[is.na(seqs)]) heed(reply, now)
+    if (!all(is.na(seqs))) settle(max(seqs, na.rm = TRUE))
+  }
 
-  heed = function(line, now) {
-    if (startsWith(line, "{\"type\":\"ack\",\"seq\":")) {
-      seq <- suppressWarnings(as.numeric(substring(line, 21L, nchar(line) - 1L)))
-      if (!is.na(seq)) return(private$settle(seq))
-    }
+  heed <- function(line, now) {
     reply <- tryCatch(jsonlite::parse_json(line), error = function(e) NULL)
     if (!is.list(reply) || !is.character(reply$type)) return(invisible())
-    seq <- if (is.numeric(reply$seq)) reply$seq
+    seq <- if (is.numeric(reply$seq)) reply$seq else 0
     switch(reply$type,
-      welcome = private$greet(reply),
-      ack = if (!is.null(seq)) private$settle(seq),
-      error = if (self$welcomed && !is.null(seq)) private$reject(seq) else if (!self$welcomed) private$refused(reply, now))
-  },
+      welcome = greet(reply),
+      ack = settle(seq),
+      error = if (welcomed) reject(seq) else refused(reply, now))
+  }
 
-  greet = function(welcome) {
-    if (self$welcomed) return(invisible())
-    if (private$met && is.null(private$refill)) private$link$stats$reconnects <- private$link$stats$reconnects + 1
-    self$welcomed <- private$met <- TRUE
-    private$failures <- 0
-    if (is.numeric(welcome$acked)) private$settle(welcome$acked)
-    private$unsent <- private$first
-  },
+  greet <- function(welcome) {
+    if (welcomed) return(invisible())
+    if (met && is.null(refill)) stats$reconnects <<- stats$reconnects + 1
+    welcomed <<- met <<- TRUE
+    failures <<- 0
+    if (is.numeric(welcome$acked)) settle(welcome$acked)
+    unsent <<- first
+  }
 
-  refused = function(reply, now) {
-    if (is.null(private$link$once$refused)) {
-      .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
-      private$link$once$refused <- TRUE
-    }
-    self$hang_up(now)
-  },
+  refused <- function(reply, now) {
+    if (is.null(link$once$refused)) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
+    link$once$refused <- TRUE
+    hang_up(now)
+  }
 
-  settle = function(seq) {
-    seq <- min(seq, private$high)
-    if (seq < private$first) return(invisible())
-    size <- nchar(private$queue$slice(private$first, seq), "bytes")
+  settle <- function(seq) {
+    seq <- min(seq, high)
+    if (seq < first) return(invisible())
+    size <- nchar(queue$slice(first, seq), "bytes")
     count <- sum(size > 0)
-    private$window_bytes <- private$window_bytes - sum(size)
-    private$queue$drop(seq)
-    private$first <- seq + 1
-    private$unsent <- max(private$unsent, private$first)
-    self$held <- self$held - count
-    private$link$stats$acked <- private$link$stats$acked + count
-  },
+    window_bytes <<- window_bytes - sum(size)
+    queue$drop(seq)
+    first <<- seq + 1
+    unsent <<- max(unsent, first)
+    held <<- held - count
+    stats$acked <<- stats$acked + count
+  }
 
-  reject = function(seq) {
-    if (seq < private$first || seq > private$high) return(invisible())
-    size <- nchar(private$queue$slice(seq, seq), "bytes")
+  reject <- function(seq) {
+    if (seq < first || seq > high) return(invisible())
+    size <- nchar(queue$slice(seq, seq), "bytes")
     if (!size) return(invisible())
-    private$queue$blank(seq)
-    private$window_bytes <- private$window_bytes - size
-    self$held <- self$held - 1
-    private$link$stats$rejected <- private$link$stats$rejected + 1
+    queue$blank(seq)
+    window_bytes <<- window_bytes - size
+    held <<- held - 1
+    stats$rejected <<- stats$rejected + 1
     # What is at the front is settled now; no ack may follow.
-    while (private$first <= private$high && !nzchar(private$queue$slice(private$first, private$first))) {
-      private$settle(private$first)
-    }
-  },
+    while (first <= high && !nzchar(queue$slice(first, first))) settle(first)
+  }
 
-  write = function(now) {
+  write <- function(now) {
     repeat {
-      if (!length(private$rest)) private$rest <- private$take(now)
-      if (!length(private$rest)) return(invisible())
-      chunk <- private$rest
-      if (length(chunk) > .wm_chunk) chunk <- chunk[seq_len(.wm_chunk)]
-      writeBin(chunk, self$con)
-      private$rest <- private$rest[-seq_along(chunk)]
-      if (!length(private$rest) || !socketSelect(list(self$con), TRUE, 0)) return(invisible())
+      if (!length(rest)) rest <<- take(now)
+      size <- length(rest)
+      if (!size) return(invisible())
+      if (size <= .wm_chunk) {
+        writeBin(rest, con)
+        rest <<- raw()
+        return(invisible())
+      }
+      writeBin(rest[seq_len(.wm_chunk)], con)
+      rest <<- rest[-seq_len(.wm_chunk)]
+      if (!socketSelect(list(con), TRUE, 0)) return(invisible())
     }
-  },
+  }
 
   # The bytes of the next lines: a batch, or one line that is longer than the chunk.
-  take = function(now) {
-    if (private$unsent > self$last && !is.null(private$refill)) for (line in private$refill()) self$push(line)
-    from <- private$unsent
-    to <- min(self$last, from + .wm_batch - 1)
-    if (private$window_bytes >= .wm_max_memory) to <- min(to, private$high)
+  take <- function(now) {
+    if (unsent > last && !is.null(refill)) for (line in refill()) push(line)
+    from <- unsent
+    to <- min(last, from + .wm_batch - 1)
+    if (window_bytes >= .wm_max_memory) to <- min(to, high)
     if (to < from) return(raw())
-    lines <- private$queue$slice(from, to)
-    size <- nchar(lines, "bytes")
+    batch <- queue$slice(from, to)
+    size <- nchar(batch, "bytes")
     if (to > from) {
       fit <- seq_len(max(1L, sum(cumsum(size) <= .wm_chunk)))
-      lines <- lines[fit]
+      batch <- batch[fit]
       size <- size[fit]
       to <- from + length(fit) - 1
     }
-    if (!private$awaits()) private$heard <- now
-    fresh <- from:to > private$high
-    stats <- private$link$stats
-    stats$sent <- stats$sent + sum(fresh)
-    stats$resent <- stats$resent + sum(!fresh & size > 0)
+    if (!awaits()) heard <<- now
+    fresh <- from:to > high
     bytes <- sum(size[fresh])
-    private$window_bytes <- private$window_bytes + bytes
-    self$waiting_bytes <- self$waiting_bytes - bytes
-    private$high <- max(private$high, to)
-    private$unsent <- to + 1
-    charToRaw(paste(lines, collapse = ""))
+    stats$sent <<- stats$sent + sum(fresh)
+    if (from <= high) stats$resent <<- stats$resent + sum(!fresh & size > 0)
+    window_bytes <<- window_bytes + bytes
+    waiting_bytes <<- waiting_bytes - bytes
+    high <<- max(high, to)
+    unsent <<- to + 1
+    charToRaw(paste(batch, collapse = ""))
   }
-))
+
+  environment()
+}
 
 # --- Spill: the files ---------------------------------------------------------------------------------------------------
 
@@ -648,7 +660,7 @@
     }
     private$unread <- file$count
     private$reader <- file(private$taken, "rb")
-    self$stream <- .WmStream$new(private$link, file$client, file$first, refill = function() {
+    self$stream <- .wm_stream(private$link, file$client, file$first, refill = function() {
       lines <- readLines(private$reader, min(private$unread, .wm_batch), warn = FALSE)
       private$unread <- private$unread - length(lines)
       if (length(lines)) paste0(lines, "\n")
@@ -840,15 +852,15 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   begin = function() {
     private$pid <- Sys.getpid()
     private$host <- Sys.info()[["nodename"]]
-    hello <- paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"%s\"", gsub("%", "%%", private$origin(), fixed = TRUE),
+    hello <- paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"%s\",", gsub("%", "%%", private$origin(), fixed = TRUE),
                     ",\"sdk\":\"r/2.0.0\",\"ack\":true",
-                    if (!is.null(private$token)) gsub("%", "%%", .wm_fields(list(token = private$token)), fixed = TRUE), "}\n")
+                    if (!is.null(private$token)) gsub("%", "%%", paste0(",", .wm_fields(list(token = private$token))), fixed = TRUE), "}\n")
     stats <- new.env()
     for (name in c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent", "reconnects")) {
       assign(name, 0, envir = stats)
     }
     private$link <- c(private$target, list(hello = hello, stats = stats, once = new.env()))
-    private$live <- .WmStream$new(private$link)
+    private$live <- .wm_stream(private$link)
     private$spill <- .WmSpill$new(private$link, private$spill_dir, private$service, private$pid)
     private$unreported <- 0
     private$measured <- c(cpu = 0, at = if (is.null(private$measured)) 0 else proc.time()[[3L]])
@@ -877,9 +889,9 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   running = function() !private$closed && !private$disabled,
 
-  full = function() private$live$waiting() >= private$buffer || private$live$waiting_bytes >= .wm_max_memory,
+  full = function() private$live$last - private$live$high >= private$buffer || private$live$waiting_bytes >= .wm_max_memory,
 
-  waiting = function() private$live$held + private$spill$waiting(),
+  waiting = function() if (private$running()) private$live$held + private$spill$waiting() else 0,
 
   # Every message passes here. `where` is evaluated late, after a fork has been noticed.
   emit = function(type, fields, where = private$where, now = .wm_now()) {
@@ -898,7 +910,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
         private$link$stats$dropped <- private$link$stats$dropped + 1
         private$unreported <- private$unreported + 1
       }
-      private$work(now)
+      private$work(now, eager = FALSE)
     })
     invisible(self)
   },
@@ -906,14 +918,16 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   # client and seq come later; the longest take 60 bytes.
   encode = function(type, fields, where, now) {
     head <- paste0("{\"type\":\"", type, "\",\"ts\":", sprintf("%.0f", now * 1e6), where)
-    body <- paste0(head, .wm_fields(fields))
+    text <- .wm_fields(fields)
+    if (!nzchar(text)) return(head)
+    body <- paste0(head, ",", text)
     if (nchar(body, "bytes") <= .wm_max_line - 60) return(body)
-    paste0(head, .wm_shorten(fields, .wm_max_line - 60 - nchar(head, "bytes")))
+    paste0(head, ",", .wm_shorten(fields, .wm_max_line - 61 - nchar(head, "bytes")))
   },
 
   # One round of what can be done without waiting.
-  work = function(now) {
-    private$live$pump(now)
+  work = function(now, eager = TRUE) {
+    private$live$pump(now, eager)
     if (!private$live$welcomed || private$full()) return(invisible())
     if (private$unreported > 0) {
       count <- private$unreported
@@ -947,7 +961,10 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   origin = function() .wm_fields(list(service = private$service, host = private$host, pid = private$pid)),
 
-  where_at = function(trace, span) paste0(private$origin(), .wm_fields(c(list(), trace_id = trace, span_id = span))),
+  where_at = function(trace, span) {
+    fields <- list(service = private$service, host = private$host, pid = private$pid)
+    paste0(",", .wm_fields(c(fields, trace_id = trace, span_id = span)))
+  },
 
   # After each change of trace or span: for the next messages, and for child processes.
   place = function() {
