@@ -6,23 +6,26 @@ What it promises:
   percent of 300) raises, at the call. What a call was given is fixed when it returns.
 - A message is kept until the sidecar acknowledges it. While the sidecar is away, up to `buffer` messages wait in memory;
   what does not fit goes to spill files, and only when those are full or can't be written is a message dropped, and counted.
-- Threads may share an SDK. A forked child starts empty, with its own connection and client.
+- Threads may share an SDK. A forked child starts empty, with a connection and a client of its own.
 - `get_stats()` adds up: called = acked + rejected + dropped + waiting + handed_over.
 
 How it does so: a call only puts its arguments into an inbox. One sender thread, started by the first call, encodes
-them, numbers them and writes them; it looks into the inbox every few milliseconds while there is work, and is woken by a
-call only after it has gone to sleep, since waking it costs more than the call itself. Each connection is opened by a
-thread of its own, so that a slow name server or a hung sidecar keeps the sender from nothing.
+them, numbers them and writes them. It looks into the inbox every few milliseconds while there is work, and is woken by a
+call only after it has gone to sleep, since waking it costs more than the call itself. Nothing it does with a socket
+blocks; host names, which can, are looked up in a thread of their own.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
+import errno
 import fcntl
 import functools
 import heapq
-import json.encoder
+import inspect
+import json
 import logging
 import numbers
 import os
@@ -39,8 +42,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Callable, Deque, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple, Type, TypeVar, Union, cast
+from json.encoder import encode_basestring as _quote
+from typing import Any, Callable, Iterable, Iterator, MutableMapping, TypeVar
 from urllib.parse import urlsplit
 
 __all__ = ["MonitoringHandler", "MonitoringSDK"]
@@ -48,27 +51,24 @@ __version__ = "2.0.0"
 
 _DEFAULT_URL = "tcp://127.0.0.1:7411"
 _BUFFER = 1000  # messages that may wait to be sent
-_BYTES = 4 << 20  # ... their bytes, and the bytes sent and unacknowledged
+_BYTES = 4 << 20  # ... and their bytes, and the bytes sent and unacknowledged
 _BODY_MAX = 65_536 - 64  # the rest of a line is for client and seq
-_FILE_MAX = 1 << 20
-_SPILL_MAX = 64 << 20
-_SILENCE = 5.0  # seconds without a byte after which a connection that owes us acks is dead
-_GRACE = 0.1  # seconds a burst at the very start may wait for the first welcome before it spills
+_FILE_MAX, _SPILL_MAX = 1 << 20, 64 << 20
+_SILENCE = 5.0  # seconds without a byte after which a connection that owes us a welcome or acks is dead
+_GRACE = 0.1  # seconds that a burst at the very start may wait for the first welcome before it spills
 
-_TICK = 0.005  # how often a busy sender looks into its inbox
-_IDLE_TICKS = 10  # this many empty looks, and it goes to sleep
+_TICK, _IDLE_TICKS = 0.005, 10  # how often a busy sender looks into its inbox; this often in vain, and it sleeps
 _PORTION = 64  # messages encoded before others get the interpreter
 _LONG = 256  # an inbox longer than that makes callers let the sender run
 _NAP, _NAP_MAX = 0.00005, 0.0006  # by sleeping this long, again and again, at most that long a call
 
-_LEVELS = frozenset(("debug", "info", "warning", "error", "critical"))
-_DISABLED_NOT = ("", "0", "false", "no")
-_SERVICE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_LEVELS = ("debug", "info", "warning", "error", "critical")
+_SERVICE = re.compile(r"(?!wafermon$)[A-Za-z0-9._:-]{1,128}")
 _TRACE_ID = re.compile(r"[!-~]{1,128}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}.*")
-_system_random = random.SystemRandom()
-
+_random = random.SystemRandom()
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # ---- encoding ----
 
@@ -76,27 +76,17 @@ _EXACT = 1 << 53
 _DEPTH = 8
 _NODES = 32_768  # more values than this can't fit into a line
 _SHORTEST = 64  # cutting strings below this gains nothing: the context goes
-_FLAT = frozenset((str, int, float, bool, type(None)))
-_FLAT_MAX = 64
+_FLAT, _FLAT_MAX = frozenset((str, int, float, bool, type(None))), 64
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_quote = json.encoder.encode_basestring
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 200
 
 
 class _TooLarge(Exception):
-    """A context has more values than any line can hold."""
+    """A context has more values than a line can hold."""
 
 
-class _Kind(NamedTuple):
-    """A message type: how its line begins, and the names of its own fields; context or tags come last."""
-
-    head: str
-    keys: Tuple[str, ...]
-
-
-def _kind(name: str, *fields: str) -> _Kind:
-    return _Kind(f'{{"type":"{name}","ts":', tuple(f',"{field}":' for field in fields))
+def _kind(name: str, *fields: str) -> tuple[str, ...]:
+    """A message type: how its line begins, and the keys of its own fields; context or tags come last."""
+    return (f'{{"type":"{name}","ts":', *[f',"{field}":' for field in fields])
 
 
 _EVENT = _kind("event", "level", "message", "context")
@@ -113,10 +103,9 @@ def _json(value: Any) -> str:
     if kind is str:
         return _quote(value.replace("\0", "\ufffd"))
     if kind is int:
-        if -_EXACT <= value <= _EXACT:
-            return repr(value)
         # the interpreter refuses to write out very long integers in decimal
-        return f'"{value}"' if value.bit_length() < 2_000 else f'"{value:#x}"'
+        text = repr(value) if value.bit_length() < 2_000 else hex(value)
+        return text if -_EXACT <= value <= _EXACT else f'"{text}"'
     if kind is float:
         return repr(value) if value - value == 0.0 else "null"
     if kind is dict:
@@ -133,426 +122,360 @@ def _utf8(text: str) -> bytes:
         return _SURROGATE.sub("\ufffd", text).encode()
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, convert: Callable[[Any], str] = str) -> str:
     """Any object as text, whatever its own methods do."""
     try:
-        if isinstance(value, str):
-            return str.__str__(value)
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value).decode("utf-8", "replace")
-        return str.__str__(str(value))
+        return str.__str__(value if isinstance(value, str) else convert(value))
     except Exception:
         return f"<{type(value).__name__}>"
 
 
-def _plain(value: Any, depth: int, left: List[int]) -> Any:
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
     """A deep copy in plain types, cut at depth 8; raises _TooLarge when `left[0]` values are used up."""
     left[0] -= 1
     if left[0] < 0:
         raise _TooLarge
-    if type(value) in _FLAT:
-        return value
     if isinstance(value, (Mapping, list, tuple, set, frozenset)):
         if depth > _DEPTH:
-            try:
-                return _text(_repr.repr(value))
-            except Exception:
-                return f"<{type(value).__name__}>"
+            return _text(value, reprlib.repr)
         if isinstance(value, Mapping):
             return {_text(key): _plain(item, depth + 1, left) for key, item in value.items()}
         return [_plain(item, depth + 1, left) for item in value]
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value)
-    return _text(value)
+    if isinstance(value, numbers.Real) and type(value) is not bool:
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    return value if type(value) in _FLAT else _text(value)
 
 
-def _strings(holder: Any) -> Iterator[Tuple[Any, Any, str]]:
+def _copied(fields: Any) -> Any:
+    """A context as it is now: a shallow copy of a small flat dict, which most are, or a deep one; or _TooLarge."""
+    if fields is None:
+        return None
+    if type(fields) is dict and len(fields) <= _FLAT_MAX:
+        for key, value in fields.items():
+            if type(value) not in _FLAT or type(key) is not str:
+                break
+        else:
+            return fields.copy()
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"context and tags are mappings, not {type(fields).__name__}")
+    try:
+        return _plain(fields, 1, [_NODES])
+    except _TooLarge:
+        return _TooLarge
+
+
+def _copied_tags(tags: Any) -> Any:
+    """Tags are strings and numbers: None is left out, and whatever else comes along becomes text."""
+    tags = _copied(tags)
+    if type(tags) is not dict:
+        return tags
+    return {key: tag if type(tag) in (str, int, float) else _json(tag) for key, tag in tags.items() if tag is not None}
+
+
+def _strings(holder: Any) -> Iterator[tuple[Any, Any, str]]:
     """Every string in lists and dicts, with its holder and its place there."""
     for place, value in list(holder.items() if type(holder) is dict else enumerate(holder)):
         if type(value) is str:
             yield holder, place, value
-        elif type(value) is dict or type(value) is list:
+        elif type(value) in (dict, list):
             yield from _strings(value)
 
 
-def _cut_strings(values: List[Any], excess: int) -> bool:
+def _cut_strings(values: list[Any], excess: int) -> bool:
     """Cut the longest string, again and again, until `excess` bytes are saved; False if that is not to be had."""
-    heap = [
-        (-len(_utf8(_json(text))), number, holder, place)
-        for number, (holder, place, text) in enumerate(_strings(values))
-    ]
+    heap = [(-len(_utf8(_json(text))), n, holder, place) for n, (holder, place, text) in enumerate(_strings(values))]
     heapq.heapify(heap)
     while excess > 0:
         if not heap or heap[0][0] > -_SHORTEST:
             return False
-        size, number, holder, place = heap[0]
+        size, n, holder, place = heap[0]
         raw = _utf8(holder[place])
-        # a character may take six bytes on the wire: cut at most half, then look again
-        holder[place] = raw[: max(len(raw) // 2, len(raw) - excess)].decode("utf-8", "ignore")
+        # bytes may take more room in JSON, here more and there less: cut in proportion, at most half, and look again
+        less = max(1, min(excess, -size // 2) * len(raw) // -size)
+        holder[place] = raw[: len(raw) - less].decode("utf-8", "ignore")
         smaller = -len(_utf8(_json(holder[place])))
         excess += size - smaller
-        heapq.heapreplace(heap, (smaller, number, holder, place))
+        heapq.heapreplace(heap, (smaller, n, holder, place))
     return True
 
 
-def _encode(kind: _Kind, ts: int, origin: str, scope: str, values: List[Any]) -> bytes:
+def _encode(kind: tuple[str, ...], ts: int, origin: str, values: list[Any]) -> bytes:
     """A message without its client, its seq and its closing brace, short enough for any line."""
 
     def body() -> bytes:
-        parts = [kind.head, str(ts // 1000), origin, scope]
-        for key, value in zip(kind.keys, values):
-            if value is not None:
-                parts.append(key)
-                parts.append(_json(value))
-        return _utf8("".join(parts))
+        fields = [key + _json(value) for key, value in zip(kind[1:], values) if value is not None]
+        return _utf8(f"{kind[0]}{ts}{origin}{''.join(fields)}") + truncated
 
     truncated = b""
     if values[-1] is _TooLarge:
-        values[-1] = None
-        truncated = b',"truncated":true'
+        values[-1], truncated = None, b',"truncated":true'
     line = body()
-    while len(line) + len(truncated) > _BODY_MAX:
-        truncated = b',"truncated":true'
+    while len(line) > _BODY_MAX:
+        truncated = truncated or b',"truncated":true'
         if not _cut_strings(values, len(line) + len(truncated) - _BODY_MAX):
             values[-1] = None
         line = body()
-    return line + truncated
+    return line
 
 
-# ---- trace and span ----
+def _line(body: bytes, client: str, seq: int) -> bytes:
+    return b'%s,"client":"%s","seq":%d}\n' % (body, client.encode(), seq)
 
 
-class _Span(NamedTuple):
-    """An open span."""
-
-    name: str
-    ts: int  # nanoseconds
-    started: int  # nanoseconds, monotonic
-    parent_id: Optional[str]
-    tags: Optional[Dict[str, Any]]
-    scope: _Scope
-    pid: int
+# ---- what calls check ----
 
 
-class _Scope:
-    """Trace and span in which a call is made, also as the JSON that goes into its line."""
-
-    __slots__ = ("ended", "outer", "span_id", "text", "trace_id")
-
-    def __init__(self, trace_id: Optional[str], span_id: Optional[str], outer: Optional[_Scope] = None) -> None:
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.outer = outer
-        self.ended = False
-        self.text = "".join(
-            f',"{key}":{_json(value)}' for key, value in (("trace_id", trace_id), ("span_id", span_id)) if value
-        )
-
-
-def _checked_trace_id(trace_id: str) -> str:
+def _trace_id(trace_id: Any) -> str:
     if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
         raise ValueError(f"a trace id is 1 to 128 printable ASCII characters without space, not {trace_id!r}")
     return trace_id
 
 
-def _scope_of_environment(trace_id: Optional[str]) -> _Scope:
-    trace, span = os.environ.get("WAFERMON_TRACE_ID", ""), os.environ.get("WAFERMON_SPAN_ID", "")
-    if not trace and not span:
-        match = _TRACEPARENT.fullmatch(os.environ.get("TRACEPARENT", ""))
-        trace, span = match.groups() if match else ("", "")
-    if not _TRACE_ID.fullmatch(trace):
-        trace = ""
-    return _Scope(trace_id or trace or None, span if _SPAN_ID.fullmatch(span) else None)
+def _name(name: Any) -> str:
+    if not isinstance(name, (str, bytes)) or not name:
+        raise ValueError(f"a name is a string that is not empty, not {name!r}")
+    return _text(name)
+
+
+def _numeric(value: Any) -> int | float | str:
+    """The value of a field that is a number; what JSON has no number for is spelled out."""
+    if isinstance(value, (bool, str, bytes)):
+        raise TypeError(f"not a number: {value!r}")
+    if type(value) is int and -_EXACT <= value <= _EXACT:
+        return value
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf") if value > 0 else float("-inf")
+    return number if number - number == 0.0 else json.dumps(number)
+
+
+# ---- trace and span ----
+
+
+class _Scope:
+    """Trace and span in which a call is made, also as the JSON that goes into its line; or an open span itself."""
+
+    name, tags, parent_id = "", None, None  # type: str, Any, str | None
+
+    def __init__(self, trace_id: str | None, span_id: str | None, outer: _Scope | None = None) -> None:
+        self.trace_id, self.span_id, self.outer = trace_id, span_id, outer
+        pairs = (("trace_id", trace_id), ("span_id", span_id))
+        self.text = "".join([f',"{key}":{_json(value)}' for key, value in pairs if value])
+        self.ts, self.started, self.pid = time.time_ns(), time.monotonic_ns(), os.getpid()
+
+    @classmethod
+    def inherited(cls, trace_id: str | None) -> _Scope:
+        """That of the environment; a given trace id wins."""
+        trace, span = os.environ.get("WAFERMON_TRACE_ID", ""), os.environ.get("WAFERMON_SPAN_ID", "")
+        parent = _TRACEPARENT.fullmatch(os.environ.get("TRACEPARENT", ""))
+        if parent and not trace and not span:
+            trace, span = parent.groups()
+        trace = trace_id or (trace if _TRACE_ID.fullmatch(trace) else "")
+        return cls(trace or None, span if _SPAN_ID.fullmatch(span) else None)
+
+    def write(self, environ: MutableMapping[str, str]) -> None:
+        """Let processes with this environment fall into the trace, under the span."""
+        for name, value in (("WAFERMON_TRACE_ID", self.trace_id), ("WAFERMON_SPAN_ID", self.span_id)):
+            if value:
+                environ[name] = value
+            else:
+                environ.pop(name, None)
 
 
 # ---- connections ----
 
 
-class _Address(NamedTuple):
-    """Where the sidecar listens: a Unix socket's path, or a host and a port, with or without TLS."""
+def _in_thread(name: str, target: Callable[[], None]) -> threading.Thread | None:
+    """Run it in a thread; None when none can be started, since the interpreter is on its way out."""
 
-    scheme: str
-    host: str
-    port: int
+    def run() -> None:
+        # an application may have given SIGPIPE its deadly default back
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+        target()
 
-    @classmethod
-    def parse(cls, url: str) -> _Address:
-        parts = urlsplit(url)
-        if parts.scheme == "unix" and parts.path and not parts.netloc:
-            return cls("unix", parts.path, 0)
-        if parts.scheme not in ("tcp", "tls") or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError(f"not a sidecar's url: {url!r}")
-        return cls(parts.scheme, parts.hostname, parts.port or (7411 if parts.scheme == "tcp" else 7413))
-
-    def targets(self) -> List[Tuple[int, Any]]:
-        if self.scheme == "unix":
-            return [(socket.AF_UNIX, self.host)]
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        return [(family, target) for family, _, _, _, target in found]
-
-
-class _Refused(Exception):
-    """The sidecar answered the hello with an error."""
-
-
-class _Link:
-    """A connection after its hello and welcome; nothing in it blocks. `over` tells that it has ended."""
-
-    def __init__(self, sock: socket.socket, received: bytes, would_block: Tuple[Type[BaseException], ...]) -> None:
-        self.sock = sock
-        self.over = False
-        self._received = received
-        self._would_block = would_block
-
-    def read(self) -> Optional[List[Dict[str, Any]]]:
-        """The replies that have come; None when not a single byte has."""
-        heard = False
-        while not self.over:
-            try:
-                data = self.sock.recv(65_536)
-            except self._would_block:
-                break
-            except OSError:
-                data = b""
-            self.over = not data or len(self._received) > _FILE_MAX
-            heard = heard or bool(data)
-            self._received += data
-        *lines, self._received = self._received.split(b"\n")
-        return [_reply(line) for line in lines] if heard or lines else None
-
-    def write(self, data: Union[bytes, memoryview]) -> int:
-        try:
-            return self.sock.send(data)
-        except self._would_block:
-            return 0
-        except OSError:
-            self.over = True
-            return 0
-
-    def farewell(self, deadline: float) -> None:
-        """Shut down our side, read to the end and close: an unread reply would reset the connection."""
-        try:
-            self.sock.settimeout(max(0.001, min(0.5, deadline - time.monotonic())))
-            self.sock.shutdown(socket.SHUT_WR)
-            while self.sock.recv(65_536) and time.monotonic() < deadline:
-                pass
-        except OSError:
-            pass
-        self.sock.close()
-
-
-def _reply(line: bytes) -> Dict[str, Any]:
+    thread = threading.Thread(target=run, name=name, daemon=True)
     try:
-        reply = json.loads(line)
-    except ValueError:
-        reply = None
-    return reply if isinstance(reply, dict) else {}
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread
 
 
-def _number(value: Any) -> int:
-    return value if type(value) is int else 0
-
-
-def _dial(address: _Address, hello: bytes, opened: Callable[[Callable[[], socket.socket]], socket.socket]) -> Tuple[_Link, int]:
-    """Connect, say hello and wait for the welcome: the link, and what the sidecar has acknowledged so far.
-
-    Blocks for up to 5 s and raises OSError or _Refused. Each socket is made through `opened`, so that a
-    fork meanwhile finds it.
-    """
-    deadline = time.monotonic() + _SILENCE
-    would_block: Tuple[Type[BaseException], ...] = (BlockingIOError, InterruptedError)
-    failure: Exception = OSError("no address")
-    for family, target in address.targets():
-        sock = opened(functools.partial(socket.socket, family, socket.SOCK_STREAM))
-        try:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
-            sock.connect(target)
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if address.scheme == "tls":
-                import ssl  # costs more than all the rest of this module
-
-                wrap = functools.partial(ssl.create_default_context().wrap_socket, sock, server_hostname=address.host)
-                sock = opened(wrap)
-                would_block += (ssl.SSLWantReadError, ssl.SSLWantWriteError)
-            sock.sendall(hello)
-            received = b""
-            while b"\n" not in received:
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
-                data = sock.recv(65_536)
-                if not data or len(received) > _FILE_MAX:
-                    raise ConnectionError("closed before the welcome")
-                received += data
-            line, _, rest = received.partition(b"\n")
-            welcome = _reply(line)
-            if welcome.get("type") == "error":
-                raise _Refused(f"the sidecar refused: {welcome.get('code')} {welcome.get('detail', '')}".rstrip())
-            if welcome.get("type") != "welcome" or welcome.get("v") not in (None, 2):
-                raise _Refused(f"{address.host} does not speak protocol version 2")
-            sock.setblocking(False)
-            return _Link(sock, rest, would_block), _number(welcome.get("acked"))
-        except (OSError, _Refused) as error:
-            sock.close()
-            failure = error
-    raise failure
-
-
-class _Totals:
-    """What get_stats() counts; written by the sender alone, under the SDK's lock."""
-
-    def __init__(self) -> None:
-        self.taken = self.sent = self.acked = self.rejected = self.dropped = 0
-        self.spilled = self.handed_over = self.resent = self.reconnects = 0
+def _parsed(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port; of a Unix socket the path is the host."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix" and parts.path and not parts.netloc:
+        return "unix", parts.path, 0
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError(f"not a sidecar's url: {url!r}")
+    return parts.scheme, parts.hostname, parts.port or (7411 if parts.scheme == "tcp" else 7413)
 
 
 class _Stream:
     """One client's messages on their way: numbered, sent, and kept until they are acknowledged.
 
-    `connect` and `pump` are called by the sender under the SDK's lock; only the dialling happens elsewhere.
+    The sender calls it under the SDK's lock.
     """
 
-    def __init__(self, sdk: MonitoringSDK, client: str) -> None:
-        self.client = client
-        self.link: Optional[_Link] = None
-        self.opening: Optional[socket.socket] = None
-        self.dialling = False
-        self.welcomes = 0
-        self.failures = 0
-        self.retry_at = 0.0
-        self.seq = 0  # the last one given
-        self.window: Deque[Tuple[int, bytes]] = deque()
-        self.window_bytes = 0
-        self._sdk = sdk
-        self._highest_sent = 0
-        self._fresh: List[bytes] = []
-        self._out: Deque[Union[bytes, memoryview]] = deque()
-        self._heard = 0.0
+    def __init__(self, sdk: MonitoringSDK, client: str, file: _SpillFile | None = None) -> None:
+        self._sdk, self.client, self.file = sdk, client, file
+        self.sock: socket.socket | None = None
+        self.up, self._tls_to_come = False, False  # up from the welcome on
+        self.welcomes = self.failures = self._seq = self._highest_sent = self.window_bytes = 0
+        self.retry_at = self._heard = 0.0
+        self.window: deque[tuple[int, bytes]] = deque()
+        self._received, self._out = b"", bytearray()
+        self._would_block: tuple[type[OSError], ...] = (BlockingIOError,)
 
     def number(self, body: bytes) -> None:
         """Give the message its seq, for ever, and keep it until that is acknowledged."""
-        self.seq += 1
-        self.keep(self.seq, b'%s,"client":"%s","seq":%d}\n' % (body, self.client.encode(), self.seq))
+        self.keep(_line(body, self.client, self._seq + 1))
 
-    def keep(self, seq: int, line: bytes) -> None:
+    def keep(self, line: bytes) -> None:
         if not self.window:
             self._heard = time.monotonic()
-        self.window.append((seq, line))
+        self._seq += 1
+        self.window.append((self._seq, line))
         self.window_bytes += len(line)
-        if self.link:
-            self._send(seq, line)
+        if self.up:
+            self._send([(self._seq, line)])
 
-    def _send(self, seq: int, line: bytes) -> None:
-        if seq > self._highest_sent:
-            self._highest_sent = seq
-            self._sdk._totals.sent += 1
-        else:
-            self._sdk._totals.resent += 1
-        self._fresh.append(line)
+    def _send(self, lines: Iterable[tuple[int, bytes]]) -> None:
+        for seq, line in lines:
+            self._sdk._counts["sent" if seq > self._highest_sent else "resent"] += 1
+            self._highest_sent = max(seq, self._highest_sent)
+            self._out += line
 
     def connect(self, now: float) -> None:
-        """Have a connection opened, if there is none and the last failure is long enough ago."""
-        if not self.link and not self.dialling and now >= self.retry_at:
-            self.dialling = True
-            self._sdk._spawn(self._dial_and_report, self._sdk._generation)
-
-    def _dial_and_report(self, generation: object) -> None:
-        sdk = self._sdk
-
-        def opened(make: Callable[[], socket.socket]) -> socket.socket:
-            with sdk._lock:
-                self.opening = make()
-                return self.opening
-
+        """Begin a connection, if there is none and the last failure is long enough ago."""
+        if self.sock or now < self.retry_at:
+            return
+        if not self._sdk._targets:
+            self.retry_at = now + 0.05
+            return self._sdk._look_up()
+        family, target = self._sdk._targets.pop()
+        self._heard, self._tls_to_come = now, self._sdk._address[0] == "tls"
         try:
-            link, acked = _dial(sdk._address, sdk._hello(self.client), opened)
-        except Exception as error:
-            if isinstance(error, _Refused):
-                sdk._say(str(error))
-            with sdk._lock:
-                self.dialling, self.opening = False, None
-                self._failed()
-        else:
-            with sdk._lock:
-                self.dialling, self.opening = False, None
-                if sdk._over:
-                    link.sock.close()
-                else:
-                    self._welcomed(link, acked)
-        sdk._ring()
+            self.sock = socket.socket(family, socket.SOCK_STREAM)
+            self.sock.setblocking(False)
+            if family != socket.AF_UNIX:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.sock.connect_ex(target) not in (0, errno.EINPROGRESS):
+                return self.lose()
+        except OSError:
+            return self.lose()
+        self._out += b"" if self._tls_to_come else self._sdk._hello(self.client)
 
-    def _welcomed(self, link: _Link, acked: int) -> None:
-        self.link = link
-        self.welcomes += 1
-        self._heard = time.monotonic()
-        self._settle(acked)
-        for seq, line in self.window:
-            self._send(seq, line)
+    def _begin_tls(self, sock: socket.socket) -> bool:
+        """TLS, and with it our hello, can begin only once the socket is connected; False if it never will be."""
+        try:
+            sock.getpeername()
+        except OSError:
+            return not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        import ssl  # costs more than all the rest of this module
 
-    def _failed(self) -> None:
-        ceiling = min(30.0, 0.1 * 2 ** min(self.failures, 10))
-        self.failures += 1
-        self.retry_at = time.monotonic() + _system_random.uniform(0.0, ceiling)
+        self._tls_to_come, self._would_block = False, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        host, context = self._sdk._address[1], ssl.create_default_context()
+        self.sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        self._out += self._sdk._hello(self.client)
+        return True
 
     def lose(self) -> None:
         """Close the connection at once; what is unacknowledged stays for the next one."""
-        if self.link:
-            self.link.sock.close()
-            self.link = None
-        self._fresh.clear()
+        if self.sock:
+            self.sock.close()
+        self.sock, self.up, self._received = None, False, b""
         self._out.clear()
+        if not self._sdk._targets:
+            self.back_off()
+
+    def back_off(self) -> None:
+        self.retry_at = time.monotonic() + _random.uniform(0.0, min(30.0, 0.1 * 2 ** min(self.failures, 10)))
+        self.failures += 1
 
     def pump(self, now: float) -> None:
         """Read what has come, write what the socket takes, and only then judge the connection."""
-        link = self.link
-        if not link:
-            return
-        replies = link.read()
-        if replies is not None:
-            self._heard = now
-            for reply in replies:
-                if reply.get("type") == "ack":
-                    self._settle(_number(reply.get("seq")))
-                elif reply.get("type") == "error":
-                    self._reject(_number(reply.get("seq")), reply)
-        if self._fresh:
-            self._out.append(b"".join(self._fresh))
-            self._fresh.clear()
-        while self._out and not link.over:
-            written = link.write(self._out[0])
-            if written < len(self._out[0]):
-                self._out[0] = memoryview(self._out[0])[written:]
-                break
-            self._out.popleft()
-        if link.over or (self.window and now - self._heard > _SILENCE):
+        try:
+            if self.sock and (not self._tls_to_come or self._begin_tls(self.sock)):
+                alive = self._read(self.sock, now)
+                *lines, self._received = self._received.split(b"\n")
+                for line in lines:
+                    self._answer(json.loads(line))
+                silent = now - self._heard > _SILENCE and (self.window or not self.up)
+                if alive and self._write(self.sock) and not silent and len(self._received) < _FILE_MAX:
+                    return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            pass  # TLS has failed, or that is not the protocol
+        if self.sock:
             self.lose()
-            self._failed()
+
+    def _read(self, sock: socket.socket, now: float) -> bool:
+        try:
+            while True:
+                data = sock.recv(65_536)
+                if not data:
+                    return False
+                self._received += data
+                self._heard = now
+        except self._would_block:
+            return True
+        except OSError:
+            return False
+
+    def _write(self, sock: socket.socket) -> bool:
+        try:
+            while self._out:
+                del self._out[: sock.send(self._out)]
+        except self._would_block:
+            pass
+        except OSError:
+            return False
+        return True
+
+    def _answer(self, reply: dict[str, Any]) -> None:
+        kind, seq = reply.get("type"), reply.get("seq")
+        if kind == "ack":
+            self._settle(reply["seq"])
+        elif kind == "welcome" and not self.up and reply.get("v", 2) == 2:
+            self.up, self.failures = True, 0
+            self.welcomes += 1
+            self._sdk._targets.clear()
+            self._settle(reply["acked"])
+            self._send(self.window)
+        elif kind == "error" and seq is None:
+            self._sdk._say(f"the sidecar refuses: {reply.get('code')} {reply.get('detail', '')}".rstrip())
+        elif kind == "error":
+            for message in [message for message in self.window if message[0] == seq]:
+                self.window.remove(message)
+                self.window_bytes -= len(message[1])
+                self._sdk._counts["rejected"] += 1
 
     def _settle(self, acked: int) -> None:
         while self.window and self.window[0][0] <= acked:
-            _, line = self.window.popleft()
-            self.window_bytes -= len(line)
-            self._sdk._totals.acked += 1
-            self.failures = 0
+            self.window_bytes -= len(self.window.popleft()[1])
+            self._sdk._counts["acked"] += 1
 
-    def _reject(self, seq: int, reply: Dict[str, Any]) -> None:
-        for place, (number, line) in enumerate(self.window):
-            if number == seq:
-                del self.window[place]
-                self.window_bytes -= len(line)
-                self._sdk._totals.rejected += 1
-                return
-        self._sdk._say(f"the sidecar says: {reply.get('code')} {reply.get('detail', '')}".rstrip())
+    def watch(self, poll: select.poll) -> float:
+        """Have the socket polled; when this stream has to be looked at again though nothing happens."""
+        if not self.sock:
+            return self.retry_at
+        poll.register(self.sock, select.POLLIN | (select.POLLOUT if self._out or self._tls_to_come else 0))
+        return self._heard + _SILENCE + 0.01 if self.window or not self.up else float("inf")
 
-    def blocked(self) -> bool:
-        return bool(self._out)
 
-    def deadline(self) -> float:
-        """When this stream has to be looked at again though nothing happens."""
-        if self.link:
-            return self._heard + _SILENCE + 0.01 if self.window else float("inf")
-        return float("inf") if self.dialling else self.retry_at
+def _farewell(sock: socket.socket, deadline: float) -> None:
+    """Shut down our side, read to the end and close: an unread reply would reset the connection."""
+    try:
+        sock.settimeout(max(0.001, min(0.5, deadline - time.monotonic())))
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(65_536) and time.monotonic() < deadline:
+            pass
+    except OSError:
+        pass
+    sock.close()
 
 
 # ---- spill ----
@@ -562,10 +485,8 @@ class _SpillFile:
     """A file of whole lines with a client of its own; locked as long as its writer lives and wants it."""
 
     def __init__(self, directory: str, service: str, client: str) -> None:
-        self.client = client
+        self.client, self.count, self.size = client, 0, 0
         self.path = os.path.join(directory, f"{service}.{os.getpid()}.{client}.ldjson")
-        self.count = 0
-        self.size = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         # readable for the group: in a setgid spill dir that is the sidecar's
         self.fd = os.open(self.path, flags, 0o640)
@@ -574,154 +495,81 @@ class _SpillFile:
         except OSError:
             pass  # a file system without locks: the pid in the name still tells that we live
 
-    def append(self, lines: List[bytes]) -> int:
-        """Write the lines; how many got there. A line that fits only partly is taken back."""
-        data = b"".join(lines)
-        kept = 0
-        try:
-            while kept < len(data):
-                kept += os.write(self.fd, data[kept:])
-        except OSError:
-            kept = data.rfind(b"\n", 0, kept) + 1
-            os.ftruncate(self.fd, self.size + kept)
-        self.size += kept
-        done = len(lines) if kept == len(data) else data.count(b"\n", 0, kept)
-        self.count += done
-        return done
+    def append(self, line: bytes) -> None:
+        written = os.write(self.fd, line)
+        if written < len(line):
+            os.ftruncate(self.fd, self.size)
+            raise OSError("no room for the whole line")
+        self.size += written
+        self.count += 1
 
-    def lines(self) -> List[bytes]:
-        data = b""
-        while len(data) < self.size:
-            more = os.pread(self.fd, self.size - len(data), len(data))
-            if not more:
-                break
-            data += more
-        return data.splitlines(keepends=True)
+    def lines(self) -> list[bytes]:
+        with open(self.fd, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.readlines()
 
-    def claim(self) -> bool:
-        """Take the file for sending; False when somebody else has."""
+    def rename(self, path: str) -> bool:
+        """False when the file has gone: somebody else took it up."""
         try:
-            os.rename(self.path, self.path + ".taken")
+            os.rename(self.path, path)
         except OSError:
             return False
-        self.path += ".taken"
+        self.path = path
         return True
 
-    def release(self) -> None:
-        """Leave the file to whoever takes it up."""
-        if self.path.endswith(".taken"):
-            try:
-                os.rename(self.path, self.path[: -len(".taken")])
-            except OSError:
-                pass
-        os.close(self.fd)
-
-    def remove(self) -> None:
+    def leave(self, remove: bool = False) -> None:
+        """Give it to whoever takes it up, or remove it."""
         try:
-            os.unlink(self.path)
+            if remove:
+                os.unlink(self.path)
         except OSError:
             pass
+        if not remove and self.path.endswith(".taken"):
+            self.rename(self.path[: -len(".taken")])
         os.close(self.fd)
 
 
 class _Spool:
-    """An SDK's spill files: the newest is written, only closed ones are sent, 64 MiB in all."""
+    """An SDK's spill files, oldest first: the newest is written, only closed ones are sent, 64 MiB in all."""
 
-    def __init__(self, directory: Optional[str], service: str) -> None:
-        self.current: Optional[_SpillFile] = None
-        self.closed: Deque[_SpillFile] = deque()
-        self.sending: Optional[_SpillFile] = None
-        self._directory = directory
-        self._service = service
-        self._retry_at = 0.0
+    def __init__(self, directory: str | None, service: str) -> None:
+        self.files: deque[_SpillFile] = deque()
+        self.writing = False  # into the newest
+        self.size = 0  # also of the one that is being sent
+        self._directory, self._service, self._retry_at = directory, service, 0.0
 
-    def files(self) -> List[_SpillFile]:
-        return [file for file in (self.sending, *self.closed, self.current) if file]
-
-    def write(self, bodies: List[bytes]) -> int:
-        """Append the messages; how many there was room for."""
-        done = 0
-        room = _SPILL_MAX - sum(file.size for file in self.files())
-        while done < len(bodies) and time.monotonic() >= self._retry_at:
-            file = self.current
-            try:
-                if not file:
-                    file = self.current = self._open(_new_id())
-            except OSError:
-                self._retry_at = time.monotonic() + 1.0
-                break
-            lines: List[bytes] = []
-            size = 0
-            while done + len(lines) < len(bodies):
-                seq = file.count + len(lines) + 1
-                line = b'%s,"client":"%s","seq":%d}\n' % (bodies[done + len(lines)], file.client.encode(), seq)
-                if file.size + size + len(line) > _FILE_MAX or size + len(line) > room:
-                    break
-                lines.append(line)
-                size += len(line)
-            if not lines and (not file.count or size + _BODY_MAX > room):
-                break
-            if not lines:
-                self.rotate()
-                continue
-            written = file.append(lines)
-            done += written
-            room -= size
-            if written < len(lines):
-                self._retry_at = time.monotonic() + 1.0
-        return done
-
-    def leave(self, client: str, lines: List[bytes]) -> int:
-        """Write what close() could not deliver to a file of the SDK's own client; how many lines got there."""
-        room = _SPILL_MAX - sum(file.size for file in self.files())
-        fitting = 0
-        for line in lines:
-            room -= len(line)
-            if room < 0:
-                break
-            fitting += 1
+    def write(self, body: bytes) -> bool:
+        """Append a message; False when there is no room or it can't be done."""
+        if time.monotonic() < self._retry_at or self.size + len(body) + 64 > _SPILL_MAX:
+            return False
         try:
-            file = self._open(client)
+            if not self.writing or self.files[-1].size + len(body) + 64 > _FILE_MAX:
+                self.files.append(self.open(os.urandom(8).hex()))
+                self.writing = True
+            line = _line(body, self.files[-1].client, self.files[-1].count + 1)
+            self.files[-1].append(line)
+            self.size += len(line)
+            return True
         except OSError:
-            return 0
-        written = file.append(lines[:fitting])
-        if written:
-            file.release()
-        else:
-            file.remove()
-        return written
+            self._retry_at = time.monotonic() + 1.0
+            return False
 
-    def rotate(self) -> None:
-        if self.current:
-            self.closed.append(self.current)
-            self.current = None
-
-    def _open(self, client: str) -> _SpillFile:
-        directory = self._directory or os.environ.get("WAFERMON_SPILL_DIR")
+    def open(self, client: str) -> _SpillFile:
+        directory = self._directory
         if directory:
             os.makedirs(directory, 0o700, exist_ok=True)
         elif os.access("/var/spool/wafermon", os.W_OK | os.X_OK):
             directory = "/var/spool/wafermon"
         else:
             directory = f"/tmp/wafermon-{os.getuid()}"
-            try:
-                os.mkdir(directory, 0o700)
-            except FileExistsError:
-                found = os.lstat(directory)
-                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-                    raise PermissionError(f"{directory} is not ours alone") from None
+            os.makedirs(directory, 0o700, exist_ok=True)
+            found = os.lstat(directory)
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+                raise PermissionError(f"{directory} is not ours alone")
         return _SpillFile(directory, self._service, client)
 
 
-def _new_id(size: int = 8) -> str:
-    return os.urandom(size).hex()
-
-
 # ---- the SDK ----
-
-_Tags = Mapping  # of str to str or number
-_Entry = Tuple[Any, ...]
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class MonitoringSDK:
@@ -737,267 +585,195 @@ class MonitoringSDK:
     """
 
     def __init__(
-        self,
-        service: Optional[str] = None,
-        url: Optional[str] = None,
-        trace_id: Optional[str] = None,
-        buffer: Optional[int] = None,
-        spill_dir: Optional[str] = None,
-        token: Optional[str] = None,
-    ) -> None:
+        self, service: str | None = None, url: str | None = None, trace_id: str | None = None,
+        buffer: int | None = None, spill_dir: str | None = None, token: str | None = None,
+    ) -> None:  # fmt: skip
         environ = os.environ
-        self._service = service or environ.get("WAFERMON_SERVICE") or environ.get("OTEL_SERVICE_NAME") or ""
-        if not isinstance(self._service, str) or not _SERVICE.fullmatch(self._service) or self._service == "wafermon":
+        self._service = str(service or environ.get("WAFERMON_SERVICE") or environ.get("OTEL_SERVICE_NAME") or "")
+        if not _SERVICE.fullmatch(self._service):
             raise ValueError(f"a service is 1 to 128 of A-Z a-z 0-9 . _ - : and not wafermon: {self._service!r}")
         if buffer is not None and (type(buffer) is not int or buffer < 1):
             raise ValueError(f"a buffer holds at least one message: {buffer!r}")
-        self._said: Set[str] = set()
-        self._buffer_max = buffer or self._buffer_of_environment()
-        self._address = self._parse(url or environ.get("WAFERMON_URL") or _DEFAULT_URL)
+        self._root = _Scope.inherited(None if trace_id is None else _trace_id(trace_id))
+        self._said: set[str] = set()
+        text = environ.get("WAFERMON_BUFFER", "")
+        self._buffer_max = buffer or (int(text) if re.fullmatch("0*[1-9][0-9]{0,8}", text) else _BUFFER)
+        try:
+            self._address = _parsed(url or environ.get("WAFERMON_URL") or _DEFAULT_URL)
+        except ValueError as error:
+            self._address = _parsed(_DEFAULT_URL)
+            self._say(f"{error}; using {_DEFAULT_URL}")
         self._token = token or environ.get("WAFERMON_TOKEN")
         self._spill_dir = os.fspath(spill_dir) if spill_dir else environ.get("WAFERMON_SPILL_DIR")
-        self._disabled = environ.get("WAFERMON_DISABLED", "").lower() not in _DISABLED_NOT
-        self._closed = False
+        self._over = environ.get("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")
         # one a handle, not one a module: two SDKs in one process have spans of their own
-        self._scope: contextvars.ContextVar[Optional[_Scope]] = contextvars.ContextVar("wafermon_scope", default=None)
-        self._root = _scope_of_environment(trace_id and _checked_trace_id(trace_id))
-        self._spans: Dict[str, _Span] = {}
+        self._scope: contextvars.ContextVar[_Scope | None] = contextvars.ContextVar("wafermon_scope", default=None)
+        self._spans: dict[str, _Scope] = {}
         self._begin()
         with _fork_lock:
             _instances.add(self)
-        self._export(self._root)
+        self._export()
 
     def _begin(self) -> None:
-        """The state that a forked child has anew."""
-        self._pid = os.getpid()
-        self._host = socket.gethostname()
+        """What a forked child has anew."""
+        self._pid, self._host = os.getpid(), socket.gethostname()
         self._origin = f',"service":"{self._service}","host":{_json(self._host)},"pid":{self._pid}'
-        self._generation = object()
         self._lock = threading.RLock()
-        self._settled = threading.Condition(self._lock)
-        self._inbox: Deque[_Entry] = deque()
+        self._thread: threading.Thread | None = None
+        self._bell: tuple[socket.socket, ...] = ()
+        self._close_at: float | None = None
+        self._started, self._quiet = 0.0, 0
+        self._inbox: deque[tuple[Any, ...]] = deque()
         self._mark = 0  # a longer inbox makes a call do more than append: wake the sender, wait for it, or drop
-        self._over = self._closed or self._disabled
-        self._thread: Optional[threading.Thread] = None
-        self._bell: Optional[Tuple[socket.socket, socket.socket]] = None
-        self._close_at: Optional[float] = None
-        self._started = 0.0
-        self._quiet = 0
-        self._flushing = 0
-        self._totals = _Totals()
-        self._refused = 0  # dropped by callers, who never take the lock: under _refusing
-        self._refusing = threading.RLock()
-        self._reported = 0
-        self._waiting: Deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._main = _Stream(self, _new_id())
-        self._courier: Optional[_Stream] = None
+        self._refusing, self._refused = threading.RLock(), 0  # dropped by callers, who never take the other lock
+        self._taken = self._reported = self._waiting_bytes = 0
+        names = ("sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
+        self._counts = dict.fromkeys(names, 0)
+        self._waiting: deque[bytes] = deque()
+        self._targets: list[tuple[int, Any]] = []  # the sidecar's addresses that are still to be tried
+        self._looking_up = False
+        self._main = _Stream(self, os.urandom(8).hex())
+        self._courier: _Stream | None = None
         self._spool = _Spool(self._spill_dir, self._service)
         self._measured = (time.monotonic(), time.process_time())
 
-    def _buffer_of_environment(self) -> int:
-        value = os.environ.get("WAFERMON_BUFFER", "")
-        if value.isdecimal() and int(value) > 0:
-            return int(value)
-        if value:
-            self._say(f"WAFERMON_BUFFER is no number of messages: {value!r}")
-        return _BUFFER
-
-    def _parse(self, url: str) -> _Address:
-        try:
-            return _Address.parse(url)
-        except ValueError as error:
-            self._say(f"{error}; using {_DEFAULT_URL}")
-            return _Address.parse(_DEFAULT_URL)
-
     def _say(self, text: str) -> None:
         """One line on stderr, once."""
-        if text not in self._said:
+        if text not in self._said and sys.stderr:
             self._said.add(text)
-            try:
-                sys.stderr.write(f"wafermon: {text}\n")
-            except Exception:
-                pass  # no stderr, nobody to tell
+            sys.stderr.write(f"wafermon: {text}\n")
 
     # -- calls --
 
-    def log_event(self, level: str, message: str, context: Optional[Mapping[str, Any]] = None) -> None:
+    def log_event(self, level: str, message: str, context: Mapping[str, Any] | None = None) -> None:
         """Something happened. `level` is debug, info, warning, error or critical; `context` any JSON-like values."""
         if level not in _LEVELS:
             raise ValueError(f"unknown level: {level!r}")
         if type(message) is not str:
             message = _text(message)
-        # spelled out for speed: most contexts are small and flat, and a shallow copy of them is all the work there is
-        if context is not None:
-            if type(context) is dict and len(context) <= _FLAT_MAX:
-                for key, value in context.items():
-                    if type(value) not in _FLAT or type(key) is not str:
-                        context = self._copy(context)
-                        break
-                else:
-                    context = context.copy()
-            else:
-                context = self._copy(context)
         inbox = self._inbox
-        inbox.append((_EVENT, time.time_ns(), self._scope.get() or self._root, level, message, context))
+        inbox.append((_EVENT, time.time_ns(), self._scope.get() or self._root, level, message, _copied(context)))
         if len(inbox) > self._mark:
             self._attend()
 
     def log_metric(
-        self,
-        name: str,
-        value: float,
-        unit: Optional[str] = None,
-        tags: Optional[Mapping[str, Any]] = None,
-        kind: Optional[str] = None,
-    ) -> None:
+        self, name: str, value: float, unit: str | None = None, tags: Mapping[str, Any] | None = None,
+        kind: str | None = None,
+    ) -> None:  # fmt: skip
         """A measured number. `unit` is UCUM where there is one; `kind` is gauge (default) or counter."""
         if kind not in (None, "gauge", "counter"):
             raise ValueError(f"a metric is a gauge or a counter, not {kind!r}")
-        entry = (_checked_name(name), _number_field(value), None if unit is None else _text(unit))
-        self._put(_METRIC, *entry, kind if kind == "counter" else None, self._copy_tags(tags))
+        unit, kind = None if unit is None else _text(unit), "counter" if kind == "counter" else None
+        self._put(_METRIC, _name(name), _numeric(value), unit, kind, _copied_tags(tags))
 
-    def log_progress(self, job_id: str, percent: float, status: str = "running") -> None:
+    def log_progress(self, job_id: str, percent: float, status: str | None = "running") -> None:
         """How far a job is, 0 to 100; `status` done, failed and cancelled end it."""
         if isinstance(percent, bool) or not isinstance(percent, numbers.Real) or not 0 <= percent <= 100:
             raise ValueError(f"a percent is a number from 0 to 100, not {percent!r}")
-        if not isinstance(status, str) or not 1 <= len(status) <= 64:
+        status = "running" if status is None else _text(status)
+        if not 1 <= len(status) <= 64:
             raise ValueError(f"a status has 1 to 64 characters: {status!r}")
-        self._put(_PROGRESS, _checked_trace_id(job_id), _number_field(percent), _text(status))
+        self._put(_PROGRESS, _trace_id(job_id), _numeric(percent), status)
 
     def log_resource(
-        self,
-        cpu: Optional[float] = None,
-        mem: Optional[float] = None,
-        disk: Optional[float] = None,
-        net: Optional[float] = None,
+        self, cpu: float | None = None, mem: float | None = None, disk: float | None = None, net: float | None = None
     ) -> None:
         """Percent of one core, resident bytes, bytes of disk and of network; without arguments, of this process."""
-        given = [cpu, mem, disk, net]
-        if given == [None] * 4:
-            given = self._measure()
-        fields = [None if value is None else _number_field(value) for value in given]
+        fields = [None if value is None else _numeric(value) for value in (cpu, mem, disk, net)]
+        if fields == [None] * 4:
+            fields = self._measure()
         self._put(_RESOURCE, *[None if isinstance(value, str) else value for value in fields])
 
-    def start_span(
-        self, name: str, trace_id: Optional[str] = None, tags: Optional[Mapping[str, Any]] = None
-    ) -> str:
+    def start_span(self, name: str, trace_id: str | None = None, tags: Mapping[str, Any] | None = None) -> str:
         """Open a span inside the current one, make it the current one, and return its id."""
-        _checked_name(name)
-        outer = self._scope.get()
+        outer, span_id = self._scope.get(), os.urandom(8).hex()
         around = outer or self._root
-        trace = _checked_trace_id(trace_id) if trace_id is not None else around.trace_id or _new_id(16)
-        scope = _Scope(trace, _new_id(), outer)
-        ts = time.time_ns()
-        copied = self._copy_tags(tags)
-        span = _Span(_text(name), ts, time.monotonic_ns(), around.span_id, copied, scope, self._pid)
-        self._spans[str(scope.span_id)] = span
-        self._scope.set(scope)
-        self._export(scope)
-        self._put(_SPAN_START, span.name, span.parent_id, copied, ts=ts, scope=scope)
-        return str(scope.span_id)
+        trace_id = (around.trace_id or os.urandom(16).hex()) if trace_id is None else _trace_id(trace_id)
+        span = _Scope(trace_id, span_id, outer)
+        span.name, span.parent_id, span.tags = _name(name), around.span_id, _copied_tags(tags)
+        self._spans[span_id] = span
+        self._scope.set(span)
+        self._export()
+        self._put(_SPAN_START, span.name, span.parent_id, span.tags, ts=span.ts, scope=span)
+        return span_id
 
-    def end_span(self, span_id: str, status: str = "ok", tags: Optional[Mapping[str, Any]] = None) -> None:
+    def end_span(self, span_id: str, status: str = "ok", tags: Mapping[str, Any] | None = None) -> None:
         """Close a span; `tags` join those of its start. Ending a span that a parent process opened sends nothing."""
         if status not in ("ok", "error"):
             raise ValueError(f"a span ends ok or error, not {status!r}")
-        merged = self._copy_tags(tags)
+        merged = _copied_tags(tags)
         span = self._spans.pop(span_id, None)
         if span is None:
             raise ValueError(f"no such span is open: {span_id!r}")
-        span.scope.ended = True
-        current = self._scope.get()
-        while current and current.ended:
-            current = current.outer
-        self._scope.set(current)
-        self._export(current or self._root)
-        if span.pid != self._pid:
-            return
-        if isinstance(span.tags, dict) and isinstance(merged, (dict, type(None))):
+        scope = self._scope.get()
+        while scope and scope.span_id not in self._spans:
+            scope = scope.outer
+        self._scope.set(scope)
+        self._export()
+        if type(span.tags) is dict and merged is not _TooLarge:
             merged = {**span.tags, **(merged or {})}
-        duration = (time.monotonic_ns() - span.started) // 1000
-        fields = (status, span.name, span.ts // 1000, duration, span.parent_id, merged)
-        self._put(_SPAN_END, *fields, scope=span.scope)
+        if span.pid == self._pid:
+            duration = (time.monotonic_ns() - span.started) // 1000
+            fields = (status, span.name, span.ts // 1000, duration, span.parent_id, merged)
+            self._put(_SPAN_END, *fields, scope=span)
 
-    def span(self, name: str, trace_id: Optional[str] = None, tags: Optional[Mapping[str, Any]] = None) -> _SpanGuard:
+    def span(self, name: str, trace_id: str | None = None, tags: Mapping[str, Any] | None = None) -> _SpanGuard:
         """A span as `with sdk.span("name") as span_id:`, or as `@sdk.span("name")` around every call of a function.
 
         It ends with status error when an exception leaves it.
         """
-        _checked_name(name)
-        return _SpanGuard(self, name, trace_id, tags)
+        return _SpanGuard(self, _name(name), trace_id, tags)
 
     def set_trace_id(self, trace_id: str) -> None:
-        """From here on, what is logged belongs to this trace."""
-        self._root = _Scope(_checked_trace_id(trace_id), self._root.span_id)
+        """From here on, what is logged belongs to this trace; a span that is open ends in its own."""
+        self._root = _Scope(_trace_id(trace_id), self._root.span_id)
         inner = self._scope.get()
         if inner:
-            renamed = _Scope(trace_id, inner.span_id, inner.outer)
-            span = self._spans.get(str(inner.span_id))
-            if span:
-                self._spans[str(inner.span_id)] = span._replace(scope=renamed)
-            self._scope.set(renamed)
-        self._export(inner and self._scope.get() or self._root)
+            self._scope.set(_Scope(trace_id, inner.span_id, inner))
+        self._export()
 
-    def child_env(self) -> Dict[str, str]:
+    def child_env(self) -> dict[str, str]:
         """The environment for a child process, so that it falls into the current trace, under the current span."""
         environ = dict(os.environ)
-        _write_scope(environ, self._scope.get() or self._root)
+        (self._scope.get() or self._root).write(environ)
         return environ
 
-    def get_stats(self) -> Dict[str, Any]:
-        """The state and the counts; at rest called = acked + rejected + dropped + waiting + handed_over."""
+    def get_stats(self) -> dict[str, Any]:
+        """The state and the counts; called = acked + rejected + dropped + waiting + handed_over."""
+        patience = time.monotonic() + 0.05
+        while self._inbox and self._thread and time.monotonic() < patience:
+            self._rouse()
+            time.sleep(0.001)  # so that what was called before is where it belongs
         with self._lock, self._refusing:
             if self._over:
                 self._refuse()
-            totals = self._totals
-            waiting = len(self._inbox)
-            return {
-                "state": self._state(),
-                "called": totals.taken + waiting + self._refused,
-                "sent": totals.sent,
-                "acked": totals.acked,
-                "rejected": totals.rejected,
-                "dropped": totals.dropped + self._refused,
-                "spilled": totals.spilled,
-                "waiting": waiting + self._kept(),
-                "handed_over": totals.handed_over,
-                "resent": totals.resent,
-                "reconnects": totals.reconnects + max(0, self._main.welcomes - 1),
-            }
+            called, waiting = self._taken + len(self._inbox) + self._refused, len(self._inbox) + self._kept()
+            stats = {"state": self._state(), "called": called, **self._counts, "waiting": waiting}
+            return {**stats, "dropped": self._dropped(), "reconnects": max(0, self._main.welcomes - 1)}
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until nothing is waiting; False when it takes longer than `timeout` seconds."""
+        """Wait until nothing is waiting; False when that takes longer than `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        with self._settled:
-            self._flushing += 1
-            try:
-                while self._inbox or self._kept():
-                    left = deadline - time.monotonic()
-                    if left <= 0 or self._over:
-                        return False
-                    self._rouse()
-                    self._settled.wait(left)
-                return True
-            finally:
-                self._flushing -= 1
+        while self._inbox or self._kept():
+            if self._over or time.monotonic() >= deadline:
+                return False
+            self._rouse()
+            time.sleep(0.002)
+        return True
 
     def close(self, timeout: float = 2.0) -> None:
         """Deliver what is waiting within `timeout` seconds and leave the rest in a spill file for the sidecar."""
         with self._lock:
             if self._over:
-                self._closed = True
                 return
             self._close_at = min(self._close_at or float("inf"), time.monotonic() + timeout)
-            self._closed = True
             thread = self._thread
+            self._over = not thread and not self._inbox
         if thread:
             self._ring()
             thread.join(timeout + 1.0)
-        elif self._inbox:
+        elif not self._over:
             self._run()  # no thread could be started: the interpreter is on its way out
-        else:
-            self._over = True
 
     def __enter__(self) -> MonitoringSDK:
         return self
@@ -1007,21 +783,19 @@ class MonitoringSDK:
 
     # -- the calls' side --
 
-    def _put(self, kind: _Kind, *values: Any, ts: int = 0, scope: Optional[_Scope] = None) -> None:
-        inbox = self._inbox
-        inbox.append((kind, ts or time.time_ns(), scope or self._scope.get() or self._root, *values))
-        if len(inbox) > self._mark:
+    def _put(self, kind: tuple[str, ...], *values: Any, ts: int = 0, scope: _Scope | None = None) -> None:
+        self._inbox.append((kind, ts or time.time_ns(), scope or self._scope.get() or self._root, *values))
+        if len(self._inbox) > self._mark:
             self._attend()
 
     def _attend(self) -> None:
         """The rare end of a call: the sender sleeps or has not begun, or its inbox is long, or there is none."""
+        inbox = self._inbox
         if self._over:
             self._refuse()
-            return
-        inbox = self._inbox
-        if not self._mark:
+        elif not self._mark:
             self._rouse()
-        if len(inbox) > _LONG:
+        elif len(inbox) > _LONG:
             # the interpreter would let a busy caller run for 5 ms, enough for thousands of calls
             give_up = time.monotonic() + _NAP_MAX
             while len(inbox) > _LONG and time.monotonic() < give_up:
@@ -1041,306 +815,244 @@ class MonitoringSDK:
 
     def _rouse(self) -> None:
         self._mark = _LONG
-        if self._bell:
-            self._ring()
-        else:
-            self._start()
+        self._ring()
+        with self._lock if not self._bell else contextlib.nullcontext():
+            if not self._bell and not self._over:
+                self._bell = socket.socketpair()
+                for end in self._bell:
+                    end.setblocking(False)
+                self._started = time.monotonic()
+                self._thread = _in_thread("wafermon-sender", self._run)
+                _close_with_worker_process(self)
 
     def _ring(self) -> None:
-        bell = self._bell
-        if bell:
-            try:
-                bell[1].send(b"!")
-            except OSError:
-                pass  # full: it rings already; closed: nobody has to be woken
-
-    def _copy(self, context: Mapping[str, Any]) -> Any:
-        if not isinstance(context, Mapping):
-            raise TypeError(f"a context is a mapping, not {type(context).__name__}")
         try:
-            return _plain(context, 1, [_NODES])
-        except _TooLarge:
-            return _TooLarge
+            if self._bell:
+                self._bell[1].send(b"!")
+        except OSError:
+            pass  # full: it rings already; closed: nobody has to be woken
 
-    def _copy_tags(self, tags: Optional[Mapping[str, Any]]) -> Any:
-        """Tags are strings and numbers: whatever else comes along becomes text, and None is left out."""
-        if tags is None:
-            return None
-        copied = self._copy(tags)
-        if copied is _TooLarge:
-            return copied
-        return {
-            key: value if type(value) in (str, int, float) else _json(value)
-            for key, value in copied.items()
-            if value is not None
-        }
-
-    def _measure(self) -> List[Optional[float]]:
+    def _measure(self) -> list[int | float | str | None]:
         """This process's cpu since the last time, its memory and its disk bytes; Linux counts no network by process."""
-        wall, used = time.monotonic(), time.process_time()
-        since, before = self._measured
-        self._measured = (wall, used)
-        cpu = round(100.0 * (used - before) / (wall - since), 3) if wall > since else None
-        mem = disk = None
+        (since, before), self._measured = self._measured, (time.monotonic(), time.process_time())
+        wall, mem, disk = self._measured[0] - since, None, None
         try:
-            with open("/proc/self/statm", "rb") as statm:
+            with open("/proc/self/statm", "rb") as statm, open("/proc/self/io", "rb") as io:
                 mem = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-            with open("/proc/self/io", "rb") as io:
                 counts = dict(line.split(b": ") for line in io.read().splitlines())
                 disk = int(counts[b"read_bytes"]) + int(counts[b"write_bytes"])
-        except (OSError, ValueError, KeyError, IndexError):
+        except (OSError, ValueError, KeyError):
             pass  # not Linux, or a kernel that doesn't tell
-        return [cpu, mem, disk, None]
+        return [round(100.0 * (self._measured[1] - before) / wall, 3) if wall else None, mem, disk, None]
 
-    def _export(self, scope: _Scope) -> None:
-        """Let child processes inherit trace and span; in the main thread alone, others would overwrite each other."""
+    def _export(self) -> None:
+        """Let child processes inherit trace and span; from the main thread alone, others would overwrite each other."""
         if threading.current_thread() is threading.main_thread():
-            _write_scope(os.environ, scope)
+            (self._scope.get() or self._root).write(os.environ)
 
     # -- the sender's side --
 
-    def _start(self) -> None:
-        with self._lock:
-            if self._bell or self._over:
-                return
-            self._bell = socket.socketpair()
-            for end in self._bell:
-                end.setblocking(False)
-            self._started = time.monotonic()
-            thread = threading.Thread(target=self._run_quietly, name="wafermon-sender", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                return  # the interpreter is on its way out: close() does the work
-            self._thread = thread
-            _close_with_worker_process(self)
-
-    def _spawn(self, target: Callable[..., None], *args: Any) -> None:
-        def run() -> None:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
-            target(*args)
-
-        try:
-            threading.Thread(target=run, name="wafermon-dial", daemon=True).start()
-        except RuntimeError:
-            target(*args)
-
-    def _run_quietly(self) -> None:
-        # an application may have given SIGPIPE its deadly default back
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
-        self._run()
-
     def _run(self) -> None:
-        while True:
+        farewells: list[socket.socket] | None = None
+        while farewells is None:
             try:
                 with self._lock:
                     moved = self._tick(time.monotonic())
-                    more = moved and self._inbox
-                    if self._flushing and not self._inbox and not self._kept():
-                        self._settled.notify_all()
                     farewells = self._finish(time.monotonic())
-                if farewells is not None:
-                    break
-                if more:
+                if moved and self._inbox:
                     time.sleep(_NAP)  # let the callers have the interpreter
-                else:
+                elif farewells is None:
                     self._wait(moved)
             except Exception as error:  # the sender must live: without it nothing is delivered, nor spilled
                 self._say(f"internal error: {error!r}")
                 time.sleep(0.1)
-        deadline = self._close_at or 0.0
-        for link in farewells:
-            link.farewell(deadline)
-        with self._lock:
-            for end in self._bell or ():
-                end.close()
-            self._settled.notify_all()
+        for sock in farewells:
+            _farewell(sock, self._close_at or 0.0)
+        for end in self._bell:
+            end.close()
 
     def _tick(self, now: float) -> int:
         """One look at everything; how many messages were taken from the inbox."""
         main, inbox = self._main, self._inbox
         main.connect(now)
-        if main.link:
-            self._report_drops()
-        while main.link and self._waiting and main.window_bytes < _BYTES:
+        if main.up and self._dropped() > self._reported:
+            count, self._reported = self._dropped() - self._reported, self._dropped()
+            fields = ("warning", f"{count} messages dropped", {"kind": "dropped", "count": count})
+            main.number(self._encoded((_EVENT, time.time_ns(), self._root, *fields)))
+        while main.up and self._waiting and main.window_bytes < _BYTES:
             body = self._waiting.popleft()
             self._waiting_bytes -= len(body)
             main.number(body)
         count = min(len(inbox), _PORTION)
         if not main.welcomes and not main.failures and now < self._started + _GRACE:
             count = min(count, self._buffer_max - len(self._waiting))
-        overflow: List[bytes] = []
         for _ in range(count):
-            try:
-                entry = inbox.popleft()
-            except IndexError:
-                break  # dropped by a caller
-            body = self._encoded(entry)
+            body = self._encoded(inbox.popleft()) if inbox else b""
             if not body:
                 continue
-            if main.link and not self._waiting and main.window_bytes < _BYTES:
+            if main.up and not self._waiting and main.window_bytes < _BYTES:
                 main.number(body)
-            elif not overflow and len(self._waiting) < self._buffer_max and self._waiting_bytes + len(body) <= _BYTES:
+            elif len(self._waiting) < self._buffer_max and self._waiting_bytes + len(body) <= _BYTES:
                 self._waiting.append(body)
                 self._waiting_bytes += len(body)
             else:
-                overflow.append(body)
-        if overflow:
-            spilled = self._spool.write(overflow)
-            self._totals.spilled += spilled
-            self._totals.dropped += len(overflow) - spilled
+                self._counts["spilled" if self._spool.write(body) else "dropped"] += 1
         main.pump(now)
         self._deliver_spill(now)
         return count
 
-    def _encoded(self, entry: _Entry) -> bytes:
+    def _encoded(self, entry: tuple[Any, ...]) -> bytes:
         kind, ts, scope, *values = entry
-        self._totals.taken += 1
+        self._taken += 1
         try:
-            return _encode(kind, ts, self._origin, scope.text, values)
+            return _encode(kind, ts // 1000, self._origin + scope.text, values)
         except Exception as error:
             self._say(f"a message could not be encoded: {error!r}")
-            self._totals.dropped += 1
+            self._counts["dropped"] += 1
             return b""
 
-    def _report_drops(self) -> None:
-        dropped = self._totals.dropped + self._refused
-        count = dropped - self._reported
-        if count:
-            self._reported = dropped
-            values = ("warning", f"{count} messages dropped", {"kind": "dropped", "count": count})
-            self._main.number(self._encoded((_EVENT, time.time_ns(), self._root, *values)))
+    def _look_up(self) -> None:
+        """Find the sidecar's addresses, where that may take a while in a thread."""
+        scheme, host, port = self._address
+
+        def run() -> None:
+            try:
+                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError:
+                found = []
+            with self._lock:
+                self._looking_up, self._main.retry_at = False, 0.0
+                self._targets = [(family, target) for family, _, _, _, target in reversed(found)]
+                if not found:
+                    self._main.back_off()
+            self._ring()
+
+        if scheme == "unix":
+            self._targets, self._main.retry_at = [(socket.AF_UNIX, host)], 0.0
+        elif not self._looking_up:
+            self._looking_up = True
+            if not _in_thread("wafermon-resolver", run):
+                run()
 
     def _deliver_spill(self, now: float) -> None:
         """While connected, send closed spill files one by one, each over a connection of its own."""
-        spool = self._spool
-        if self._main.link and not self._courier:
-            if not self._full():
-                spool.rotate()
-            while spool.closed and not self._courier:
-                file = spool.closed.popleft()
-                if not file.claim():
-                    self._totals.handed_over += file.count
-                    os.close(file.fd)
-                    continue
-                spool.sending = file
-                self._courier = _Stream(self, file.client)
-                for seq, line in enumerate(file.lines(), 1):
-                    self._courier.keep(seq, line)
-        courier = self._courier
-        if courier and spool.sending:
-            if self._main.link:
+        spool, courier = self._spool, self._courier
+        if self._main.up and not courier and not self._full():
+            spool.writing = False
+        if self._main.up and not courier and len(spool.files) > spool.writing:
+            file = spool.files.popleft()
+            if file.rename(file.path + ".taken"):
+                courier = self._courier = _Stream(self, file.client, file)
+                for line in file.lines():
+                    courier.keep(line)
+            else:
+                self._counts["handed_over"] += file.count
+                spool.size -= file.size
+                file.leave()
+        if courier and courier.file:
+            if self._main.up:
                 courier.connect(now)
             courier.pump(now)
             if not courier.window:
                 courier.lose()
-                spool.sending.remove()
-                spool.sending = self._courier = None
+                courier.file.leave(remove=True)
+                spool.size -= courier.file.size
+                self._courier = None
 
     def _wait(self, moved: int) -> None:
         """Until the next tick while there is work, else until something happens."""
         self._quiet = 0 if moved else self._quiet + 1
         busy = self._quiet < _IDLE_TICKS
-        hurry = self._flushing or self._close_at is not None
         if not busy:
             self._mark = 0
-            if self._inbox:
-                # a call came between the tick and the mark, and did not ring
-                self._mark = _LONG
-                self._quiet = 0
-                return
+        if not busy and self._inbox:
+            # a call came between the tick and the mark, and did not ring
+            self._mark, self._quiet = _LONG, 0
+            return
         poll = select.poll()
+        due = [self._close_at or float("inf")]
+        due += [stream.watch(poll) for stream in self._streams() if not busy or not stream.up]
         if self._bell:
             poll.register(self._bell[0], select.POLLIN)
-        timeout = _TICK if busy else 1.0
-        streams = [stream for stream in (self._main, self._courier) if stream]
-        for stream in streams:
-            link = stream.link
-            if link and (hurry or not busy):
-                poll.register(link.sock, select.POLLIN | (select.POLLOUT if stream.blocked() else 0))
-        if not busy:
-            next_look = min([stream.deadline() for stream in streams] + [self._close_at or float("inf")])
-            timeout = max(0.001, min(timeout, next_look - time.monotonic()))
-        poll.poll(timeout * 1000)
+        poll.poll(1000 * (_TICK if busy else max(0.001, min(1.0, min(due) - time.monotonic()))))
         try:
             while self._bell and self._bell[0].recv(4096):
                 pass
         except OSError:
             pass
-        if not busy:
-            self._mark = _LONG
+        self._mark = _LONG
 
-    def _finish(self, now: float) -> Optional[List[_Link]]:
-        """When it is time to close: leave the rest in a spill file; the links to say farewell to. Else None."""
-        if self._close_at is None:
+    def _finish(self, now: float) -> list[socket.socket] | None:
+        """When it is time to close: leave the rest in a spill file; the sockets to say farewell to. Else None."""
+        main, counts, spool, streams = self._main, self._counts, self._spool, self._streams()
+        hopeful = (main.up or not main.failures) and (self._inbox or self._kept())
+        if self._close_at is None or (hopeful and now < self._close_at):
             return None
-        main = self._main
-        hopeful = main.link or (main.dialling and not main.failures)
-        if hopeful and now < self._close_at and (self._inbox or self._kept()):
-            return None
-        self._over = True
-        self._mark = 0
-        while self._inbox:
-            body = self._encoded(self._inbox.popleft())
-            if body:
-                self._waiting.append(body)
-        links = [stream.link for stream in (main, self._courier) if stream and stream.link]
-        totals, spool = self._totals, self._spool
-        left = self._courier.window if self._courier else ()
-        totals.handed_over += len(left) + sum(file.count for file in spool.files() if file is not spool.sending)
-        for stream in (main, self._courier):
-            if stream:
-                stream.link = None
-        while self._waiting:
-            main.number(self._waiting.popleft())
-        lines = [line for _, line in main.window]
-        written = spool.leave(main.client, lines) if lines else 0
-        totals.spilled += written
-        totals.handed_over += written
-        totals.dropped += len(lines) - written
+        self._over, self._mark = True, 0
+        farewells = [stream.sock for stream in streams if stream.sock]
+        for stream in streams:
+            stream.sock, stream.up = None, False
+        self._waiting.extend([self._encoded(self._inbox.popleft()) for _ in range(len(self._inbox))])
+        for body in filter(None, self._waiting):
+            main.number(body)
+        self._waiting.clear()
+        left = self._leave([line for _, line in main.window])
+        counts["spilled"] += left
+        counts["dropped"] += len(main.window) - left
         main.window.clear()
-        for file in spool.files():
-            file.release()
-        self._spool = _Spool(self._spill_dir, self._service)
+        counts["handed_over"] += left + self._kept()
+        for file in [*spool.files, *[stream.file for stream in streams if stream.file]]:
+            file.leave()
+        spool.files.clear()
         self._courier = None
-        return links
+        return farewells
+
+    def _leave(self, lines: list[bytes]) -> int:
+        """Write what could not be delivered, with the seqs it has, to a file of our own client; how much got there."""
+        file = None
+        try:
+            for line in lines:
+                file = file or self._spool.open(self._main.client)
+                if self._spool.size + file.size + len(line) > _SPILL_MAX:
+                    break
+                file.append(line)
+        except OSError:
+            pass
+        if file:
+            file.leave(remove=not file.count)
+        return file.count if file else 0
+
+    def _streams(self) -> list[_Stream]:
+        return [self._main, self._courier] if self._courier else [self._main]
 
     def _kept(self) -> int:
         """Messages that the sender has taken and not yet settled."""
-        spool = self._spool
-        sending = len(self._courier.window) if self._courier else 0
-        files = sum(file.count for file in spool.files() if file is not spool.sending)
-        return len(self._waiting) + len(self._main.window) + sending + files
+        with self._lock:
+            in_files = sum([file.count for file in self._spool.files])
+            return len(self._waiting) + in_files + sum([len(stream.window) for stream in self._streams()])
+
+    def _dropped(self) -> int:
+        return self._counts["dropped"] + self._refused
 
     def _full(self) -> bool:
-        # the sender takes what it may send from a full inbox in no time, and the rest it has to keep
-        inbox = 0 if self._main.link else len(self._inbox)
-        return len(self._waiting) + inbox >= self._buffer_max or self._waiting_bytes + _BODY_MAX >= _BYTES
+        return len(self._waiting) >= self._buffer_max or self._waiting_bytes + _BODY_MAX >= _BYTES
 
     def _state(self) -> str:
-        if self._over:
-            return "disconnected"
-        return "overflow" if self._full() else "connected" if self._main.link else "disconnected"
+        if self._full() and not self._over:
+            return "overflow"
+        return "connected" if self._main.up else "disconnected"
 
     def _hello(self, client: str) -> bytes:
-        hello: Dict[str, Any] = {"v": 2, "type": "hello", "client": client, "service": self._service}
-        hello.update(host=self._host, pid=self._pid, sdk=f"python/{__version__}", ack=True)
-        if self._token:
-            hello["token"] = self._token
-        return _utf8(_json(hello) + "\n")
-
-    # -- fork --
+        hello = {"v": 2, "type": "hello", "client": client, "service": self._service, "host": self._host}
+        hello.update(pid=self._pid, sdk=f"python/{__version__}", ack=True)
+        return _utf8(_json({**hello, "token": self._token} if self._token else hello) + "\n")
 
     def _begin_in_child(self) -> None:
         """Close what the parent goes on using, without a word to the other side, and start empty."""
-        for stream in (self._main, self._courier):
-            if stream:
-                for sock in (stream.opening, stream.link and stream.link.sock):
-                    if sock:
-                        sock.close()
-        for end in self._bell or ():
-            end.close()
-        for file in self._spool.files():
+        streams = self._streams()
+        for sock in [*self._bell, *[stream.sock for stream in streams if stream.sock]]:
+            sock.close()
+        for file in [*self._spool.files, *[stream.file for stream in streams if stream.file]]:
             os.close(file.fd)
         self._begin()
 
@@ -1348,40 +1060,28 @@ class MonitoringSDK:
 class _SpanGuard:
     """A span around a block or around every call of a function."""
 
-    def __init__(
-        self, sdk: MonitoringSDK, name: str, trace_id: Optional[str], tags: Optional[Mapping[str, Any]]
-    ) -> None:
-        self._sdk, self._name, self._trace_id, self._tags = sdk, name, trace_id, tags
-        self._span_id = ""
+    def __init__(self, sdk: MonitoringSDK, *arguments: Any) -> None:
+        self._sdk, self._arguments, self._span_id = sdk, arguments, ""
 
     def __enter__(self) -> str:
-        self._span_id = self._sdk.start_span(self._name, self._trace_id, self._tags)
+        self._span_id = self._sdk.start_span(*self._arguments)
         return self._span_id
 
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], trace: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._span_id in self._sdk._spans:
             self._sdk.end_span(self._span_id, "error" if kind else "ok")
 
     def __call__(self, function: _Function) -> _Function:
-        import inspect
+        async def spanned_async(*args: Any, **kwargs: Any) -> Any:
+            with self._sdk.span(*self._arguments):
+                return await function(*args, **kwargs)
 
-        if inspect.iscoroutinefunction(function):
-
-            @functools.wraps(function)
-            async def spanned_async(*args: Any, **kwargs: Any) -> Any:
-                with self._sdk.span(self._name, self._trace_id, self._tags):
-                    return await function(*args, **kwargs)
-
-            return cast(_Function, spanned_async)
-
-        @functools.wraps(function)
         def spanned(*args: Any, **kwargs: Any) -> Any:
-            with self._sdk.span(self._name, self._trace_id, self._tags):
+            with self._sdk.span(*self._arguments):
                 return function(*args, **kwargs)
 
-        return cast(_Function, spanned)
+        wrapper: Any = spanned_async if inspect.iscoroutinefunction(function) else spanned
+        return functools.wraps(function)(wrapper)  # type: ignore[return-value]
 
 
 class MonitoringHandler(logging.Handler):
@@ -1395,46 +1095,14 @@ class MonitoringHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            context: Dict[str, Any] = {"logger": record.name, "file": record.filename, "line": record.lineno}
-            for key, value in record.__dict__.items():
-                if key not in self._USUAL:
-                    context[key] = value
+            context = {"logger": record.name, "file": record.filename, "line": record.lineno}
+            context.update((key, value) for key, value in record.__dict__.items() if key not in self._USUAL)
             if record.exc_info:
                 context["exception"] = logging.Formatter().formatException(record.exc_info)
-            level = min(max(record.levelno // 10, 1), 5)
-            names = ("debug", "info", "warning", "error", "critical")
-            self._sdk.log_event(names[level - 1], record.getMessage(), context)
+            level = _LEVELS[min(max(record.levelno // 10, 1), 5) - 1]
+            self._sdk.log_event(level, record.getMessage(), context)
         except Exception:
             self.handleError(record)
-
-
-def _checked_name(name: str) -> str:
-    if not isinstance(name, (str, bytes)) or not name:
-        raise ValueError(f"a name is a string that is not empty, not {name!r}")
-    return _text(name)
-
-
-def _number_field(value: Any) -> Union[int, float, str]:
-    """A number for a field of its own, where what JSON has no number for is spelled out."""
-    if type(value) is int and -_EXACT <= value <= _EXACT:
-        return value
-    if isinstance(value, (bool, str, bytes)):
-        raise TypeError(f"not a number: {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = float("inf") if value > 0 else float("-inf")
-    if number - number == 0.0:
-        return number
-    return "NaN" if number != number else "Infinity" if number > 0 else "-Infinity"
-
-
-def _write_scope(environ: Any, scope: _Scope) -> None:
-    for name, value in (("WAFERMON_TRACE_ID", scope.trace_id), ("WAFERMON_SPAN_ID", scope.span_id)):
-        if value:
-            environ[name] = value
-        else:
-            environ.pop(name, None)
 
 
 # ---- the process ----
@@ -1442,14 +1110,13 @@ def _write_scope(environ: Any, scope: _Scope) -> None:
 # Forks and exits concern the process, so these few lines know all its SDKs.
 _instances: weakref.WeakSet[MonitoringSDK] = weakref.WeakSet()
 _fork_lock = threading.RLock()
-_forking: List[MonitoringSDK] = []
+_forking: list[MonitoringSDK] = []
 
 
 def _before_fork() -> None:
     """Hold every lock, so that no socket or file is half made when the child looks for what to close."""
-    global _forking
     _fork_lock.acquire()
-    _forking = sorted(_instances, key=id)
+    _forking[:] = sorted(_instances, key=id)
     for sdk in _forking:
         sdk._lock.acquire()
 
@@ -1461,10 +1128,9 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _fork_lock
-    _fork_lock = threading.RLock()
     for sdk in _forking:
         sdk._begin_in_child()
+    _fork_lock.release()
 
 
 def _close_all() -> None:
