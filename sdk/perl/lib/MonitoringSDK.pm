@@ -1,0 +1,480 @@
+package MonitoringSDK;
+
+# The calls: each checks its arguments, encodes one message and offers it to the stream, else to the buffer, else to the
+# spill. MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files, MonitoringSDK::Encoder makes
+# the JSON. Promises: no call blocks or dies because of the network; a message's content is fixed when the call returns;
+# always: called = acked + rejected + dropped + waiting + handed_over.
+
+use 5.014;
+use strict;
+use warnings;
+use Carp ();
+use MonitoringSDK::Encoder qw(MAX_LINE float object shorten string tags);
+use MonitoringSDK::Random qw(hex_id);
+use MonitoringSDK::Spill ();
+use MonitoringSDK::Stream ();
+use MonitoringSDK::Target ();
+use POSIX ();
+use Scalar::Util qw(looks_like_number refaddr weaken);
+use Sys::Hostname ();
+use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
+
+our $VERSION = '2.0.0';
+our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
+
+use constant {
+    BUFFER       => 1_000,             # messages, and …
+    BUFFER_BYTES => 4 * 1024**2,       # … bytes that wait to be sent
+    HELD_BYTES   => 64 * 1024,         # what `coalesce` holds back at most
+    LOOK_EVERY   => 0.01,              # seconds between two looks for acks in a hot loop …
+    LOOK_BYTES   => 256 * 1024,        # … unless this much is unacknowledged
+    BODY         => MAX_LINE - 64,     # leaves room for client, seq and the brace
+    DRAIN        => 500,               # messages taken from the buffer in one call
+};
+
+my $TRACE_ID = qr/\A[\x21-\x7e]{1,128}\z/;
+my $SPAN_ID  = qr/\A[0-9a-f]{16}\z/;
+my $SERVICE  = qr/\A[A-Za-z0-9._:-]{1,128}\z/;
+my %LEVEL    = map { $_ => 1 } qw(debug info warning error critical);
+my @STATS    = qw(called sent acked rejected dropped spilled handed_over resent reconnects);
+
+my $PAGE     = POSIX::sysconf(POSIX::_SC_PAGESIZE());
+
+my %alive;    # every open object, weakly: END has to find those that globals or closures still hold
+
+sub new {
+    my ($class, %option) = @_;
+    my %known = map { $_ => 1 } qw(service url trace_id buffer spill_dir token coalesce);
+    if (my @unknown = grep { !$known{$_} } sort keys %option) {
+        Carp::croak("unknown option: @unknown");
+    }
+    my $given = sub {
+        my ($name, @variables) = @_;
+        my ($first) = grep { defined && length } $option{$name}, map { $ENV{$_} } @variables;
+        return $first;
+    };
+    my $service = $given->('service', 'WAFERMON_SERVICE', 'OTEL_SERVICE_NAME');
+    Carp::croak('no service') if !defined $service;
+    Carp::croak("bad service: $service") if $service !~ $SERVICE || $service eq 'wafermon';
+    my $trace_id = $given->('trace_id');
+    Carp::croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
+    for my $name (grep { defined $option{$_} } qw(buffer coalesce)) {
+        Carp::croak("bad $name: $option{$name}") if $option{$name} !~ /\A[1-9][0-9]{0,8}\z/;
+    }
+    my $buffer = $given->('buffer', 'WAFERMON_BUFFER');
+
+    my $self = bless {
+        pid       => $$,
+        service   => $service,
+        host      => Sys::Hostname::hostname(),
+        token     => $given->('token', 'WAFERMON_TOKEN'),
+        spill_dir => $given->('spill_dir', 'WAFERMON_SPILL_DIR') // MonitoringSDK::Spill::default_dir(),
+        limit     => defined $buffer && $buffer =~ /\A[1-9][0-9]{0,8}\z/ ? $buffer : BUFFER,
+        coalesce  => $option{coalesce} // 1,
+        off       => ($ENV{WAFERMON_DISABLED} // '') !~ /\A(?:0|false|no|)\z/i,    # disabled or closed
+    }, $class;
+    $self->_inherit_trace($trace_id);
+    $self->{target} = MonitoringSDK::Target->new($given->('url', 'WAFERMON_URL') // MonitoringSDK::Target::DEFAULT)
+        if !$self->{off};
+    $self->_begin;
+    weaken($alive{ refaddr $self } = $self);
+    if (!$self->{off}) {
+        $self->_pump(_clock()) for 1, 2;    # on the own machine enough for the hello to be under way
+    }
+    return $self;
+}
+
+# A stream and a spill of this process's own, everything at zero.
+sub _begin {
+    my ($self) = @_;
+    my ($target, $count) = ($self->{target}, { map { $_ => 0 } @STATS });
+    my %hello = (v => 2, type => 'hello', service => $self->{service}, host => $self->{host}, pid => $$,
+        sdk => "perl/$VERSION", ack => \1, (defined $self->{token} ? (token => $self->{token}) : ()));
+    my $stream_of = sub {
+        my ($client) = @_;
+        my $hello = object({ %hello, client => $client });
+        return MonitoringSDK::Stream->new(target => $target, client => $client, hello => "$hello\n", count => $count);
+    };
+    $self->{client} = hex_id(16);
+    $self->{stream} = $stream_of->($self->{client});
+    $self->{spill}  = MonitoringSDK::Spill->new(
+        dir => $self->{spill_dir}, service => $self->{service}, stream => $stream_of, count => $count);
+    @$self{qw(count buffer buffer_bytes unreported look_at)} = ($count, [], 0, 0, 0);
+    $self->{measured} = [ _clock(), Time::HiRes::clock() ];
+    return $self->_describe;
+}
+
+# The first call in a forked child: it starts empty, and what it inherited is the parent's business.
+sub _be_child {
+    my ($self) = @_;
+    $self->{pid} = $$;
+    $self->{stream}->abandon;
+    $self->{spill}->abandon;
+    return $self->_begin;
+}
+
+sub _clock { return clock_gettime(CLOCK_MONOTONIC) }
+
+# --- trace and spans -------------------------------------------------------------------------------------------------
+
+# `path` holds what surrounds a call, outermost first: what the environment says, then each open span. The environment's
+# trace and span are a pair: a span of another trace is nobody's parent here.
+sub _inherit_trace {
+    my ($self, $given) = @_;
+    my %from = (trace => $ENV{WAFERMON_TRACE_ID} // '', span => $ENV{WAFERMON_SPAN_ID} // '');
+    if (($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-/) {
+        $from{trace} = $1 if $from{trace} eq '';
+        $from{span}  = $2 if $from{span} eq '' && $from{trace} eq $1;
+    }
+    my $trace = $given // ($from{trace} =~ $TRACE_ID ? $from{trace} : undef);
+    my $ours  = $from{span} =~ $SPAN_ID && (!defined $trace || $trace eq $from{trace});
+    $self->{path} = [ { id => $ours ? $from{span} : undef, trace_here => $trace } ];
+    return;
+}
+
+# What every message says of its origin, encoded once; and the same for child processes, in the environment.
+sub _describe {
+    my ($self) = @_;
+    my ($span, $trace) = @{ $self->{path}[-1] }{qw(id trace_here)};
+    $self->{origin} = qq(,"service":"$self->{service}","host":) . string($self->{host}) . qq(,"pid":$$);
+    $self->{place}  = $self->{origin}
+        . (defined $trace ? ',"trace_id":' . string($trace) : '') . (defined $span ? qq(,"span_id":"$span") : '');
+    for ([ WAFERMON_TRACE_ID => $trace ], [ WAFERMON_SPAN_ID => $span ]) {
+        my ($name, $id) = @$_;
+        defined $id ? $ENV{$name} = $id : delete $ENV{$name};
+    }
+    return;
+}
+
+sub set_trace_id {
+    my ($self, $trace_id) = @_;
+    Carp::croak('bad trace id: ' . _shown($trace_id)) if ($trace_id // '') !~ $TRACE_ID;
+    $self->_be_child if $self->{pid} != $$;
+    my $path = $self->{path};
+    $path->[0]{id} = undef if @$path == 1 && $trace_id ne ($path->[0]{trace_here} // '');
+    $_->{trace_here} = $trace_id for @$path;
+    return $self->_describe;
+}
+
+sub start_span {
+    my ($self, $name, $trace_id, $tags) = @_;
+    _check_name($name);
+    Carp::croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
+    $tags = { %{ _hash(tags => $tags) } } if defined $tags;
+    $self->_be_child if $self->{pid} != $$;
+    my ($id, $around, $now) = (hex_id(16), $self->{path}[-1], int(time * 1e6));
+    my $trace = $trace_id // $around->{trace_here} // hex_id(32);
+    my $span = {
+        id => $id, pid => $$, trace_here => $trace, tags => $tags, start => $now, started => _clock(),
+        fields => $self->{origin} . ',"trace_id":' . string($trace) . qq(,"span_id":"$id","name":) . string($name)
+            . (defined $around->{id} ? qq(,"parent_id":"$around->{id}") : ''),
+    };
+    $self->_submit(qq({"type":"span_start","ts":$now$span->{fields}), _tags($tags));
+    push @{ $self->{path} }, $span;
+    $self->_describe;
+    return $id;
+}
+
+# Out of order it ends that span only; those inside stay open.
+sub end_span {
+    my ($self, $id, $status, $tags) = @_;
+    $status //= 'ok';
+    Carp::croak("unknown status: $status") if $status !~ /\A(?:ok|error)\z/;
+    _hash(tags => $tags) if defined $tags;
+    $self->_be_child if $self->{pid} != $$;
+    my $path = $self->{path};
+    my ($at) = grep { $path->[$_]{id} eq ($id // '') } 1 .. $#$path;
+    Carp::croak('unknown span: ' . _shown($id)) if !$at;
+    my $span = splice @$path, $at, 1;
+    $self->_describe;
+    return if $span->{pid} != $$;    # the process that started it ends it
+    my $duration = int((_clock() - $span->{started}) * 1e6);
+    $tags = { %{ $span->{tags} // {} }, %{ $tags // {} } } if $span->{tags} || $tags;
+    return $self->_submit(
+        '{"type":"span_end","ts":' . int(time * 1e6)
+            . qq($span->{fields},"status":"$status","start":$span->{start},"duration":$duration),
+        _tags($tags));
+}
+
+sub span {
+    my ($self, @arguments) = @_;
+    return MonitoringSDK::Span->_new($self, $self->start_span(@arguments));
+}
+
+# --- the calls -------------------------------------------------------------------------------------------------------
+
+sub log_event {
+    my ($self, $level, $message, $context) = @_;
+    $LEVEL{ $level // '' } or Carp::croak('unknown level: ' . _shown($level));
+    defined $message or Carp::croak('no message');
+    $self->_be_child if $self->{pid} != $$;
+    return $self->_submit(
+        '{"type":"event","ts":' . int(time * 1e6) . qq($self->{place},"level":"$level","message":) . string($message),
+        defined $context ? ',"context":' . object(_hash(context => $context)) : '');
+}
+
+sub log_metric {
+    my ($self, $name, $value, $unit, $tags, $kind) = @_;
+    _check_name($name);
+    $value = _number(value => $value);
+    Carp::croak("unknown kind: $kind") if defined $kind && $kind !~ /\A(?:gauge|counter)\z/;
+    $self->_be_child if $self->{pid} != $$;
+    return $self->_submit(
+        '{"type":"metric","ts":' . int(time * 1e6) . qq($self->{place},"name":) . string($name)
+            . ',"value":' . ($value - $value == 0 ? float($value) : $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"')
+            . (defined $unit ? ',"unit":' . string($unit) : '')
+            . (defined $kind && $kind eq 'counter' ? ',"kind":"counter"' : ''),
+        _tags($tags));
+}
+
+sub log_progress {
+    my ($self, $job_id, $percent, $status) = @_;
+    $status //= 'running';
+    Carp::croak('bad job id: ' . _shown($job_id)) if ($job_id // '') !~ $TRACE_ID;
+    $percent = _number(percent => $percent);
+    Carp::croak("percent out of 0-100: $percent") if !($percent >= 0 && $percent <= 100);
+    Carp::croak("bad status: $status") if $status eq '' || length $status > 64;
+    $self->_be_child if $self->{pid} != $$;
+    return $self->_submit(
+        '{"type":"progress","ts":' . int(time * 1e6) . qq($self->{place},"job_id":) . string($job_id)
+            . ',"percent":' . float($percent) . ',"status":' . string($status), '');
+}
+
+sub log_resource {
+    my ($self, @given) = @_;
+    $self->_be_child if $self->{pid} != $$;
+    my %resource;
+    @resource{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
+    my $fields = '';
+    for my $name (grep { defined $resource{$_} } qw(cpu mem disk net)) {
+        my $value = _number($name => $resource{$name});
+        $fields .= qq(,"$name":) . float($value) if $value - $value == 0;
+    }
+    return $self->_submit('{"type":"resource","ts":' . int(time * 1e6) . $self->{place} . $fields, '');
+}
+
+# cpu, mem and disk of the own process; Linux counts no network bytes by process.
+sub _measure {
+    my ($self) = @_;
+    my ($then, $used) = @{ $self->{measured} };
+    my ($now, $using) = @{ $self->{measured} = [ _clock(), Time::HiRes::clock() ] };
+    my $cpu = $now > $then ? sprintf '%.1f', 100 * ($using - $used) / ($now - $then) : undef;
+    my ($pages) = _slurp('/proc/self/statm') =~ /\A\d+ (\d+)/;
+    my %io = _slurp('/proc/self/io') =~ /^(read_bytes|write_bytes): (\d+)/mg;
+    return ($cpu, $pages && $pages * $PAGE, %io ? $io{read_bytes} + $io{write_bytes} : undef);
+}
+
+sub _slurp {
+    my ($path) = @_;
+    local $!;
+    open my $file, '<', $path or return '';
+    return join '', readline $file;
+}
+
+# --- checks: a programming error is reported at the caller's line -----------------------------------------------------
+
+sub _shown { return defined $_[0] ? "$_[0]" : 'undef' }
+
+sub _check_name {
+    my ($name) = @_;
+    Carp::croak('empty name') if !defined $name || $name eq '';
+    return;
+}
+
+sub _hash {
+    my ($what, $value) = @_;
+    Carp::croak("$what is not a hash reference") if ref $value ne 'HASH';
+    return $value;
+}
+
+# Text that reads as a number is one: much of what Perl measures was text a moment ago.
+sub _number {
+    my ($what, $value) = @_;
+    Carp::croak("$what is not a number: " . _shown($value)) if !looks_like_number($value);
+    return $value + 0;
+}
+
+sub _tags {
+    my ($tags) = @_;
+    return defined $tags ? ',"tags":' . tags(_hash(tags => $tags)) : '';
+}
+
+# --- on its way ------------------------------------------------------------------------------------------------------
+
+# Takes a message, JSON without its closing brace, in two parts: the second, context or tags, may go if it is too long.
+sub _submit {
+    my ($self, $head, $extra) = @_;
+    my $body = $head . $extra;
+    utf8::downgrade($body);
+    $body = shorten($head, $extra, BODY) if length $body > BODY;
+    $self->{count}{called}++;
+    if ($self->{off}) {
+        $self->{count}{dropped}++;
+        return;
+    }
+    local $!;    # a call may stand between a failure and the caller's look at it
+    my ($stream, $buffer, $now) = (@$self{qw(stream buffer)}, _clock());
+    $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
+
+    if (!@$buffer && $stream->has_room) {
+        $stream->add($body);
+        $stream->write($now) if $self->{coalesce} == 1 || $stream->unsent >= $self->{coalesce};
+    }
+    elsif (!$self->_is_full) {
+        push @$buffer, $body;
+        $self->{buffer_bytes} += length $body;
+    }
+    elsif (!$self->{spill}->add($body)) {
+        $self->{count}{dropped}++;
+        $self->{unreported}++;
+    }
+    return;
+}
+
+sub _is_full { return @{ $_[0]{buffer} } >= $_[0]{limit} || $_[0]{buffer_bytes} >= BUFFER_BYTES }
+
+# All network work that can be done without waiting.
+sub _pump {
+    my ($self, $now) = @_;
+    my ($stream, $buffer, $spill) = @$self{qw(stream buffer spill)};
+    $self->{look_at} = $now + LOOK_EVERY;
+    $stream->pump($now);
+    return if !$stream->is_open;
+    for (1 .. DRAIN) {
+        last if !@$buffer || !$stream->has_room;
+        my $body = shift @$buffer;
+        $self->{buffer_bytes} -= length $body;
+        $stream->add($body);
+        $stream->write($now) if !@$buffer || $stream->unsent >= 100;
+    }
+    return if @$buffer;
+    $spill->roll;
+    $spill->pump($now);
+    if (my $dropped = $self->{unreported}) {
+        $self->{unreported} = 0;
+        $self->log_event(warning => "$dropped messages dropped", { kind => 'dropped', count => $dropped });
+    }
+    return;
+}
+
+sub _waiting { return @{ $_[0]{buffer} } + $_[0]{stream}->waiting + $_[0]{spill}->waiting }
+
+# Sleeps until a socket is ready, a reconnect is due or the deadline comes.
+sub _wait {
+    my ($self, $deadline) = @_;
+    my ($readable, $writable) = ('', '');
+    for my $part (@$self{qw(stream spill)}) {
+        $part->watch($readable, $writable);
+        my $retry_at = $part->retry_at;
+        $deadline = $retry_at if defined $retry_at && $retry_at < $deadline;
+    }
+    my $seconds = $deadline - _clock();
+    select $readable, $writable, undef, $seconds if $seconds > 0;
+    return;
+}
+
+# --- stats, flush, close ---------------------------------------------------------------------------------------------
+
+sub get_stats {
+    my ($self) = @_;
+    $self->_be_child if $self->{pid} != $$;
+    local $!;
+    $self->_pump(_clock()) if !$self->{off};
+    my $state = $self->_is_full ? 'overflow' : $self->{stream}->is_open ? 'connected' : 'disconnected';
+    return { %{ $self->{count} }, waiting => $self->_waiting, state => $state };
+}
+
+sub flush {
+    my ($self, $timeout) = @_;
+    $self->_be_child if $self->{pid} != $$;
+    return $self->_flush_until(_clock() + ($timeout // 5));
+}
+
+# With $impatient, also gives up when there is no connection and none is being made.
+sub _flush_until {
+    my ($self, $deadline, $impatient) = @_;
+    return 1 if $self->{off};
+    local $!;
+    while (1) {
+        my $now = _clock();
+        $self->{target}->resolve if $now < $deadline && !$impatient;
+        $self->_pump($now);
+        return 1 if !$self->_waiting;
+        return 0 if $now >= $deadline || $impatient && $self->{stream}->is_idle;
+        $self->_wait($deadline);
+    }
+}
+
+sub close {
+    my ($self, $timeout) = @_;
+    $self->_be_child if $self->{pid} != $$;
+    return if $self->{off};
+    local $!;
+    my ($stream, $buffer, $spill, $count) = @$self{qw(stream buffer spill count)};
+    my $deadline = _clock() + ($timeout // 2);
+    $self->_flush_until($deadline, 1);
+    $stream->add($_) for splice @$buffer;
+    my @left = $stream->lines;
+    $count->{dropped} += @left - $spill->leave($self->{client}, @left) if @left;
+    $spill->hand_over;
+    $stream->forget;
+    $stream->finish(\&_clock, $deadline);
+    $self->{off} = 1;
+    return;
+}
+
+# An object that goes out of scope, and at the end of the program all of them. A forked child that never called leaves
+# its parent's messages to the parent.
+sub DESTROY {
+    my ($self) = @_;
+    local ($@, $!, $?, $^E);
+    delete $alive{ refaddr $self };
+    eval { $self->{pid} == $$ ? $self->close : $self->_let_go } if $self->{stream};
+    return;
+}
+
+sub _let_go {
+    my ($self) = @_;
+    $_->abandon for @$self{qw(stream spill)};
+    return;
+}
+
+END {
+    local ($@, $!, $?, $^E);
+    $_->DESTROY for grep { defined } values %alive;
+}
+
+package MonitoringSDK::Span;
+
+# Ends its span when it goes out of scope, also while an exception passes.
+
+sub _new {
+    my ($class, $sdk, $id) = @_;
+    return bless { sdk => $sdk, id => $id, before => _trouble() }, $class;
+}
+
+sub id { return $_[0]{id} }
+
+sub end {
+    my ($self, $status, $tags) = @_;
+    my $sdk = delete $self->{sdk} or return;
+    return $sdk->end_span($self->{id}, $status, $tags);
+}
+
+# What a destructor can know: Perl sets $@ before it unwinds to an eval, and $? (below 256, which the status of an ended
+# child is not, unless a signal killed it) before it unwinds to leave the program.
+sub _trouble {
+    return ref $@ ? 'object ' . Scalar::Util::refaddr($@) : $@ ne '' ? $@ : $? > 0 && $? < 256 ? "exit $?" : '';
+}
+
+sub DESTROY {
+    my ($self) = @_;
+    return if !$self->{sdk};
+    my $trouble = _trouble();
+    my $status  = $trouble ne '' && $trouble ne $self->{before} ? 'error' : 'ok';
+    local ($@, $!, $?, $^E);
+    eval { $self->end($status) };
+    return;
+}
+
+1;

@@ -1,0 +1,202 @@
+package MonitoringSDK::Encoder;
+
+# Perl values to compact JSON bytes, in one pass. Promises: the result is valid UTF-8 without NUL and without line ends;
+# no value makes it die; the caller's data is left as it was (stringifying a number in place would turn it into a string
+# before Perl 5.36, hence the copies).
+
+use strict;
+use warnings;
+no if $] >= 5.036, warnings => 'experimental::builtin';
+use B ();
+use Encode ();
+use Exporter 'import';
+use Scalar::Util qw(blessed refaddr);
+
+our @EXPORT_OK = qw(MAX_LINE float number object shorten string tags);
+
+use constant {
+    MAX_LINE    => 65_536,
+    MAX_DEPTH   => 8,
+    MAX_INTEGER => 9_007_199_254_740_992,
+    KEPT        => 256,                 # strings this short are never cut: ids, names, the service
+    REPLACEMENT => "\xEF\xBF\xBD",      # U+FFFD
+    TRUNCATED   => ',"truncated":true',
+};
+
+# A number is what has a numeric flag and no string flag: "007" read from a file stays a string.
+sub flags_say_number {
+    my $flags = B::svref_2object(\$_[0])->FLAGS;
+    return $flags & (B::SVf_IOK | B::SVf_NOK) && !($flags & B::SVf_POK);
+}
+
+BEGIN {
+    no warnings 'once';
+    *is_number = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number;
+}
+
+my %escape = (
+    (map { chr($_) => sprintf '\u%04x', $_ } 1 .. 31),
+    "\0" => REPLACEMENT, '"' => '\"', '\\' => '\\\\', "\n" => '\n', "\r" => '\r', "\t" => '\t',
+);
+
+# A character string, or bytes that are UTF-8 or something near it.
+sub string {
+    my $text = "$_[0]";
+    return qq("$text") if $text !~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c;
+
+    # What is longer can't fit a line, so it will be shortened anyway.
+    $text = substr $text, 0, MAX_LINE if length $text > MAX_LINE;
+    if (!utf8::is_utf8($text) && !utf8::decode($text)) {
+        $text = Encode::decode('UTF-8', $text);
+    }
+    no warnings qw(surrogate non_unicode);
+    $text =~ s/[^\x{0}-\x{D7FF}\x{E000}-\x{10FFFF}]/\x{FFFD}/g;
+    utf8::encode($text);
+    $text =~ s/([\x00-\x1f"\\])/$escape{$1}/g;
+    return qq("$text");
+}
+
+# The shortest text that reads back as the same double; the value is finite.
+sub float {
+    my ($value) = @_;
+    my $text;
+    for my $digits (15, 16, 17) {
+        $text = sprintf "%.${digits}g", $value;
+        last if $text == $value;
+    }
+    # A bare run of digits beyond 2^53 would be taken for an exact integer.
+    return abs $value > MAX_INTEGER && $text !~ /[.e]/ ? "$text.0" : $text;
+}
+
+# A number inside context or tags.
+sub number {
+    my ($value) = @_;
+    my $text = "$value";
+    if ($text =~ /\A-?[0-9]+\z/ && $value == int $value) {
+        return $value <= MAX_INTEGER && $value >= -MAX_INTEGER ? $text : qq("$text");
+    }
+    return $value - $value == 0 ? float($value) : 'null';
+}
+
+# A hash reference. This loop is what a call spends most of its time in: the usual values are encoded in place.
+sub object {
+    my ($hash, $depth) = @_;
+    my $json = '';
+    for my $key (keys %$hash) {
+        my $value = $hash->{$key};
+        $json .= $key =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? ',' . string($key) . ':' : qq(,"$key":);
+        if    (!defined $value)   { $json .= 'null' }
+        elsif (ref $value)        { $json .= nested($value, ($depth || 1) + 1) }
+        elsif (is_number($value)) { $json .= number($value) }
+        elsif ($value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c) { $json .= string($value) }
+        else                      { $json .= qq("$value") }
+    }
+    return '{' . substr($json, 1) . '}' if $json ne '';
+    return '{}';
+}
+
+# Tags hold strings and numbers only, so a reference is sent as text.
+sub tags {
+    my ($hash) = @_;
+    return object($hash) if !grep { ref } values %$hash;
+    my %flat = map { $_ => ref $hash->{$_} ? as_text($hash->{$_}) : $hash->{$_} } keys %$hash;
+    return object(\%flat);
+}
+
+my %open;      # the containers around the one at hand, by address: a cycle ends as text
+my $budget;    # bytes that one value may still take: data that refer to themselves in many ways must end too
+
+sub nested {
+    my ($value, $depth) = @_;
+    my $type = ref $value;
+    if ($type ne 'HASH' && $type ne 'ARRAY') {
+        my $truth = boolean($value);
+        return defined $truth ? $truth : string(as_text($value));
+    }
+    $budget = MAX_LINE if !%open;
+    return string(as_text($value)) if $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
+
+    local $open{ refaddr $value } = 1;
+    my $json;
+    if ($type eq 'HASH') {
+        $json = object($value, $depth);
+        $budget -= length $json;
+    }
+    else {
+        my @items;
+        for my $item (@$value) {
+            my $copy = $item;
+            push @items,
+                !defined $copy   ? 'null'
+              : ref $copy        ? nested($copy, $depth + 1)
+              : is_number($copy) ? number($copy)
+              :                    string($copy);
+            last if ($budget -= length $items[-1]) < 0;
+        }
+        $json = '[' . join(',', @items) . ']';
+    }
+    return $json;
+}
+
+# \1 and \0, as JSON modules take them, and the booleans that those modules return.
+sub boolean {
+    my ($value) = @_;
+    if (my $class = blessed $value) {
+        return $class =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/ ? ($$value ? 'true' : 'false') : undef;
+    }
+    return undef if ref $value ne 'SCALAR' || !defined $$value;
+    return $$value eq '1' ? 'true' : $$value eq '0' ? 'false' : undef;
+}
+
+sub as_text {
+    my ($value) = @_;
+    my $truth = boolean($value);
+    return $truth if defined $truth;
+    local $@;
+    local $SIG{__DIE__};
+    my $text = eval { "$value" };
+    return defined $text ? $text : sprintf '%s(0x%x)', ref $value, refaddr $value;
+}
+
+# A line's beginning and its optional context or tags, made to fit $room bytes: the longest string is cut, again and
+# again; when only short ones are left, context and tags go.
+sub shorten {
+    my ($head, $extra, $room) = @_;
+    $room -= length TRUNCATED;
+    my $json = $head . $extra;
+    while ((my $excess = length($json) - $room) > 0) {
+        my ($start, $length) = longest_string($json);
+        if ($length > KEPT) {
+            my $half = int($length / 2);
+            my $keep = $excess < $half ? $length - $excess : $half;
+            my $kept = substr $json, $start, $keep < KEPT ? KEPT : $keep;
+            $kept =~ s/(?<!\\)((?:\\\\)*)\\(?:u[0-9a-f]{0,3})?\z/$1/;    # not within an escape …
+            $kept =~ s/[\xC0-\xFF][\x80-\xBF]*\z//;                      # … nor within a character
+            substr($json, $start, $length) = $kept;
+        }
+        else {
+            last if $extra eq '';
+            ($json, $extra) = ($head, '');
+        }
+    }
+    return $json . TRUNCATED;
+}
+
+# Where the longest string of some JSON text starts and how long it is, without its quotes; keys don't count.
+sub longest_string {
+    my ($best, $length) = (0, 0);
+    for ($_[0]) {
+        pos = 0;
+        while (/"/g) {
+            my $start = pos;
+            # In portions, since a quantified group stops after 32,766 rounds before Perl 5.30.
+            1 while /\G(?:[^"\\]++|\\.){1,30000}/gc;
+            my $size = pos() - $start;
+            /\G"/gc;
+            ($best, $length) = ($start, $size) if $size > $length && !/\G(?=:)/gc;
+        }
+    }
+    return ($best, $length);
+}
+
+1;
