@@ -1,6 +1,7 @@
 # What a log_event with a context of four costs, beside what people use today, in one run:
 #   Rscript bench.R [calls]
-# The sidecar is a small R process that acknowledges everything; then one that accepts and never answers, then none.
+# The sidecar is a small R process that acknowledges in groups, a few milliseconds apart, as the daemon does with its
+# syncs; then one that accepts and never answers; then none.
 
 here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(FALSE), value = TRUE)[[1L]]))
 source(file.path(here, "R", "monitoring_sdk.R"))
@@ -20,6 +21,7 @@ sidecar <- function(port, mute = FALSE) {
     bytes <- readBin(con, "raw", 65536)
     if (!length(bytes)) quit("no")
     seen <- seen + sum(bytes == as.raw(10L))
+    Sys.sleep(0.003)
     writeLines(sprintf('{"type":"ack","seq":%.0f}', seen), con)
   }
 }
@@ -56,7 +58,7 @@ with_sidecar <- function(mute, label) {
 target <- file(tempfile("today", fileext = ".ldjson"), "w")
 host <- Sys.info()[["nodename"]]
 today <- measure("jsonlite::toJSON + writeLines to a file", function(i) {
-  record <- list(type = "event", ts = as.numeric(Sys.time()), service = "bench", host = host, pid = Sys.getpid(),
+  record <- list(type = "event", ts = Sys.time(), service = "bench", host = host, pid = Sys.getpid(),
                  level = "info", message = "file received", context = context(i))
   writeLines(jsonlite::toJSON(record, auto_unbox = TRUE), target)
   flush(target)
