@@ -41,10 +41,6 @@ my %own = (
     kill_self => sub { kill KILL => $$ },
 );
 
-while (defined(my $line = <STDIN>)) {
-    syswrite STDOUT, $json->encode(answer($json->decode($line))) . "\n";
-}
-
 sub answer {
     my ($request) = @_;
     my $result = eval { [ carry_out($request->{call}, $request->{args}) ] };
@@ -143,4 +139,8 @@ sub set_environment {
         defined $args->{$name} ? $ENV{$name} = $args->{$name} : delete $ENV{$name};
     }
     return;
+}
+
+while (defined(my $line = <STDIN>)) {
+    syswrite STDOUT, $json->encode(answer($json->decode($line))) . "\n";
 }

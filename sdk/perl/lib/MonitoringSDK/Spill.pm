@@ -119,7 +119,7 @@ sub pump {
     $self->_forget($file);
     $stream->abandon;
     @$self{qw(sending sent_by)} = ();
-    return;
+    return $self->pump($now);
 }
 
 sub _claim {
