@@ -4,27 +4,29 @@ What it promises:
 
 - A call never blocks on the network and never raises because of it; only a programming error (an unknown level, a
   percent of 300) raises, at the call. What a call was given is fixed when it returns.
-- A message is kept until the sidecar acknowledges it. While the sidecar is away, up to `buffer` messages wait in memory;
-  what does not fit goes to spill files, and only when those are full or can't be written is a message dropped, and counted.
+- A message is kept until the sidecar acknowledges it. While that is away, up to `buffer` messages wait in memory;
+  what does not fit goes to spill files, and only when those are full or can't be written is a message dropped, which
+  is counted.
 - Threads may share an SDK. A forked child starts empty, with a connection and a client of its own.
 - `get_stats()` adds up: called = acked + rejected + dropped + waiting + handed_over.
 
 How it does so: a call only puts its arguments into an inbox. One sender thread, started by the first call, encodes
-them, numbers them and writes them. It looks into the inbox every few milliseconds while there is work, and is woken by a
-call only after it has gone to sleep, since waking it costs more than the call itself. Nothing it does with a socket
-blocks; host names, which can, are looked up in a thread of their own.
+them, numbers them and writes them. It looks into the inbox every few milliseconds while there is work, and is woken by
+a call only after it has gone to sleep, since waking it costs more than the call itself. Nothing it does with a socket
+blocks; host names, which might, are looked up in a thread of their own.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
+import codecs
 import contextvars
 import errno
 import fcntl
 import functools
 import heapq
 import inspect
+import itertools
 import json
 import logging
 import numbers
@@ -42,6 +44,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from json.encoder import encode_basestring as _quote
 from typing import Any, Callable, Iterable, Iterator, MutableMapping, TypeVar
 from urllib.parse import urlsplit
@@ -53,12 +56,12 @@ _DEFAULT_URL = "tcp://127.0.0.1:7411"
 _BUFFER = 1000  # messages that may wait to be sent
 _BYTES = 4 << 20  # ... and their bytes, and the bytes sent and unacknowledged
 _BODY_MAX = 65_536 - 64  # the rest of a line is for client and seq
-_FILE_MAX, _SPILL_MAX = 1 << 20, 64 << 20
+_FILE_MAX, _FILES = 1 << 20, 64  # bytes of a spill file, and how many of them
 _SILENCE = 5.0  # seconds without a byte after which a connection that owes us a welcome or acks is dead
 _GRACE = 0.1  # seconds that a burst at the very start may wait for the first welcome before it spills
 
 _TICK, _IDLE_TICKS = 0.005, 10  # how often a busy sender looks into its inbox; this often in vain, and it sleeps
-_PORTION = 64  # messages encoded before others get the interpreter
+_PORTION = 96  # messages encoded before others get the interpreter
 _LONG = 256  # an inbox longer than that makes callers let the sender run
 _NAP, _NAP_MAX = 0.00005, 0.0006  # by sleeping this long, again and again, at most that long a call
 
@@ -67,6 +70,7 @@ _SERVICE = re.compile(r"(?!wafermon$)[A-Za-z0-9._:-]{1,128}")
 _TRACE_ID = re.compile(r"[!-~]{1,128}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}.*")
+_time_ns = time.time_ns
 _random = random.SystemRandom()
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -77,7 +81,6 @@ _DEPTH = 8
 _NODES = 32_768  # more values than this can't fit into a line
 _SHORTEST = 64  # cutting strings below this gains nothing: the context goes
 _FLAT, _FLAT_MAX = frozenset((str, int, float, bool, type(None))), 64
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _TooLarge(Exception):
@@ -115,11 +118,15 @@ def _json(value: Any) -> str:
     return "null" if value is None else "true" if value else "false"
 
 
+def _replaced(error: Any) -> tuple[str, int]:
+    return "\ufffd" * (error.end - error.start), error.end
+
+
+codecs.register_error("wafermon-replace", _replaced)
+
+
 def _utf8(text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return _SURROGATE.sub("\ufffd", text).encode()
+    return text.encode("utf-8", "wafermon-replace")
 
 
 def _text(value: Any, convert: Callable[[Any], str] = str) -> str:
@@ -143,21 +150,17 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
         if isinstance(value, Mapping):
             return {_text(key): _plain(item, depth + 1, left) for key, item in value.items()}
         return [_plain(item, depth + 1, left) for item in value]
-    if isinstance(value, numbers.Real) and type(value) is not bool:
+    if type(value) in _FLAT:
+        return value
+    if isinstance(value, numbers.Real):
         return int(value) if isinstance(value, numbers.Integral) else float(value)
-    return value if type(value) in _FLAT else _text(value)
+    return _text(value)
 
 
 def _copied(fields: Any) -> Any:
-    """A context as it is now: a shallow copy of a small flat dict, which most are, or a deep one; or _TooLarge."""
+    """A context as it is now, in plain types; or _TooLarge."""
     if fields is None:
         return None
-    if type(fields) is dict and len(fields) <= _FLAT_MAX:
-        for key, value in fields.items():
-            if type(value) not in _FLAT or type(key) is not str:
-                break
-        else:
-            return fields.copy()
     if not isinstance(fields, Mapping):
         raise TypeError(f"context and tags are mappings, not {type(fields).__name__}")
     try:
@@ -311,7 +314,11 @@ def _parsed(url: str) -> tuple[str, str, int]:
         return "unix", parts.path, 0
     if parts.scheme not in ("tcp", "tls") or not parts.hostname or parts.path not in ("", "/"):
         raise ValueError(f"not a sidecar's url: {url!r}")
-    return parts.scheme, parts.hostname, parts.port or (7411 if parts.scheme == "tcp" else 7413)
+    if parts.scheme == "tls":
+        import ssl  # noqa: F401  # here: a fork while another thread imports would leave its child a locked import
+
+    host = parts.hostname.encode("ascii" if parts.hostname.isascii() else "idna").decode()
+    return parts.scheme, host, parts.port or (7411 if parts.scheme == "tcp" else 7413)
 
 
 class _Stream:
@@ -398,42 +405,27 @@ class _Stream:
 
     def pump(self, now: float) -> None:
         """Read what has come, write what the socket takes, and only then judge the connection."""
+        if not self.sock:
+            return
         try:
-            if self.sock and (not self._tls_to_come or self._begin_tls(self.sock)):
-                alive = self._read(self.sock, now)
-                *lines, self._received = self._received.split(b"\n")
-                for line in lines:
-                    self._answer(json.loads(line))
-                silent = now - self._heard > _SILENCE and (self.window or not self.up)
-                if alive and self._write(self.sock) and not silent and len(self._received) < _FILE_MAX:
-                    return
+            alive = not self._tls_to_come or self._begin_tls(self.sock)
+            with suppress(*self._would_block):
+                while alive:
+                    data = self.sock.recv(65_536)
+                    self._received += data
+                    self._heard, alive = now, len(data) > 0
+            *lines, self._received = self._received.split(b"\n")
+            for line in lines:
+                self._answer(json.loads(line))
+            with suppress(*self._would_block):
+                while alive and self._out:
+                    del self._out[: self.sock.send(self._out)]
+            silent = now - self._heard > _SILENCE and (self.window or not self.up)
+            if alive and not silent and len(self._received) < _FILE_MAX:
+                return
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            pass  # TLS has failed, or that is not the protocol
-        if self.sock:
-            self.lose()
-
-    def _read(self, sock: socket.socket, now: float) -> bool:
-        try:
-            while True:
-                data = sock.recv(65_536)
-                if not data:
-                    return False
-                self._received += data
-                self._heard = now
-        except self._would_block:
-            return True
-        except OSError:
-            return False
-
-    def _write(self, sock: socket.socket) -> bool:
-        try:
-            while self._out:
-                del self._out[: sock.send(self._out)]
-        except self._would_block:
-            pass
-        except OSError:
-            return False
-        return True
+            pass  # it has broken, or speaks another protocol
+        self.lose()
 
     def _answer(self, reply: dict[str, Any]) -> None:
         kind, seq = reply.get("type"), reply.get("seq")
@@ -468,14 +460,11 @@ class _Stream:
 
 def _farewell(sock: socket.socket, deadline: float) -> None:
     """Shut down our side, read to the end and close: an unread reply would reset the connection."""
-    try:
+    with sock, suppress(OSError):
         sock.settimeout(max(0.001, min(0.5, deadline - time.monotonic())))
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(65_536) and time.monotonic() < deadline:
             pass
-    except OSError:
-        pass
-    sock.close()
 
 
 # ---- spill ----
@@ -490,83 +479,98 @@ class _SpillFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         # readable for the group: in a setgid spill dir that is the sidecar's
         self.fd = os.open(self.path, flags, 0o640)
-        try:
+        with suppress(OSError):  # a file system without locks: the pid in the name still tells that we live
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pass  # a file system without locks: the pid in the name still tells that we live
 
-    def append(self, line: bytes) -> None:
-        written = os.write(self.fd, line)
-        if written < len(line):
-            os.ftruncate(self.fd, self.size)
-            raise OSError("no room for the whole line")
-        self.size += written
-        self.count += 1
+    def append(self, lines: list[bytes]) -> int:
+        """Write the lines; how many got there. One that fits only partly is taken back."""
+        data, kept = b"".join(lines), 0
+        with suppress(OSError):
+            written = os.write(self.fd, data)
+            kept = data.rfind(b"\n", 0, written) + 1
+            os.ftruncate(self.fd, self.size + kept)
+        done = data.count(b"\n", 0, kept)
+        self.size, self.count = self.size + kept, self.count + done
+        return done
 
     def lines(self) -> list[bytes]:
         with open(self.fd, "rb", closefd=False) as file:
             file.seek(0)
             return file.readlines()
 
-    def rename(self, path: str) -> bool:
-        """False when the file has gone: somebody else took it up."""
-        try:
-            os.rename(self.path, path)
-        except OSError:
-            return False
-        self.path = path
-        return True
+    def claim(self) -> bool:
+        """Take it for sending; False when somebody else has."""
+        with suppress(OSError):
+            os.rename(self.path, self.path + ".taken")
+            self.path += ".taken"
+        return self.path.endswith(".taken")
 
     def leave(self, remove: bool = False) -> None:
         """Give it to whoever takes it up, or remove it."""
-        try:
+        with suppress(OSError):
             if remove:
                 os.unlink(self.path)
-        except OSError:
-            pass
-        if not remove and self.path.endswith(".taken"):
-            self.rename(self.path[: -len(".taken")])
+            else:
+                os.rename(self.path, self.path.replace(".ldjson.taken", ".ldjson"))
         os.close(self.fd)
 
 
 class _Spool:
-    """An SDK's spill files, oldest first: the newest is written, only closed ones are sent, 64 MiB in all."""
+    """An SDK's spill files, oldest first: the newest is written, only closed ones are sent."""
 
     def __init__(self, directory: str | None, service: str) -> None:
         self.files: deque[_SpillFile] = deque()
         self.writing = False  # into the newest
-        self.size = 0  # also of the one that is being sent
         self._directory, self._service, self._retry_at = directory, service, 0.0
 
-    def write(self, body: bytes) -> bool:
-        """Append a message; False when there is no room or it can't be done."""
-        if time.monotonic() < self._retry_at or self.size + len(body) + 64 > _SPILL_MAX:
-            return False
-        try:
-            if not self.writing or self.files[-1].size + len(body) + 64 > _FILE_MAX:
-                self.files.append(self.open(os.urandom(8).hex()))
-                self.writing = True
-            line = _line(body, self.files[-1].client, self.files[-1].count + 1)
-            self.files[-1].append(line)
-            self.size += len(line)
-            return True
-        except OSError:
-            self._retry_at = time.monotonic() + 1.0
-            return False
+    def write(self, bodies: list[bytes]) -> int:
+        """Append messages; how many there was room for."""
+        done = 0
+        while done < len(bodies) and time.monotonic() >= self._retry_at:
+            if not self.writing:
+                file = self.open(os.urandom(8).hex()) if len(self.files) < _FILES - 1 else None  # one is being sent
+                if not file:
+                    self._retry_at = time.monotonic() + 1.0
+                    break
+                self.files.append(file)
+            file = self.files[-1]
+            lines = [_line(body, file.client, seq) for seq, body in enumerate(bodies[done:], file.count + 1)]
+            fitting = lines[: _fitting(lines, _FILE_MAX - file.size)]
+            written = file.append(fitting)
+            if written < len(fitting):
+                self._retry_at = time.monotonic() + 1.0
+            done += written
+            self.writing = len(fitting) == len(lines)
+        return done
 
-    def open(self, client: str) -> _SpillFile:
-        directory = self._directory
-        if directory:
-            os.makedirs(directory, 0o700, exist_ok=True)
-        elif os.access("/var/spool/wafermon", os.W_OK | os.X_OK):
-            directory = "/var/spool/wafermon"
-        else:
-            directory = f"/tmp/wafermon-{os.getuid()}"
-            os.makedirs(directory, 0o700, exist_ok=True)
-            found = os.lstat(directory)
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-                raise PermissionError(f"{directory} is not ours alone")
-        return _SpillFile(directory, self._service, client)
+    def leave(self, client: str, lines: list[bytes]) -> int:
+        """Write what close() could not deliver, with the seqs it has, to a file of the SDK's own client; how much."""
+        file = self.open(client) if lines else None
+        if not file:
+            return 0
+        room = _FILES * _FILE_MAX - sum([other.size for other in self.files])
+        written = file.append(lines[: _fitting(lines, room)])
+        file.leave(remove=not written)
+        return written
+
+    def open(self, client: str) -> _SpillFile | None:
+        directory = self._directory or "/var/spool/wafermon"
+        try:
+            if self._directory:
+                os.makedirs(directory, 0o700, exist_ok=True)
+            elif not os.access(directory, os.W_OK | os.X_OK):
+                directory = f"/tmp/wafermon-{os.getuid()}"
+                os.makedirs(directory, 0o700, exist_ok=True)
+                found = os.lstat(directory)
+                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+                    return None  # somebody else has laid it there
+            return _SpillFile(directory, self._service, client)
+        except OSError:
+            return None
+
+
+def _fitting(lines: list[bytes], room: int) -> int:
+    return sum([size <= room for size in itertools.accumulate(map(len, lines))])
 
 
 # ---- the SDK ----
@@ -639,9 +643,10 @@ class MonitoringSDK:
 
     def _say(self, text: str) -> None:
         """One line on stderr, once."""
-        if text not in self._said and sys.stderr:
+        if text not in self._said:
             self._said.add(text)
-            sys.stderr.write(f"wafermon: {text}\n")
+            with suppress(Exception):  # there may be no stderr
+                sys.stderr.write(f"wafermon: {text}\n")
 
     # -- calls --
 
@@ -651,8 +656,18 @@ class MonitoringSDK:
             raise ValueError(f"unknown level: {level!r}")
         if type(message) is not str:
             message = _text(message)
+        # spelled out, for speed: a small flat dict, as most are, is copied as it is and encoded by the sender
+        if type(context) is dict and len(context) <= _FLAT_MAX:
+            for key, value in context.items():
+                if type(value) not in _FLAT or type(key) is not str:
+                    context = _copied(context)
+                    break
+            else:
+                context = context.copy()
+        else:
+            context = _copied(context)
         inbox = self._inbox
-        inbox.append((_EVENT, time.time_ns(), self._scope.get() or self._root, level, message, _copied(context)))
+        inbox.append((_EVENT, _time_ns(), self._scope.get() or self._root, level, message, context))
         if len(inbox) > self._mark:
             self._attend()
 
@@ -805,44 +820,39 @@ class MonitoringSDK:
 
     def _refuse(self, leave: int = 0) -> None:
         """Drop the newest messages of the inbox."""
-        with self._refusing:
+        with self._refusing, suppress(IndexError):
             while len(self._inbox) > leave:
-                try:
-                    self._inbox.pop()
-                except IndexError:
-                    return
+                self._inbox.pop()
                 self._refused += 1
 
     def _rouse(self) -> None:
-        self._mark = _LONG
-        self._ring()
-        with self._lock if not self._bell else contextlib.nullcontext():
+        if self._bell:
+            self._mark = _LONG
+            self._ring()
+            return
+        with self._lock, suppress(OSError):  # out of descriptors: the next call tries again
             if not self._bell and not self._over:
                 self._bell = socket.socketpair()
                 for end in self._bell:
                     end.setblocking(False)
-                self._started = time.monotonic()
+                self._mark, self._started = _LONG, time.monotonic()
                 self._thread = _in_thread("wafermon-sender", self._run)
                 _close_with_worker_process(self)
 
     def _ring(self) -> None:
-        try:
+        with suppress(OSError):  # full: it rings already; closed: nobody has to be woken
             if self._bell:
                 self._bell[1].send(b"!")
-        except OSError:
-            pass  # full: it rings already; closed: nobody has to be woken
 
     def _measure(self) -> list[int | float | str | None]:
         """This process's cpu since the last time, its memory and its disk bytes; Linux counts no network by process."""
         (since, before), self._measured = self._measured, (time.monotonic(), time.process_time())
         wall, mem, disk = self._measured[0] - since, None, None
-        try:
+        with suppress(OSError, ValueError, KeyError):  # not Linux, or a kernel that doesn't tell
             with open("/proc/self/statm", "rb") as statm, open("/proc/self/io", "rb") as io:
                 mem = int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
                 counts = dict(line.split(b": ") for line in io.read().splitlines())
                 disk = int(counts[b"read_bytes"]) + int(counts[b"write_bytes"])
-        except (OSError, ValueError, KeyError):
-            pass  # not Linux, or a kernel that doesn't tell
         return [round(100.0 * (self._measured[1] - before) / wall, 3) if wall else None, mem, disk, None]
 
     def _export(self) -> None:
@@ -886,6 +896,7 @@ class MonitoringSDK:
         count = min(len(inbox), _PORTION)
         if not main.welcomes and not main.failures and now < self._started + _GRACE:
             count = min(count, self._buffer_max - len(self._waiting))
+        overflow: list[bytes] = []
         for _ in range(count):
             body = self._encoded(inbox.popleft()) if inbox else b""
             if not body:
@@ -896,10 +907,15 @@ class MonitoringSDK:
                 self._waiting.append(body)
                 self._waiting_bytes += len(body)
             else:
-                self._counts["spilled" if self._spool.write(body) else "dropped"] += 1
+                overflow.append(body)
+        self._spilled(self._spool.write(overflow), len(overflow))
         main.pump(now)
         self._deliver_spill(now)
         return count
+
+    def _spilled(self, written: int, wanted: int) -> None:
+        self._counts["spilled"] += written
+        self._counts["dropped"] += wanted - written
 
     def _encoded(self, entry: tuple[Any, ...]) -> bytes:
         kind, ts, scope, *values = entry
@@ -916,10 +932,10 @@ class MonitoringSDK:
         scheme, host, port = self._address
 
         def run() -> None:
-            try:
-                found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError:
-                found = []
+            found: list[Any] = []
+            with suppress(OSError, UnicodeError):
+                # of a string, and only then, it would import a codec: see _parsed
+                found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
             with self._lock:
                 self._looking_up, self._main.retry_at = False, 0.0
                 self._targets = [(family, target) for family, _, _, _, target in reversed(found)]
@@ -941,14 +957,13 @@ class MonitoringSDK:
             spool.writing = False
         if self._main.up and not courier and len(spool.files) > spool.writing:
             file = spool.files.popleft()
-            if file.rename(file.path + ".taken"):
+            if file.claim():
                 courier = self._courier = _Stream(self, file.client, file)
                 for line in file.lines():
                     courier.keep(line)
             else:
                 self._counts["handed_over"] += file.count
-                spool.size -= file.size
-                file.leave()
+                os.close(file.fd)
         if courier and courier.file:
             if self._main.up:
                 courier.connect(now)
@@ -956,7 +971,6 @@ class MonitoringSDK:
             if not courier.window:
                 courier.lose()
                 courier.file.leave(remove=True)
-                spool.size -= courier.file.size
                 self._courier = None
 
     def _wait(self, moved: int) -> None:
@@ -975,11 +989,9 @@ class MonitoringSDK:
         if self._bell:
             poll.register(self._bell[0], select.POLLIN)
         poll.poll(1000 * (_TICK if busy else max(0.001, min(1.0, min(due) - time.monotonic()))))
-        try:
+        with suppress(OSError):
             while self._bell and self._bell[0].recv(4096):
                 pass
-        except OSError:
-            pass
         self._mark = _LONG
 
     def _finish(self, now: float) -> list[socket.socket] | None:
@@ -996,9 +1008,8 @@ class MonitoringSDK:
         for body in filter(None, self._waiting):
             main.number(body)
         self._waiting.clear()
-        left = self._leave([line for _, line in main.window])
-        counts["spilled"] += left
-        counts["dropped"] += len(main.window) - left
+        left = spool.leave(main.client, [line for _, line in main.window])
+        self._spilled(left, len(main.window))
         main.window.clear()
         counts["handed_over"] += left + self._kept()
         for file in [*spool.files, *[stream.file for stream in streams if stream.file]]:
@@ -1006,21 +1017,6 @@ class MonitoringSDK:
         spool.files.clear()
         self._courier = None
         return farewells
-
-    def _leave(self, lines: list[bytes]) -> int:
-        """Write what could not be delivered, with the seqs it has, to a file of our own client; how much got there."""
-        file = None
-        try:
-            for line in lines:
-                file = file or self._spool.open(self._main.client)
-                if self._spool.size + file.size + len(line) > _SPILL_MAX:
-                    break
-                file.append(line)
-        except OSError:
-            pass
-        if file:
-            file.leave(remove=not file.count)
-        return file.count if file else 0
 
     def _streams(self) -> list[_Stream]:
         return [self._main, self._courier] if self._courier else [self._main]

@@ -1,0 +1,91 @@
+"""A clean environment, a scripted sidecar on a real socket, and SDKs that are closed at the end."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_SDK = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(_SDK), str(_SDK.parent / "conformance")]
+
+from fake_sidecar import FakeSidecar, Manners  # noqa: E402
+from monitoring_sdk import MonitoringSDK  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path) -> Iterator[None]:
+    before = dict(os.environ)
+    for name in list(os.environ):
+        if name.startswith(("WAFERMON_", "OTEL_", "TRACEPARENT")):
+            del os.environ[name]
+    os.environ["WAFERMON_SPILL_DIR"] = str(tmp_path / "spill")
+    os.environ["PYTHONPATH"] = str(_SDK)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def sidecars() -> Iterator[Callable[..., FakeSidecar]]:
+    started: list[FakeSidecar] = []
+
+    def start(*script: Manners, **options: Any) -> FakeSidecar:
+        started.append(FakeSidecar(script, **options).start())
+        return started[-1]
+
+    yield start
+    for sidecar in started:
+        sidecar.stop()
+    assert not [problem for sidecar in started for problem in sidecar.problems]
+
+
+@pytest.fixture
+def sidecar(sidecars: Callable[..., FakeSidecar]) -> FakeSidecar:
+    return sidecars()
+
+
+@pytest.fixture
+def sdks() -> Iterator[Callable[..., MonitoringSDK]]:
+    opened: list[MonitoringSDK] = []
+
+    def start(url: str, **options: Any) -> MonitoringSDK:
+        opened.append(MonitoringSDK("tests", url, **options))
+        return opened[-1]
+
+    yield start
+    for sdk in opened:
+        sdk.close(0.2)
+
+
+@pytest.fixture
+def sdk(sidecar: FakeSidecar, sdks: Callable[..., MonitoringSDK]) -> MonitoringSDK:
+    return sdks(sidecar.url)
+
+
+def law(sdk: MonitoringSDK) -> dict[str, Any]:
+    """The stats, after a check that they add up."""
+    stats = sdk.get_stats()
+    settled = sum(stats[name] for name in ("acked", "rejected", "dropped", "waiting", "handed_over"))
+    assert stats["called"] == settled, stats
+    return stats
+
+
+def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    return condition()
+
+
+def run(program: str, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A program of its own in a process of its own."""
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **options)
