@@ -118,8 +118,8 @@ def _json(value: Any) -> str:
     return "null" if value is None else "true" if value else "false"
 
 
-def _replaced(error: Any) -> tuple[str, int]:
-    return "\ufffd" * (error.end - error.start), error.end
+def _replaced(error: Any) -> tuple[bytes, int]:
+    return b"\xef\xbf\xbd" * (error.end - error.start), error.end
 
 
 codecs.register_error("wafermon-replace", _replaced)

@@ -110,7 +110,7 @@ def test_objects_of_all_sorts_become_json(sidecar: FakeSidecar, sdk: MonitoringS
     context = {
         1: "int key", "enum": Colour.RED, "level": Level.HIGH, "path": Path("/a"), "decimal": Decimal("1.5"),
         "set": {7}, "tuple": (1, 2), "bytes": b"\xff", "hostile": Hostile(), "deep": [[[[[[[[[Hostile()]]]]]]]]],
-        "cycle": cycle, "huge": 10**5000, "error": ValueError("bad"),
+        "cycle": cycle, "huge": 10**5000, "error": ValueError("bad"), "lone": "a\ud800b", "\udfff": "\0",
     }  # fmt: skip
     sdk.log_event("info", "m", context)
     sdk.log_event("info", Hostile())  # type: ignore[arg-type]
@@ -123,6 +123,7 @@ def test_objects_of_all_sorts_become_json(sidecar: FakeSidecar, sdk: MonitoringS
     }  # fmt: skip
     assert sent["hostile"] == "<Hostile>"
     assert isinstance(sent["huge"], str)
+    assert sent["lone"] == "a\ufffdb" and sent["\ufffd"] == "\ufffd"
     assert sidecar.messages[1]["message"] == "<Hostile>"
 
 
