@@ -220,16 +220,16 @@ static size_t fields_of(const struct value *args, const char *key, monitoring_fi
         fields[count].key = at->key;
         unsupported |= at->type == LIST || at->type == OBJECT || (at->type == TEXT && memchr(at->text, 0, at->length));
         if (at->type == INTEGER) {
-            fields[count].kind = MON_KIND_INT;
+            fields[count].kind = MON_INTEGER;
             fields[count].value.integer = strtoll(at->text, NULL, 10);
         } else if (at->type == NUMBER) {
-            fields[count].kind = MON_KIND_NUM;
+            fields[count].kind = MON_NUMBER;
             fields[count].value.number = at->number;
         } else if (at->type == TRUTH) {
-            fields[count].kind = MON_KIND_BOOL;
+            fields[count].kind = MON_TRUTH;
             fields[count].value.integer = at->number != 0;
         } else {
-            fields[count].kind = MON_KIND_STR;
+            fields[count].kind = MON_STRING;
             fields[count].value.string = at->type == TEXT ? at->text : NULL;
         }
     }
@@ -436,9 +436,10 @@ static void carry_out(FILE *out, const struct value *request)
     else if (IS("open"))
         call_open(out, args);
     else if (IS("log_event"))
-        answer(out, monitoring_log_event_fields(sdk, text_of(args, "level"), text_of(args, "message"), fields, count));
+        answer(out, monitoring_log_event(sdk, text_of(args, "level"), text_of(args, "message"), MON_FIELDS(fields, count), MON_END));
     else if (IS("log_metric"))
-        answer(out, monitoring_log_metric_fields(sdk, text_of(args, "name"), number_of(args, "value", NAN), text_of(args, "unit"), fields, count));
+        answer(out, monitoring_log_metric(sdk, text_of(args, "name"), number_of(args, "value", NAN), text_of(args, "unit"),
+                                          MON_FIELDS(fields, count), MON_END));
     else if (IS("log_progress"))
         answer(out, monitoring_log_progress(sdk, text_of(args, "job_id"), number_of(args, "percent", NAN), text_of(args, "status")));
     else if (IS("log_resource") && !(args && args->first))
@@ -447,12 +448,12 @@ static void carry_out(FILE *out, const struct value *request)
         answer(out, monitoring_log_resource(sdk, number_of(args, "cpu", NAN), number_of(args, "mem", NAN), number_of(args, "disk", NAN),
                                             number_of(args, "net", NAN)));
     else if (IS("start_span")) {
-        if ((error = monitoring_start_span_fields(sdk, text_of(args, "name"), text_of(args, "trace_id"), id, fields, count)))
+        if ((error = monitoring_start_span_tags(sdk, text_of(args, "name"), text_of(args, "trace_id"), id, MON_FIELDS(fields, count), MON_END)))
             answer(out, error);
         else
             fprintf(out, "{\"ok\":true,\"result\":\"%s\"}\n", id);
     } else if (IS("end_span"))
-        answer(out, monitoring_end_span_fields(sdk, text_of(args, "span_id"), text_of(args, "status"), fields, count));
+        answer(out, monitoring_end_span(sdk, text_of(args, "span_id"), text_of(args, "status"), MON_FIELDS(fields, count), MON_END));
     else if (IS("set_trace_id"))
         answer(out, monitoring_set_trace_id(sdk, text_of(args, "trace_id")));
     else if (IS("get_stats"))

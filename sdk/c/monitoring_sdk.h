@@ -38,11 +38,9 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-#define MON_PRINTF(text, first) __attribute__((format(printf, text, first)))
-#define MON_SENTINEL __attribute__((sentinel))
+#define MON_CHECKED(attribute) __attribute__(attribute)
 #else
-#define MON_PRINTF(text, first)
-#define MON_SENTINEL
+#define MON_CHECKED(attribute)
 #endif
 
 enum monitoring_error {
@@ -89,43 +87,39 @@ typedef struct monitoring_stats {
     unsigned long long reconnects;  /* welcomes but the first */
 } monitoring_stats;
 
-/* One key and value of a context or of tags; made by the macros below. */
-typedef struct monitoring_field {
-    const char *key;
-    int kind;
-    union {
-        const char *string;
-        long long integer;
-        double number;
-    } value;
-} monitoring_field;
-
-enum { MON_KIND_STR = 1, MON_KIND_INT, MON_KIND_NUM, MON_KIND_BOOL };
-enum { MON_MAX_FIELDS = 64 };
-
 /*
- * Fields of a variadic call, ended by MON_END:
+ * The fields of a context or of tags, at most MON_MAX_FIELDS, ended by MON_END:
  *     MON_STR(key, const char *)   NULL is null in a context and left out of tags
  *     MON_INT(key, long long)      beyond 2^53: a string
  *     MON_NUM(key, double)         NaN and infinities: null
- *     MON_BOOL(key, int)
- * The conditional in MON_STR lets the compiler refuse what is no string.
+ *     MON_BOOL(key, int)           in tags the string "true" or "false"
+ *     MON_FIELDS(const monitoring_field *, size_t count)   any number of them, for bindings and for what is known only at run time
+ * The conditionals let the compiler refuse a key or string that is none.
  */
-#define MON_STR(key, string) (1 ? (key) : (const char *)0), (int)MON_KIND_STR, (1 ? (string) : (const char *)0)
-#define MON_INT(key, integer) (1 ? (key) : (const char *)0), (int)MON_KIND_INT, (long long)(integer)
-#define MON_NUM(key, number) (1 ? (key) : (const char *)0), (int)MON_KIND_NUM, (double)(number)
-#define MON_BOOL(key, truth) (1 ? (key) : (const char *)0), (int)MON_KIND_BOOL, (int)((truth) ? 1 : 0)
+#define MON_STR(key, string) (1 ? (key) : (const char *)0), (int)MON_STRING, (1 ? (string) : (const char *)0)
+#define MON_INT(key, integer) (1 ? (key) : (const char *)0), (int)MON_INTEGER, (long long)(integer)
+#define MON_NUM(key, number) (1 ? (key) : (const char *)0), (int)MON_NUMBER, (double)(number)
+#define MON_BOOL(key, truth) (1 ? (key) : (const char *)0), (int)MON_TRUTH, (int)((truth) ? 1 : 0)
+#define MON_FIELDS(fields, count) "", (int)MON_LIST, (1 ? (fields) : (const monitoring_field *)0), (size_t)(count)
 #define MON_END (const char *)0
+
+typedef enum monitoring_kind { MON_STRING = 1, MON_INTEGER, MON_NUMBER, MON_TRUTH, MON_LIST, MON_MAX_FIELDS = 64 } monitoring_kind;
+
+typedef struct monitoring_field {
+    const char *key;
+    monitoring_kind kind;
+    union { const char *string; long long integer; double number; } value; /* a MON_TRUTH is an integer */
+} monitoring_field;
 
 /* Make a handle and start its sender thread. A sidecar that is away is no error. *sdk is NULL after an error. */
 int monitoring_open(monitoring_sdk **sdk, const monitoring_options *options);
 
 /* Something happened. The variant with f formats its message as printf does and takes no context. */
-int monitoring_log_event(monitoring_sdk *sdk, const char *level, const char *message, ...) MON_SENTINEL;
-int monitoring_log_eventf(monitoring_sdk *sdk, const char *level, const char *format, ...) MON_PRINTF(3, 4);
+int monitoring_log_event(monitoring_sdk *sdk, const char *level, const char *message, ...) MON_CHECKED((sentinel));
+int monitoring_log_eventf(monitoring_sdk *sdk, const char *level, const char *format, ...) MON_CHECKED((format(printf, 3, 4)));
 
 /* A measured value with its tags; unit (UCUM where there is one) may be NULL. */
-int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, const char *unit, ...) MON_SENTINEL;
+int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, const char *unit, ...) MON_CHECKED((sentinel));
 
 /* How far a job is, 0-100 percent. status NULL is "running"; "done", "failed" and "cancelled" end the job. */
 int monitoring_log_progress(monitoring_sdk *sdk, const char *job_id, double percent, const char *status);
@@ -144,18 +138,11 @@ int monitoring_log_own_resource(monitoring_sdk *sdk);
  * In a forked child ending a span of the parent returns 0 and sends nothing.
  */
 int monitoring_start_span(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17]);
-int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) MON_SENTINEL;
+int monitoring_start_span_tags(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], ...) MON_CHECKED((sentinel));
+int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) MON_CHECKED((sentinel));
 
 /* The trace of what follows outside of spans. */
 int monitoring_set_trace_id(monitoring_sdk *sdk, const char *trace_id);
-
-/* The same calls with an array of count fields, for bindings and for fields that are known only at run time; a span's start takes tags. */
-int monitoring_log_event_fields(monitoring_sdk *sdk, const char *level, const char *message, const monitoring_field *fields, size_t count);
-int monitoring_log_metric_fields(monitoring_sdk *sdk, const char *name, double value, const char *unit, const monitoring_field *fields,
-                                 size_t count);
-int monitoring_start_span_fields(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], const monitoring_field *fields,
-                                 size_t count);
-int monitoring_end_span_fields(monitoring_sdk *sdk, const char *id, const char *status, const monitoring_field *fields, size_t count);
 
 /*
  * The environment that puts a child process into the current trace, under the current span. The SDK never calls setenv(), which no
