@@ -77,7 +77,8 @@ def _report(name: str, took: List[int]) -> float:
     took = sorted(took)
     mean = sum(took) / len(took) / 1e3
     p50, p99, p999 = (took[int(len(took) * share)] / 1e3 for share in (0.5, 0.99, 0.999))
-    print(f"{name:34} p50 {p50:7.2f}  p99 {p99:7.2f}  p99.9 {p999:8.2f}  max {took[-1] / 1e3:9.1f}  mean {mean:6.2f} us")
+    worst = took[-1] / 1e3
+    print(f"{name:34} p50 {p50:6.2f}  p99 {p99:7.2f}  p99.9 {p999:7.2f}  max {worst:8.1f}  mean {mean:6.2f} us")
     return p50
 
 

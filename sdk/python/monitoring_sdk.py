@@ -25,6 +25,7 @@ import errno
 import fcntl
 import functools
 import heapq
+import importlib
 import inspect
 import itertools
 import json
@@ -78,13 +79,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _EXACT = 1 << 53
 _DEPTH = 8
-_NODES = 32_768  # more values than this can't fit into a line
+_NODES = 32_768  # a context is not copied further: so much can't fit into a line, and is left out as a whole
 _SHORTEST = 64  # cutting strings below this gains nothing: the context goes
 _FLAT, _FLAT_MAX = frozenset((str, int, float, bool, type(None))), 64
-
-
-class _TooLarge(Exception):
-    """A context has more values than a line can hold."""
 
 
 def _kind(name: str, *fields: str) -> tuple[str, ...]:
@@ -140,41 +137,35 @@ def _text(value: Any, convert: Callable[[Any], str] = str) -> str:
 
 
 def _plain(value: Any, depth: int, left: list[int]) -> Any:
-    """A deep copy in plain types, cut at depth 8; raises _TooLarge when `left[0]` values are used up."""
+    """A deep copy in plain types, cut at depth 8 and after `left[0]` values."""
     left[0] -= 1
-    if left[0] < 0:
-        raise _TooLarge
+    if type(value) in _FLAT:
+        return value
     if isinstance(value, (Mapping, list, tuple, set, frozenset)):
         if depth > _DEPTH:
             return _text(value, reprlib.repr)
+        # listed first, in one go: another thread may change it at the same time
+        items: Any = list(value.items() if isinstance(value, Mapping) else value)
+        items = itertools.takewhile(lambda _: left[0] > 0, items)
         if isinstance(value, Mapping):
-            return {_text(key): _plain(item, depth + 1, left) for key, item in value.items()}
-        return [_plain(item, depth + 1, left) for item in value]
-    if type(value) in _FLAT:
-        return value
+            return {_text(key): _plain(item, depth + 1, left) for key, item in items}
+        return [_plain(item, depth + 1, left) for item in items]
     if isinstance(value, numbers.Real):
         return int(value) if isinstance(value, numbers.Integral) else float(value)
     return _text(value)
 
 
 def _copied(fields: Any) -> Any:
-    """A context as it is now, in plain types; or _TooLarge."""
-    if fields is None:
-        return None
-    if not isinstance(fields, Mapping):
+    """A context as it is now, in plain types."""
+    if not isinstance(fields, (Mapping, type(None))):
         raise TypeError(f"context and tags are mappings, not {type(fields).__name__}")
-    try:
-        return _plain(fields, 1, [_NODES])
-    except _TooLarge:
-        return _TooLarge
+    return None if fields is None else _plain(fields, 1, [_NODES])
 
 
 def _copied_tags(tags: Any) -> Any:
     """Tags are strings and numbers: None is left out, and whatever else comes along becomes text."""
-    tags = _copied(tags)
-    if type(tags) is not dict:
-        return tags
-    return {key: tag if type(tag) in (str, int, float) else _json(tag) for key, tag in tags.items() if tag is not None}
+    items = (_copied(tags) or {}).items()
+    return {key: tag if type(tag) in (str, int, float) else _json(tag) for key, tag in items if tag is not None} or None
 
 
 def _strings(holder: Any) -> Iterator[tuple[Any, Any, str]]:
@@ -212,11 +203,9 @@ def _encode(kind: tuple[str, ...], ts: int, origin: str, values: list[Any]) -> b
         return _utf8(f"{kind[0]}{ts}{origin}{''.join(fields)}") + truncated
 
     truncated = b""
-    if values[-1] is _TooLarge:
-        values[-1], truncated = None, b',"truncated":true'
     line = body()
     while len(line) > _BODY_MAX:
-        truncated = truncated or b',"truncated":true'
+        truncated = b',"truncated":true'
         if not _cut_strings(values, len(line) + len(truncated) - _BODY_MAX):
             values[-1] = None
         line = body()
@@ -293,13 +282,7 @@ class _Scope:
 
 def _in_thread(name: str, target: Callable[[], None]) -> threading.Thread | None:
     """Run it in a thread; None when none can be started, since the interpreter is on its way out."""
-
-    def run() -> None:
-        # an application may have given SIGPIPE its deadly default back
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
-        target()
-
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=target, name=name, daemon=True)
     try:
         thread.start()
     except RuntimeError:
@@ -314,9 +297,6 @@ def _parsed(url: str) -> tuple[str, str, int]:
         return "unix", parts.path, 0
     if parts.scheme not in ("tcp", "tls") or not parts.hostname or parts.path not in ("", "/"):
         raise ValueError(f"not a sidecar's url: {url!r}")
-    if parts.scheme == "tls":
-        import ssl  # noqa: F401  # here: a fork while another thread imports would leave its child a locked import
-
     host = parts.hostname.encode("ascii" if parts.hostname.isascii() else "idna").decode()
     return parts.scheme, host, parts.port or (7411 if parts.scheme == "tcp" else 7413)
 
@@ -364,7 +344,7 @@ class _Stream:
             self.retry_at = now + 0.05
             return self._sdk._look_up()
         family, target = self._sdk._targets.pop()
-        self._heard, self._tls_to_come = now, self._sdk._address[0] == "tls"
+        self._heard, self._tls_to_come = now, self._sdk._ssl is not None
         try:
             self.sock = socket.socket(family, socket.SOCK_STREAM)
             self.sock.setblocking(False)
@@ -382,11 +362,9 @@ class _Stream:
             sock.getpeername()
         except OSError:
             return not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        import ssl  # costs more than all the rest of this module
-
+        ssl, host = self._sdk._ssl, self._sdk._address[1]
         self._tls_to_come, self._would_block = False, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        host, context = self._sdk._address[1], ssl.create_default_context()
-        self.sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        self.sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         self._out += self._sdk._hello(self.client)
         return True
 
@@ -607,6 +585,8 @@ class MonitoringSDK:
         except ValueError as error:
             self._address = _parsed(_DEFAULT_URL)
             self._say(f"{error}; using {_DEFAULT_URL}")
+        # it costs more than all the rest, and must not be imported by the sender: a fork would inherit a locked import
+        self._ssl: Any = importlib.import_module("ssl") if self._address[0] == "tls" else None
         self._token = token or environ.get("WAFERMON_TOKEN")
         self._spill_dir = os.fspath(spill_dir) if spill_dir else environ.get("WAFERMON_SPILL_DIR")
         self._over = environ.get("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")
@@ -658,12 +638,11 @@ class MonitoringSDK:
             message = _text(message)
         # spelled out, for speed: a small flat dict, as most are, is copied as it is and encoded by the sender
         if type(context) is dict and len(context) <= _FLAT_MAX:
+            context = context.copy()
             for key, value in context.items():
                 if type(value) not in _FLAT or type(key) is not str:
                     context = _copied(context)
                     break
-            else:
-                context = context.copy()
         else:
             context = _copied(context)
         inbox = self._inbox
@@ -725,9 +704,8 @@ class MonitoringSDK:
             scope = scope.outer
         self._scope.set(scope)
         self._export()
-        if type(span.tags) is dict and merged is not _TooLarge:
-            merged = {**span.tags, **(merged or {})}
         if span.pid == self._pid:
+            merged = {**(span.tags or {}), **(merged or {})} or None
             duration = (time.monotonic_ns() - span.started) // 1000
             fields = (status, span.name, span.ts // 1000, duration, span.parent_id, merged)
             self._put(_SPAN_END, *fields, scope=span)
@@ -863,6 +841,8 @@ class MonitoringSDK:
     # -- the sender's side --
 
     def _run(self) -> None:
+        # an application may have given SIGPIPE its deadly default back
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         farewells: list[socket.socket] | None = None
         while farewells is None:
             try:
@@ -934,7 +914,7 @@ class MonitoringSDK:
         def run() -> None:
             found: list[Any] = []
             with suppress(OSError, UnicodeError):
-                # of a string, and only then, it would import a codec: see _parsed
+                # of a string, and only then, it would import a codec: see _ssl
                 found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
             with self._lock:
                 self._looking_up, self._main.retry_at = False, 0.0

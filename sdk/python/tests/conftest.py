@@ -17,6 +17,7 @@ _SDK = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(_SDK), str(_SDK.parent / "conformance")]
 
 from fake_sidecar import FakeSidecar, Manners  # noqa: E402
+
 from monitoring_sdk import MonitoringSDK  # noqa: E402
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 from conftest import law, run, until
 from fake_sidecar import FakeSidecar, Manners
+
 from monitoring_sdk import MonitoringHandler, MonitoringSDK
 
 Sidecars = Callable[..., FakeSidecar]
@@ -77,6 +78,30 @@ def test_threads_share_an_sdk(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
     assert sdk.flush(30)
     assert law(sdk)["acked"] == 16_000
     assert sorted(numbers(sidecar.messages)) == list(range(16_000))
+
+
+def test_a_context_that_another_thread_changes_raises_nothing(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    shared: dict[str, Any] = {"list": [1]}
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for i in range(40):
+                shared[str(i)] = i
+            for i in range(40):
+                del shared[str(i)]
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for i in range(3_000):
+            sdk.log_event("info", "m", shared)
+            sdk.log_metric("n", i, tags=shared)
+    finally:
+        stop.set()
+        thread.join()
+    assert sdk.flush(20)
+    assert law(sdk)["acked"] == 6_000
 
 
 def test_what_a_call_was_given_is_fixed_when_it_returns(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
@@ -232,8 +257,8 @@ def test_tls(tmp_path: Path, sdks: Sdks, monkeypatch: pytest.MonkeyPatch) -> Non
             with connection, connection.makefile("rb") as lines:
                 for line in lines:
                     got.append(line)
-                    reply = {"type": "welcome", "v": 2, "acked": 0} if len(got) == 1 else {"type": "ack", "seq": len(got) - 1}
-                    connection.sendall(json.dumps(reply).encode() + b"\n")
+                    reply = '{"type":"welcome","v":2,"acked":0}' if len(got) == 1 else f'{{"type":"ack","seq":{len(got) - 1}}}'
+                    connection.sendall(reply.encode() + b"\n")
 
     threading.Thread(target=serve, daemon=True).start()
     url = f"tls://localhost:{listener.getsockname()[1]}"
@@ -591,8 +616,9 @@ def test_multiprocessing_children_deliver(method: str, sidecar: FakeSidecar, tmp
         "        pool.close()\n"
         "        pool.join()\n"
     )
-    environ = {**os.environ, "SIDECAR": sidecar.url}
-    done = subprocess.run([sys.executable, str(program), method], env=environ, capture_output=True, text=True, timeout=60, check=False)
+    os.environ["SIDECAR"] = sidecar.url
+    command = [sys.executable, str(program), method]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(numbers(sidecar.messages)) == list(range(8))
     assert not spilled(tmp_path)
@@ -807,7 +833,9 @@ def test_metrics_of_every_number(sidecar: FakeSidecar, sdk: MonitoringSDK) -> No
     assert sidecar.messages[0]["kind"] == "counter"
 
 
-def test_a_sender_that_met_an_error_lives_on(sidecar: FakeSidecar, sdk: MonitoringSDK, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_sender_that_met_an_error_lives_on(
+    sidecar: FakeSidecar, sdk: MonitoringSDK, capfd: pytest.CaptureFixture[str]
+) -> None:
     sdk.log_event("info", "m", {"i": 1})
     assert sdk.flush()
     pump, failures = sdk._main.pump, iter([True])
@@ -826,8 +854,9 @@ def test_a_sender_that_met_an_error_lives_on(sidecar: FakeSidecar, sdk: Monitori
 
 def test_the_example_runs(sidecar: FakeSidecar) -> None:
     example = Path(__file__).resolve().parent.parent / "example.py"
-    environ = {**os.environ, "WAFERMON_URL": sidecar.url}
-    done = subprocess.run([sys.executable, str(example), str(example), "/missing"], env=environ, capture_output=True, text=True, timeout=20, check=False)
+    os.environ["WAFERMON_URL"] = sidecar.url
+    command = [sys.executable, str(example), str(example), "/missing"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
     assert "all acknowledged" in done.stdout
     kinds = {message["type"] for message in sidecar.messages}
