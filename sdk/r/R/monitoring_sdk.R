@@ -20,10 +20,11 @@
 .wm_max_depth <- 8
 .wm_batch <- 64                # lines a write; with the chunk it bounds what one call can cost
 .wm_chunk <- 16384             # Linux calls a socket writable when a third of its buffer is free, which holds this
+.wm_small <- 2048
 .wm_silence <- 5
 .wm_default_url <- "tcp://127.0.0.1:7411"
 .wm_levels <- c("debug", "info", "warning", "error", "critical")
-.wm_counts <- c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent", "reconnects")
+.wm_counts <- c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
 
 # --- Values to JSON -------------------------------------------------------------------------------------------------
 # Made by hand: jsonlite::toJSON takes 300 us for a small record and prints 0.1 + 0.2 as 0.3.
@@ -41,9 +42,9 @@
   x
 }
 
-.wm_controls <- intToUtf8(1:31, multiple = TRUE)
-.wm_control_escapes <- sprintf("\\u%04x", 1:31)
-.wm_control_escapes[c(8, 9, 10, 12, 13)] <- c("\\b", "\\t", "\\n", "\\f", "\\r")
+# By code point, for control characters, quote and backslash.
+.wm_escapes <- sprintf("\\u%04x", 1:92)
+.wm_escapes[c(8, 9, 10, 12, 13, 34, 92)] <- c("\\b", "\\t", "\\n", "\\f", "\\r", "\\\"", "\\\\")
 
 # By byte: what is not printable ASCII, or is a quote or a backslash. A tenth of what a regular expression costs.
 .wm_special <- !(0:255 %in% setdiff(32:126, c(34, 92)))
@@ -52,13 +53,8 @@
 
 .wm_escape <- function(x) {
   x <- .wm_utf8(x)
-  special <- grepl("[\"\\\\\001-\037]", x, perl = TRUE, useBytes = TRUE)
-  if (!any(special)) return(x)
-  y <- gsub("\"", "\\\"", gsub("\\", "\\\\", x[special], fixed = TRUE), fixed = TRUE)
-  for (i in which(vapply(.wm_controls, function(control) any(grepl(control, y, fixed = TRUE)), NA))) {
-    y <- gsub(.wm_controls[[i]], .wm_control_escapes[[i]], y, fixed = TRUE)
-  }
-  x[special] <- y
+  found <- intersect(c(92L, 34L, 1:31), utf8ToInt(paste(x, collapse = "")))
+  for (code in found) x <- gsub(intToUtf8(code), .wm_escapes[[code]], x, fixed = TRUE)
   x
 }
 
@@ -71,14 +67,14 @@
 # The shortest of %.15g, %.16g, %.17g that reads back equal. as.numeric() rounds twice and now and then takes the
 # neighbour for equal; jsonlite reads with the C library, exactly.
 .wm_numbers <- function(x) {
+  finite <- which(is.finite(x))
   text <- sprintf("%.17g", x)
-  finite <- is.finite(x)
+  text[!is.finite(x)] <- "null"
   for (digits in c("%.16g", "%.15g")) {
     shorter <- sprintf(digits, x[finite])
     same <- unlist(jsonlite::parse_json(paste0("[", paste(shorter, collapse = ","), "]"))) == x[finite]
-    text[finite][same] <- shorter[same]
+    text[finite[same]] <- shorter[same]
   }
-  text[!finite] <- "null"
   text
 }
 
@@ -147,8 +143,8 @@
   paste0("\"", keys, "\":", values, texts, ends, collapse = ",")
 }
 
-# The fields within `limit` bytes: the longest string is cut, by half at most so that it doesn't end as the shortest,
-# again and again; then context and tags go.
+# The fields within `limit` bytes: the longest string is cut, by a quarter at most so that it doesn't end as the
+# shortest, again and again; then context and tags go.
 .wm_shorten <- function(fields, limit) {
   fields <- rapply(fields, .wm_utf8, "character", how = "replace")
   fields$truncated <- TRUE
@@ -158,18 +154,15 @@
     if (excess <= 0) return(text)
     longest <- max(0, rapply(fields, nchar, "character", how = "unlist", type = "bytes"))
     if (longest <= 64) fields[c("context", "tags")] <- NULL
-    shorter <- max(longest %/% 2, longest - excess)
+    shorter <- min(limit, max((longest * 3) %/% 4, longest - excess))
     if (longest > 64) fields <- rapply(fields, .wm_cut, "character", how = "replace", bytes = longest, to = shorter)
   }
 }
 
 # Strings of so many bytes to less; iconv takes away the character that is cut in two.
 .wm_cut <- function(x, bytes, to) {
-  long <- nchar(x, "bytes") == bytes
-  cut <- x[long]
-  Encoding(cut) <- "bytes"
-  x[long] <- iconv(substr(cut, 1L, to), "UTF-8", "UTF-8", sub = "")
-  x
+  cut <- iconv(substr(`Encoding<-`(x, "bytes"), 1L, to), "UTF-8", "UTF-8", sub = "")
+  ifelse(nchar(x, "bytes") == bytes, cut, x)
 }
 
 # --- Helpers --------------------------------------------------------------------------------------------------------
@@ -187,20 +180,11 @@
   if (length(line)) as.numeric(sub(" .*", "", line)) else NA
 }
 
-.wm_pool <- new.env()
-.wm_pool$pid <- 0L
-
-# Bytes of the system's random source, never of R's generator. Read ahead, but not across a fork.
+# Bytes of the system's random source, never of R's generator.
 .wm_random <- function(n) {
-  if (.wm_pool$pid != Sys.getpid() || length(.wm_pool$bytes) < n) {
-    source <- file("/dev/urandom", "rb", raw = TRUE)
-    on.exit(close(source))
-    .wm_pool$bytes <- readBin(source, "raw", 512L)
-    .wm_pool$pid <- Sys.getpid()
-  }
-  taken <- .wm_pool$bytes[seq_len(n)]
-  .wm_pool$bytes <- .wm_pool$bytes[-seq_len(n)]
-  taken
+  source <- file("/dev/urandom", "rb", raw = TRUE)
+  on.exit(close(source))
+  readBin(source, "raw", n)
 }
 
 .wm_id <- function(bytes = 8L) paste(as.character(.wm_random(bytes)), collapse = "")
@@ -220,32 +204,23 @@
   if (is.null(value) || is.na(value)) Sys.unsetenv(name) else do.call(Sys.setenv, structure(list(value), names = name))
 }
 
-.wm_is_trace <- function(text) grepl("\\A[!-~]{1,128}\\z", text, perl = TRUE, useBytes = TRUE)
+.wm_trace <- "\\A[!-~]{1,128}\\z"
 
 .wm_check_text <- function(value, what, pattern = "") {
-  if (is.factor(value)) value <- as.character(value)
   if (!is.character(value) || length(value) != 1L || is.na(value)) .wm_fault(what, " must be one string")
-  if (nzchar(pattern) && !grepl(pattern, value, perl = TRUE, useBytes = TRUE)) .wm_fault("bad ", what, ": \"", value, "\"")
-  value
+  if (!nzchar(pattern) || grepl(pattern, value, perl = TRUE, useBytes = TRUE)) return(value)
+  .wm_fault("bad ", what, ": \"", value, "\"")
 }
 
 .wm_check_name <- function(value) .wm_check_text(value, "name", "(?s).")
 
-.wm_check_trace <- function(value, what = "trace_id") {
-  if (!.wm_is_trace(.wm_check_text(value, what))) .wm_fault(what, " must be 1-128 printable ASCII characters without space")
-  value
-}
-
 .wm_check_number <- function(value, what) {
-  if (!is.numeric(value) && !identical(value, NA) || length(value) != 1L) .wm_fault(what, " must be one number")
-  as.double(value)
+  if (length(value) == 1L && (is.numeric(value) || identical(value, NA))) as.double(value) else .wm_fault(what, " must be one number")
 }
 
 .wm_check_object <- function(value, what) {
-  if (!length(value)) return(NULL)
-  if (is.atomic(value)) value <- as.list(value)
-  if (!is.list(value) || is.null(names(value))) .wm_fault(what, " must be a named list")
-  value
+  if (!length(value) || !is.null(names(value)) && (is.atomic(value) || is.list(value))) return(as.list(value))
+  .wm_fault(what, " must be a named list")
 }
 
 # Tags are strings and numbers; what is neither is sent as its JSON text.
@@ -269,69 +244,48 @@
   trace <- Sys.getenv("WAFERMON_TRACE_ID")
   span <- Sys.getenv("WAFERMON_SPAN_ID")
   if (!grepl("^[0-9a-f]{16}$", span)) span <- NULL
-  if (.wm_is_trace(trace)) return(list(trace = trace, span = span))
+  if (grepl(.wm_trace, trace, perl = TRUE, useBytes = TRUE)) return(list(trace = trace, span = span))
   if (length(parent)) list(trace = parent[[2L]], span = .wm_first(span, parent[[3L]]))
 }
 
 # --- The stream -------------------------------------------------------------------------------------------------------
 
-# Lines by seq. Dead ones are let go when they are the half.
-.wm_queue <- function(base) {
-  force(base)
-  lines <- character()
-  list(
-    push = function(line) lines[[length(lines) + 1L]] <<- line,
-    slice = function(from, to) lines[(from - base):(to - base)],
-    blank = function(seq) lines[[seq - base]] <<- "",
-    drop = function(upto) {
-      if (2 * (upto - base) > length(lines)) {
-        lines <<- lines[-seq_len(upto - base)]
-        base <<- upto
-      }
-    })
-}
-
 # An environment whose functions are its methods: R6 would double the cost of a call, and `self$x[i] <- y` copies x.
 # link: host, port, hello (what comes after the client), buffer, stats, said (what went to stderr).
-# refill: gives more lines, none at the end; for a spill file.
-.wm_stream <- function(link, client = .wm_id(), first = 1, refill = NULL) {
+.wm_stream <- function(link, client = .wm_id()) {
   con <- both <- NULL
   welcomed <- FALSE
   stats <- link$stats
-
-  # first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1; high ever went to a socket. A rejected
-  # line stays in its place as "".
-  unsent <- first
-  last <- high <- first - 1
-  queue <- .wm_queue(last)
   suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
-  held <- waiting_bytes <- window_bytes <- 0
 
+  # first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1; high ever went to a socket. `queue` holds
+  # the lines from seq base + 1 on: a rejected one as "", dead ones until they are the half.
+  first <- unsent <- 1
+  last <- high <- base <- 0
+  queue <- character()
+  held <- waiting_bytes <- window_bytes <- newest_bytes <- 0
+  newest <- inbox <- ""
   rest <- raw()
-  inbox <- ""
-  heard <- 0
+  heard <- pause <- failures <- welcomes <- 0
   lost_at <- -Inf
-  pause <- failures <- 0
-  met <- FALSE
+
+  slice <- function(from, to) queue[(from - base):(to - base)]
 
   full <- function() last - high >= link$buffer || waiting_bytes >= .wm_max_memory
 
   # Gives the body of a message its seq and keeps it.
-  give <- function(body) push(paste0(body, suffix, sprintf("%.0f}\n", last + 1)))
+  give <- function(body) push(sprintf("%s%s%.0f}\n", body, suffix, last + 1))
 
   push <- function(line) {
-    queue$push(line)
+    newest <<- queue[[length(queue) + 1L]] <<- line
+    newest_bytes <<- nchar(line, "bytes")
+    waiting_bytes <<- waiting_bytes + newest_bytes
     last <<- last + 1
     held <<- held + 1
-    waiting_bytes <<- waiting_bytes + nchar(line, "bytes")
   }
 
   # What no acknowledgement has come for.
-  lines <- function() {
-    if (last < first) return(character())
-    lines <- queue$slice(first, last)
-    lines[nzchar(lines)]
-  }
+  lines <- function() if (last < first) character() else Filter(nzchar, slice(first, last))
 
   # Does what can be done without waiting: connects, reads, writes. A logging call is not eager: acks may gather a while.
   pump <- function(now, eager = TRUE) {
@@ -351,21 +305,17 @@
     tryCatch(socketSelect(both, c(FALSE, more), min(seconds, 0.05)), error = function(e) NULL)
   }
 
-  # Full jitter: somewhere between 0 and a bound that doubles from 0.1 s to 30 s.
-  hang_up <- function(now) {
-    abandon()
-    pause <<- .wm_uniform() * min(30, 0.1 * 2^failures)
-    failures <<- min(failures + 1, 20)
-    lost_at <<- now
-  }
-
-  # Base R can close a socket, not shut it down; in a forked child that is just what is wanted.
-  abandon <- function() {
+  # Full jitter: somewhere between 0 and a bound that doubles from 0.1 s to 30 s. Base R can close a socket, not shut it
+  # down; in a forked child that is just what is wanted.
+  hang_up <- function(now = .wm_now()) {
     if (!is.null(con)) tryCatch(close(con), error = function(e) NULL)
     con <<- both <<- NULL
     welcomed <<- FALSE
     rest <<- raw()
     inbox <<- ""
+    pause <<- .wm_uniform() * min(30, 0.1 * 2^failures)
+    failures <<- min(failures + 1, 20)
+    lost_at <<- now
   }
 
   # Base R waits in connect(): a closed port refuses at once, a host that swallows packets costs the second.
@@ -393,66 +343,68 @@
       replies <- replies[-length(replies)]
       if (nchar(inbox, "bytes") > .wm_max_line) return(hang_up(now))
     }
-    # Of plain acks the highest counts, after what came with them: an error goes before the ack that covers it.
-    seqs <- rep(NA_real_, length(replies))
-    acks <- startsWith(replies, "{\"type\":\"ack\",\"seq\":")
-    seqs[acks] <- suppressWarnings(as.numeric(substring(replies[acks], 21L, nchar(replies[acks], "bytes") - 1L)))
-    for (reply in replies[is.na(seqs)]) heed(reply, now)
-    if (!all(is.na(seqs))) settle(max(seqs, na.rm = TRUE))
+    # Acks are cumulative: the last of several in a row will do.
+    acks <- startsWith(replies, "{\"type\":\"ack\"")
+    for (reply in replies[!(acks & c(acks[-1L], FALSE))]) heed(reply, now)
   }
 
   heed <- function(line, now) {
     reply <- tryCatch(jsonlite::parse_json(line), error = function(e) NULL)
-    if (!is.list(reply) || !is.character(reply$type)) return(invisible())
     seq <- if (is.numeric(reply$seq)) reply$seq else 0
-    switch(reply$type,
-      welcome = greet(reply),
-      ack = settle(seq),
-      error = if (welcomed) reject(seq) else refused(reply, now))
-  }
-
-  greet <- function(welcome) {
-    if (welcomed) return(invisible())
-    if (met && is.null(refill)) stats$reconnects <<- stats$reconnects + 1
-    welcomed <<- met <<- TRUE
-    failures <<- 0
-    if (is.numeric(welcome$acked)) settle(welcome$acked)
-    unsent <<- first
-  }
-
-  refused <- function(reply, now) {
-    if (is.null(link$said$refused)) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
-    link$said$refused <- TRUE
-    hang_up(now)
+    type <- if (is.character(reply$type)) reply$type else ""
+    if (type == "ack") settle(seq)
+    if (type == "error" && welcomed) reject(seq) else if (type == "error") {
+      if (is.null(link$said$refused)) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
+      link$said$refused <- TRUE
+      hang_up(now)
+    }
+    if (type == "welcome" && !welcomed) {
+      welcomed <<- TRUE
+      welcomes <<- welcomes + 1
+      failures <<- 0
+      if (is.numeric(reply$acked)) settle(reply$acked)
+      unsent <<- first
+    }
   }
 
   settle <- function(seq) {
     seq <- min(seq, high)
     if (seq < first) return(invisible())
-    size <- nchar(queue$slice(first, seq), "bytes")
+    size <- nchar(slice(first, seq), "bytes")
     count <- sum(size > 0)
     window_bytes <<- window_bytes - sum(size)
-    queue$drop(seq)
+    if (2 * (seq - base) > length(queue)) {
+      queue <<- queue[-seq_len(seq - base)]
+      base <<- seq
+    }
     first <<- seq + 1
     unsent <<- max(unsent, first)
     held <<- held - count
-    stats$acked <<- stats$acked + count
+    stats$acked <- stats$acked + count
   }
 
   reject <- function(seq) {
-    if (seq < first || seq > high || !nzchar(queue$slice(seq, seq))) return(invisible())
-    window_bytes <<- window_bytes - nchar(queue$slice(seq, seq), "bytes")
-    queue$blank(seq)
+    if (seq < first || seq > high || !nzchar(slice(seq, seq))) return(invisible())
+    window_bytes <<- window_bytes - nchar(slice(seq, seq), "bytes")
+    queue[[seq - base]] <<- ""
     held <<- held - 1
-    stats$rejected <<- stats$rejected + 1
+    stats$rejected <- stats$rejected + 1
     # What is at the front is settled now; no ack may follow.
-    while (first <= high && !nzchar(queue$slice(first, first))) settle(first)
+    while (first <= high && !nzchar(slice(first, first))) settle(first)
   }
 
   write <- function(now) {
+    if (high + 1 == last && unsent == last && newest_bytes <= .wm_small && !length(rest)) {
+      # The usual case, in a third of the time. writeLines() doesn't report errors, but a socket that is writable takes
+      # so few bytes whole, and what it loses otherwise is not acknowledged.
+      if (!awaits()) heard <<- now
+      sent(1, newest_bytes)
+      return(writeLines(newest, con, sep = "", useBytes = TRUE))
+    }
     repeat {
-      if (!length(rest)) rest <<- take(now)
+      if (!length(rest)) rest <<- take()
       if (!length(rest)) return(invisible())
+      if (!awaits()) heard <<- now
       chunk <- rest[seq_len(min(length(rest), .wm_chunk))]
       writeBin(chunk, con)
       rest <<- rest[-seq_along(chunk)]
@@ -460,30 +412,26 @@
     }
   }
 
+  sent <- function(count, bytes) {
+    stats$sent <- stats$sent + count
+    window_bytes <<- window_bytes + bytes
+    waiting_bytes <<- waiting_bytes - bytes
+    high <<- high + count
+    unsent <<- high + 1
+  }
+
   # The bytes of the next lines: a batch, or one line that is longer than the chunk.
-  take <- function(now) {
-    if (unsent > last && !is.null(refill)) for (line in refill()) push(line)
+  take <- function() {
     to <- min(last, unsent + .wm_batch - 1)
     if (window_bytes >= .wm_max_memory) to <- min(to, high)
     if (to < unsent) return(raw())
-    batch <- queue$slice(unsent, to)
-    size <- nchar(batch, "bytes")
-    if (length(batch) > 1L) {
-      fit <- seq_len(max(1L, sum(cumsum(size) <= .wm_chunk)))
-      batch <- batch[fit]
-      size <- size[fit]
-    }
-    if (!awaits()) heard <<- now
-    again <- seq_len(max(0, min(length(batch), high - unsent + 1)))
-    if (length(again)) {
-      stats$resent <<- stats$resent + sum(size[again] > 0)
-      size <- size[-again]
-    }
-    stats$sent <<- stats$sent + length(size)
-    window_bytes <<- window_bytes + sum(size)
-    waiting_bytes <<- waiting_bytes - sum(size)
-    unsent <<- unsent + length(batch)
-    high <<- max(high, unsent - 1)
+    size <- nchar(slice(unsent, to), "bytes")
+    size <- size[seq_len(max(1, sum(cumsum(size) <= .wm_chunk)))]
+    batch <- slice(unsent, unsent + length(size) - 1)
+    again <- unsent + seq_along(size) - 1 <= high
+    stats$resent <- stats$resent + sum(size[again] > 0)
+    unsent <<- unsent + sum(again)
+    if (!all(again)) sent(sum(!again), sum(size[!again]))
     charToRaw(paste(batch, collapse = ""))
   }
 
@@ -516,114 +464,99 @@
   # Below /tmp a directory of ours alone will do: nobody may have laid one there before.
   find_dir <- function() {
     if (is.null(dir) && file.access("/var/spool/wafermon", 2L) == 0L) dir <<- "/var/spool/wafermon"
-    if (!is.null(dir)) {
-      if (idle()) dir.create(dir, showWarnings = FALSE, recursive = TRUE, mode = "0700")
-      return(dir)
-    }
     uid <- file.info(tempdir())$uid
-    own <- paste0("/tmp/wafermon-", uid)
-    dir.create(own, showWarnings = FALSE, mode = "0700")
-    if (identical(file.info(own)$uid, uid) && !nzchar(Sys.readlink(own))) own else "/dev/null"
+    found <- .wm_first(dir, paste0("/tmp/wafermon-", uid))
+    if (idle()) dir.create(found, showWarnings = FALSE, recursive = TRUE, mode = "0700")
+    if (is.null(dir) && (!identical(file.info(found)$uid, uid) || nzchar(Sys.readlink(found)))) "/dev/null" else found
   }
 
-  # Appends and says how long the file is then; -1 when it can't be written.
-  put <- function(path, text) {
+  # TRUE when the file has `bytes` bytes after it.
+  put <- function(path, text, bytes) {
     tryCatch({
       target <- file(path, "ab")
       tryCatch(writeBin(charToRaw(text), target), finally = close(target))
-      file.size(path)
-    }, error = function(e) -1, warning = function(w) -1)
-  }
-
-  begin_file <- function() {
-    client <- .wm_id()
-    files <<- c(files, list(list(path = path(client), client = client, first = 1, count = 0, bytes = 0)))
-    open <<- TRUE
+      file.size(path) == bytes
+    }, condition = function(c) FALSE)
   }
 
   # FALSE when there is no room or no way to write.
   append <- function(body) {
-    if (!open) begin_file()
+    # Somebody may have taken it up between two writes.
+    if (open && !file.exists(files[[length(files)]]$path)) lose(length(files))
+    if (open && files[[length(files)]]$bytes + nchar(body, "bytes") + 60 > .wm_max_file) open <<- FALSE
+    if (!open) {
+      client <- .wm_id()
+      files <<- c(files, list(list(path = path(client), client = client, count = 0, bytes = 0)))
+      open <<- TRUE
+    }
     n <- length(files)
     file <- files[[n]]
-    line <- sprintf("%s,\"client\":\"%s\",\"seq\":%.0f}\n", body, file$client, file$first + file$count)
-    size <- nchar(line, "bytes")
-    if (file$bytes > 0 && file$bytes + size > .wm_max_file) {
-      open <<- FALSE
-      return(append(body))
-    }
-    length_now <- if (room(size)) put(file$path, line) else -1
-    if (length_now == size && file$count > 0) {
-      # Somebody took it up between two writes; this line began a new file, in which the seqs go on.
-      stats$handed_over <<- stats$handed_over + file$count
-      file[c("first", "count", "bytes")] <- list(file$first + file$count, 0, 0)
-    } else if (length_now != file$bytes + size) {
-      # Readers take whole lines, so a line cut short by a full disk harms nobody; but nothing may follow it.
-      open <<- FALSE
-      if (file$count == 0) {
-        if (length_now >= 0) unlink(file$path)
-        files[[n]] <<- NULL
-      }
-      return(FALSE)
-    }
     file$count <- file$count + 1
+    line <- sprintf("%s,\"client\":\"%s\",\"seq\":%.0f}\n", body, file$client, file$count)
+    size <- nchar(line, "bytes")
     file$bytes <- file$bytes + size
-    files[[n]] <<- file
-    stats$spilled <<- stats$spilled + 1
-    TRUE
+    written <- room(size) && put(file$path, line, file$bytes)
+    # Readers take whole lines, so a line cut short by a full disk harms nobody; but nothing may follow it.
+    open <<- written
+    if (written) {
+      files[[n]] <<- file
+      stats$spilled <- stats$spilled + 1
+    } else if (file$count == 1) {
+      unlink(file$path)
+      files[[n]] <<- NULL
+    }
+    written
+  }
+
+  # A file that is the sidecar's now.
+  lose <- function(n) {
+    stats$handed_over <- stats$handed_over + files[[n]]$count
+    files[[n]] <<- NULL
+    if (n > length(files)) open <<- FALSE
   }
 
   # Sends what is there, the oldest file first; called while the SDK is connected.
   pump <- function(now) {
-    if (is.null(stream) && !claim()) return(invisible())
-    stream$pump(now)
-    if (stream$held == 0 && unread == 0) {
-      release()
-      unlink(taken)
-      files[[1L]] <<- NULL
+    if (length(files) == 1L) open <<- FALSE
+    if (is.null(stream) && length(files)) claim()
+    if (is.null(stream)) return(invisible())
+    if (stream$unsent > stream$last) for (line in readLines(reader, min(unread, .wm_batch), warn = FALSE)) {
+      stream$push(paste0(line, "\n"))
+      unread <<- unread - 1
     }
+    stream$pump(now)
+    if (stream$held > 0 || unread > 0) return(invisible())
+    release()
+    unlink(taken)
+    files[[1L]] <<- NULL
   }
 
-  # FALSE where there is nothing to send, or somebody was faster.
   claim <- function() {
-    if (!length(files)) return(FALSE)
-    if (length(files) == 1L) open <<- FALSE
     file <- files[[1L]]
     taken <<- paste0(file$path, ".taken")
-    if (!suppressWarnings(file.rename(file$path, taken))) {
-      stats$handed_over <<- stats$handed_over + file$count
-      files[[1L]] <<- NULL
-      return(FALSE)
-    }
+    if (!suppressWarnings(file.rename(file$path, taken))) return(lose(1L))
     unread <<- file$count
-    reader <<- file(taken, "rb")
-    stream <<- .wm_stream(link, file$client, file$first, refill = function() {
-      lines <- readLines(reader, min(unread, .wm_batch), warn = FALSE)
-      unread <<- unread - length(lines)
-      if (length(lines)) paste0(lines, "\n")
-    })
-    TRUE
+    reader <<- base::file(taken, "rb")
+    stream <<- .wm_stream(link, file$client)
   }
 
   release <- function() {
     if (is.null(stream)) return(invisible())
-    stream$abandon()
+    stream$hang_up()
     stream <<- NULL
     close(reader)
   }
 
   # Leaves the files to the sidecar, among them one of the lines that the SDK's own stream still holds.
   leave <- function(client, lines) {
-    stats$handed_over <<- stats$handed_over + waiting()
+    stats$handed_over <- stats$handed_over + waiting()
     if (!is.null(stream)) file.rename(taken, files[[1L]]$path)
     release()
     text <- paste(lines, collapse = "")
     size <- nchar(text, "bytes")
-    left <- !size || room(size) && put(path(client), text) == size
+    left <- !size || room(size) && put(path(client), text, size)
     files <<- list()
-    for (name in if (left) c("spilled", "handed_over") else "dropped") {
-      assign(name, get(name, stats) + length(lines), stats)
-    }
+    for (name in if (left) c("spilled", "handed_over") else "dropped") stats[[name]] <- stats[[name]] + length(lines)
   }
 
   environment()
@@ -640,8 +573,8 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (is.null(service)) .wm_fault("no service: give one, or set WAFERMON_SERVICE")
     private$service <- .wm_check_text(service, "service", "\\A(?!wafermon\\z)[A-Za-z0-9._:-]{1,128}\\z")
     inherited <- .wm_inherited()
-    private$trace <- if (is.null(trace_id)) inherited$trace else .wm_check_trace(trace_id)
-    if (identical(private$trace, inherited$trace)) private$outer_span <- inherited$span
+    trace <- if (is.null(trace_id)) inherited$trace else .wm_check_text(trace_id, "trace_id", .wm_trace)
+    private$path <- list(list2env(list(id = if (identical(trace, inherited$trace)) inherited$span, trace_here = trace)))
     private$found_env <- Sys.getenv(c("WAFERMON_TRACE_ID", "WAFERMON_SPAN_ID"), NA)
     private$disabled <- !tolower(env("DISABLED")) %in% c("", "0", "false", "no")
     private$spill_dir <- .wm_first(spill_dir, env("SPILL_DIR"))
@@ -659,20 +592,20 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   log_event = function(level, message, context = NULL) {
     if (!is.character(level) || length(level) != 1L || !level %in% .wm_levels) .wm_fault("unknown level: ", level)
-    message <- .wm_check_text(message, "message")
-    context <- .wm_check_object(context, "context")
+    if (!is.character(message) || length(message) != 1L || is.na(message)) message <- .wm_check_text(message, "message")
+    if (length(context)) context <- .wm_check_object(context, "context")
     # The text by hand: that is a third of the whole call. The list is only made where the line is too long.
     inner <- if (length(context)) .wm_fields(context, 1L) else ""
-    text <- paste0("\"level\":\"", level, "\",\"message\":\"", if (.wm_is_plain(message)) message else .wm_escape(message),
-                   if (nzchar(inner)) "\",\"context\":{" else "\"", inner, if (nzchar(inner)) "}")
-    private$emit("event", c(list(level = level, message = message), list(context = context)), text = text)
+    if (nzchar(inner)) inner <- paste0(",\"context\":{", inner, "}")
+    clean <- if (.wm_is_plain(message)) message else .wm_escape(message)
+    text <- sprintf("\"level\":\"%s\",\"message\":\"%s\"%s", level, clean, inner)
+    private$emit("event", c(list(level = level, message = message), if (length(context)) list(context = context)), text = text)
   },
 
   log_metric = function(name, value, unit = NULL, tags = NULL, kind = NULL) {
     fields <- list(name = .wm_check_name(name), value = .wm_check_number(value, "value"))
     # NA is a NaN with a name.
-    if (is.na(fields$value)) fields$value <- "NaN"
-    if (is.infinite(fields$value)) fields$value <- if (fields$value > 0) "Infinity" else "-Infinity"
+    if (!is.finite(value)) fields$value <- if (is.na(value)) "NaN" else sub("Inf", "Infinity", value)
     if (!is.null(unit)) fields$unit <- .wm_check_text(unit, "unit")
     if (length(tags)) fields$tags <- .wm_check_tags(tags)
     if (!is.null(kind)) fields$kind <- .wm_check_text(kind, "kind", "\\A(gauge|counter)\\z")
@@ -680,7 +613,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   },
 
   log_progress = function(job_id, percent, status = NULL) {
-    fields <- list(job_id = .wm_check_trace(job_id, "job_id"), percent = .wm_check_number(percent, "percent"))
+    fields <- list(job_id = .wm_check_text(job_id, "job_id", .wm_trace), percent = .wm_check_number(percent, "percent"))
     if (!isTRUE(fields$percent >= 0 && fields$percent <= 100)) .wm_fault("percent must be from 0 to 100")
     fields$status <- if (is.null(status)) "running" else .wm_check_text(status, "status")
     if (!nchar(.wm_utf8(fields$status)) %in% 1:64) .wm_fault("status must have 1 to 64 characters")
@@ -698,15 +631,17 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   start_span = function(name, trace_id = NULL, tags = NULL) {
     fields <- list(name = .wm_check_name(name))
-    if (!is.null(trace_id)) .wm_check_trace(trace_id)
+    if (!is.null(trace_id)) .wm_check_text(trace_id, "trace_id", .wm_trace)
     tags <- .wm_check_tags(tags)
     private$check_fork()
-    fields$parent_id <- private$current_span()
+    around <- private$innermost()
+    fields$parent_id <- around$id
     if (length(tags)) fields$tags <- tags
-    span <- list2env(list(id = .wm_id(), fields = fields, pid = private$pid, began = .wm_now(), uptime = .wm_uptime(),
-                          trace = .wm_first(trace_id, private$trace, .wm_id(16L)), trace_before = private$trace))
-    private$spans <- c(private$spans, span)
-    private$place(span$trace)
+    trace <- .wm_first(trace_id, around$trace_here, .wm_id(16L))
+    span <- list2env(list(id = .wm_id(), trace = trace, trace_here = trace, fields = fields, pid = private$pid,
+                          began = .wm_now(), uptime = .wm_uptime()))
+    private$path <- c(private$path, span)
+    private$place()
     private$emit("span_start", fields, now = span$began)
     invisible(span$id)
   },
@@ -716,9 +651,9 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     status <- if (is.null(status)) "ok" else .wm_check_text(status, "status", "\\A(ok|error)\\z")
     tags <- .wm_check_tags(tags)
     private$check_fork()
-    at <- match(span_id, vapply(private$spans, function(span) span$id, ""))
+    at <- match(span_id, vapply(private$path[-1L], function(span) span$id, "")) + 1L
     if (is.na(at)) .wm_fault("unknown span: ", span_id)
-    span <- private$spans[[at]]
+    span <- private$path[[at]]
     # The wall clock is exact to the microsecond; where it was set meanwhile, the uptime (10 ms) knows better.
     now <- .wm_now()
     duration <- max(0, now - span$began)
@@ -726,20 +661,19 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (!is.na(uptime) && abs(duration - uptime) > 0.05) duration <- uptime
     fields <- c(span$fields, list(status = status, start = floor(span$began * 1e6), duration = round(duration * 1e6)))
     if (length(tags)) fields$tags[names(tags)] <- tags
-    after <- if (at < length(private$spans)) private$spans[[at + 1L]]
-    private$spans[[at]] <- NULL
-    if (!is.null(after)) after$trace_before <- span$trace_before
-    private$place(if (is.null(after)) span$trace_before else private$trace)
+    private$path[[at]] <- NULL
+    private$place()
     # A span that the parent process began is the parent's to end.
     if (span$pid == private$pid) private$emit("span_end", fields, private$where_in(span$trace, span$id), now)
     invisible(self)
   },
 
   set_trace_id = function(trace_id) {
+    .wm_check_text(trace_id, "trace_id", .wm_trace)
     # The span of the process that started this one is no parent in another trace.
-    if (!identical(private$trace, .wm_check_trace(trace_id))) private$outer_span <- NULL
-    for (span in private$spans) span$trace_before <- trace_id
-    private$place(trace_id)
+    if (!identical(private$path[[1L]]$trace_here, trace_id)) assign("id", NULL, private$path[[1L]])
+    for (span in private$path) span$trace_here <- trace_id
+    private$place()
     invisible(self)
   },
 
@@ -747,20 +681,17 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$check_fork()
     if (private$running()) suspendInterrupts(private$work(.wm_now()))
     state <- if (private$running() && private$live$full()) "overflow" else if (private$live$welcomed) "connected" else "disconnected"
-    c(state = state, waiting = private$waiting(), mget(.wm_counts, private$stats))
+    reconnects <- max(0, private$live$welcomes - 1)
+    c(state = state, waiting = private$waiting(), reconnects = reconnects, mget(.wm_counts, private$stats))
   },
 
-  flush = function(timeout = 5) {
-    private$check_fork()
-    private$work_until_idle(timeout)
-  },
+  flush = function(timeout = 5) private$work_until_idle(timeout),
 
   close = function(timeout = 2) {
-    private$check_fork()
+    private$work_until_idle(timeout, linked = TRUE)
     if (private$running()) {
-      private$work_until_idle(timeout, linked = TRUE)
       suspendInterrupts(private$spill$leave(private$live$client, private$live$lines()))
-      private$live$abandon()
+      private$live$hang_up()
       for (name in names(private$found_env)) .wm_export(name, private$found_env[[name]])
     }
     private$closed <- TRUE
@@ -768,7 +699,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   }
 ), private = list(
   service = NULL, target = NULL, spill_dir = NULL, disabled = FALSE, closed = FALSE, found_env = NULL,
-  trace = NULL, outer_span = NULL, spans = list(), where = NULL,
+  path = NULL, where = NULL,
   pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0, measured = c(cpu = 0, at = 0),
 
   # R6 registers it with reg.finalizer(onexit = TRUE): it also runs at the normal end of the process.
@@ -778,13 +709,12 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   begin = function() {
     private$pid <- Sys.getpid()
     private$stats <- list2env(as.list(structure(numeric(length(.wm_counts)), names = .wm_counts)))
-    hello <- paste0(private$where_in(), ",", .wm_fields(list(sdk = "r/2.0.0", ack = TRUE, token = private$target$token)[
-      c(TRUE, TRUE, !is.null(private$target$token))]))
-    link <- c(private$target, list(hello = hello, stats = private$stats))
+    hello <- .wm_fields(c(list(sdk = "r/2.0.0", ack = TRUE), token = private$target$token))
+    link <- c(private$target, list(hello = paste0(private$where_in(), ",", hello), stats = private$stats))
     private$live <- .wm_stream(link)
     private$spill <- .wm_spill(link, private$spill_dir, private$service, private$pid)
     private$unreported <- 0
-    private$place(private$trace)
+    private$place()
     # A short wait for the welcome, so that the calls that follow leave the process at once: a child of
     # parallel::mclapply() ends without exit handlers. No other call waits.
     began <- .wm_now()
@@ -797,7 +727,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   check_fork = function() {
     if (private$pid == Sys.getpid()) return(invisible())
-    private$live$abandon()
+    private$live$hang_up()
     private$spill$release()
     private$measured <- c(cpu = 0, at = proc.time()[[3L]])
     private$begin()
@@ -809,31 +739,27 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   # Every message passes here. `where` is evaluated late, after a fork has been noticed.
   emit = function(type, fields, where = private$where, now = .wm_now(), text = .wm_fields(fields)) {
-    private$check_fork()
+    if (private$pid != Sys.getpid()) private$check_fork()
     # client and seq come later; the longest take 60 bytes.
-    head <- paste0("{\"type\":\"", type, "\",\"ts\":", sprintf("%.0f", floor(now * 1e6)), where, if (nzchar(text)) ",")
-    body <- paste0(head, text)
-    if (nchar(body, "bytes") > .wm_max_line - 60) {
-      body <- paste0(head, .wm_shorten(fields, .wm_max_line - 60 - nchar(head, "bytes")))
-    }
-    stats <- private$stats
-    stats$called <- stats$called + 1
-    suspendInterrupts({
-      if (!private$running()) {
-        stats$dropped <- stats$dropped + 1
-      } else {
-        live <- private$live
-        if (live$full()) private$work(now)
-        if (!live$full()) {
-          live$give(body)
-        } else if (!private$spill$append(body)) {
-          stats$dropped <- stats$dropped + 1
-          private$unreported <- private$unreported + 1
-        }
-        private$work(now, eager = FALSE)
-      }
-    })
+    comma <- if (nzchar(text)) "," else ""
+    body <- sprintf("{\"type\":\"%s\",\"ts\":%.0f%s%s%s", type, floor(now * 1e6), where, comma, text)
+    excess <- nchar(body, "bytes") - .wm_max_line + 60
+    if (excess > 0) body <- paste0(substr(body, 1L, nchar(body) - nchar(text)), .wm_shorten(fields, nchar(text, "bytes") - excess))
+    private$stats$called <- private$stats$called + 1
+    if (private$running()) suspendInterrupts(private$keep(body, now)) else private$drop()
     invisible(self)
+  },
+
+  drop = function() private$stats$dropped <- private$stats$dropped + 1,
+
+  keep = function(body, now) {
+    if (!private$live$full() || { private$work(now); !private$live$full() }) {
+      private$live$give(body)
+    } else if (!private$spill$append(body)) {
+      private$drop()
+      private$unreported <- private$unreported + 1
+    }
+    private$work(now, eager = FALSE)
   },
 
   # One round of what can be done without waiting.
@@ -849,6 +775,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   # TRUE once nothing is waiting; FALSE when the time is over, or as soon as there is no connection where that counts.
   work_until_idle = function(timeout, linked = FALSE) {
+    private$check_fork()
     began <- .wm_now()
     repeat {
       if (private$running()) suspendInterrupts(private$work(.wm_now()))
@@ -860,7 +787,8 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     }
   },
 
-  current_span = function() if (length(private$spans)) private$spans[[length(private$spans)]]$id else private$outer_span,
+  # The open spans are a path: first what the process began in (id, trace_here), the innermost span last.
+  innermost = function() private$path[[length(private$path)]],
 
   # The fields that say where a message comes from.
   where_in = function(trace = NULL, span = NULL) {
@@ -869,23 +797,25 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   },
 
   # After each change of trace or span: for the next messages, and for child processes.
-  place = function(trace) {
-    private$trace <- trace
-    private$where <- private$where_in(trace, private$current_span())
-    .wm_export("WAFERMON_TRACE_ID", trace)
-    .wm_export("WAFERMON_SPAN_ID", private$current_span())
+  place = function() {
+    here <- private$innermost()
+    private$where <- private$where_in(here$trace_here, here$id)
+    .wm_export("WAFERMON_TRACE_ID", here$trace_here)
+    .wm_export("WAFERMON_SPAN_ID", here$id)
   },
 
   # Of this process, as far as Linux tells; it doesn't count network bytes by process.
   measure = function() {
-    total <- function(path, pattern) sum(as.numeric(gsub("[^0-9]", "", grep(pattern, .wm_lines(path), value = TRUE))))
+    total <- function(path, pattern) {
+      found <- grep(pattern, .wm_lines(path), value = TRUE)
+      if (length(found)) sum(as.numeric(gsub("[^0-9]", "", found))) else NA
+    }
     time <- proc.time()
     spent <- c(cpu = time[[1L]] + time[[2L]], at = time[[3L]])
     passed <- spent - private$measured
     private$measured <- spent
-    fields <- list(cpu = if (passed[["at"]] > 0) max(0, 100 * passed[["cpu"]] / passed[["at"]]) else 0,
-                   mem = 1024 * total("/proc/self/status", "^VmRSS:"), disk = total("/proc/self/io", "^(read|write)_bytes:"))
-    fields[c(TRUE, fields$mem > 0, length(.wm_lines("/proc/self/io")) > 0L)]
+    list(cpu = max(0, 100 * passed[["cpu"]] / passed[["at"]]), mem = 1024 * total("/proc/self/status", "^VmRSS:"),
+         disk = total("/proc/self/io", "^(read|write)_bytes:"))
   }
 ))
 
