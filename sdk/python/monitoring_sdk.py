@@ -622,9 +622,9 @@ class MonitoringSDK:
         self._measured = (time.monotonic(), time.process_time())
 
     def _say(self, text: str) -> None:
-        """One line on stderr, once."""
-        if text not in self._said:
-            self._said.add(text)
+        """One line on stderr; what comes before its colon is said once."""
+        if text.partition(":")[0] not in self._said:
+            self._said.add(text.partition(":")[0])
             with suppress(Exception):  # there may be no stderr
                 sys.stderr.write(f"wafermon: {text}\n")
 

@@ -257,7 +257,8 @@ def test_tls(tmp_path: Path, sdks: Sdks, monkeypatch: pytest.MonkeyPatch) -> Non
             with connection, connection.makefile("rb") as lines:
                 for line in lines:
                     got.append(line)
-                    reply = '{"type":"welcome","v":2,"acked":0}' if len(got) == 1 else f'{{"type":"ack","seq":{len(got) - 1}}}'
+                    acked = f'{{"type":"ack","seq":{len(got) - 1}}}'
+                    reply = acked if len(got) > 1 else '{"type":"welcome","v":2,"acked":0}'
                     connection.sendall(reply.encode() + b"\n")
 
     threading.Thread(target=serve, daemon=True).start()
