@@ -48,7 +48,7 @@ enum {
     MAX_WAITING = 4 << 20,   /* bytes of lines without a seq; the last one may pass it */
     MAX_WINDOW = SPILL_FILE, /* bytes of lines with one, which close() may have to put into one spill file */
     RING = MAX_WAITING + MAX_WINDOW + MAX_LINE,
-    BATCH = 16384, OUT = BATCH + MAX_LINE + SUFFIX, IN = 8192, PATH = 1400,
+    BATCH = 16384, OUT = BATCH + MAX_LINE + SUFFIX, IN = 8192, PATH = 1400, WORD = 200, CUTS = 256, SHORT = 64,
     QUIET = 5000, /* milliseconds without a byte after which a connection is dead */
     LINGER = 10   /* milliseconds that the sender looks for itself before it asks to be woken */
 };
@@ -56,24 +56,19 @@ enum {
 /* ---- clocks, ids, settings ---- */
 
 static long long micros(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+    struct timespec now; clock_gettime(clock, &now); return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
 }
 
 static long long millis(void) { return micros(CLOCK_MONOTONIC) / 1000; }
 
 static uint64_t random_bits(void) {
-    uint64_t bits = 0;
-    while (getentropy(&bits, sizeof bits) != 0 && errno == EINTR) continue;
-    return bits;
+    uint64_t bits = 0; while (getentropy(&bits, sizeof bits) != 0 && errno == EINTR) continue; return bits;
 }
 
 static void make_id(char id[17]) { snprintf(id, 17, "%016llx", (unsigned long long)random_bits()); }
 
 static int is_trace_id(const char *id) {
-    size_t length = 0;
-    while (id && length <= 128 && id[length] > ' ' && id[length] <= '~') length++;
+    size_t length = 0; while (id && length <= 128 && id[length] > ' ' && id[length] <= '~') length++;
     return length > 0 && length <= 128 && !id[length];
 }
 
@@ -81,8 +76,7 @@ static int is_hex(const char *text, size_t length) { return strspn(text, "012345
 
 /* What is given, else what the environment says; NULL for nothing. */
 static const char *setting(const char *given, const char *name) {
-    const char *value = given && *given ? given : getenv(name);
-    return value && *value ? value : NULL;
+    const char *value = given && *given ? given : getenv(name); return value && *value ? value : NULL;
 }
 
 /* ---- JSON text ---- */
@@ -107,17 +101,13 @@ static void put_integer(struct text *text, long long number) {
 
 static void put_number(struct text *text, double number) {
     /* The usual case without printf: where an integer below 10^15, divided by 10^4, gives the number, so does reading its decimals. */
-    double size = fabs(number);
-    long long scaled = size < 1e10 ? (long long)(size * 1e4 + 0.5) : -1, rest = scaled % 10000;
+    double size = fabs(number); long long scaled = size < 1e10 ? (long long)(size * 1e4 + 0.5) : -1, rest = scaled % 10000;
     if ((double)scaled / 1e4 == size && (size > 0 || !signbit(number))) {
         char decimals[] = { '.', (char)('0' + rest / 1000), (char)('0' + rest / 100 % 10), (char)('0' + rest / 10 % 10), (char)('0' + rest % 10) };
-        size_t length = rest ? sizeof decimals : 0;
-        while (length && decimals[length - 1] == '0') length--;
-        put(text, "-", number < 0), put_integer(text, scaled / 10000), put(text, decimals, length);
-        return;
+        size_t length = rest ? sizeof decimals : 0; while (length && decimals[length - 1] == '0') length--;
+        put(text, "-", number < 0), put_integer(text, scaled / 10000), put(text, decimals, length); return;
     }
-    char printed[40];
-    for (int digits = 15; digits == 15 || (digits <= 17 && strtod(printed, NULL) != number); digits++)
+    char printed[40]; for (int digits = 15; digits == 15 || (digits <= 17 && strtod(printed, NULL) != number); digits++)
         snprintf(printed, sizeof printed, "%.*g", digits, number);
     /* The program's locale may have another decimal point. */
     size_t before = strspn(printed, "-0123456789"), point = strcspn(printed + before, "0123456789e");
@@ -150,8 +140,7 @@ static void put_string(struct text *text, const char *string, size_t length) {
     put(text, "\"", 1);
     for (size_t at = 0, run = 0; at < length; run = at) {
         while (at < length && is_plain((unsigned char)string[at])) at++;
-        put(text, string + run, at - run);
-        if (at < length) at += put_special(text, string + at, length - at);
+        put(text, string + run, at - run); if (at < length) at += put_special(text, string + at, length - at);
     }
     put(text, "\"", 1);
 }
@@ -164,12 +153,9 @@ static void put_string(struct text *text, const char *string, size_t length) {
 
 /* What a call has to say; all of it belongs to the caller. NULL strings among its own fields are left out. */
 struct message {
-    const char *type, *trace_id, *span_id;
-    long long ts;
-    const monitoring_field *own, *fields;
-    size_t own_count, field_count;
-    const char *group;     /* of fields: "context" or "tags" */
-    const size_t *lengths; /* of the strings in own, then in fields, once they had to be cut */
+    const char *type, *trace_id, *span_id; long long ts; const monitoring_field *own, *fields;
+    size_t own_count, field_count; const char *group; /* of fields: "context" or "tags" */
+    const size_t *lengths;                            /* of the strings in own, then in fields, once they had to be cut */
 };
 
 /* The number of fields written; `before` comes before the first. */
@@ -193,11 +179,9 @@ static size_t put_fields(struct text *text, char before, const monitoring_field 
 /* The body: a line up to its `client`. */
 static void encode(struct text *text, const struct message *message, const struct text *origin) {
     const monitoring_field scope[] = { STRING("trace_id", message->trace_id), STRING("span_id", message->span_id) };
-    const size_t *lengths = message->lengths ? message->lengths + message->own_count : NULL;
-    text->length = 0;
+    const size_t *lengths = message->lengths ? message->lengths + message->own_count : NULL; text->length = 0;
     put_word(text, "{\"type\":\""), put_word(text, message->type), put_word(text, "\",\"ts\":"), put_integer(text, message->ts);
-    put(text, origin->data, origin->length);
-    put_fields(text, ',', scope, 2, NULL, 0);
+    put(text, origin->data, origin->length); put_fields(text, ',', scope, 2, NULL, 0);
     put_fields(text, ',', message->own, message->own_count, message->lengths, 0);
     if (message->field_count) {
         put_word(text, ",\""), put_word(text, message->group), put_word(text, "\":");
@@ -214,7 +198,6 @@ static const char *string_at(const struct message *message, size_t i) {
 
 /* Encode a long message: cut the longest string again and again, and drop the group where that helps too little. False: no memory. */
 static int encode_long(struct text *text, struct message *message, const struct text *origin) {
-    enum { CUTS = 256, SHORT = 64 };
     size_t count = message->own_count + message->field_count, *lengths = malloc(count * sizeof *lengths);
     for (size_t i = 0; lengths && i < count; i++) lengths[i] = string_at(message, i) ? strnlen(string_at(message, i), MAX_LINE) : 0;
     for (int cuts = 0; lengths && (encode(text, message, origin), text->length > MAX_BODY); cuts++) {
@@ -222,21 +205,17 @@ static int encode_long(struct text *text, struct message *message, const struct 
         for (size_t i = 1; i < message->own_count + message->field_count; i++) if (lengths[i] > lengths[longest]) longest = i;
         if (!message->lengths) { message->lengths = lengths; continue; }
         if (message->field_count && (cuts > CUTS || lengths[longest] < SHORT)) { message->field_count = 0; continue; }
-        struct text coded = { NULL, 0, 0 };
-        const char *string = string_at(message, longest);
-        put_string(&coded, string, lengths[longest]);
+        struct text coded = { NULL, 0, 0 }; const char *string = string_at(message, longest); put_string(&coded, string, lengths[longest]);
         /* As if escapes were spread evenly; at most half of it, so that several long strings share the loss. */
         size_t cut = over * lengths[longest] / (coded.length - 2) + 1, half = (lengths[longest] + 1) / 2;
         lengths[longest] -= cut < half ? cut : half;
         while (lengths[longest] && (string[lengths[longest]] & 0xC0) == 0x80) lengths[longest]--;
     }
-    free(lengths);
-    return lengths != NULL;
+    free(lengths); return lengths != NULL;
 }
 
 /* ---- what the sidecar says ---- */
 
-enum { WORD = 200 };
 struct reply { char type[WORD], code[WORD], detail[WORD]; long long seq, acked; };
 
 /* Behind the string at `at`, whose raw bytes, cut, go into `word`; NULL: it does not end. */
@@ -246,21 +225,17 @@ static const char *read_word(const char *at, char word[WORD]) {
         if (length < WORD - 1) word[length++] = *at;
         if (*at == '\\' && !*++at) return NULL;
     }
-    word[length] = '\0';
-    return *at ? at + 1 : NULL;
+    word[length] = '\0'; return *at ? at + 1 : NULL;
 }
 
 /* Read one line without its newline. False: not a whole object. Only the object's own keys count, not those of objects within it. */
 static int read_reply(const char *at, struct reply *reply) {
-    char key[WORD] = "", word[WORD];
-    memset(reply, 0, sizeof *reply);
+    char key[WORD] = "", word[WORD]; int depth = 1; memset(reply, 0, sizeof *reply);
     if (*(at += strspn(at, " \t\r")) != '{') return 0;
-    int depth = 1;
     for (at++; depth && *at;) {
         if (*at == '"') {
             if (!(at = read_word(at, word))) return 0;
-            at += strspn(at, " \t\r");
-            if (depth > 1) continue;
+            at += strspn(at, " \t\r"); if (depth > 1) continue;
             char *to = *at == ':' ? key : strcmp(key, "type") == 0 ? reply->type : strcmp(key, "code") == 0 ? reply->code
                      : strcmp(key, "detail") == 0 ? reply->detail : NULL;
             if (to) strcpy(to, word);
@@ -280,69 +255,48 @@ static int read_reply(const char *at, struct reply *reply) {
 enum phase { RESTING, DIALING, GREETING, OPEN };
 
 struct stream { /* see the invariants above */
-    int active, fd, attempts, welcomed; /* the main stream is always active */
-    enum phase phase;
+    int active, fd, attempts, welcomed, skipping; enum phase phase; /* the main one is always active; skipping: the rest of a long reply */
     char client[17], *ring;
     size_t ring_size, tail, cursor, head; /* offsets: records start below ring_size; the first one, the next to send, the end */
-    size_t window_bytes, waiting_bytes;   /* as lines */
+    size_t window_bytes, waiting_bytes, out_at, out_length, in_length; /* the first two count lines */
     long long first, next, given, sent, waiting;
-    long long due, heard; /* when RESTING ends or an unanswered connection is given up; the last byte, or the window's emptiness */
-    long long wire;       /* the seq whose newline comes next in `out` */
-    size_t out_at, out_length, in_length;
-    int skipping; /* the rest of a reply that is too long */
+    long long wire, due, heard; /* the seq that leaves next; the end of a rest or of patience; when there was something, or nothing, to hear */
     char out[OUT], in[IN];
 };
 
 struct spill_file { int fd; char client[17]; long long lines; size_t bytes; };
 
 struct span {
-    struct span *next;
-    char id[17], parent_id[17], trace_id[129], *name;
-    long long start, start_monotonic;
-    const void *owner; /* the thread that started it */
-    int inherited;     /* it belongs to the process that forked us */
+    struct span *next; char id[17], parent_id[17], trace_id[129], *name; long long start, start_monotonic;
+    const void *owner; int inherited; /* the thread that started it; whether in the process that forked us */
 };
 
 struct monitoring_sdk {
-    monitoring_sdk *next;
-    pthread_mutex_t mutex;
+    monitoring_sdk *next; pthread_mutex_t mutex; pthread_t sender;
     pthread_cond_t news; /* something is settled, a stream rests, the sender has gone */
-    pthread_t sender;
     int running, stopping, gone, wake[2], asleep; /* asleep: the sender wants a byte through the pipe */
-    int closed, disabled, warned, buffer;
+    int closed, disabled, warned, buffer, file_count, writing, spill_shared; /* shared: below /tmp, where others may have made it */
     char service[129], host[256], *token, tcp_host[256], tcp_port[6], unix_path[sizeof((struct sockaddr_un *)0)->sun_path];
+    char origin_data[1024], trace_id[129], parent_id[17], spill_dir[1024];
     struct text origin; /* ,"service":…,"host":…,"pid":… */
-    char origin_data[1024], trace_id[129], parent_id[17];
-    pthread_key_t thread; /* a number for each thread that has started a span, never used again */
-    uintptr_t threads;
+    pthread_key_t thread; uintptr_t threads; /* a number for each thread that has started a span, never used again */
     struct span *spans; /* newest first */
-    long long pid, cpu, cpu_at;
-    monitoring_stats stats;
-    unsigned long long in_spill, unreported;
-    char spill_dir[1024];
-    int spill_shared, file_count, writing; /* shared: it is below /tmp, where others may have made it */
-    size_t spill_bytes;
-    struct spill_file files[SPILL_FILES];
+    long long pid, cpu, cpu_at, in_spill; monitoring_stats stats; unsigned long long unreported;
+    size_t spill_bytes; struct spill_file files[SPILL_FILES];
     struct stream main, spill;
 };
 
 /* The only globals: pthread_atfork and atexit hand no argument to their functions, so these have to find every handle. */
 static pthread_mutex_t handles_mutex = PTHREAD_MUTEX_INITIALIZER;
-static monitoring_sdk *handles;
-static int hooked;
+static monitoring_sdk *handles; static int hooked;
 
 static void lock(monitoring_sdk *sdk) { pthread_mutex_lock(&sdk->mutex); }
 static void unlock(monitoring_sdk *sdk) { pthread_mutex_unlock(&sdk->mutex); }
 static int is_full(const monitoring_sdk *sdk) { return sdk->main.waiting >= sdk->buffer || sdk->main.waiting_bytes >= MAX_WAITING; }
 
-static unsigned long long waiting(const monitoring_sdk *sdk) {
-    return (unsigned long long)(sdk->main.given - sdk->main.first + sdk->main.waiting) + sdk->in_spill;
-}
+static long long waiting(const monitoring_sdk *sdk) { return sdk->main.given - sdk->main.first + sdk->main.waiting + sdk->in_spill; }
 
-static void wake_sender(monitoring_sdk *sdk) {
-    sdk->asleep = 0;
-    while (sdk->running && write(sdk->wake[1], "", 1) < 0 && errno == EINTR) continue;
-}
+static void wake_sender(monitoring_sdk *sdk) { for (sdk->asleep = 0; sdk->running && write(sdk->wake[1], "", 1) < 0 && errno == EINTR;) continue; }
 
 /* Wait for news until a time of millis(); false when that has come. */
 static int wait_news(monitoring_sdk *sdk, long long deadline) {
@@ -358,31 +312,25 @@ static void warn_once(monitoring_sdk *sdk, const char *what, const char *detail)
 
 /* The body at `at`, which moves on to the next record. */
 static size_t record(const struct stream *stream, size_t *at, const char **body) {
-    uint32_t length;
-    memcpy(&length, stream->ring + *at, sizeof length);
-    *body = stream->ring + *at + sizeof length;
-    *at += sizeof length + length;
+    uint32_t length; memcpy(&length, stream->ring + *at, sizeof length);
+    *body = stream->ring + *at + sizeof length; *at += sizeof length + length;
     if (*at >= stream->ring_size) *at = 0;
     return length;
 }
 
 /* A record may hang over ring_size and is never split; the bounds on bytes keep head behind tail. */
 static void append(struct stream *stream, const char *body, size_t length) {
-    uint32_t header = (uint32_t)length;
-    memcpy(stream->ring + stream->head, &header, sizeof header);
-    memcpy(stream->ring + stream->head + sizeof header, body, length);
-    record(stream, &stream->head, &body);
+    uint32_t header = (uint32_t)length; memcpy(stream->ring + stream->head, &header, sizeof header);
+    memcpy(stream->ring + stream->head + sizeof header, body, length); record(stream, &stream->head, &body);
     stream->waiting++, stream->waiting_bytes += length + SUFFIX;
 }
 
 /* Forget the window up to seq, which the sidecar has. */
 static void settle(monitoring_sdk *sdk, struct stream *stream, long long seq, int rejected) {
-    const char *body;
-    if (seq > stream->sent) seq = stream->sent; /* it can't have what never left */
+    const char *body; if (seq > stream->sent) seq = stream->sent; /* it can't have what never left */
     for (; stream->first <= seq; stream->first++) {
         stream->window_bytes -= record(stream, &stream->tail, &body) + SUFFIX;
-        *(rejected ? &sdk->stats.rejected : &sdk->stats.acked) += 1;
-        sdk->in_spill -= stream == &sdk->spill;
+        *(rejected ? &sdk->stats.rejected : &sdk->stats.acked) += 1; sdk->in_spill -= stream == &sdk->spill;
     }
     if (stream->next < stream->first) stream->next = stream->first, stream->cursor = stream->tail;
     /* Back to the start: the same few pages serve a program that logs little. */
@@ -410,23 +358,19 @@ static int move_spill(const monitoring_sdk *sdk, const char *client, const char 
 }
 
 static int create_spill(const monitoring_sdk *sdk, const char *client) {
-    char path[PATH];
-    struct stat dir;
-    mkdir(sdk->spill_dir, 0700);
+    char path[PATH]; struct stat dir; mkdir(sdk->spill_dir, 0700);
     if (sdk->spill_shared && (lstat(sdk->spill_dir, &dir) || !S_ISDIR(dir.st_mode) || dir.st_uid != geteuid() || dir.st_mode & 022)) return -1;
     spill_path(sdk, client, "", path);
     /* The group may read: a spool directory with a setgid bit gives the file to the sidecar's. */
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_APPEND | O_NOFOLLOW | O_CLOEXEC, 0640);
-    if (fd >= 0) flock(fd, LOCK_EX | LOCK_NB);
-    return fd;
+    flock(fd, LOCK_EX | LOCK_NB); return fd;
 }
 
 /* Append the line, whose buffer has room for its suffix, or nothing. */
 static int write_line(monitoring_sdk *sdk, struct spill_file *file, char *line, size_t length, long long seq) {
     length += suffix(line + length, file->client, seq);
     if (write(file->fd, line, length) != (ssize_t)length) return ftruncate(file->fd, (off_t)file->bytes) & 0;
-    file->lines++, file->bytes += length, sdk->spill_bytes += length, sdk->stats.spilled++;
-    return 1;
+    file->lines++, file->bytes += length, sdk->spill_bytes += length, sdk->stats.spilled++; return 1;
 }
 
 /* Put a message into the newest spill file; false: it has to be dropped. */
@@ -434,19 +378,15 @@ static int spill(monitoring_sdk *sdk, char *line, size_t length) {
     struct spill_file file = { -1, "", 0, 0 }, *newest = sdk->writing ? &sdk->files[sdk->file_count - 1] : NULL;
     if (sdk->spill_bytes + length + SUFFIX > SPILL_TOTAL) return 0;
     if (!newest || newest->bytes + length + SUFFIX > SPILL_FILE) {
-        make_id(file.client);
-        if (sdk->file_count == SPILL_FILES || (file.fd = create_spill(sdk, file.client)) < 0) return 0;
-        *(newest = &sdk->files[sdk->file_count++]) = file;
-        sdk->writing = 1;
+        make_id(file.client); if (sdk->file_count == SPILL_FILES || (file.fd = create_spill(sdk, file.client)) < 0) return 0;
+        *(newest = &sdk->files[sdk->file_count++]) = file; sdk->writing = 1;
     }
-    int written = write_line(sdk, newest, line, length, newest->lines + 1);
-    sdk->in_spill += (unsigned)written;
+    int written = write_line(sdk, newest, line, length, newest->lines + 1); sdk->in_spill += written;
     return written;
 }
 
 static void forget_oldest_file(monitoring_sdk *sdk) {
-    close(sdk->files[0].fd);
-    sdk->spill_bytes -= sdk->files[0].bytes;
+    close(sdk->files[0].fd); sdk->spill_bytes -= sdk->files[0].bytes;
     memmove(sdk->files, sdk->files + 1, (size_t)--sdk->file_count * sizeof *sdk->files);
 }
 
@@ -454,8 +394,7 @@ static void forget_oldest_file(monitoring_sdk *sdk) {
 static int load_spill(struct stream *stream, const struct spill_file *file) {
     char *lines = malloc(file->bytes + 1), *ring = malloc(file->bytes + 1), *at = lines, *newline, end[SUFFIX];
     int good = lines && ring && pread(file->fd, lines, file->bytes, 0) == (ssize_t)file->bytes;
-    memset(stream, 0, offsetof(struct stream, out));
-    memcpy(stream->client, file->client, sizeof stream->client);
+    memset(stream, 0, offsetof(struct stream, out)); memcpy(stream->client, file->client, sizeof stream->client);
     stream->fd = -1, stream->first = stream->next = stream->given = 1;
     stream->ring = ring, stream->ring_size = file->bytes + 1; /* a record's header is shorter than a line's suffix */
     for (; good && stream->waiting < file->lines; at = newline + 1) {
@@ -464,32 +403,26 @@ static int load_spill(struct stream *stream, const struct spill_file *file) {
         if (!(good = newline && (size_t)(newline - at) > length)) break;
         append(stream, at, (size_t)(newline + 1 - at) - length);
     }
-    free(lines);
-    if (!good) free(ring);
-    return good;
+    free(lines); free(good ? NULL : ring); return good;
 }
 
 /* Start to send the oldest closed file; the newest one is closed for it when calls have no need of it. True: try the next one. */
 static int take_spill(monitoring_sdk *sdk) {
     if (sdk->file_count == 1 && !is_full(sdk)) sdk->writing = 0;
     if (sdk->main.phase != OPEN || sdk->spill.active || sdk->file_count == sdk->writing) return 0;
-    struct spill_file file = sdk->files[0];
-    unlock(sdk);
+    struct spill_file file = sdk->files[0]; unlock(sdk);
     int claimed = move_spill(sdk, file.client, "", ".taken"), loaded = claimed && load_spill(&sdk->spill, &file);
     if (claimed && !loaded) move_spill(sdk, file.client, ".taken", "");
-    lock(sdk);
-    if ((sdk->spill.active = loaded)) return 0;
+    lock(sdk); if ((sdk->spill.active = loaded)) return 0;
     /* Somebody else has it, or the sidecar will. */
-    sdk->in_spill -= (unsigned long long)file.lines, sdk->stats.handed_over += (unsigned long long)file.lines;
-    forget_oldest_file(sdk);
-    pthread_cond_broadcast(&sdk->news);
-    return 1;
+    sdk->in_spill -= file.lines, sdk->stats.handed_over += (unsigned long long)file.lines;
+    forget_oldest_file(sdk); pthread_cond_broadcast(&sdk->news); return 1;
 }
 
+static void hang_up(struct stream *stream) { if (stream->fd >= 0) close(stream->fd); stream->fd = -1; }
+
 static void end_spill_stream(monitoring_sdk *sdk) {
-    if (sdk->spill.fd >= 0) close(sdk->spill.fd);
-    if (sdk->spill.active) free(sdk->spill.ring);
-    sdk->spill.active = 0, sdk->spill.fd = -1;
+    hang_up(&sdk->spill); free(sdk->spill.active ? sdk->spill.ring : NULL); sdk->spill.active = 0;
 }
 
 /* ---- connections ---- */
@@ -497,8 +430,7 @@ static void end_spill_stream(monitoring_sdk *sdk) {
 /* The connection is lost, or did not come about: rest for a random time within a growing limit, so that many clients don't come at once. */
 static void lose(monitoring_sdk *sdk, struct stream *stream) {
     uint64_t limit = stream->attempts < 9 ? 100ULL << stream->attempts : 30000;
-    if (stream->fd >= 0) close(stream->fd);
-    stream->fd = -1, stream->phase = RESTING, stream->attempts++;
+    hang_up(stream); stream->phase = RESTING, stream->attempts++;
     stream->due = millis() + (long long)(random_bits() % (limit < 30000 ? limit : 30000));
     stream->cursor = stream->tail, stream->next = stream->first;
     stream->out_at = stream->out_length = stream->in_length = 0, stream->skipping = 0;
@@ -528,11 +460,9 @@ static void dial(monitoring_sdk *sdk, struct stream *stream) {
     struct addrinfo local = { .ai_family = AF_UNIX, .ai_addr = (struct sockaddr *)&path, .ai_addrlen = sizeof path };
     struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV }, *found = NULL;
     int skip = stream->attempts % 4; /* a name may have several addresses, the first of which never answers */
-    strcpy(path.sun_path, sdk->unix_path);
-    unlock(sdk);
+    strcpy(path.sun_path, sdk->unix_path); unlock(sdk);
     if (!sdk->unix_path[0] && getaddrinfo(sdk->tcp_host, sdk->tcp_port, &hints, &found) != 0) found = NULL;
-    lock(sdk);
-    stream->due = millis() + QUIET, stream->phase = DIALING;
+    lock(sdk); stream->due = millis() + QUIET, stream->phase = DIALING;
     for (struct addrinfo *at = sdk->unix_path[0] ? &local : found; at && stream->fd < 0 && !sdk->stopping; at = at->ai_next)
         if (skip-- <= 0 || !at->ai_next) stream->fd = begin_connect(at);
     if (found) freeaddrinfo(found);
@@ -541,8 +471,7 @@ static void dial(monitoring_sdk *sdk, struct stream *stream) {
 
 /* Fill `out` with records from the cursor on, and give seqs to those that have none. True: there was something. */
 static int fill(struct stream *stream) {
-    const char *body;
-    if (stream->first == stream->given) stream->heard = millis(); /* there was nothing to hear */
+    const char *body; if (stream->first == stream->given) stream->heard = millis(); /* there was nothing to hear */
     stream->out_at = stream->out_length = 0, stream->wire = stream->next;
     while (stream->out_length < BATCH && stream->next < stream->given + stream->waiting) {
         size_t cursor = stream->cursor, length = record(stream, &cursor, &body), line = length + SUFFIX;
@@ -560,12 +489,9 @@ static int fill(struct stream *stream) {
 /* Send until there is nothing more or the socket is full. */
 static void transmit(monitoring_sdk *sdk, struct stream *stream) {
     while (stream->out_at < stream->out_length || (stream->phase == OPEN && fill(stream))) {
-        const char *at = stream->out + stream->out_at;
-        unlock(sdk);
+        const char *at = stream->out + stream->out_at; unlock(sdk);
         ssize_t sent = send(stream->fd, at, stream->out_length - stream->out_at, MSG_NOSIGNAL);
-        int lost = sent < 0 && errno != EAGAIN && errno != EINTR;
-        lock(sdk);
-        if (lost) lose(sdk, stream);
+        int lost = sent < 0 && errno != EAGAIN && errno != EINTR; lock(sdk); if (lost) lose(sdk, stream);
         if (sent < 0) return;
         stream->out_at += (size_t)sent;
         for (; stream->phase == OPEN && (at = memchr(at, '\n', (size_t)(stream->out + stream->out_at - at))); at++, stream->wire++) {
@@ -576,12 +502,10 @@ static void transmit(monitoring_sdk *sdk, struct stream *stream) {
 }
 
 static void obey(monitoring_sdk *sdk, struct stream *stream, const char *line) {
-    struct reply reply;
-    if (!read_reply(line, &reply)) return;
+    struct reply reply; if (!read_reply(line, &reply)) return;
     int error = strcmp(reply.type, "error") == 0;
     if (stream->phase == GREETING && strcmp(reply.type, "welcome") == 0) {
-        settle(sdk, stream, reply.acked, 0);
-        sdk->stats.reconnects += stream == &sdk->main && stream->welcomed;
+        settle(sdk, stream, reply.acked, 0); sdk->stats.reconnects += stream == &sdk->main && stream->welcomed;
         stream->phase = OPEN, stream->welcomed = 1, stream->attempts = 0;
     } else if (stream->phase == GREETING && error) {
         warn_once(sdk, reply.code, reply.detail), lose(sdk, stream);
@@ -599,12 +523,10 @@ static void receive(monitoring_sdk *sdk, struct stream *stream) {
         char *line = stream->in, *newline, *end = stream->in + stream->in_length + got;
         stream->heard = millis();
         for (; (newline = memchr(line, '\n', (size_t)(end - line))); line = newline + 1, stream->skipping = 0) {
-            *newline = '\0';
-            if (!stream->skipping) obey(sdk, stream, line);
+            *newline = '\0'; if (!stream->skipping) obey(sdk, stream, line);
             if (stream->fd < 0) return;
         }
-        stream->in_length = (size_t)(end - line);
-        memmove(stream->in, line, stream->in_length);
+        stream->in_length = (size_t)(end - line); memmove(stream->in, line, stream->in_length);
         if (stream->in_length == IN) stream->skipping = 1, stream->in_length = 0;
     }
 }
@@ -619,8 +541,7 @@ static long long due(const monitoring_sdk *sdk, const struct stream *stream) {
 
 /* After these events, do what can be done for the stream without waiting. */
 static void tend(monitoring_sdk *sdk, struct stream *stream, int events) {
-    int error = 0;
-    socklen_t size = sizeof error;
+    int error = 0; socklen_t size = sizeof error;
     if (events && stream->phase == DIALING && (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &size) || error)) lose(sdk, stream);
     else if (events && stream->phase == DIALING) greet(sdk, stream);
     else if (events & ~POLLOUT) receive(sdk, stream);
@@ -634,74 +555,57 @@ static struct pollfd slot(const struct stream *stream) {
 }
 
 static void report_drops(monitoring_sdk *sdk) {
-    char text[64];
-    unsigned long long count = sdk->main.phase == OPEN && !sdk->closed && !is_full(sdk) ? sdk->unreported : 0;
-    if (!count) return;
-    sdk->unreported = 0;
-    unlock(sdk);
-    snprintf(text, sizeof text, "%llu messages dropped", count);
-    monitoring_log_event(sdk, "warning", text, MON_STR("kind", "dropped"), MON_INT("count", count), MON_END);
-    lock(sdk);
+    char text[64]; unsigned long long count = sdk->unreported;
+    if (!count || sdk->main.phase != OPEN || sdk->closed || is_full(sdk)) return;
+    sdk->unreported = 0; unlock(sdk); snprintf(text, sizeof text, "%llu messages dropped", count);
+    monitoring_log_event(sdk, "warning", text, MON_STR("kind", "dropped"), MON_INT("count", count), MON_END); lock(sdk);
 }
 
 static void *send_all(void *argument) {
-    monitoring_sdk *sdk = argument;
+    monitoring_sdk *sdk = argument; long long busy = 0, seen = 0; char drain[64];
     struct pollfd slots[3] = { { -1, 0, 0 }, { -1, 0, 0 }, { sdk->wake[0], POLLIN, 0 } };
-    long long busy = 0, seen = 0;
-    char drain[64];
     for (lock(sdk); !sdk->stopping; lock(sdk)) {
         if (slots[2].revents) (void)!read(sdk->wake[0], drain, sizeof drain);
-        tend(sdk, &sdk->main, slots[0].revents);
-        tend(sdk, &sdk->spill, slots[1].revents);
+        tend(sdk, &sdk->main, slots[0].revents); tend(sdk, &sdk->spill, slots[1].revents);
         if (sdk->spill.active && sdk->spill.first > sdk->files[0].lines) { /* the sidecar has the whole file */
-            move_spill(sdk, sdk->spill.client, ".taken", NULL);
-            end_spill_stream(sdk), forget_oldest_file(sdk);
+            move_spill(sdk, sdk->spill.client, ".taken", NULL); end_spill_stream(sdk), forget_oldest_file(sdk);
         }
         while (take_spill(sdk)) continue;
-        report_drops(sdk);
-        if (sdk->stopping) break;
+        report_drops(sdk); if (sdk->stopping) break;
         slots[0] = slot(&sdk->main), slots[1] = slot(&sdk->spill);
         long long now = millis(), main_due = due(sdk, &sdk->main), spill_due = due(sdk, &sdk->spill);
         long long next = main_due < spill_due ? main_due : spill_due;
         /* While messages keep coming, looking every millisecond is cheaper for the callers than being woken by each of them. */
-        if (sdk->main.given != seen) busy = now + LINGER;
-        seen = sdk->main.given;
-        sdk->asleep = sdk->main.phase == OPEN && !(slots[0].events & POLLOUT) && now >= busy;
+        if (sdk->main.given != seen) busy = now + LINGER, seen = sdk->main.given;
         if (now < busy && next > now + 1) next = now + 1;
+        int idle = sdk->main.phase == OPEN && !(slots[0].events & POLLOUT);
+        if (idle && sdk->main.waiting && sdk->main.window_bytes < MAX_WINDOW - MAX_LINE - SUFFIX) next = now; /* a moment ago */
+        sdk->asleep = idle && now >= busy && !sdk->main.waiting;
         unlock(sdk);
         poll(slots, 3, next == INT64_MAX ? -1 : next <= now ? 0 : next - now < 60000 ? (int)(next - now) : 60000);
     }
-    sdk->gone = 1;
-    pthread_cond_broadcast(&sdk->news);
-    unlock(sdk);
-    return NULL;
+    sdk->gone = 1; pthread_cond_broadcast(&sdk->news); unlock(sdk); return NULL;
 }
 
 /* Without a thread, for want of resources, calls go on into buffer and spill, and the next one tries again. */
 static void start_sender(monitoring_sdk *sdk) {
-    sigset_t all, before;
-    if (pipe2(sdk->wake, O_CLOEXEC | O_NONBLOCK) != 0) return;
-    sigfillset(&all); /* signals are for the program's own threads */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    sdk->running = pthread_create(&sdk->sender, NULL, send_all, sdk) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    for (int i = 0; i < 2 && !sdk->running; i++) close(sdk->wake[i]);
+    sigset_t all, before; if (pipe2(sdk->wake, O_CLOEXEC | O_NONBLOCK) != 0) return;
+    sigfillset(&all); pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the program's own threads */
+    sdk->running = pthread_create(&sdk->sender, NULL, send_all, sdk) == 0; pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!sdk->running) close(sdk->wake[0]), close(sdk->wake[1]);
 }
 
 /* ---- calls ---- */
 
 /* Encode the message and find a place for it: in the ring, in a spill file, or nowhere. */
 static int submit(monitoring_sdk *sdk, struct message *message) {
-    char small[SMALL + SUFFIX], *large = NULL, *line = small;
-    struct text text = { small, SMALL, 0 };
+    char small[SMALL + SUFFIX], *large = NULL, *line = small; struct text text = { small, SMALL, 0 };
     encode(&text, message, &sdk->origin);
     if (text.length > SMALL) {
         text.data = line = large = malloc(MAX_BODY + SUFFIX), text.size = MAX_BODY;
         if (large && !encode_long(&text, message, &sdk->origin)) line = NULL;
     }
-    lock(sdk);
-    int open = !sdk->closed && !sdk->disabled;
-    sdk->stats.called++;
+    lock(sdk); int open = !sdk->closed && !sdk->disabled; sdk->stats.called++;
     if (open && !sdk->running) start_sender(sdk);
     if (open && line && !is_full(sdk)) {
         append(&sdk->main, line, text.length);
@@ -709,26 +613,21 @@ static int submit(monitoring_sdk *sdk, struct message *message) {
     } else if (!open || !line || !spill(sdk, line, text.length)) {
         sdk->stats.dropped++, sdk->unreported += (unsigned)open;
     }
-    unlock(sdk);
-    free(large);
-    return line ? MON_OK : MON_ENOMEM;
+    unlock(sdk); free(large); return line ? MON_OK : MON_ENOMEM;
 }
 
 /* The trace and span that a call is made in; empty strings where there is none. */
 static void current_scope(monitoring_sdk *sdk, char trace_id[129], char span_id[17]) {
-    const void *thread = pthread_getspecific(sdk->thread);
-    lock(sdk);
+    const void *thread = pthread_getspecific(sdk->thread); lock(sdk);
     const struct span *span = thread ? sdk->spans : NULL;
     while (span && span->owner != thread) span = span->next;
-    strcpy(trace_id, span ? span->trace_id : sdk->trace_id);
-    strcpy(span_id, span ? span->id : sdk->parent_id);
+    strcpy(trace_id, span ? span->trace_id : sdk->trace_id); strcpy(span_id, span ? span->id : sdk->parent_id);
     unlock(sdk);
 }
 
 static int submit_here(monitoring_sdk *sdk, const char *type, const monitoring_field *own, size_t own_count, const char *group,
                        const monitoring_field *fields, int count) {
-    char trace[129], span[17];
-    current_scope(sdk, trace, span);
+    char trace[129], span[17]; current_scope(sdk, trace, span);
     struct message message = { type, *trace ? trace : NULL, *span ? span : NULL, micros(CLOCK_REALTIME), own, fields, own_count, (size_t)count,
                                group, NULL };
     return submit(sdk, &message);
@@ -739,8 +638,7 @@ static int collect(monitoring_field fields[MON_MAX_FIELDS], va_list list) {
     int count = 0;
     for (const char *key; (key = va_arg(list, const char *));) {
         monitoring_field one = { key, (monitoring_kind)va_arg(list, int), { NULL } };
-        const monitoring_field *from = &one;
-        size_t size = 1;
+        const monitoring_field *from = &one; size_t size = 1;
         if (one.kind == MON_STRING) one.value.string = va_arg(list, const char *);
         else if (one.kind == MON_INTEGER) one.value.integer = va_arg(list, long long);
         else if (one.kind == MON_NUMBER) one.value.number = va_arg(list, double);
@@ -752,12 +650,9 @@ static int collect(monitoring_field fields[MON_MAX_FIELDS], va_list list) {
     return count;
 }
 
-#define COLLECT(last)                            \
-    monitoring_field fields[MON_MAX_FIELDS];     \
-    va_list list;                                \
-    va_start(list, last);                        \
-    int count = sdk ? collect(fields, list) : -1; \
-    va_end(list);                                \
+#define COLLECT(last) \
+    monitoring_field fields[MON_MAX_FIELDS]; va_list list; va_start(list, last); \
+    int count = sdk ? collect(fields, list) : -1; va_end(list); \
     if (count < 0) return MON_EINVAL
 
 static int is_one_of(const char *word, const char *const *words) {
@@ -766,26 +661,21 @@ static int is_one_of(const char *word, const char *const *words) {
 }
 
 int monitoring_log_event(monitoring_sdk *sdk, const char *level, const char *message, ...) {
-    COLLECT(message);
-    if (!message) return MON_EINVAL;
+    COLLECT(message); if (!message) return MON_EINVAL;
     if (!is_one_of(level, (const char *[]){ "info", "debug", "warning", "error", "critical", NULL })) return MON_ELEVEL;
     const monitoring_field own[] = { STRING("level", level), STRING("message", message) };
     return submit_here(sdk, "event", own, 2, "context", fields, count);
 }
 
 int monitoring_log_eventf(monitoring_sdk *sdk, const char *level, const char *format, ...) {
-    char *message;
-    va_list list;
-    va_start(list, format);
-    int length = format ? vasprintf(&message, format, list) : -1, result = MON_EINVAL;
-    va_end(list);
+    char *message; va_list list; va_start(list, format);
+    int length = format ? vasprintf(&message, format, list) : -1, result = MON_EINVAL; va_end(list);
     if (length >= 0) result = monitoring_log_event(sdk, level, message, MON_END), free(message);
     return result;
 }
 
 int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, const char *unit, ...) {
-    COLLECT(unit);
-    if (!name || !*name) return MON_ENAME;
+    COLLECT(unit); if (!name || !*name) return MON_ENAME;
     const monitoring_field number = NUMBER("value", value), word = STRING("value", isnan(value) ? "NaN" : value > 0 ? "Infinity" : "-Infinity");
     const monitoring_field own[] = { STRING("name", name), isfinite(value) ? number : word, STRING("unit", unit) };
     return submit_here(sdk, "metric", own, 3, "tags", fields, count);
@@ -793,36 +683,29 @@ int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, c
 
 int monitoring_log_progress(monitoring_sdk *sdk, const char *job_id, double percent, const char *status) {
     size_t characters = 0;
-    if (!sdk) return MON_EINVAL;
-    if (!is_trace_id(job_id)) return MON_ETRACE;
-    if (!(percent >= 0 && percent <= 100)) return MON_EPERCENT;
     if (!status) status = "running";
     for (const char *at = status; *at && characters <= 64; at++) characters += (*at & 0xC0) != 0x80;
-    if (characters < 1 || characters > 64) return MON_ESTATUS;
+    int error = !sdk ? MON_EINVAL : !is_trace_id(job_id) ? MON_ETRACE : !(percent >= 0 && percent <= 100) ? MON_EPERCENT
+              : characters < 1 || characters > 64 ? MON_ESTATUS : MON_OK;
     const monitoring_field own[] = { STRING("job_id", job_id), NUMBER("percent", percent), STRING("status", status) };
-    return submit_here(sdk, "progress", own, 3, NULL, NULL, 0);
+    return error ? error : submit_here(sdk, "progress", own, 3, NULL, NULL, 0);
 }
 
 int monitoring_log_resource(monitoring_sdk *sdk, double cpu, double mem, double disk, double net) {
     monitoring_field own[] = { NUMBER("cpu", cpu), NUMBER("mem", mem), NUMBER("disk", disk), NUMBER("net", net) };
-    size_t count = 0;
-    for (size_t i = 0; i < 4; i++) if (isfinite(own[i].value.number)) own[count++] = own[i];
+    size_t count = 0; for (size_t i = 0; i < 4; i++) if (isfinite(own[i].value.number)) own[count++] = own[i];
     return sdk && count ? submit_here(sdk, "resource", own, count, NULL, NULL, 0) : MON_EINVAL;
 }
 
 static long long used_cpu(void) {
-    struct rusage used;
-    getrusage(RUSAGE_SELF, &used);
+    struct rusage used; getrusage(RUSAGE_SELF, &used);
     return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000LL + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
 }
 
 int monitoring_log_own_resource(monitoring_sdk *sdk) {
-    double pages = NAN, in = NAN, out = NAN;
-    if (!sdk) return MON_EINVAL;
-    lock(sdk);
-    long long cpu = used_cpu() - sdk->cpu, elapsed = micros(CLOCK_MONOTONIC) - sdk->cpu_at;
-    sdk->cpu += cpu, sdk->cpu_at += elapsed;
-    unlock(sdk);
+    double pages = NAN, in = NAN, out = NAN; if (!sdk) return MON_EINVAL;
+    lock(sdk); long long cpu = used_cpu() - sdk->cpu, elapsed = micros(CLOCK_MONOTONIC) - sdk->cpu_at;
+    sdk->cpu += cpu, sdk->cpu_at += elapsed; unlock(sdk);
     FILE *statm = fopen("/proc/self/statm", "re"), *io = fopen("/proc/self/io", "re");
     if (statm && fscanf(statm, "%*s %lf", &pages) != 1) pages = NAN;
     if (io && fscanf(io, "rchar: %*s wchar: %*s syscr: %*s syscw: %*s read_bytes: %lf write_bytes: %lf", &in, &out) != 2) in = NAN;
@@ -832,43 +715,32 @@ int monitoring_log_own_resource(monitoring_sdk *sdk) {
 }
 
 int monitoring_set_trace_id(monitoring_sdk *sdk, const char *trace_id) {
-    if (!sdk) return MON_EINVAL;
-    if (!is_trace_id(trace_id)) return MON_ETRACE;
-    lock(sdk);
-    strcpy(sdk->trace_id, trace_id);
-    unlock(sdk);
-    return MON_OK;
+    if (!sdk || !is_trace_id(trace_id)) return sdk ? MON_ETRACE : MON_EINVAL;
+    lock(sdk); strcpy(sdk->trace_id, trace_id); unlock(sdk); return MON_OK;
 }
 
 static int submit_span(monitoring_sdk *sdk, const struct span *span, const char *status, const monitoring_field *fields, int count) {
     const monitoring_field own[] = {
         STRING("span_id", span->id), STRING("name", span->name), STRING("parent_id", span->parent_id[0] ? span->parent_id : NULL),
-        STRING("status", status), INTEGER("start", span->start), INTEGER("duration", micros(CLOCK_MONOTONIC) - span->start_monotonic),
-    };
+        STRING("status", status), INTEGER("start", span->start), INTEGER("duration", micros(CLOCK_MONOTONIC) - span->start_monotonic) };
     struct message message = { status ? "span_end" : "span_start", span->trace_id, NULL, status ? micros(CLOCK_REALTIME) : span->start,
                                own, fields, status ? 6 : 3, (size_t)count, "tags", NULL };
     return submit(sdk, &message);
 }
 
 int monitoring_start_span_tags(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], ...) {
-    COLLECT(id);
-    if (!id) return MON_EINVAL;
-    if (!name || !*name) return MON_ENAME;
-    if (trace_id && !is_trace_id(trace_id)) return MON_ETRACE;
-    struct span *span = calloc(1, sizeof *span);
-    if (!span || !(span->name = strndup(name, MAX_LINE))) return free(span), MON_ENOMEM;
-    current_scope(sdk, span->trace_id, span->parent_id);
+    COLLECT(id); struct span *span;
+    int error = !id ? MON_EINVAL : !name || !*name ? MON_ENAME : trace_id && !is_trace_id(trace_id) ? MON_ETRACE : MON_OK;
+    if (error) return error;
+    if (!(span = calloc(1, sizeof *span)) || !(span->name = strndup(name, MAX_LINE))) return free(span), MON_ENOMEM;
+    current_scope(sdk, span->trace_id, span->parent_id); make_id(span->id); strcpy(id, span->id);
     if (trace_id) strcpy(span->trace_id, trace_id);
-    if (!span->trace_id[0]) make_id(span->trace_id), make_id(span->trace_id + 16);
-    make_id(span->id);
-    strcpy(id, span->id);
+    else if (!span->trace_id[0]) make_id(span->trace_id), make_id(span->trace_id + 16);
     span->start = micros(CLOCK_REALTIME), span->start_monotonic = micros(CLOCK_MONOTONIC);
-    int result = submit_span(sdk, span, NULL, fields, count);
-    lock(sdk);
-    if (!pthread_getspecific(sdk->thread)) pthread_setspecific(sdk->thread, (void *)++sdk->threads);
-    span->owner = pthread_getspecific(sdk->thread), span->next = sdk->spans, sdk->spans = span;
-    unlock(sdk);
-    return result;
+    error = submit_span(sdk, span, NULL, fields, count);
+    lock(sdk); if (!pthread_getspecific(sdk->thread)) pthread_setspecific(sdk->thread, (void *)++sdk->threads);
+    span->owner = pthread_getspecific(sdk->thread), span->next = sdk->spans, sdk->spans = span; unlock(sdk);
+    return error;
 }
 
 int monitoring_start_span(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17]) {
@@ -878,57 +750,42 @@ int monitoring_start_span(monitoring_sdk *sdk, const char *name, const char *tra
 /* Take the span out of the open ones; id NULL: the newest. */
 static struct span *take_span(monitoring_sdk *sdk, const char *id) {
     struct span **link = &sdk->spans, *span;
-    while (*link && id && strcmp((*link)->id, id) != 0) link = &(*link)->next;
-    if ((span = *link)) *link = span->next;
+    while ((span = *link) && id && strcmp(span->id, id) != 0) link = &span->next;
+    if (span) *link = span->next;
     return span;
 }
 
-static void free_span(struct span *span) { free(span->name), free(span); }
+static void free_span(struct span *span) { free(span->name); free(span); }
 
 int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) {
-    COLLECT(status);
-    if (!id) return MON_EINVAL;
+    COLLECT(status); if (!id) return MON_EINVAL;
     if (!status) status = "ok";
     if (!is_one_of(status, (const char *[]){ "ok", "error", NULL })) return MON_ESTATUS;
-    lock(sdk);
-    struct span *span = take_span(sdk, id);
-    unlock(sdk);
-    if (!span) return MON_ESPAN;
-    int result = span->inherited ? MON_OK : submit_span(sdk, span, status, fields, count);
-    free_span(span);
-    return result;
+    lock(sdk); struct span *span = take_span(sdk, id); unlock(sdk); if (!span) return MON_ESPAN;
+    int result = span->inherited ? MON_OK : submit_span(sdk, span, status, fields, count); free_span(span); return result;
 }
 
 int monitoring_child_env(monitoring_sdk *sdk, monitoring_env *env) {
-    char trace[129], span[17], **next = env ? env->variables : NULL;
-    if (!sdk || !env) return MON_EINVAL;
-    memset(env, 0, sizeof *env);
-    current_scope(sdk, trace, span);
+    char trace[129], span[17]; if (!sdk || !env) return MON_EINVAL;
+    current_scope(sdk, trace, span); memset(env, 0, sizeof *env);
     snprintf(env->trace_id, sizeof env->trace_id, "WAFERMON_TRACE_ID=%s", trace);
     snprintf(env->span_id, sizeof env->span_id, "WAFERMON_SPAN_ID=%s", span);
-    if (*trace) *next++ = env->trace_id;
-    if (*span) *next = env->span_id;
-    return MON_OK;
+    env->variables[0] = *trace ? env->trace_id : *span ? env->span_id : NULL;
+    env->variables[1] = *trace && *span ? env->span_id : NULL; return MON_OK;
 }
 
 int monitoring_get_stats(monitoring_sdk *sdk, monitoring_stats *stats) {
     if (!sdk || !stats) return MON_EINVAL;
-    lock(sdk);
-    *stats = sdk->stats, stats->waiting = waiting(sdk);
+    lock(sdk); *stats = sdk->stats, stats->waiting = (unsigned long long)waiting(sdk);
     stats->state = is_full(sdk) ? "overflow" : sdk->main.phase == OPEN ? "connected" : "disconnected";
-    unlock(sdk);
-    return MON_OK;
+    unlock(sdk); return MON_OK;
 }
 
 int monitoring_flush(monitoring_sdk *sdk, int milliseconds) {
-    if (!sdk) return MON_EINVAL;
-    long long deadline = millis() + (milliseconds < 0 ? 5000 : milliseconds);
-    lock(sdk);
-    wake_sender(sdk);
+    long long deadline = millis() + (milliseconds < 0 ? 5000 : milliseconds); if (!sdk) return MON_EINVAL;
+    lock(sdk); wake_sender(sdk);
     while (waiting(sdk) && wait_news(sdk, deadline)) continue;
-    int result = waiting(sdk) ? MON_ETIMEOUT : MON_OK;
-    unlock(sdk);
-    return result;
+    int result = waiting(sdk) ? MON_ETIMEOUT : MON_OK; unlock(sdk); return result;
 }
 
 /* ---- open, close, fork, exit ---- */
@@ -938,15 +795,11 @@ int monitoring_flush(monitoring_sdk *sdk, int milliseconds) {
  * yet goes to files of their own. The messages that are in no file are dropped.
  */
 static void write_rest(monitoring_sdk *sdk, struct spill_file *file) {
-    struct stream *stream = &sdk->main;
-    long long end = stream->given + stream->waiting, kept = stream->first;
-    size_t at = stream->tail;
-    const char *body;
-    memcpy(file->client, stream->client, sizeof file->client);
+    struct stream *stream = &sdk->main; long long end = stream->given + stream->waiting, kept = stream->first;
+    size_t at = stream->tail; const char *body; memcpy(file->client, stream->client, sizeof file->client);
     file->fd = kept < end ? create_spill(sdk, stream->client) : -1;
     for (long long seq = kept; seq < end; seq++) {
-        size_t length = record(stream, &at, &body), size = length + SUFFIX;
-        memcpy(stream->out, body, length);
+        size_t length = record(stream, &at, &body), size = length + SUFFIX; memcpy(stream->out, body, length);
         int room = file->fd >= 0 && file->bytes + size <= SPILL_FILE && sdk->spill_bytes + size <= SPILL_TOTAL;
         if (kept == seq && room && write_line(sdk, file, stream->out, length, seq)) kept++;
         else if (seq < stream->given || !spill(sdk, stream->out, length)) sdk->stats.dropped++;
@@ -956,45 +809,30 @@ static void write_rest(monitoring_sdk *sdk, struct spill_file *file) {
 
 /* After the sender's end: leave to the sidecar what is not acknowledged, and hang up. */
 static void leave(monitoring_sdk *sdk, long long deadline) {
-    struct stream *stream = &sdk->main;
-    struct spill_file file = { -1, "", 0, 0 };
-    write_rest(sdk, &file);
-    stream->out_length = stream->out_at;
+    struct stream *stream = &sdk->main; struct spill_file file = { -1, "", 0, 0 };
+    write_rest(sdk, &file); stream->out_length = stream->out_at;
     if (stream->phase == OPEN) shutdown(stream->fd, SHUT_WR);
-    if (deadline > millis() + 200) deadline = millis() + 200;
-    while (stream->phase == OPEN && millis() < deadline) {
-        struct pollfd in = slot(stream);
-        if (poll(&in, 1, (int)(deadline - millis())) > 0) receive(sdk, stream);
+    for (long long now; stream->phase == OPEN && (now = millis()) < deadline;) {
+        struct pollfd in = slot(stream); if (poll(&in, 1, (int)(deadline - now)) > 0) receive(sdk, stream);
     }
     if (file.fd >= 0 && stream->first == stream->given) move_spill(sdk, file.client, "", NULL);
     if (file.fd >= 0) close(file.fd);
-    sdk->stats.handed_over += waiting(sdk), sdk->in_spill = 0;
+    sdk->stats.handed_over += (unsigned long long)waiting(sdk), sdk->in_spill = 0;
     if (sdk->spill.active) move_spill(sdk, sdk->spill.client, ".taken", "");
-    end_spill_stream(sdk);
-    while (sdk->file_count) forget_oldest_file(sdk);
-    lose(sdk, stream);
-    stream->first = stream->given;
-    free(stream->ring), stream->ring = NULL;
+    for (end_spill_stream(sdk); sdk->file_count;) forget_oldest_file(sdk);
+    lose(sdk, stream); stream->first = stream->given; free(stream->ring), stream->ring = NULL;
 }
 
 int monitoring_close(monitoring_sdk *sdk, int milliseconds) {
-    if (!sdk) return MON_EINVAL;
-    long long deadline = millis() + (milliseconds < 0 ? 2000 : milliseconds);
-    lock(sdk);
-    if (sdk->closed) return unlock(sdk), MON_OK;
-    int ran = sdk->running;
-    sdk->closed = 1;
-    wake_sender(sdk);
+    long long deadline = millis() + (milliseconds < 0 ? 2000 : milliseconds); if (!sdk) return MON_EINVAL;
+    lock(sdk); if (sdk->closed) return unlock(sdk), MON_OK;
+    int ran = sdk->running; sdk->closed = 1; wake_sender(sdk);
     /* A first attempt that is still under way is worth waiting for: short programs end before it has succeeded. */
     while (ran && waiting(sdk) && !(sdk->main.phase == RESTING && sdk->main.attempts) && wait_news(sdk, deadline)) continue;
-    sdk->stopping = 1;
-    wake_sender(sdk);
+    sdk->stopping = 1; wake_sender(sdk);
     /* It goes at once, unless it looks up a name, which nothing can interrupt; then it touches nothing any more. */
     for (long long patience = millis() + 1000; ran && !sdk->gone && wait_news(sdk, patience);) continue;
-    sdk->running = ran && !sdk->gone;
-    leave(sdk, deadline);
-    int stuck = sdk->running;
-    unlock(sdk);
+    sdk->running = ran && !sdk->gone; leave(sdk, deadline < millis() + 200 ? deadline : millis() + 200); int stuck = sdk->running; unlock(sdk);
     if (stuck) pthread_detach(sdk->sender);
     else if (ran) pthread_join(sdk->sender, NULL), close(sdk->wake[0]), close(sdk->wake[1]);
     return MON_OK;
@@ -1002,67 +840,49 @@ int monitoring_close(monitoring_sdk *sdk, int milliseconds) {
 
 void monitoring_free(monitoring_sdk *sdk) {
     if (monitoring_close(sdk, -1)) return;
-    pthread_mutex_lock(&handles_mutex);
-    monitoring_sdk **link = &handles;
+    pthread_mutex_lock(&handles_mutex); monitoring_sdk **link = &handles;
     while (*link && *link != sdk) link = &(*link)->next;
     if (*link) *link = sdk->next;
     pthread_mutex_unlock(&handles_mutex);
     for (struct span *span; (span = take_span(sdk, NULL));) free_span(span);
-    pthread_key_delete(sdk->thread);
-    free(sdk->token);
+    pthread_key_delete(sdk->thread); free(sdk->token);
     if (!sdk->running) free(sdk); /* else a stuck sender will come back to it */
 }
 
-static void before_fork(void) {
-    pthread_mutex_lock(&handles_mutex);
-    for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) lock(sdk);
-}
-
-static void after_fork(void) {
-    for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) unlock(sdk);
-    pthread_mutex_unlock(&handles_mutex);
-}
+static void each_handle(void (*act)(monitoring_sdk *)) { for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) act(sdk); }
+static void before_fork(void) { pthread_mutex_lock(&handles_mutex); each_handle(lock); }
+static void after_fork(void) { each_handle(unlock); pthread_mutex_unlock(&handles_mutex); }
 
 /* Who we are and where we start: at open and in a forked child. */
 static void begin(monitoring_sdk *sdk) {
     sdk->origin = (struct text){ sdk->origin_data, sizeof sdk->origin_data, 0 };
     sdk->pid = getpid(), sdk->cpu = used_cpu(), sdk->cpu_at = micros(CLOCK_MONOTONIC);
     const monitoring_field fields[] = { STRING("service", sdk->service), STRING("host", sdk->host), INTEGER("pid", sdk->pid) };
-    put_fields(&sdk->origin, ',', fields, 3, NULL, 0);
-    pthread_cond_init(&sdk->news, NULL);
-    make_id(sdk->main.client);
-    sdk->main.active = 1, sdk->main.fd = sdk->spill.fd = -1;
-    sdk->main.first = sdk->main.next = sdk->main.given = 1;
+    put_fields(&sdk->origin, ',', fields, 3, NULL, 0); pthread_cond_init(&sdk->news, NULL);
+    make_id(sdk->main.client); sdk->main.fd = sdk->spill.fd = -1, sdk->main.active = sdk->main.first = sdk->main.next = sdk->main.given = 1;
 }
 
-/* The child starts empty, and without a sender, which its first call starts. */
-static void after_fork_in_child(void) {
-    for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) {
-        char *ring = sdk->main.ring;
-        if (sdk->running) close(sdk->wake[0]), close(sdk->wake[1]);
-        if (sdk->main.fd >= 0) close(sdk->main.fd);
-        end_spill_stream(sdk);
-        while (sdk->file_count) forget_oldest_file(sdk);
-        memset(&sdk->main, 0, offsetof(struct stream, out)), memset(&sdk->stats, 0, sizeof sdk->stats);
-        sdk->main.ring = ring, sdk->main.ring_size = RING;
-        sdk->in_spill = sdk->unreported = 0;
-        sdk->writing = sdk->running = sdk->stopping = sdk->gone = sdk->asleep = 0;
-        for (struct span *span = sdk->spans; span; span = span->next) span->inherited = 1;
-        begin(sdk);
-    }
-    after_fork();
+/* In the child: empty, and without a sender, which the first call starts. */
+static void begin_again(monitoring_sdk *sdk) {
+    char *ring = sdk->main.ring;
+    if (sdk->running) close(sdk->wake[0]), close(sdk->wake[1]);
+    hang_up(&sdk->main); end_spill_stream(sdk);
+    while (sdk->file_count) forget_oldest_file(sdk);
+    memset(&sdk->main, 0, offsetof(struct stream, out)); memset(&sdk->stats, 0, sizeof sdk->stats);
+    sdk->main.ring = ring, sdk->main.ring_size = RING, sdk->in_spill = 0, sdk->unreported = 0;
+    sdk->writing = sdk->running = sdk->stopping = sdk->gone = sdk->asleep = 0;
+    for (struct span *span = sdk->spans; span; span = span->next) span->inherited = 1;
+    begin(sdk);
 }
 
-static void at_exit(void) {
-    pthread_mutex_lock(&handles_mutex);
-    for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) monitoring_close(sdk, -1);
-    pthread_mutex_unlock(&handles_mutex);
-}
+static void after_fork_in_child(void) { each_handle(begin_again); after_fork(); }
+
+static void close_finally(monitoring_sdk *sdk) { monitoring_close(sdk, -1); }
+static void at_exit(void) { pthread_mutex_lock(&handles_mutex); each_handle(close_finally); pthread_mutex_unlock(&handles_mutex); }
 
 /* False: not one of the forms that monitoring_sdk.h names. */
 static int read_url(monitoring_sdk *sdk, const char *url) {
-    int end = 0;
-    if (strncmp(url, "unix:///", 8) == 0 && strlen(url + 7) < sizeof sdk->unix_path) return strcpy(sdk->unix_path, url + 7) != NULL;
+    int end = 0; if (strncmp(url, "unix:///", 8) == 0 && strlen(url + 7) < sizeof sdk->unix_path) return strcpy(sdk->unix_path, url + 7) != NULL;
     if (sscanf(url, "tcp://%255[^][:/ ]:%5[0-9]%n", sdk->tcp_host, sdk->tcp_port, &end) != 2) end = 0;
     if (!end && sscanf(url, "tcp://[%255[^][/ ]]:%5[0-9]%n", sdk->tcp_host, sdk->tcp_port, &end) != 2) end = 0;
     return end && !url[end] && atoi(sdk->tcp_port) > 0 && atoi(sdk->tcp_port) < 65536;
@@ -1080,49 +900,36 @@ static void read_trace(monitoring_sdk *sdk, const char *given) {
 
 int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:", spool[] = "/var/spool/wafermon";
-    monitoring_options options = { 0 };
-    if (result) *result = NULL;
-    if (given) options = *given;
-    if (!result || options.buffer < 0) return MON_EINVAL;
+    monitoring_options options = given ? *given : (monitoring_options){ 0 };
+    if (!result || (*result = NULL, options.buffer < 0)) return MON_EINVAL;
     const char *service = setting(setting(options.service, "WAFERMON_SERVICE"), "OTEL_SERVICE_NAME");
     if (!service || strlen(service) > 128 || service[strspn(service, letters)] || strcmp(service, "wafermon") == 0) return MON_ESERVICE;
     if (options.trace_id && !is_trace_id(options.trace_id)) return MON_ETRACE;
     monitoring_sdk *sdk = calloc(1, sizeof *sdk);
     if (!sdk || !(sdk->main.ring = malloc(RING + MAX_LINE + SUFFIX))) return free(sdk), MON_ENOMEM;
     if (pthread_key_create(&sdk->thread, NULL)) return free(sdk->main.ring), free(sdk), MON_ENOMEM;
-    sdk->main.ring_size = RING;
-    pthread_mutex_init(&sdk->mutex, NULL);
-    strcpy(sdk->service, service);
-    gethostname(sdk->host, sizeof sdk->host - 1);
-    const char *buffer = setting(NULL, "WAFERMON_BUFFER"), *url = setting(options.url, "WAFERMON_URL"), *token = setting(options.token, "WAFERMON_TOKEN");
-    const char *disabled = setting(NULL, "WAFERMON_DISABLED"), *dir = setting(options.spill_dir, "WAFERMON_SPILL_DIR");
+    sdk->main.ring_size = RING; pthread_mutex_init(&sdk->mutex, NULL); strcpy(sdk->service, service);
+    const char *url = setting(options.url, "WAFERMON_URL"), *dir = setting(options.spill_dir, "WAFERMON_SPILL_DIR");
+    const char *token = setting(options.token, "WAFERMON_TOKEN"), *disabled = setting(NULL, "WAFERMON_DISABLED"), *buffer = getenv("WAFERMON_BUFFER");
     sdk->buffer = options.buffer ? options.buffer : buffer && atoi(buffer) > 0 ? atoi(buffer) : 1000;
-    sdk->token = token ? strdup(token) : NULL;
+    sdk->token = token ? strdup(token) : NULL; gethostname(sdk->host, sizeof sdk->host - 1);
     sdk->disabled = disabled && !is_one_of(disabled, (const char *[]){ "0", "false", "no", "False", "No", "FALSE", "NO", NULL });
     if (url && !read_url(sdk, url)) warn_once(sdk, "bad url, tcp://127.0.0.1:7411 serves", url), url = NULL;
     if (!url) read_url(sdk, "tcp://127.0.0.1:7411");
     if (!dir && access(spool, W_OK | X_OK) == 0) dir = spool;
-    sdk->spill_shared = !dir;
-    if (dir) snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "%s", dir);
+    sdk->spill_shared = !dir; if (dir) snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "%s", dir);
     else snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "/tmp/wafermon-%ld", (long)geteuid());
-    read_trace(sdk, options.trace_id);
-    begin(sdk);
-    pthread_mutex_lock(&handles_mutex);
+    read_trace(sdk, options.trace_id); begin(sdk); pthread_mutex_lock(&handles_mutex);
     if (!hooked) hooked = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0 && atexit(at_exit) == 0;
-    sdk->next = handles, handles = sdk;
-    pthread_mutex_unlock(&handles_mutex);
-    lock(sdk);
+    sdk->next = handles, handles = sdk; pthread_mutex_unlock(&handles_mutex); lock(sdk);
     if (!sdk->disabled) start_sender(sdk);
-    unlock(sdk);
-    *result = sdk;
-    return MON_OK;
+    unlock(sdk); *result = sdk; return MON_OK;
 }
 
 const char *monitoring_strerror(int error) {
     static const char *const texts[] = {
         "no error", "a missing or bad argument", "no service, or not 1-128 of A-Z a-z 0-9 . _ - :", "unknown level", "an empty name",
         "a trace or job id has 1-128 printable ASCII characters without space", "percent is not within 0-100", "bad status",
-        "no open span has this id", "messages are still waiting", "out of memory",
-    };
+        "no open span has this id", "messages are still waiting", "out of memory" };
     return error <= 0 && error >= MON_ENOMEM ? texts[-error] : "unknown error";
 }

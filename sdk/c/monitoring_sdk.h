@@ -27,6 +27,10 @@
  * RETURN VALUE
  *     0, or one of the negative codes below; a NULL handle is MON_EINVAL. A call that returns a code other than MON_ENOMEM has counted
  *     and sent nothing.
+ *
+ * ENVIRONMENT
+ *     Besides what the options name: WAFERMON_SPAN_ID (else the span of TRACEPARENT) is the parent of the outermost spans;
+ *     WAFERMON_DISABLED, anything but 0, false and no: calls are checked and counted as dropped, nothing is opened.
  */
 #ifndef MONITORING_SDK_H
 #define MONITORING_SDK_H
@@ -37,24 +41,25 @@
 extern "C" {
 #endif
 
-#if defined(__GNUC__)
-#define MON_CHECKED(attribute) __attribute__(attribute)
-#else
-#define MON_CHECKED(attribute)
+#ifndef __GNUC__
+#define __attribute__(checks)
 #endif
 
+/*
+ *  MON_EINVAL    a NULL handle, a missing argument, more than MON_MAX_FIELDS fields
+ *  MON_ESERVICE  no service, or not 1-128 of A-Z a-z 0-9 . _ - :
+ *  MON_ELEVEL    not debug, info, warning, error or critical
+ *  MON_ENAME     an empty name
+ *  MON_ETRACE    a trace or job id that is not 1-128 printable ASCII characters without space
+ *  MON_EPERCENT  not within 0-100
+ *  MON_ESTATUS   a span's: not ok or error; a job's: not 1-64 characters
+ *  MON_ESPAN     no open span has this id
+ *  MON_ETIMEOUT  flush: messages are still waiting
+ *  MON_ENOMEM    no memory: the message is counted as dropped
+ */
 enum monitoring_error {
-    MON_OK = 0,
-    MON_EINVAL = -1,   /* a NULL handle, a missing argument, more than MON_MAX_FIELDS fields */
-    MON_ESERVICE = -2, /* no service, or not 1-128 of A-Z a-z 0-9 . _ - : */
-    MON_ELEVEL = -3,   /* not debug, info, warning, error or critical */
-    MON_ENAME = -4,    /* an empty name */
-    MON_ETRACE = -5,   /* a trace or job id that is not 1-128 printable ASCII characters without space */
-    MON_EPERCENT = -6, /* not within 0-100 */
-    MON_ESTATUS = -7,  /* a span's: not ok or error; a job's: not 1-64 characters */
-    MON_ESPAN = -8,    /* no open span has this id */
-    MON_ETIMEOUT = -9, /* flush: messages are still waiting */
-    MON_ENOMEM = -10   /* no memory: the message is counted as dropped */
+    MON_OK = 0, MON_EINVAL = -1, MON_ESERVICE = -2, MON_ELEVEL = -3, MON_ENAME = -4, MON_ETRACE = -5,
+    MON_EPERCENT = -6, MON_ESTATUS = -7, MON_ESPAN = -8, MON_ETIMEOUT = -9, MON_ENOMEM = -10
 };
 
 /* The text of a code, never NULL. */
@@ -62,29 +67,32 @@ const char *monitoring_strerror(int error);
 
 typedef struct monitoring_sdk monitoring_sdk;
 
-/* What is NULL or 0 comes from the environment, else from the default; options override the environment. */
-typedef struct monitoring_options {
-    const char *service;   /* WAFERMON_SERVICE, OTEL_SERVICE_NAME */
-    const char *url;       /* WAFERMON_URL; tcp://127.0.0.1:7411, unix:///path; a bad one warns once and the default serves */
-    const char *trace_id;  /* WAFERMON_TRACE_ID, TRACEPARENT */
-    int buffer;            /* WAFERMON_BUFFER; how many messages wait in memory: 1000 */
-    const char *spill_dir; /* WAFERMON_SPILL_DIR; /var/spool/wafermon if it is writable, else /tmp/wafermon-UID */
-    const char *token;     /* WAFERMON_TOKEN */
-} monitoring_options;
+/*
+ * Options override the environment; what is NULL, empty or 0 comes from there, else it has the default.
+ *  service    WAFERMON_SERVICE, OTEL_SERVICE_NAME; needed
+ *  url        WAFERMON_URL: tcp://host:port, tcp://[address]:port, unix:///path; a bad one warns once and tcp://127.0.0.1:7411 serves
+ *  trace_id   WAFERMON_TRACE_ID, TRACEPARENT; a given one is checked
+ *  spill_dir  WAFERMON_SPILL_DIR; /var/spool/wafermon if it is writable, else /tmp/wafermon-UID
+ *  token      WAFERMON_TOKEN, where the listener asks for one
+ *  buffer     WAFERMON_BUFFER, how many messages wait in memory: 1000
+ */
+typedef struct monitoring_options { const char *service, *url, *trace_id; int buffer; const char *spill_dir, *token; } monitoring_options;
 
-/* At rest, always: called = acked + rejected + dropped + waiting + handed_over. */
+/*
+ * Counts of messages; called includes the SDK's own reports of drops. At rest, always: called = acked + rejected + dropped + waiting +
+ * handed_over.
+ *  state        "connected", "disconnected" or "overflow"; a static string
+ *  sent         gone to a socket for the first time; resent: once more
+ *  acked        in the sidecar's journal; rejected: refused by the sidecar, which keeps them as dead letters
+ *  dropped      spill full or not writable, after close, disabled, no memory
+ *  spilled      written to spill files
+ *  waiting      unsent, unacknowledged, and in spill files still ours
+ *  handed_over  in spill files that somebody else took up or that close left
+ *  reconnects   welcomes but the first
+ */
 typedef struct monitoring_stats {
-    const char *state; /* "connected", "disconnected", "overflow"; static */
-    unsigned long long called;      /* messages: calls that returned 0, and reports of drops */
-    unsigned long long sent;        /* gone to a socket for the first time */
-    unsigned long long acked;       /* in the sidecar's journal */
-    unsigned long long rejected;    /* refused by the sidecar, which keeps them as dead letters */
-    unsigned long long dropped;     /* spill full or not writable, after close, disabled */
-    unsigned long long spilled;     /* written to spill files */
-    unsigned long long waiting;     /* unsent, unacknowledged, and in spill files still ours */
-    unsigned long long handed_over; /* in spill files that somebody else took up or that close left */
-    unsigned long long resent;      /* gone to a socket once more */
-    unsigned long long reconnects;  /* welcomes but the first */
+    const char *state;
+    unsigned long long called, sent, acked, rejected, dropped, spilled, waiting, handed_over, resent, reconnects;
 } monitoring_stats;
 
 /*
@@ -106,8 +114,7 @@ typedef struct monitoring_stats {
 typedef enum monitoring_kind { MON_STRING = 1, MON_INTEGER, MON_NUMBER, MON_TRUTH, MON_LIST, MON_MAX_FIELDS = 64 } monitoring_kind;
 
 typedef struct monitoring_field {
-    const char *key;
-    monitoring_kind kind;
+    const char *key; monitoring_kind kind;
     union { const char *string; long long integer; double number; } value; /* a MON_TRUTH is an integer */
 } monitoring_field;
 
@@ -115,11 +122,11 @@ typedef struct monitoring_field {
 int monitoring_open(monitoring_sdk **sdk, const monitoring_options *options);
 
 /* Something happened. The variant with f formats its message as printf does and takes no context. */
-int monitoring_log_event(monitoring_sdk *sdk, const char *level, const char *message, ...) MON_CHECKED((sentinel));
-int monitoring_log_eventf(monitoring_sdk *sdk, const char *level, const char *format, ...) MON_CHECKED((format(printf, 3, 4)));
+int monitoring_log_event(monitoring_sdk *sdk, const char *level, const char *message, ...) __attribute__((sentinel));
+int monitoring_log_eventf(monitoring_sdk *sdk, const char *level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* A measured value with its tags; unit (UCUM where there is one) may be NULL. */
-int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, const char *unit, ...) MON_CHECKED((sentinel));
+int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, const char *unit, ...) __attribute__((sentinel));
 
 /* How far a job is, 0-100 percent. status NULL is "running"; "done", "failed" and "cancelled" end the job. */
 int monitoring_log_progress(monitoring_sdk *sdk, const char *job_id, double percent, const char *status);
@@ -138,8 +145,8 @@ int monitoring_log_own_resource(monitoring_sdk *sdk);
  * In a forked child ending a span of the parent returns 0 and sends nothing.
  */
 int monitoring_start_span(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17]);
-int monitoring_start_span_tags(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], ...) MON_CHECKED((sentinel));
-int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) MON_CHECKED((sentinel));
+int monitoring_start_span_tags(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], ...) __attribute__((sentinel));
+int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) __attribute__((sentinel));
 
 /* The trace of what follows outside of spans. */
 int monitoring_set_trace_id(monitoring_sdk *sdk, const char *trace_id);
@@ -149,11 +156,7 @@ int monitoring_set_trace_id(monitoring_sdk *sdk, const char *trace_id);
  * threaded program can do safely: add variables, a NULL-terminated array of "NAME=value", to the envp of execve() or posix_spawn(), or
  * give each to putenv() between fork() and exec().
  */
-typedef struct monitoring_env {
-    char *variables[3];
-    char trace_id[160];
-    char span_id[40];
-} monitoring_env;
+typedef struct monitoring_env { char *variables[3], trace_id[160], span_id[40]; } monitoring_env;
 int monitoring_child_env(monitoring_sdk *sdk, monitoring_env *env);
 
 int monitoring_get_stats(monitoring_sdk *sdk, monitoring_stats *stats);
