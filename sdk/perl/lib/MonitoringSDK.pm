@@ -25,10 +25,10 @@ our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 use constant {
     BUFFER       => 1_000,             # messages, and …
     BUFFER_BYTES => 4 * 1024**2,       # … bytes that wait to be sent
-    HELD_BYTES   => 64 * 1024,         # what `coalesce` holds back at most
     LOOK_EVERY   => 0.01,              # seconds between two looks for acks in a hot loop …
     LOOK_BYTES   => 256 * 1024,        # … unless this much is unacknowledged
     BODY         => MAX_LINE - 64,     # leaves room for client, seq and the brace
+    MONOTONIC    => CLOCK_MONOTONIC,   # a constant of our own, which Perl folds
     DRAIN        => 500,               # messages taken from the buffer in one call
 };
 
@@ -113,7 +113,7 @@ sub _be_child {
     return $self->_begin;
 }
 
-sub _clock { return clock_gettime(CLOCK_MONOTONIC) }
+sub _clock { return clock_gettime(MONOTONIC) }
 
 # --- trace and spans -------------------------------------------------------------------------------------------------
 
@@ -207,10 +207,11 @@ sub log_event {
     my ($self, $level, $message, $context) = @_;
     $LEVEL{ $level // '' } or Carp::croak('unknown level: ' . _shown($level));
     defined $message or Carp::croak('no message');
+    _hash(context => $context) if defined $context && ref $context ne 'HASH';
     $self->_be_child if $self->{pid} != $$;
     return $self->_submit(
         '{"type":"event","ts":' . int(time * 1e6) . qq($self->{place},"level":"$level","message":) . string($message),
-        defined $context ? ',"context":' . object(_hash(context => $context)) : '');
+        defined $context ? ',"context":' . object($context) : '');
 }
 
 sub log_metric {
@@ -312,13 +313,11 @@ sub _submit {
         $self->{count}{dropped}++;
         return;
     }
-    local $!;    # a call may stand between a failure and the caller's look at it
-    my ($stream, $buffer, $now) = (@$self{qw(stream buffer)}, _clock());
+    my ($stream, $buffer, $now) = (@$self{qw(stream buffer)}, clock_gettime(MONOTONIC));
     $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
 
-    if (!@$buffer && $stream->has_room) {
-        $stream->add($body);
-        $stream->write($now) if $self->{coalesce} == 1 || $stream->unsent >= $self->{coalesce};
+    if (!@$buffer && $stream->offer($body, $now, $self->{coalesce})) {
+        return;
     }
     elsif (!$self->_is_full) {
         push @$buffer, $body;
@@ -338,14 +337,14 @@ sub _pump {
     my ($self, $now) = @_;
     my ($stream, $buffer, $spill) = @$self{qw(stream buffer spill)};
     $self->{look_at} = $now + LOOK_EVERY;
+    local $!;    # a call may stand between a failure and the caller's look at it
     $stream->pump($now);
     return if !$stream->is_open;
     for (1 .. DRAIN) {
         last if !@$buffer || !$stream->has_room;
         my $body = shift @$buffer;
         $self->{buffer_bytes} -= length $body;
-        $stream->add($body);
-        $stream->write($now) if !@$buffer || $stream->unsent >= 100;
+        $stream->offer($body, $now, @$buffer ? 100 : 1);
     }
     return if @$buffer;
     $spill->roll;

@@ -59,22 +59,21 @@ sub string {
 # The shortest text that reads back as the same double; the value is finite.
 sub float {
     my ($value) = @_;
-    my $text;
+    my $text = "$value";    # %.15g, for what is not an integer
     for my $digits (15, 16, 17) {
+        last if $text == $value && $text !~ /\A-?[0-9]{16,}\z/;
         $text = sprintf "%.${digits}g", $value;
-        last if $text == $value;
     }
     # A bare run of digits beyond 2^53 would be taken for an exact integer.
     return abs $value > MAX_INTEGER && $text !~ /[.e]/ ? "$text.0" : $text;
 }
 
-# A number inside context or tags.
+# A number inside context or tags. Perl's own text of a double has 15 digits, which usually are enough.
 sub number {
     my ($value) = @_;
     my $text = "$value";
-    if ($text =~ /\A-?[0-9]+\z/ && $value == int $value) {
-        return $value <= MAX_INTEGER && $value >= -MAX_INTEGER ? $text : qq("$text");
-    }
+    return $text if $text == $value && $value <= MAX_INTEGER && $value >= -MAX_INTEGER;
+    return qq("$text") if $text =~ /\A-?[0-9]{16,}\z/;
     return $value - $value == 0 ? float($value) : 'null';
 }
 
@@ -87,12 +86,16 @@ sub object {
         $json .= $key =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? ',' . string($key) . ':' : qq(,"$key":);
         if    (!defined $value)   { $json .= 'null' }
         elsif (ref $value)        { $json .= nested($value, ($depth || 1) + 1) }
-        elsif (is_number($value)) { $json .= number($value) }
+        elsif (is_number($value)) {
+            my $text = "$value";
+            $json .= $text == $value && $value <= MAX_INTEGER && $value >= -MAX_INTEGER ? $text : number($value);
+        }
         elsif ($value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c) { $json .= string($value) }
-        else                      { $json .= qq("$value") }
+        else { $json .= qq("$value") }
     }
-    return '{' . substr($json, 1) . '}' if $json ne '';
-    return '{}';
+    return '{}' if $json eq '';
+    substr $json, 0, 1, '{';
+    return $json . '}';
 }
 
 # Tags hold strings and numbers only, so a reference is sent as text.

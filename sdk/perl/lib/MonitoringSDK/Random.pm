@@ -16,6 +16,7 @@ sub bytes {
     my ($count) = @_;
     if ($owner != $$ || length $supply < $count) {
         ($supply, $owner) = ('', $$);
+        local $!;
         if (open my $device, '<:raw', '/dev/urandom') {
             sysread $device, $supply, 256;
         }

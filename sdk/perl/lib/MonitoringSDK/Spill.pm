@@ -46,6 +46,7 @@ sub _files { return grep { defined } $_[0]{sending}, @{ $_[0]{closed} }, $_[0]{n
 # One message, JSON without its closing brace; false if it can't be kept.
 sub add {
     my ($self, $body) = @_;
+    local $!;
     $self->roll if $self->{newest} && $self->{newest}{bytes} + length($body) + 64 > FILE;
     my $file = $self->{newest} ||= $self->_create(hex_id(16)) or return 0;
     my $seq = $file->{count} + 1;

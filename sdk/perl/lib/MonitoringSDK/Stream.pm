@@ -59,10 +59,22 @@ sub has_room { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes} <
 sub add {
     my ($self, $body) = @_;
     my $window = $self->{window};
-    my $line = $body . $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
-    push @$window, $line;
-    $self->{bytes} += length $line;
+    $body .= $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
+    push @$window, $body;
+    $self->{bytes} += length $body;
     return;
+}
+
+# Takes the message if there is room, and sends when $enough are waiting for it; in one sub, since every call comes here.
+sub offer {
+    my ($self, $body, $now, $enough) = @_;
+    return 0 if $self->{phase} != OPEN || $self->{out} ne '' || $self->{bytes} >= WINDOW;
+    my $window = $self->{window};
+    $body .= $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
+    push @$window, $body;
+    $self->{bytes} += length $body;
+    $self->write($now) if @$window - $self->{next} >= $enough;
+    return 1;
 }
 
 # Takes lines that have their seq already.
@@ -217,14 +229,10 @@ sub _settle {
     my $window = $self->{window};
     $count = @$window if $count > @$window;
     return if $count <= 0;
-    my $lines = 0;
-    for my $line (splice @$window, 0, $count) {
-        next if !defined $line;
-        $self->{bytes} -= length $line;
-        $lines++;
-    }
-    $self->{count}{acked} += $lines;
-    $self->{settled} += $lines;
+    my @lines = grep { defined } splice @$window, 0, $count;
+    $self->{bytes} -= length join '', @lines;
+    $self->{count}{acked} += @lines;
+    $self->{settled} += @lines;
     return $self->_move($count);
 }
 
@@ -256,6 +264,7 @@ sub _move {
 # Hands the socket what it takes.
 sub write {
     my ($self, $now) = @_;
+    local $!;
     for (1 .. PORTIONS) {
         $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN;
         return if $self->{out} eq '';
@@ -276,24 +285,23 @@ sub write {
     return;
 }
 
-# Takes the next lines from the window.
+# Takes the next lines from the window. What went out on an earlier connection goes out again.
 sub _fill {
     my ($self, $now) = @_;
-    my ($window, $first) = @$self{qw(window next)};
-    return if $first > $#$window;
-    $self->{heard} = $now if !$first;
-    my $next = $first;
-    my ($bytes, $lines) = (0, 0);
-    while ($next < @$window && $bytes < PORTION) {
-        my $line = $window->[ $next++ ];
-        next if !defined $line;
-        $self->{out} .= $line;
-        $bytes += length $line;
-        # What went out on an earlier connection goes out again.
-        $self->{count}{ $self->{base} + $next > $self->{high} ? 'sent' : 'resent' }++;
+    my ($window, $next, $count) = @$self{qw(window next count)};
+    return if $next > $#$window;
+    $self->{heard} = $now if !$next;
+    my $again = $self->{high} - $self->{base};
+    my ($out, $sent, $resent) = ('', 0, 0);
+    while ($next < @$window && length $out < PORTION) {
+        defined(my $line = $window->[ $next++ ]) or next;
+        $out .= $line;
+        $next > $again ? $sent++ : $resent++;
     }
-    $self->{next} = $next;
-    $self->{high} = $self->{base} + $next if $self->{base} + $next > $self->{high};
+    @$self{qw(out next)} = ($out, $next);
+    $self->{high} += $next - $again if $next > $again;
+    $count->{sent}   += $sent;
+    $count->{resent} += $resent;
     return;
 }
 
