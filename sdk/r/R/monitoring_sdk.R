@@ -25,8 +25,9 @@
 .wm_default_url <- "tcp://127.0.0.1:7411"
 .wm_levels <- c("debug", "info", "warning", "error", "critical")
 .wm_counts <- c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
+.wm_message <- "{\"type\":\"%s\",\"ts\":%.0f%s%s%s"
 
-# --- Values to JSON -------------------------------------------------------------------------------------------------
+# --- Values to JSON ---------------------------------------------------------------------------------------------------
 # Made by hand: jsonlite::toJSON takes 300 us for a small record and prints 0.1 + 0.2 as 0.3.
 
 # Valid UTF-8, marked as such. An unmarked string is taken as UTF-8 in any locale: under cron the locale is C.
@@ -80,12 +81,7 @@
 
 # A value of a class as the plain value that stands for it.
 .wm_unclass <- function(x) {
-  if (inherits(x, "POSIXt")) {
-    micros <- round(as.numeric(as.POSIXct(x)) * 1e6)
-    seconds <- as.POSIXct(micros %/% 1e6, origin = "1970-01-01", tz = "UTC")
-    fraction <- sub("\\.?0+$", "", sprintf(".%06.0f", micros %% 1e6))
-    return(ifelse(is.na(micros), NA_character_, paste0(format(seconds, "%Y-%m-%dT%H:%M:%S"), fraction, "Z")))
-  }
+  if (inherits(x, "POSIXt")) x <- sub("\\.?0*Z$", "Z", format(as.POSIXct(x) + 5e-7, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
   if (inherits(x, "integer64") && !isTRUE(any(abs(x) > 2^53))) return(as.double(x))
   if (is.factor(x) || inherits(x, c("Date", "integer64", "numeric_version"))) return(as.character(x))
   if (is.list(x) || is.atomic(x)) unclass(x) else x
@@ -93,10 +89,8 @@
 
 .wm_atoms <- function(x) {
   if (is.double(x)) return(.wm_numbers(x))
-  text <- switch(typeof(x),
-    integer = sprintf("%d", x),
-    logical = ifelse(x, "true", "false"),
-    paste0("\"", .wm_escape(as.character(x)), "\""))
+  text <- as.character(x)
+  text <- if (is.integer(x) || is.logical(x)) tolower(text) else paste0("\"", .wm_escape(text), "\"")
   text[is.na(x)] <- "null"
   text
 }
@@ -104,21 +98,23 @@
 .wm_value <- function(x, depth) {
   if (is.object(x)) x <- .wm_unclass(x)
   if (is.null(x)) return("null")
+  if (!length(x)) return(NA_character_)
   if (is.atomic(x) && length(x) == 1L) return(.wm_atoms(x))
   if (depth <= .wm_max_depth) {
     if (is.atomic(x)) return(paste0("[", paste(.wm_atoms(x), collapse = ","), "]"))
     if (is.list(x) && !is.null(names(x))) return(paste0("{", .wm_fields(x, depth), "}"))
-    if (is.list(x)) return(paste0("[", paste(vapply(x, .wm_value, "", depth + 1L), collapse = ","), "]"))
+    if (is.list(x)) return(paste0("[", paste(.wm_items(x, depth + 1L), collapse = ","), "]"))
   }
   text <- if (is.list(x) || is.atomic(x)) deparse(x, nlines = 1L)[[1L]] else paste0("<", class(x)[[1L]], ">")
   paste0("\"", .wm_escape(text), "\"")
 }
 
+# Within an array an empty one keeps its place.
+.wm_items <- function(x, depth) ifelse(lengths(x) | vapply(x, is.null, NA), vapply(x, .wm_value, "", depth), "[]")
+
 # A named list as `"key":value,…`. Empty lists and vectors are left out, NULL is null. This is the hot path: keys and
 # plain strings are looked through together, and most of the time there is nothing to escape.
 .wm_fields <- function(x, depth = 0L) {
-  size <- lengths(x)
-  if (!all(size)) x <- x[size > 0L | vapply(x, is.null, NA)]
   n <- length(x)
   if (!n) return("")
   keys <- names(x)
@@ -135,6 +131,7 @@
       logical = if (is.na(value)) "null" else if (value) "true" else "false",
       .wm_value(value, depth + 1L))
   }
+  if (anyNA(values)) return(.wm_fields(x[!is.na(values)], depth))
   if (!all(nzchar(keys))) keys[!nzchar(keys)] <- which(!nzchar(keys))
   if (!.wm_is_plain(paste0(keys, texts, collapse = ""))) {
     keys <- .wm_escape(keys)
@@ -165,7 +162,7 @@
   ifelse(nchar(x, "bytes") == bytes, cut, x)
 }
 
-# --- Helpers --------------------------------------------------------------------------------------------------------
+# --- Helpers ----------------------------------------------------------------------------------------------------------
 
 .wm_now <- function() unclass(Sys.time())
 
@@ -175,10 +172,7 @@
 .wm_lines <- function(path) tryCatch(readLines(path), error = function(e) NULL, warning = function(w) NULL)
 
 # To 10 ms; NA where there is no /proc.
-.wm_uptime <- function() {
-  line <- .wm_lines("/proc/uptime")
-  if (length(line)) as.numeric(sub(" .*", "", line)) else NA
-}
+.wm_uptime <- function() as.numeric(sub(" .*", "", c(.wm_lines("/proc/uptime"), NA)[[1L]]))
 
 # Bytes of the system's random source, never of R's generator.
 .wm_random <- function(n) {
@@ -212,10 +206,9 @@
   .wm_fault("bad ", what, ": \"", value, "\"")
 }
 
-.wm_check_name <- function(value) .wm_check_text(value, "name", "(?s).")
-
 .wm_check_number <- function(value, what) {
-  if (length(value) == 1L && (is.numeric(value) || identical(value, NA))) as.double(value) else .wm_fault(what, " must be one number")
+  if (length(value) != 1L || !is.numeric(value) && !identical(value, NA)) .wm_fault(what, " must be one number")
+  as.double(value)
 }
 
 .wm_check_object <- function(value, what) {
@@ -223,12 +216,13 @@
   .wm_fault(what, " must be a named list")
 }
 
-# Tags are strings and numbers; what is neither is sent as its JSON text.
+# As the field `tags`, if there are any. Tags are strings and numbers; what is neither is sent as its JSON text.
 .wm_check_tags <- function(value) {
-  lapply(.wm_check_object(value, "tags"), function(tag) {
+  tags <- lapply(.wm_check_object(value, "tags"), function(tag) {
     if (is.object(tag)) tag <- .wm_unclass(tag)
     if (length(tag) == 1L && (is.numeric(tag) || is.character(tag))) tag else .wm_value(tag, 1L)
   })
+  if (length(tags)) list(tags = tags)
 }
 
 .wm_parse_url <- function(url) {
@@ -287,7 +281,7 @@
   # What no acknowledgement has come for.
   lines <- function() if (last < first) character() else Filter(nzchar, slice(first, last))
 
-  # Does what can be done without waiting: connects, reads, writes. A logging call is not eager: acks may gather a while.
+  # Does what can be done without waiting: connects, reads, writes. A logging call isn't eager: acks may gather.
   pump <- function(now, eager = TRUE) {
     if (is.null(con)) return(if (.wm_since(lost_at, now) >= pause) connect(now))
     tryCatch({
@@ -300,9 +294,8 @@
 
   # Waits for the socket, at most so long.
   wait <- function(seconds) {
-    if (is.null(con)) return(Sys.sleep(min(seconds, 0.01)))
     more <- welcomed && (length(rest) > 0 || unsent <= last)
-    tryCatch(socketSelect(both, c(FALSE, more), min(seconds, 0.05)), error = function(e) NULL)
+    if (is.null(con)) Sys.sleep(min(seconds, 0.01)) else socketSelect(both, c(FALSE, more), min(seconds, 0.05))
   }
 
   # Full jitter: somewhere between 0 and a bound that doubles from 0.1 s to 30 s. Base R can close a socket, not shut it
@@ -345,26 +338,26 @@
     }
     # Acks are cumulative: the last of several in a row will do.
     acks <- startsWith(replies, "{\"type\":\"ack\"")
-    for (reply in replies[!(acks & c(acks[-1L], FALSE))]) heed(reply, now)
+    for (reply in replies[!(acks & c(acks[-1L], FALSE))]) heed(reply)
   }
 
-  heed <- function(line, now) {
+  heed <- function(line) {
     reply <- tryCatch(jsonlite::parse_json(line), error = function(e) NULL)
     seq <- if (is.numeric(reply$seq)) reply$seq else 0
-    type <- if (is.character(reply$type)) reply$type else ""
-    if (type == "ack") settle(seq)
-    if (type == "error" && welcomed) reject(seq) else if (type == "error") {
-      if (is.null(link$said$refused)) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
-      link$said$refused <- TRUE
-      hang_up(now)
-    }
-    if (type == "welcome" && !welcomed) {
-      welcomed <<- TRUE
-      welcomes <<- welcomes + 1
-      failures <<- 0
-      if (is.numeric(reply$acked)) settle(reply$acked)
-      unsent <<- first
-    }
+    switch(paste(c(reply$type, if (!welcomed) "before the welcome"), collapse = " "),
+      ack = settle(seq),
+      error = reject(seq),
+      `error before the welcome` = if (is.null(link$said$refused)) {
+        .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
+        assign("refused", TRUE, link$said)
+      },
+      `welcome before the welcome` = {
+        welcomed <<- TRUE
+        welcomes <<- welcomes + 1
+        failures <<- 0
+        if (is.numeric(reply$acked)) settle(reply$acked)
+        unsent <<- first
+      })
   }
 
   settle <- function(seq) {
@@ -438,9 +431,9 @@
   environment()
 }
 
-# --- The spill ----------------------------------------------------------------------------------------------------------
+# --- The spill --------------------------------------------------------------------------------------------------------
 
-# Files, oldest first. The last one is written while `open`; the first one is sent by `stream` once the SDK is connected.
+# Files, oldest first. The last one is written while `open`, the first one is sent by `stream` once there is a connection.
 # R has no flock: a file is opened, written and closed for each message, which its owner's pid protects.
 .wm_spill <- function(link, dir, service, pid) {
   files <- list()
@@ -479,33 +472,27 @@
     }, condition = function(c) FALSE)
   }
 
+  new_file <- function(client) list(path = path(client), client = client, count = 0, bytes = 0)
+
   # FALSE when there is no room or no way to write.
   append <- function(body) {
     # Somebody may have taken it up between two writes.
     if (open && !file.exists(files[[length(files)]]$path)) lose(length(files))
-    if (open && files[[length(files)]]$bytes + nchar(body, "bytes") + 60 > .wm_max_file) open <<- FALSE
-    if (!open) {
-      client <- .wm_id()
-      files <<- c(files, list(list(path = path(client), client = client, count = 0, bytes = 0)))
-      open <<- TRUE
-    }
-    n <- length(files)
-    file <- files[[n]]
+    open <<- open && files[[length(files)]]$bytes + nchar(body, "bytes") + 60 <= .wm_max_file
+    file <- if (open) files[[length(files)]] else new_file(.wm_id())
     file$count <- file$count + 1
     line <- sprintf("%s,\"client\":\"%s\",\"seq\":%.0f}\n", body, file$client, file$count)
     size <- nchar(line, "bytes")
     file$bytes <- file$bytes + size
     written <- room(size) && put(file$path, line, file$bytes)
+    if (written) {
+      files[[length(files) + !open]] <<- file
+      stats$spilled <- stats$spilled + 1
+    } else if (!open) {
+      unlink(file$path)
+    }
     # Readers take whole lines, so a line cut short by a full disk harms nobody; but nothing may follow it.
     open <<- written
-    if (written) {
-      files[[n]] <<- file
-      stats$spilled <- stats$spilled + 1
-    } else if (file$count == 1) {
-      unlink(file$path)
-      files[[n]] <<- NULL
-    }
-    written
   }
 
   # A file that is the sidecar's now.
@@ -562,7 +549,7 @@
   environment()
 }
 
-# --- MonitoringSDK ------------------------------------------------------------------------------------------------------
+# --- MonitoringSDK ----------------------------------------------------------------------------------------------------
 
 #' One connection to the wafermon sidecar. See help("MonitoringSDK").
 MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
@@ -582,7 +569,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (is.null(buffer)) buffer <- suppressWarnings(as.numeric(env("BUFFER")))
     url <- .wm_first(url, env("URL"), .wm_default_url)
     target <- .wm_parse_url(url)
-    # Base R has neither Unix sockets nor TLS nor IPv6. A token meant for another listener doesn't go to the default one.
+    # Base R has no Unix sockets, no TLS, no IPv6. A token meant for another listener doesn't go to the default one.
     token <- if (!is.null(target)) .wm_first(token, env("TOKEN"))
     if (is.null(target)) .wm_stderr("base R can't connect to \"", url, "\", using ", .wm_default_url)
     private$target <- c(.wm_first(target, .wm_parse_url(.wm_default_url)),
@@ -594,22 +581,22 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (!is.character(level) || length(level) != 1L || !level %in% .wm_levels) .wm_fault("unknown level: ", level)
     if (!is.character(message) || length(message) != 1L || is.na(message)) message <- .wm_check_text(message, "message")
     if (length(context)) context <- .wm_check_object(context, "context")
-    # The text by hand: that is a third of the whole call. The list is only made where the line is too long.
+    # The text by hand, for the time it saves.
     inner <- if (length(context)) .wm_fields(context, 1L) else ""
     if (nzchar(inner)) inner <- paste0(",\"context\":{", inner, "}")
     clean <- if (.wm_is_plain(message)) message else .wm_escape(message)
     text <- sprintf("\"level\":\"%s\",\"message\":\"%s\"%s", level, clean, inner)
-    private$emit("event", c(list(level = level, message = message), if (length(context)) list(context = context)), text = text)
+    private$emit("event", c(list(level = level, message = message), if (length(context)) list(context = context)),
+                 text = text)
   },
 
   log_metric = function(name, value, unit = NULL, tags = NULL, kind = NULL) {
-    fields <- list(name = .wm_check_name(name), value = .wm_check_number(value, "value"))
+    fields <- list(name = .wm_check_text(name, "name", "(?s)."), value = .wm_check_number(value, "value"))
     # NA is a NaN with a name.
     if (!is.finite(value)) fields$value <- if (is.na(value)) "NaN" else sub("Inf", "Infinity", value)
     if (!is.null(unit)) fields$unit <- .wm_check_text(unit, "unit")
-    if (length(tags)) fields$tags <- .wm_check_tags(tags)
     if (!is.null(kind)) fields$kind <- .wm_check_text(kind, "kind", "\\A(gauge|counter)\\z")
-    private$emit("metric", fields)
+    private$emit("metric", c(fields, .wm_check_tags(tags)))
   },
 
   log_progress = function(job_id, percent, status = NULL) {
@@ -621,8 +608,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   },
 
   log_resource = function(cpu = NULL, mem = NULL, disk = NULL, net = NULL) {
-    fields <- list(cpu = cpu, mem = mem, disk = disk, net = net)
-    fields <- fields[lengths(fields) > 0L]
+    fields <- Filter(length, list(cpu = cpu, mem = mem, disk = disk, net = net))
     for (name in names(fields)) fields[[name]] <- .wm_check_number(fields[[name]], name)
     private$check_fork()
     if (!length(fields)) fields <- private$measure()
@@ -630,13 +616,11 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   },
 
   start_span = function(name, trace_id = NULL, tags = NULL) {
-    fields <- list(name = .wm_check_name(name))
     if (!is.null(trace_id)) .wm_check_text(trace_id, "trace_id", .wm_trace)
-    tags <- .wm_check_tags(tags)
+    fields <- c(list(name = .wm_check_text(name, "name", "(?s).")), .wm_check_tags(tags))
     private$check_fork()
     around <- private$innermost()
     fields$parent_id <- around$id
-    if (length(tags)) fields$tags <- tags
     trace <- .wm_first(trace_id, around$trace_here, .wm_id(16L))
     span <- list2env(list(id = .wm_id(), trace = trace, trace_here = trace, fields = fields, pid = private$pid,
                           began = .wm_now(), uptime = .wm_uptime()))
@@ -649,7 +633,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   end_span = function(span_id, status = NULL, tags = NULL) {
     .wm_check_text(span_id, "span_id")
     status <- if (is.null(status)) "ok" else .wm_check_text(status, "status", "\\A(ok|error)\\z")
-    tags <- .wm_check_tags(tags)
+    tags <- .wm_check_tags(tags)$tags
     private$check_fork()
     at <- match(span_id, vapply(private$path[-1L], function(span) span$id, "")) + 1L
     if (is.na(at)) .wm_fault("unknown span: ", span_id)
@@ -660,7 +644,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     uptime <- .wm_uptime() - span$uptime
     if (!is.na(uptime) && abs(duration - uptime) > 0.05) duration <- uptime
     fields <- c(span$fields, list(status = status, start = floor(span$began * 1e6), duration = round(duration * 1e6)))
-    if (length(tags)) fields$tags[names(tags)] <- tags
+    fields$tags[names(tags)] <- tags
     private$path[[at]] <- NULL
     private$place()
     # A span that the parent process began is the parent's to end.
@@ -680,7 +664,8 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   get_stats = function() {
     private$check_fork()
     if (private$running()) suspendInterrupts(private$work(.wm_now()))
-    state <- if (private$running() && private$live$full()) "overflow" else if (private$live$welcomed) "connected" else "disconnected"
+    state <- if (private$live$welcomed) "connected" else "disconnected"
+    if (private$running() && private$live$full()) state <- "overflow"
     reconnects <- max(0, private$live$welcomes - 1)
     c(state = state, waiting = private$waiting(), reconnects = reconnects, mget(.wm_counts, private$stats))
   },
@@ -742,9 +727,12 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (private$pid != Sys.getpid()) private$check_fork()
     # client and seq come later; the longest take 60 bytes.
     comma <- if (nzchar(text)) "," else ""
-    body <- sprintf("{\"type\":\"%s\",\"ts\":%.0f%s%s%s", type, floor(now * 1e6), where, comma, text)
+    body <- sprintf(.wm_message, type, floor(now * 1e6), where, comma, text)
     excess <- nchar(body, "bytes") - .wm_max_line + 60
-    if (excess > 0) body <- paste0(substr(body, 1L, nchar(body) - nchar(text)), .wm_shorten(fields, nchar(text, "bytes") - excess))
+    if (excess > 0) {
+      text <- .wm_shorten(fields, nchar(text, "bytes") - excess)
+      body <- sprintf(.wm_message, type, floor(now * 1e6), where, comma, text)
+    }
     private$stats$called <- private$stats$called + 1
     if (private$running()) suspendInterrupts(private$keep(body, now)) else private$drop()
     invisible(self)
@@ -759,17 +747,23 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
       private$drop()
       private$unreported <- private$unreported + 1
     }
-    private$work(now, eager = FALSE)
+    private$live$pump(now, eager = FALSE)
+    if (private$unreported > 0 || !private$spill$idle()) private$catch_up(now)
   },
 
   # One round of what can be done without waiting.
-  work = function(now, eager = TRUE) {
-    live <- private$live
-    live$pump(now, eager)
-    if (private$unreported == 0 && private$spill$idle() || !live$welcomed || live$full()) return(invisible())
+  work = function(now) {
+    private$live$pump(now)
+    private$catch_up(now)
+  },
+
+  # What has to wait for a connection that keeps up: the report of drops, the spill files.
+  catch_up = function(now) {
+    if (!private$live$welcomed || private$live$full()) return(invisible())
     count <- private$unreported
     private$unreported <- 0
-    if (count > 0) self$log_event("warning", sprintf("%.0f messages dropped", count), list(kind = "dropped", count = count))
+    report <- list(kind = "dropped", count = count)
+    if (count > 0) self$log_event("warning", sprintf("%.0f messages dropped", count), report)
     private$spill$pump(now)
   },
 
@@ -810,8 +804,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
       found <- grep(pattern, .wm_lines(path), value = TRUE)
       if (length(found)) sum(as.numeric(gsub("[^0-9]", "", found))) else NA
     }
-    time <- proc.time()
-    spent <- c(cpu = time[[1L]] + time[[2L]], at = time[[3L]])
+    spent <- c(cpu = sum(proc.time()[1:2]), at = proc.time()[[3L]])
     passed <- spent - private$measured
     private$measured <- spent
     list(cpu = max(0, 100 * passed[["cpu"]] / passed[["at"]]), mem = 1024 * total("/proc/self/status", "^VmRSS:"),

@@ -1,0 +1,64 @@
+fields <- function(...) getFromNamespace(".wm_fields", "monitoringsdk")(list(...))
+shorten <- function(...) getFromNamespace(".wm_shorten", "monitoringsdk")(...)
+
+test_that("R values become JSON values", {
+  expect_identical(fields(a = "x", b = 1L, c = TRUE, d = 2.5), '"a":"x","b":1,"c":true,"d":2.5')
+  expect_identical(fields(a = NA, b = NA_character_, c = NaN, d = -Inf, e = NULL), '"a":null,"b":null,"c":null,"d":null,"e":null')
+  expect_identical(fields(a = 1:3, b = c("x", NA), c = c(1.5, Inf), d = c(TRUE, FALSE)),
+                   '"a":[1,2,3],"b":["x",null],"c":[1.5,null],"d":[true,false]')
+  expect_identical(fields(a = list(), b = character(), c = 1), '"c":1')
+  expect_identical(fields(a = list(x = 1, y = list(z = "q")), b = list(1, "x", NULL, list())),
+                   '"a":{"x":1,"y":{"z":"q"}},"b":[1,"x",null,[]]')
+  expect_identical(fields(a = factor("label"), b = as.Date("2026-11-24"), c = 1 == 1),
+                   '"a":"label","b":"2026-11-24","c":true')
+  expect_identical(fields(a = as.POSIXct(0.5, origin = "1970-01-01"), b = as.POSIXct(10, origin = "1970-01-01")),
+                   '"a":"1970-01-01T00:00:00.5Z","b":"1970-01-01T00:00:10Z"')
+  expect_identical(fields(a = sum, b = baseenv()), '"a":"<function>","b":"<environment>"')
+})
+
+test_that("what is nested too deep is text", {
+  deep <- Reduce(function(inner, i) list(k = inner), 1:20, "end")
+  parsed <- jsonlite::parse_json(paste0("{", fields(deep = deep), "}"))
+  for (i in 1:8) parsed <- parsed[[1L]]
+  expect_type(parsed, "list")
+  expect_type(parsed[[1L]], "character")
+})
+
+test_that("strings are escaped, and made valid UTF-8", {
+  all_controls <- intToUtf8(1:127)
+  expect_identical(jsonlite::parse_json(paste0("{", fields(a = all_controls), "}"))$a, all_controls)
+  expect_identical(fields(a = "\"\\/\n\t\001"), '"a":"\\"\\\\/\\n\\t\\u0001"')
+  expect_identical(fields(`k"` = "\u00e4\u20ac\U1F600\u2028"), "\"k\\\"\":\"\u00e4\u20ac\U1F600\u2028\"")
+  latin1 <- "\xe4"
+  Encoding(latin1) <- "latin1"
+  expect_identical(fields(a = latin1), "\"a\":\"\u00e4\"")
+  for (bad in c("a\x80b", "\xed\xa0\x80", "\xc0\xaf", "\xf5\x80\x80\x80", "\xff\xfe")) {
+    expect_true(validUTF8(fields(a = bad)))
+    expect_match(fields(a = bad), "\ufffd")
+  }
+})
+
+test_that("doubles are written as short as they read back", {
+  expect_identical(fields(a = 0.1, b = 0.1 + 0.2, c = 1 / 3, d = 1e5, e = 100000L, f = 2^53),
+                   '"a":0.1,"b":0.30000000000000004,"c":0.3333333333333333,"d":100000,"e":100000,"f":9007199254740992')
+  bits <- as.raw(c(sapply(1:4000, function(i) (c(7, 31, 101, 11, 17, 23, 5, 3) * i * i) %% 256)))
+  values <- readBin(bits, "double", 4000L)
+  values <- c(values[is.finite(values)], 5e-324, .Machine$double.xmax, .Machine$double.xmin, -0.1)
+  text <- strsplit(fields(a = values), "[][,:]")[[1L]][-(1:2)]
+  expect_identical(unlist(jsonlite::parse_json(paste0("[", paste(text, collapse = ","), "]"))), values)
+  expect_true(all(nchar(text) <= nchar(sprintf("%.17g", values))))
+})
+
+test_that("a line that is too long loses its longest string first", {
+  text <- shorten(list(message = strrep("\u00e4", 50000), context = list(small = "stays")), 65000)
+  expect_lte(nchar(text, "bytes"), 65000)
+  parsed <- jsonlite::parse_json(paste0("{", text, "}"))
+  expect_match(parsed$message, "^\u00e4+$")
+  expect_gt(nchar(parsed$message, "bytes"), 60000)
+  expect_identical(parsed$context$small, "stays")
+  expect_true(parsed$truncated)
+
+  many <- stats::setNames(as.list(rep(1.5, 20000)), paste0("key", 1:20000))
+  parsed <- jsonlite::parse_json(paste0("{", shorten(list(message = "m", context = many), 65000), "}"))
+  expect_identical(parsed, list(message = "m", truncated = TRUE))
+})
