@@ -81,37 +81,40 @@ static const char *setting(const char *given, const char *name) {
 
 /* ---- JSON text ---- */
 
-/* Like snprintf: what does not fit is counted, not written. */
-struct text { char *data; size_t size, length; };
+/*
+ * Where to write. Each put function writes at `at` and returns where the next one goes on; like snprintf, what does not fit is counted,
+ * not written. Positions are passed by value, so that the processor does not wait for memory between one and the next.
+ */
+struct text { char *data; size_t size; };
 
-static void put(struct text *text, const char *bytes, size_t length) {
-    if (text->length + length <= text->size) memcpy(text->data + text->length, bytes, length);
-    text->length += length;
+static inline size_t put(struct text text, size_t at, const char *bytes, size_t length) {
+    if (at + length <= text.size) memcpy(text.data + at, bytes, length);
+    return at + length;
 }
 
-static void put_word(struct text *text, const char *word) { put(text, word, strlen(word)); }
+static inline size_t put_word(struct text text, size_t at, const char *word) { return put(text, at, word, strlen(word)); }
 
-static void put_integer(struct text *text, long long number) {
-    char digits[24], *at = digits + sizeof digits;
+static size_t put_integer(struct text text, size_t at, long long number) {
+    char digits[24], *first = digits + sizeof digits;
     unsigned long long rest = number < 0 ? 0 - (unsigned long long)number : (unsigned long long)number;
-    do *--at = (char)('0' + rest % 10); while (rest /= 10);
-    if (number < 0) *--at = '-';
-    put(text, at, (size_t)(digits + sizeof digits - at));
+    do *--first = (char)('0' + rest % 10); while (rest /= 10);
+    if (number < 0) *--first = '-';
+    return put(text, at, first, (size_t)(digits + sizeof digits - first));
 }
 
-static void put_number(struct text *text, double number) {
+static size_t put_number(struct text text, size_t at, double number) {
     /* The usual case without printf: where an integer below 10^15, divided by 10^4, gives the number, so does reading its decimals. */
     double size = fabs(number); long long scaled = size < 1e10 ? (long long)(size * 1e4 + 0.5) : -1, rest = scaled % 10000;
     if ((double)scaled / 1e4 == size && (size > 0 || !signbit(number))) {
         char decimals[] = { '.', (char)('0' + rest / 1000), (char)('0' + rest / 100 % 10), (char)('0' + rest / 10 % 10), (char)('0' + rest % 10) };
         size_t length = rest ? sizeof decimals : 0; while (length && decimals[length - 1] == '0') length--;
-        put(text, "-", number < 0), put_integer(text, scaled / 10000), put(text, decimals, length); return;
+        return put(text, put_integer(text, put(text, at, "-", number < 0), scaled / 10000), decimals, length);
     }
     char printed[40]; for (int digits = 15; digits == 15 || (digits <= 17 && strtod(printed, NULL) != number); digits++)
         snprintf(printed, sizeof printed, "%.*g", digits, number);
     /* The program's locale may have another decimal point. */
     size_t before = strspn(printed, "-0123456789"), point = strcspn(printed + before, "0123456789e");
-    put(text, printed, before), put(text, ".", point > 0), put_word(text, printed + before + point);
+    return put_word(text, put(text, put(text, at, printed, before), ".", point > 0), printed + before + point);
 }
 
 static int is_plain(unsigned char c) { return c >= ' ' && c < 0x80 && c != '"' && c != '\\'; }
@@ -125,24 +128,26 @@ static size_t sequence(const unsigned char *at, size_t left) {
     return at[1] >= low && at[1] <= high ? length : 0;
 }
 
-/* Write the character at `at`, which is not plain; the number of bytes it has in the string. */
-static size_t put_special(struct text *text, const char *at, size_t left) {
-    unsigned char c = (unsigned char)*at;
-    size_t length = c < 0x80 ? 1 : sequence((const unsigned char *)at, left);
-    const char *name = strchr("\"\"\\\\\nn\tt\rr", c);
+/* Write the character at string[*i], which is not plain, and move behind it. */
+static size_t put_special(struct text text, size_t at, const char *string, size_t *i, size_t end) {
+    unsigned char c = (unsigned char)string[*i];
+    size_t length = c < 0x80 ? 1 : sequence((const unsigned char *)string + *i, end - *i);
+    const char *name = strchr("\"\"\\\\\nn\tt\rr", c), *bytes = length ? string + *i : "\xEF\xBF\xBD";
     char escape[] = { '\\', name ? name[1] : 'u', '0', '0', (char)('0' + (c >> 4)), "0123456789abcdef"[c & 15] };
-    if (c < 0x80) put(text, escape, name ? 2 : 6);
-    else put(text, length ? at : "\xEF\xBF\xBD", length ? length : 3);
-    return length ? length : 1;
+    *i += length ? length : 1;
+    return c < 0x80 ? put(text, at, escape, name ? 2 : 6) : put(text, at, bytes, length ? length : 3);
 }
 
-static void put_string(struct text *text, const char *string, size_t length) {
-    put(text, "\"", 1);
-    for (size_t at = 0, run = 0; at < length; run = at) {
-        while (at < length && is_plain((unsigned char)string[at])) at++;
-        put(text, string + run, at - run); if (at < length) at += put_special(text, string + at, length - at);
+static inline size_t put_string(struct text text, size_t at, const char *string, size_t length) {
+    size_t i = 0; at = put(text, at, "\"", 1);
+    while (i < length) {
+        size_t start = i, room = text.size > at ? text.size - at : 0, stop = room < length - i ? i + room : length;
+        for (char *to = room ? text.data + at : NULL; i < stop && is_plain((unsigned char)string[i]); i++) to[i - start] = string[i];
+        at += i - start;
+        if (i < length && is_plain((unsigned char)string[i])) i++, at++;
+        else if (i < length) at = put_special(text, at, string, &i, length);
     }
-    put(text, "\"", 1);
+    return put(text, at, "\"", 1);
 }
 
 /* ---- messages ---- */
@@ -158,37 +163,37 @@ struct message {
     const size_t *lengths;                            /* of the strings in own, then in fields, once they had to be cut */
 };
 
-/* The number of fields written; `before` comes before the first. */
-static size_t put_fields(struct text *text, char before, const monitoring_field *fields, size_t count, const size_t *lengths, int context) {
-    size_t kept = 0;
+/* `before` comes before the first one. */
+static size_t put_fields(struct text text, size_t at, const char *before, const monitoring_field *fields, size_t count, const size_t *lengths,
+                         int context) {
     for (const monitoring_field *field = fields; field < fields + count; field++) {
         const char *string = field->kind == MON_STRING ? field->value.string : NULL;
         long long integer = field->kind == MON_INTEGER || field->kind == MON_TRUTH ? field->value.integer : 0;
         size_t quoted = field->kind == MON_TRUTH ? !context : integer > 1LL << 53 || integer < -(1LL << 53);
         if (field->kind == MON_STRING && !string && !context) continue;
-        put(text, kept++ ? "," : &before, 1), put_string(text, field->key, strlen(field->key)), put(text, ":\"", 1 + quoted);
-        if (string) put_string(text, string, lengths ? lengths[field - fields] : strlen(string));
-        else if (field->kind == MON_INTEGER) put_integer(text, integer);
-        else if (field->kind == MON_NUMBER && isfinite(field->value.number)) put_number(text, field->value.number);
-        else put_word(text, field->kind != MON_TRUTH ? "null" : integer ? "true" : "false");
-        put(text, "\"", quoted);
+        at = put_string(text, put(text, at, before, 1), field->key, strlen(field->key)); at = put(text, at, ":\"", 1 + quoted);
+        if (string) at = put_string(text, at, string, lengths ? lengths[field - fields] : strlen(string));
+        else if (field->kind == MON_INTEGER) at = put_integer(text, at, integer);
+        else if (field->kind == MON_NUMBER && isfinite(field->value.number)) at = put_number(text, at, field->value.number);
+        else at = put_word(text, at, field->kind != MON_TRUTH ? "null" : integer ? "true" : "false");
+        at = put(text, at, "\"", quoted); before = ",";
     }
-    return kept;
+    return at;
 }
 
-/* The body: a line up to its `client`. */
-static void encode(struct text *text, const struct message *message, const struct text *origin) {
+/* The body: a line up to its `client`. Its length, whether it fits or not. */
+static size_t encode(struct text text, const struct message *message, const char *origin) {
     const monitoring_field scope[] = { STRING("trace_id", message->trace_id), STRING("span_id", message->span_id) };
-    const size_t *lengths = message->lengths ? message->lengths + message->own_count : NULL; text->length = 0;
-    put_word(text, "{\"type\":\""), put_word(text, message->type), put_word(text, "\",\"ts\":"), put_integer(text, message->ts);
-    put(text, origin->data, origin->length); put_fields(text, ',', scope, 2, NULL, 0);
-    put_fields(text, ',', message->own, message->own_count, message->lengths, 0);
+    const size_t *lengths = message->lengths ? message->lengths + message->own_count : NULL;
+    size_t at = put_word(text, put_word(text, put_word(text, 0, "{\"type\":\""), message->type), "\",\"ts\":");
+    at = put_word(text, put_integer(text, at, message->ts), origin); at = put_fields(text, at, ",", scope, 2, NULL, 0);
+    at = put_fields(text, at, ",", message->own, message->own_count, message->lengths, 0);
     if (message->field_count) {
-        put_word(text, ",\""), put_word(text, message->group), put_word(text, "\":");
-        int some = put_fields(text, '{', message->fields, message->field_count, lengths, message->group[0] == 'c') > 0;
-        put_word(text, some ? "}" : "{}");
+        size_t start = at = put_word(text, put_word(text, put_word(text, at, ",\""), message->group), "\":");
+        at = put_fields(text, at, "{", message->fields, message->field_count, lengths, message->group[0] == 'c');
+        at = put_word(text, at, at > start ? "}" : "{}");
     }
-    if (lengths) put_word(text, ",\"truncated\":true");
+    return lengths ? put_word(text, at, ",\"truncated\":true") : at;
 }
 
 static const char *string_at(const struct message *message, size_t i) {
@@ -196,22 +201,23 @@ static const char *string_at(const struct message *message, size_t i) {
     return field->kind == MON_STRING ? field->value.string : NULL;
 }
 
-/* Encode a long message: cut the longest string again and again, and drop the group where that helps too little. False: no memory. */
-static int encode_long(struct text *text, struct message *message, const struct text *origin) {
-    size_t count = message->own_count + message->field_count, *lengths = malloc(count * sizeof *lengths);
+/* Encode a long message: cut the longest string again and again, and drop the group where that helps too little. 0: no memory. */
+static size_t encode_long(struct text text, struct message *message, const char *origin) {
+    size_t count = message->own_count + message->field_count, *lengths = malloc(count * sizeof *lengths), size = 0;
     for (size_t i = 0; lengths && i < count; i++) lengths[i] = string_at(message, i) ? strnlen(string_at(message, i), MAX_LINE) : 0;
-    for (int cuts = 0; lengths && (encode(text, message, origin), text->length > MAX_BODY); cuts++) {
-        size_t longest = 0, over = text->length - MAX_BODY;
+    for (int cuts = 0; lengths && (size = encode(text, message, origin)) > MAX_BODY; cuts++) {
+        size_t longest = 0, over = size - MAX_BODY;
         for (size_t i = 1; i < message->own_count + message->field_count; i++) if (lengths[i] > lengths[longest]) longest = i;
         if (!message->lengths) { message->lengths = lengths; continue; }
         if (message->field_count && (cuts > CUTS || lengths[longest] < SHORT)) { message->field_count = 0; continue; }
-        struct text coded = { NULL, 0, 0 }; const char *string = string_at(message, longest); put_string(&coded, string, lengths[longest]);
+        const char *string = string_at(message, longest);
         /* As if escapes were spread evenly; at most half of it, so that several long strings share the loss. */
-        size_t cut = over * lengths[longest] / (coded.length - 2) + 1, half = (lengths[longest] + 1) / 2;
+        size_t coded = put_string((struct text){ NULL, 0 }, 0, string, lengths[longest]) - 2;
+        size_t cut = over * lengths[longest] / coded + 1, half = (lengths[longest] + 1) / 2;
         lengths[longest] -= cut < half ? cut : half;
         while (lengths[longest] && (string[lengths[longest]] & 0xC0) == 0x80) lengths[longest]--;
     }
-    free(lengths); return lengths != NULL;
+    free(lengths); return size;
 }
 
 /* ---- what the sidecar says ---- */
@@ -277,8 +283,7 @@ struct monitoring_sdk {
     int running, stopping, gone, wake[2], asleep; /* asleep: the sender wants a byte through the pipe */
     int closed, disabled, warned, buffer, file_count, writing, spill_shared; /* shared: below /tmp, where others may have made it */
     char service[129], host[256], *token, tcp_host[256], tcp_port[6], unix_path[sizeof((struct sockaddr_un *)0)->sun_path];
-    char origin_data[1024], trace_id[129], parent_id[17], spill_dir[1024];
-    struct text origin; /* ,"service":…,"host":…,"pid":… */
+    char trace_id[129], parent_id[17], spill_dir[1024], origin[2048]; /* origin: ,"service":…,"host":…,"pid":… */
     pthread_key_t thread; uintptr_t threads; /* a number for each thread that has started a span, never used again */
     struct span *spans; /* newest first */
     long long pid, cpu, cpu_at, in_spill; monitoring_stats stats; unsigned long long unreported;
@@ -341,9 +346,9 @@ static void settle(monitoring_sdk *sdk, struct stream *stream, long long seq, in
 /* ---- spill files ---- */
 
 static size_t suffix(char *line, const char *client, long long seq) {
-    struct text text = { line, SUFFIX, 0 };
-    put_word(&text, ",\"client\":\""), put(&text, client, 16), put_word(&text, "\",\"seq\":"), put_integer(&text, seq), put_word(&text, "}\n");
-    return text.length;
+    struct text text = { line, SUFFIX };
+    size_t at = put_word(text, put(text, put_word(text, 0, ",\"client\":\""), client, 16), "\",\"seq\":");
+    return put_word(text, put_integer(text, at, seq), "}\n");
 }
 
 static void spill_path(const monitoring_sdk *sdk, const char *client, const char *ending, char path[PATH]) {
@@ -438,13 +443,11 @@ static void lose(monitoring_sdk *sdk, struct stream *stream) {
 }
 
 static void greet(monitoring_sdk *sdk, struct stream *stream) {
-    struct text text = { stream->out, sizeof stream->out, 0 };
-    const monitoring_field token = STRING("token", sdk->token);
-    put_word(&text, "{\"v\":2,\"type\":\"hello\",\"client\":\""), put(&text, stream->client, 16), put_word(&text, "\"");
-    put(&text, sdk->origin.data, sdk->origin.length), put_word(&text, ",\"sdk\":\"c/2.0.0\",\"ack\":true");
-    put_fields(&text, ',', &token, 1, NULL, 0), put_word(&text, "}\n");
-    stream->out_length = text.length <= text.size ? text.length : 0;
-    stream->phase = GREETING, stream->due = millis() + QUIET;
+    struct text text = { stream->out, sizeof stream->out }; const monitoring_field token = STRING("token", sdk->token);
+    size_t at = put_word(text, put_word(text, put_word(text, 0, "{\"v\":2,\"type\":\"hello\",\"client\":\""), stream->client), "\"");
+    at = put_word(text, put_word(text, at, sdk->origin), ",\"sdk\":\"c/2.0.0\",\"ack\":true");
+    at = put_word(text, put_fields(text, at, ",", &token, 1, NULL, 0), "}\n");
+    stream->out_length = at <= sizeof stream->out ? at : 0; stream->phase = GREETING, stream->due = millis() + QUIET;
 }
 
 /* Begin to connect; -1 where that fails at once. */
@@ -599,21 +602,19 @@ static void start_sender(monitoring_sdk *sdk) {
 
 /* Encode the message and find a place for it: in the ring, in a spill file, or nowhere. */
 static int submit(monitoring_sdk *sdk, struct message *message) {
-    char small[SMALL + SUFFIX], *large = NULL, *line = small; struct text text = { small, SMALL, 0 };
-    encode(&text, message, &sdk->origin);
-    if (text.length > SMALL) {
-        text.data = line = large = malloc(MAX_BODY + SUFFIX), text.size = MAX_BODY;
-        if (large && !encode_long(&text, message, &sdk->origin)) line = NULL;
+    char small[SMALL + SUFFIX], *large = NULL, *line = small; size_t length = encode((struct text){ small, SMALL }, message, sdk->origin);
+    if (length > SMALL) {
+        line = large = malloc(MAX_BODY + SUFFIX); length = large ? encode_long((struct text){ large, MAX_BODY }, message, sdk->origin) : 0;
     }
     lock(sdk); int open = !sdk->closed && !sdk->disabled; sdk->stats.called++;
     if (open && !sdk->running) start_sender(sdk);
-    if (open && line && !is_full(sdk)) {
-        append(&sdk->main, line, text.length);
+    if (open && length && !is_full(sdk)) {
+        append(&sdk->main, line, length);
         if (sdk->asleep || sdk->main.waiting * 2 == sdk->buffer) wake_sender(sdk);
-    } else if (!open || !line || !spill(sdk, line, text.length)) {
+    } else if (!open || !length || !spill(sdk, line, length)) {
         sdk->stats.dropped++, sdk->unreported += (unsigned)open;
     }
-    unlock(sdk); free(large); return line ? MON_OK : MON_ENOMEM;
+    unlock(sdk); free(large); return length ? MON_OK : MON_ENOMEM;
 }
 
 /* The trace and span that a call is made in; empty strings where there is none. */
@@ -855,10 +856,9 @@ static void after_fork(void) { each_handle(unlock); pthread_mutex_unlock(&handle
 
 /* Who we are and where we start: at open and in a forked child. */
 static void begin(monitoring_sdk *sdk) {
-    sdk->origin = (struct text){ sdk->origin_data, sizeof sdk->origin_data, 0 };
     sdk->pid = getpid(), sdk->cpu = used_cpu(), sdk->cpu_at = micros(CLOCK_MONOTONIC);
     const monitoring_field fields[] = { STRING("service", sdk->service), STRING("host", sdk->host), INTEGER("pid", sdk->pid) };
-    put_fields(&sdk->origin, ',', fields, 3, NULL, 0); pthread_cond_init(&sdk->news, NULL);
+    sdk->origin[put_fields((struct text){ sdk->origin, sizeof sdk->origin }, 0, ",", fields, 3, NULL, 0)] = '\0'; pthread_cond_init(&sdk->news, NULL);
     make_id(sdk->main.client); sdk->main.fd = sdk->spill.fd = -1, sdk->main.active = sdk->main.first = sdk->main.next = sdk->main.given = 1;
 }
 

@@ -18,11 +18,14 @@ _missing: dict[str, str | None] = {}
 def pytest_configure(config: pytest.Config) -> None:
     for name in LANGUAGES:
         config.addinivalue_line("markers", f"lang_{name}: the tests of the {name} SDK")
+    config.addinivalue_line("markers", "languages(*names): for these languages only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "language" in metafunc.fixturenames:
-        marked = [pytest.param(name, marks=getattr(pytest.mark, f"lang_{name}")) for name in LANGUAGES]
+        only = metafunc.definition.get_closest_marker("languages")
+        names = only.args if only is not None else tuple(LANGUAGES)
+        marked = [pytest.param(name, marks=getattr(pytest.mark, f"lang_{name}")) for name in names]
         metafunc.parametrize("language", marked, indirect=True, scope="session")
 
 

@@ -314,6 +314,12 @@ sub _submit {
         return;
     }
     my ($stream, $buffer, $now) = (@$self{qw(stream buffer)}, clock_gettime(MONOTONIC));
+    if ($self->{busy}) {    # a signal handler's call within a call
+        push @$buffer, $body;
+        $self->{buffer_bytes} += length $body;
+        return;
+    }
+    local $self->{busy} = 1;
     $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
 
     if (!@$buffer && $stream->offer($body, $now, $self->{coalesce})) {
@@ -351,6 +357,7 @@ sub _pump {
     $spill->pump($now);
     if (my $dropped = $self->{unreported}) {
         $self->{unreported} = 0;
+        local $self->{busy};
         $self->log_event(warning => "$dropped messages dropped", { kind => 'dropped', count => $dropped });
     }
     return;
@@ -377,8 +384,10 @@ sub _wait {
 sub get_stats {
     my ($self) = @_;
     $self->_be_child if $self->{pid} != $$;
-    local $!;
-    $self->_pump(_clock()) if !$self->{off};
+    if (!$self->{off} && !$self->{busy}) {
+        local $self->{busy} = 1;
+        $self->_pump(_clock());
+    }
     my $state = $self->_is_full ? 'overflow' : $self->{stream}->is_open ? 'connected' : 'disconnected';
     return { %{ $self->{count} }, waiting => $self->_waiting, state => $state };
 }
@@ -393,7 +402,8 @@ sub flush {
 sub _flush_until {
     my ($self, $deadline, $impatient) = @_;
     return 1 if $self->{off};
-    local $!;
+    return 0 if $self->{busy};
+    local ($!, $self->{busy}) = (0, 1);
     while (1) {
         my $now = _clock();
         $self->{target}->resolve if $now < $deadline && !$impatient;
@@ -407,7 +417,7 @@ sub _flush_until {
 sub close {
     my ($self, $timeout) = @_;
     $self->_be_child if $self->{pid} != $$;
-    return if $self->{off};
+    return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
     local $!;
     my ($stream, $buffer, $spill, $count) = @$self{qw(stream buffer spill count)};
     my $deadline = _clock() + ($timeout // 2);

@@ -3,10 +3,10 @@ package Sidecar;
 # A real server in a forked child, for the tests: speaks the protocol on a real socket and can be told to misbehave. What
 # it received it writes, one JSON line for each connection, into a file that messages() and hellos() read.
 #
-#   my $sidecar = Sidecar->start(address => 'tcp'|'unix path'|port, behave => sub { my ($connection_number) = @_; {...} });
+#   my $sidecar = Sidecar->start(port => 7411, behave => sub { my ($connection_number) = @_; return {...} });
 #
-# What a connection may do: welcome => 0 (stays silent), ack => 0, refuse => 'code', reject => {seq => 'code'},
-# close_after => N lines, read => 0, acked => N.
+# Instead of the port: path => of a Unix socket, tls => [options of IO::Socket::SSL]. What a connection may do: welcome => 0 (stays silent), ack => 0, refuse => 'code', reject => {seq => 'code'},
+# close_after => N lines, read => 0.
 
 use strict;
 use warnings;
@@ -23,7 +23,8 @@ my $json = JSON::PP->new->utf8->canonical;
 sub start {
     my ($class, %given) = @_;
     my $dir = $given{dir} || tempdir(CLEANUP => 1);
-    my $listener = $given{path}
+    my $listener = $given{tls} ? IO::Socket::SSL->new(LocalAddr => '127.0.0.1', Listen => 64, @{ $given{tls} })
+        : $given{path}
         ? IO::Socket::UNIX->new(Type => SOCK_STREAM, Local => $given{path}, Listen => 64)
         : IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $given{port} || 0, Listen => 64, ReuseAddr => 1);
     die "can't listen: $!" if !$listener;
@@ -96,7 +97,9 @@ sub serve {
                 next;
             }
             my $one = $connection{$ready};
-            if (!sysread $ready, $one->{in}, 65_536, length $one->{in}) {
+            my $got = sysread $ready, $one->{in}, 65_536, length $one->{in};
+            $got = sysread $ready, $one->{in}, 65_536, length $one->{in} while $got && $ready->can('pending') && $ready->pending;
+            if (!$got) {
                 $select->remove($ready);
                 close $ready;
                 next;

@@ -233,6 +233,34 @@ sub free_port {
     law($sdk, 'killed');
 }
 
+# Signal handlers that log, in the middle of whatever call, and one that ends the program.
+for my $round (1 .. 5) {
+    my $sidecar = Sidecar->start;
+    my $pid = fork // die;
+    if (!$pid) {
+        my $sdk = new_sdk(url => $sidecar->url, spill_dir => "$sidecar->{log}.spill");
+        my ($calls, $ticks) = (0, 0);
+        $SIG{ALRM} = sub { $sdk->log_event('info', 'tick', { i => -(++$ticks) }) };
+        $SIG{TERM} = sub { Time::HiRes::setitimer(Time::HiRes::ITIMER_REAL(), 0); exit 0 };
+        Time::HiRes::setitimer(Time::HiRes::ITIMER_REAL(), 0.0003, 0.0003);
+        $sdk->log_event('info', 'call', { i => ++$calls }) while 1;
+    }
+    $sidecar->until(sub { -s $sidecar->{log} && -s _ > 150_000 * $round });
+    kill TERM => $pid;
+    waitpid $pid, 0;
+    is $?, 0, 'ended by itself';
+    my @all = ($sidecar->messages, content(glob "$sidecar->{log}.spill/*"));
+    my %by_seq;
+    $by_seq{"$_->{client} $_->{seq}"}{ $_->{context}{i} } = 1 for @all;
+    is scalar(grep { keys %$_ > 1 } values %by_seq), 0, 'no seq for two messages';
+    my @numbers = map { keys %$_ } values %by_seq;
+    my @calls = sort { $a <=> $b } grep { $_ > 0 } @numbers;
+    my @ticks = sort { $b <=> $a } grep { $_ < 0 } @numbers;
+    # The very last call of each may have been cut off by the exit.
+    cmp_ok scalar(@ticks), '>', 10, 'the handler logged';
+    ok $calls[-1] - @calls <= 1 && -$ticks[-1] - @ticks <= 1, 'none lost' or diag "$calls[-1] of @{[scalar @calls]}, $ticks[-1] of @{[scalar @ticks]}";
+}
+
 # A Unix socket.
 {
     my $path = tempdir(CLEANUP => 1) . '/sock';

@@ -164,10 +164,9 @@
 
 # --- Helpers ----------------------------------------------------------------------------------------------------------
 
+# R knows no monotonic clock. Below, time that has passed is abs(now - then): where the wall clock was set by hours, either
+# way, what is waited for is due.
 .wm_now <- function() unclass(Sys.time())
-
-# Seconds since `then`. R knows no monotonic clock: a wall clock that was set back counts as time enough.
-.wm_since <- function(then, now) if (now < then) Inf else now - then
 
 .wm_lines <- function(path) tryCatch(readLines(path), error = function(e) NULL, warning = function(w) NULL)
 
@@ -283,12 +282,12 @@
 
   # Does what can be done without waiting: connects, reads, writes. A logging call isn't eager: acks may gather.
   pump <- function(now, eager = TRUE) {
-    if (is.null(con)) return(if (.wm_since(lost_at, now) >= pause) connect(now))
+    if (is.null(con)) return(if (abs(now - lost_at) >= pause) connect(now))
     tryCatch({
       ready <- socketSelect(both, c(FALSE, TRUE), 0)
-      if (ready[[1L]] && (eager || !welcomed || high - first > 256 || .wm_since(heard, now) > 0.02)) read(now)
+      if (ready[[1L]] && (eager || !welcomed || high - first > 256 || abs(now - heard) > 0.02)) read(now)
       if (welcomed && ready[[2L]]) write(now)
-      if (!is.null(con) && awaits() && .wm_since(heard, now) > .wm_silence) hang_up(now)
+      if (abs(now - heard) > .wm_silence && !is.null(con) && awaits()) hang_up(now)
     }, condition = function(c) hang_up(now))
   }
 
@@ -563,7 +562,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     trace <- if (is.null(trace_id)) inherited$trace else .wm_check_text(trace_id, "trace_id", .wm_trace)
     private$path <- list(list2env(list(id = if (identical(trace, inherited$trace)) inherited$span, trace_here = trace)))
     private$found_env <- Sys.getenv(c("WAFERMON_TRACE_ID", "WAFERMON_SPAN_ID"), NA)
-    private$disabled <- !tolower(env("DISABLED")) %in% c("", "0", "false", "no")
+    private$running <- tolower(env("DISABLED")) %in% c("", "0", "false", "no")
     private$spill_dir <- .wm_first(spill_dir, env("SPILL_DIR"))
     if (!is.null(buffer) && !isTRUE(.wm_check_number(buffer, "buffer") >= 1)) .wm_fault("buffer must be at least 1")
     if (is.null(buffer)) buffer <- suppressWarnings(as.numeric(env("BUFFER")))
@@ -663,9 +662,9 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   get_stats = function() {
     private$check_fork()
-    if (private$running()) suspendInterrupts(private$work(.wm_now()))
+    if (private$running) suspendInterrupts(private$work(.wm_now()))
     state <- if (private$live$welcomed) "connected" else "disconnected"
-    if (private$running() && private$live$full()) state <- "overflow"
+    if (private$running && private$live$full()) state <- "overflow"
     reconnects <- max(0, private$live$welcomes - 1)
     c(state = state, waiting = private$waiting(), reconnects = reconnects, mget(.wm_counts, private$stats))
   },
@@ -674,18 +673,17 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   close = function(timeout = 2) {
     private$work_until_idle(timeout, linked = TRUE)
-    if (private$running()) {
+    if (private$running) {
       suspendInterrupts(private$spill$leave(private$live$client, private$live$lines()))
       private$live$hang_up()
       for (name in names(private$found_env)) .wm_export(name, private$found_env[[name]])
     }
-    private$closed <- TRUE
+    private$running <- FALSE
     invisible(self)
   }
 ), private = list(
-  service = NULL, target = NULL, spill_dir = NULL, disabled = FALSE, closed = FALSE, found_env = NULL,
-  path = NULL, where = NULL,
-  pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0, measured = c(cpu = 0, at = 0),
+  service = NULL, target = NULL, spill_dir = NULL, found_env = NULL,
+  path = NULL, where = NULL, running = TRUE, pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0, measured = c(cpu = 0, at = 0),
 
   # R6 registers it with reg.finalizer(onexit = TRUE): it also runs at the normal end of the process.
   finalize = function() self$close(),
@@ -703,7 +701,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     # A short wait for the welcome, so that the calls that follow leave the process at once: a child of
     # parallel::mclapply() ends without exit handlers. No other call waits.
     began <- .wm_now()
-    while (private$running() && !private$live$welcomed && .wm_since(began, .wm_now()) < 0.1) {
+    while (private$running && !private$live$welcomed && abs(.wm_now() - began) < 0.1) {
       private$live$pump(.wm_now())
       if (is.null(private$live$con)) break
       private$live$wait(0.1)
@@ -718,9 +716,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$begin()
   },
 
-  running = function() !private$closed && !private$disabled,
-
-  waiting = function() if (private$running()) private$live$held + private$spill$waiting() else 0,
+  waiting = function() if (private$running) private$live$held + private$spill$waiting() else 0,
 
   # Every message passes here. `where` is evaluated late, after a fork has been noticed.
   emit = function(type, fields, where = private$where, now = .wm_now(), text = .wm_fields(fields)) {
@@ -734,7 +730,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
       body <- sprintf(.wm_message, type, floor(now * 1e6), where, comma, text)
     }
     private$stats$called <- private$stats$called + 1
-    if (private$running()) suspendInterrupts(private$keep(body, now)) else private$drop()
+    if (private$running) suspendInterrupts(private$keep(body, now)) else private$drop()
     invisible(self)
   },
 
@@ -772,9 +768,9 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$check_fork()
     began <- .wm_now()
     repeat {
-      if (private$running()) suspendInterrupts(private$work(.wm_now()))
+      if (private$running) suspendInterrupts(private$work(.wm_now()))
       if (private$waiting() == 0) return(TRUE)
-      left <- timeout - .wm_since(began, .wm_now())
+      left <- timeout - abs(.wm_now() - began)
       if (left <= 0 || linked && is.null(private$live$con)) return(FALSE)
       stream <- if (private$live$held == 0) private$spill$stream
       .wm_first(stream, private$live)$wait(left)

@@ -182,7 +182,7 @@ sub _read {
             last;
         }
         $self->{heard} = $now;
-        last if $got < PORTION;
+        last if $got < PORTION && !$self->{target}->is_tls;    # which has its own buffer below
     }
     if ($self->{in} =~ /\n/) {
         my @lines = split /\n/, $self->{in}, -1;
@@ -229,11 +229,11 @@ sub _settle {
     my $window = $self->{window};
     $count = @$window if $count > @$window;
     return if $count <= 0;
-    my @lines = grep { defined } splice @$window, 0, $count;
+    my @lines = grep { defined } $self->_shift($count);
     $self->{bytes} -= length join '', @lines;
     $self->{count}{acked} += @lines;
     $self->{settled} += @lines;
-    return $self->_move($count);
+    return;
 }
 
 # One message can't be accepted, ever. Those before it still wait for their ack.
@@ -246,19 +246,19 @@ sub _reject {
     $window->[$index] = undef;
     $self->{count}{rejected}++;
     $self->{settled}++;
-    my $gone = 0;
-    while (@$window && !defined $window->[0]) {
-        shift @$window;
-        $gone++;
-    }
-    return $self->_move($gone);
+    $self->_shift(1) while @$window && !defined $window->[0];
+    return;
 }
 
-sub _move {
+# Takes settled lines off the front. No branch between these statements: Perl runs signal handlers at branches, and one
+# that ends the program must find lines and seqs in step.
+sub _shift {
     my ($self, $count) = @_;
+    my @lines = splice @{ $self->{window} }, 0, $count;
     $self->{base} += $count;
-    $self->{next} = $self->{next} > $count ? $self->{next} - $count : 0;
-    return;
+    $self->{next} -= $count;
+    $self->{next} = 0 if $self->{next} < 0;
+    return @lines;
 }
 
 # Hands the socket what it takes.
@@ -268,21 +268,29 @@ sub write {
     for (1 .. PORTIONS) {
         $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN;
         return if $self->{out} eq '';
-        my $sent;
-        if ($self->{target}->is_tls) {
-            local $SIG{PIPE} = 'IGNORE';
-            $sent = syswrite $self->{sock}, $self->{out};
-        }
-        else {
-            $sent = send $self->{sock}, $self->{out}, SEND_FLAGS;
-        }
-        if (!defined $sent) {
-            return if $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR;
-            return $self->_lose($now);
-        }
-        substr $self->{out}, 0, $sent, '';
+        my $sent = $self->{target}->is_tls ? $self->_write_tls : $self->_send;
+        next if $sent;
+        return if $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR;
+        return $self->_lose($now);
     }
     return;
+}
+
+# No branch here either: what was sent must not be found in `out` again.
+sub _send {
+    my ($self) = @_;
+    no warnings 'uninitialized';
+    my $sent = send $self->{sock}, $self->{out}, SEND_FLAGS;
+    substr $self->{out}, 0, $sent, '';
+    return $sent;
+}
+
+sub _write_tls {
+    my ($self) = @_;
+    local $SIG{PIPE} = 'IGNORE';
+    my $sent = syswrite $self->{sock}, $self->{out};
+    substr $self->{out}, 0, $sent, '' if $sent;
+    return $sent;
 }
 
 # Takes the next lines from the window. What went out on an earlier connection goes out again.
@@ -308,10 +316,10 @@ sub _fill {
 # The window is somebody else's from now on: later acks settle nothing here.
 sub forget {
     my ($self) = @_;
-    my $count = @{ $self->{window} };
     $self->{settled} += $self->lines;
-    @$self{qw(window bytes)} = ([], 0);
-    return $self->_move($count);
+    $self->{bytes} = 0;
+    $self->_shift(scalar @{ $self->{window} });
+    return;
 }
 
 # Adds what to wait for to the two sets of select().

@@ -6,10 +6,12 @@ new_sidecar <- function() {
     if (!is.null(listener)) break
   }
   con <- NULL
+  taken <- list()
 
   # Takes the next connection; gives its hello.
   accept <- function() {
     con <<- socketAccept(listener, blocking = TRUE, open = "r+b", timeout = 5)
+    taken <<- c(taken, list(con))
     jsonlite::parse_json(readLines(con, 1L))
   }
 
@@ -25,7 +27,7 @@ new_sidecar <- function() {
   }
 
   # The next n messages.
-  hear <- function(n) lapply(readLines(con, n), function(line) {
+  hear <- function(n) lapply(readLines(con, n, encoding = "UTF-8"), function(line) {
     expect_true(validUTF8(line))
     expect_lte(nchar(line, "bytes"), 65536)
     jsonlite::parse_json(line)
@@ -33,12 +35,11 @@ new_sidecar <- function() {
 
   hang_up <- function() {
     close(con)
-    con <<- NULL
     Sys.sleep(0.02)
   }
 
   stop <- function() {
-    if (!is.null(con)) hang_up()
+    for (con in taken) try(close(con), silent = TRUE)
     close(listener)
   }
 
@@ -55,6 +56,16 @@ connected <- function(test, ...) {
   sidecar$welcome()
   expect_identical(sdk$get_stats()$state, "connected")
   test(sdk, sidecar)
+}
+
+# What `code` says on stderr.
+told <- function(code) {
+  path <- tempfile()
+  target <- file(path, "w")
+  sink(target, type = "message")
+  on.exit(close(target))
+  tryCatch(code, finally = sink(type = "message"))
+  readLines(path)
 }
 
 expect_law <- function(stats) {

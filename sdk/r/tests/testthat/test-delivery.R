@@ -51,7 +51,6 @@ test_that("a full buffer spills, and the files are sent when there is a connecti
   expect_match(spill_files(dir), "\\.taken$")
 
   # The next connection is the file's.
-  live <- sidecar$con
   hello <- sidecar$welcome()
   expect_identical(hello$client, spilled[[1L]]$client)
   sdk$get_stats()
@@ -61,7 +60,6 @@ test_that("a full buffer spills, and the files are sent when there is a connecti
   expect_identical(stats[c("acked", "waiting")], list(acked = 8, waiting = 0))
   expect_length(spill_files(dir), 0L)
   expect_law(stats)
-  close(live)
 })
 
 test_that("close leaves window and waiting messages in a file of the SDK's own client", {
@@ -98,20 +96,20 @@ test_that("what can't be spilled is dropped, counted and reported", {
 test_that("a refusal is told once", {
   sidecar <- new_sidecar()
   on.exit(sidecar$stop())
-  said <- tempfile()
-  sink(file(said, "w"), type = "message")
-  sdk <- MonitoringSDK$new("r-test", sidecar$url, spill_dir = tempfile("spill"))
-  for (i in 1:2) {
-    sidecar$accept()
-    sidecar$say('{"type":"error","code":"unauthorized","detail":"no token"}')
-    sidecar$hang_up()
-    sdk$get_stats()
-    Sys.sleep(0.5)
-    sdk$get_stats()
-  }
-  sink(type = "message")
-  sdk$close(0)
-  expect_identical(readLines(said), "wafermon: the sidecar refuses: unauthorized no token")
+  said <- told({
+    sdk <- MonitoringSDK$new("r-test", sidecar$url, spill_dir = tempfile("spill"))
+    for (i in 1:2) {
+      sidecar$accept()
+      sidecar$say('{"type":"error","code":"unauthorized","detail":"no token"}')
+      sidecar$hang_up()
+      for (j in 1:10) {
+        sdk$get_stats()
+        Sys.sleep(0.05)
+      }
+    }
+    sdk$close(0)
+  })
+  expect_identical(said, "wafermon: the sidecar refuses: unauthorized no token")
 })
 
 test_that("a forked child begins anew", {
@@ -138,21 +136,17 @@ test_that("a forked child begins anew", {
 })
 
 test_that("a script that ends leaves nothing behind in its memory", {
+  skip_if_not(length(find.package("monitoringsdk", .libPaths(), quiet = TRUE)) > 0, "the package is not installed")
   dir <- tempfile("spill")
-  source_file <- system.file(package = "monitoringsdk")
   code <- sprintf('sdk <- monitoringsdk::MonitoringSDK$new("r-test", "tcp://127.0.0.1:1", spill_dir = "%s")
                    sdk$log_event("info", "last words")
                    stop("no handler for this")', dir)
-  paths <- paste(c(dirname(source_file), .libPaths()), collapse = ":")
-  suppressWarnings(system2(file.path(R.home("bin"), "Rscript"), c("-e", shQuote(code)), env = paste0("R_LIBS=", paths), stderr = FALSE))
+  suppressWarnings(system2(file.path(R.home("bin"), "Rscript"), c("-e", shQuote(code)), stderr = FALSE,
+                           env = paste0("R_LIBS=", paste(.libPaths(), collapse = ":"))))
   expect_identical(read_spill(spill_files(dir))[[1L]]$message, "last words")
 })
 
 test_that("an address that base R can't reach warns, and the default serves", {
-  said <- tempfile()
-  sink(file(said, "w"), type = "message")
-  sdk <- MonitoringSDK$new("r-test", "unix:///run/wafermon/wafermon.sock", spill_dir = tempfile("spill"))
-  sink(type = "message")
-  sdk$close(0)
-  expect_match(readLines(said), "^wafermon: base R can't connect to \"unix:///run/wafermon/wafermon.sock\", using tcp://127.0.0.1:7411$")
+  said <- told(MonitoringSDK$new("r-test", "unix:///run/wafermon.sock", spill_dir = tempfile("spill"))$close(0))
+  expect_identical(said, "wafermon: base R can't connect to \"unix:///run/wafermon.sock\", using tcp://127.0.0.1:7411")
 })
