@@ -123,3 +123,49 @@ class Trace(Message, tag="trace"):
     errors: int
     status: Literal["done", "failed", "cancelled", "idle"]
     part: Annotated[int, Meta(ge=1)]
+
+
+Wire = Event | Metric | Progress | Resource | SpanStart | SpanEnd
+BY_TYPE: Mapping[str, type[Message]] = {
+    "event": Event, "metric": Metric, "progress": Progress,
+    "resource": Resource, "span_start": SpanStart, "span_end": SpanEnd,
+}  # fmt: skip
+
+SERVICE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+TRACE_ID = re.compile(r"[!-~]{1,128}")
+SPAN_ID = re.compile(r"[0-9a-f]{16}")
+
+decode_wire = msgspec.json.Decoder(Wire).decode
+"""One line of a client -> a message of the known fields; raises for anything else. Strict, but it does not look at
+what `check` looks at beyond the types."""
+decode_stored = msgspec.json.Decoder(Wire | Trace).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class Kind(NamedTuple):
+    """What a message has in common with its neighbours: checked and routed once for all that are alike."""
+
+    service: str
+    type: str
+    level: str
+    host: str
+    trace_id: str
+    client: str
+    span_id: str
+    pid: int
+
+
+kind_of: Any = attrgetter("service", "type", "level", "host", "trace_id", "client", "span_id", "pid")
+"""A message -> the fields of `Kind` as a tuple, UNSET where absent."""
+
+
+class Origin(Struct, frozen=True):
+    """What a connection says once for all its lines."""
+
+    service: str = ""
+    host: str = ""
+    pid: int = -1
+    client: str = ""
+    """Empty where the connection said no hello: its lines may name any client."""
+    numbered: bool = False
+    """Every line must carry `client` and `seq`."""

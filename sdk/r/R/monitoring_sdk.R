@@ -152,20 +152,17 @@
     longest <- max(0, rapply(fields, nchar, "character", how = "unlist", type = "bytes"))
     if (longest <= 64) fields[c("context", "tags")] <- NULL
     shorter <- min(limit, max((longest * 3) %/% 4, longest - excess))
-    if (longest > 64) fields <- rapply(fields, .wm_cut, "character", how = "replace", bytes = longest, to = shorter)
+    # iconv takes away the character that is cut in two.
+    cut <- function(x) iconv(substr(`Encoding<-`(x, "bytes"), 1L, shorter), "UTF-8", "UTF-8", sub = "")
+    cut_longest <- function(x) ifelse(nchar(x, "bytes") == longest, cut(x), x)
+    if (longest > 64) fields <- rapply(fields, cut_longest, "character", how = "replace")
   }
-}
-
-# Strings of so many bytes to less; iconv takes away the character that is cut in two.
-.wm_cut <- function(x, bytes, to) {
-  cut <- iconv(substr(`Encoding<-`(x, "bytes"), 1L, to), "UTF-8", "UTF-8", sub = "")
-  ifelse(nchar(x, "bytes") == bytes, cut, x)
 }
 
 # --- Helpers ----------------------------------------------------------------------------------------------------------
 
-# R knows no monotonic clock. Below, time that has passed is abs(now - then): where the wall clock was set by hours, either
-# way, what is waited for is due.
+# R knows no monotonic clock. Below, time that has passed is abs(now - then): where the wall clock was set, either
+# way, what is waited for comes early.
 .wm_now <- function() unclass(Sys.time())
 
 .wm_lines <- function(path) tryCatch(readLines(path), error = function(e) NULL, warning = function(w) NULL)
@@ -244,10 +241,10 @@
 # --- The stream -------------------------------------------------------------------------------------------------------
 
 # An environment whose functions are its methods: R6 would double the cost of a call, and `self$x[i] <- y` copies x.
-# link: host, port, hello (what comes after the client), buffer, stats, said (what went to stderr).
+# link: host, port, hello (what comes after the client), buffer, stats.
 .wm_stream <- function(link, client = .wm_id()) {
   con <- both <- NULL
-  welcomed <- FALSE
+  welcomed <- refused <- FALSE
   stats <- link$stats
   suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
 
@@ -346,9 +343,9 @@
     switch(paste(c(reply$type, if (!welcomed) "before the welcome"), collapse = " "),
       ack = settle(seq),
       error = reject(seq),
-      `error before the welcome` = if (is.null(link$said$refused)) {
-        .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
-        assign("refused", TRUE, link$said)
+      `error before the welcome` = {
+        if (!refused) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
+        refused <<- TRUE
       },
       `welcome before the welcome` = {
         welcomed <<- TRUE
@@ -432,7 +429,7 @@
 
 # --- The spill --------------------------------------------------------------------------------------------------------
 
-# Files, oldest first. The last one is written while `open`, the first one is sent by `stream` once there is a connection.
+# Files, oldest first. The last one is written while `open`, the first one is sent by `stream` when connected.
 # R has no flock: a file is opened, written and closed for each message, which its owner's pid protects.
 .wm_spill <- function(link, dir, service, pid) {
   files <- list()
@@ -572,7 +569,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     token <- if (!is.null(target)) .wm_first(token, env("TOKEN"))
     if (is.null(target)) .wm_stderr("base R can't connect to \"", url, "\", using ", .wm_default_url)
     private$target <- c(.wm_first(target, .wm_parse_url(.wm_default_url)),
-                        list(buffer = if (isTRUE(buffer >= 1)) buffer else 1000, token = token, said = new.env()))
+                        list(buffer = if (isTRUE(buffer >= 1)) buffer else 1000, token = token))
     private$begin()
   },
 
@@ -665,8 +662,8 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (private$running) suspendInterrupts(private$work(.wm_now()))
     state <- if (private$live$welcomed) "connected" else "disconnected"
     if (private$running && private$live$full()) state <- "overflow"
-    reconnects <- max(0, private$live$welcomes - 1)
-    c(state = state, waiting = private$waiting(), reconnects = reconnects, mget(.wm_counts, private$stats))
+    c(state = state, mget(.wm_counts, private$stats), waiting = private$waiting(),
+      reconnects = max(0, private$live$welcomes - 1))
   },
 
   flush = function(timeout = 5) private$work_until_idle(timeout),
@@ -683,7 +680,8 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   }
 ), private = list(
   service = NULL, target = NULL, spill_dir = NULL, found_env = NULL,
-  path = NULL, where = NULL, running = TRUE, pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0, measured = c(cpu = 0, at = 0),
+  path = NULL, where = NULL, running = TRUE, pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0,
+  measured = c(cpu = 0, at = 0),
 
   # R6 registers it with reg.finalizer(onexit = TRUE): it also runs at the normal end of the process.
   finalize = function() self$close(),
