@@ -11,7 +11,7 @@ A message keeps the client's own bytes: what is stored is what was sent, plus th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -37,7 +37,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=128)]
 Whole = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
 Ts = Annotated[int, Meta(ge=TS_MIN, le=TS_MAX)]
 Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
-Tags = dict[str, str | int | float]
+Tags = dict[str, str | float]
 
 
 class Message(Struct, tag_field="type", gc=False, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +71,7 @@ class Event(Message, tag="event"):
 class Metric(Message, tag="metric"):
     type: ClassVar[str] = "metric"
     name: str
-    value: int | float | Literal["NaN", "Infinity", "-Infinity"]
+    value: float | Literal["NaN", "Infinity", "-Infinity"]
     unit: str | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
     kind: Literal["gauge", "counter"] | UnsetType = UNSET
@@ -133,7 +133,7 @@ BY_TYPE: Mapping[str, type[Message]] = {
 
 SERVICE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 TRACE_ID = re.compile(r"[!-~]{1,128}")
-SPAN_ID = re.compile(r"[0-9a-f]{16}")
+SPAN_ID = CLIENT = re.compile(r"[0-9a-f]{16}")
 
 decode_wire = msgspec.json.Decoder(Wire).decode
 """One line of a client -> a message of the known fields; raises for anything else. Strict, but it does not look at
@@ -148,15 +148,15 @@ class Kind(NamedTuple):
     service: str
     type: str
     level: str
-    host: str
-    trace_id: str
-    client: str
-    span_id: str
-    pid: int
+    host: str | UnsetType
+    trace_id: str | UnsetType
+    client: str | UnsetType
+    span_id: str | UnsetType
+    pid: int | UnsetType
 
 
-kind_of: Any = attrgetter("service", "type", "level", "host", "trace_id", "client", "span_id", "pid")
-"""A message -> the fields of `Kind` as a tuple, UNSET where absent."""
+kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)
+"""A message -> the fields of `Kind` as a plain tuple."""
 
 
 class Origin(Struct, frozen=True):
@@ -169,3 +169,265 @@ class Origin(Struct, frozen=True):
     """Empty where the connection said no hello: its lines may name any client."""
     numbered: bool = False
     """Every line must carry `client` and `seq`."""
+
+
+class LineError(ProtocolError):
+    """A line that can't be accepted; `client` and `seq` are what could be read of it, else None."""
+
+    def __init__(self, code: str, detail: str, client: str | None = None, seq: int | None = None) -> None:
+        super().__init__(code, detail)
+        self.client = client
+        self.seq = seq
+
+
+class LineReader:
+    """Reads the lines of one connection: whole blocks of good lines quickly, single lines with the exact reason."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self._known: set[tuple[Any, ...]] = set()
+
+    def read_block(self, block: bytes) -> list[Message] | None:
+        """Whole lines, each ended by one newline -> their messages, if every line may be stored just as it came.
+        None where one is bad, or must be completed, or only might be either: `read_line` knows."""
+        try:
+            messages: list[Message] = list(map(decode_wire, block.split(b"\n")[:-1]))
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            return None
+        if b"\\" in block and b"\\u0000" in block:
+            return None
+        nesting = block.translate(_OPENERS, _NOT_OPENERS)
+        if len(max(nesting.split(b"\n"), key=len)) > MAX_NESTING + 1:
+            return None
+        kinds = set(map(kind_of, messages))
+        if not kinds <= self._known and not all(map(self._sound, kinds - self._known)):
+            return None
+        for message in messages:
+            if message.ts is UNSET or type(message) in _WITH_IDS and _wrong_id(message):
+                return None
+        return messages
+
+    def _sound(self, kind: tuple[Any, ...]) -> bool:
+        """Whether lines of this kind need neither a complaint nor an addition."""
+        origin = self.origin
+        known = Kind(*kind)
+        if (
+            _wrong_shared(known.service, known.trace_id, known.span_id, known.client, origin)
+            or (origin.host and known.host is UNSET)
+            or (origin.pid >= 0 and known.pid is UNSET)
+            or (known.type == "progress" and known.trace_id is UNSET)
+        ):
+            return False
+        if len(self._known) >= _KNOWN_KINDS:
+            self._known.clear()
+        self._known.add(kind)
+        return True
+
+    def read_line(self, line: bytes, now: int) -> tuple[bytes, Message]:
+        """One line without its newline -> what to store of it, completed where fields are missing, and its message.
+        `now` (microseconds since the epoch) is its `ts` where it has none. Raises LineError."""
+        value = _read_object(line)
+        client, seq = value.get("client"), value.get("seq")
+        client = client if isinstance(client, str) else None
+        seq = seq if type(seq) is int and 1 <= seq <= SEQ_MAX else None
+        try:
+            if b"\\u0000" in line and _has_nul(value):
+                raise ProtocolError("bad_json", "a string holds NUL (\\u0000), which can't be stored")
+            added = self._missing(value, now)
+            message = _checked({**added, **value}, self.origin)
+        except ProtocolError as error:
+            raise LineError(error.code, error.detail, client, seq) from None
+        if not added:
+            return line, message
+        rest = line[line.index(b"{") + 1 :]
+        return dumps(added)[:-1].encode() + b"," + rest, message
+
+    def _missing(self, value: Mapping[str, Any], now: int) -> dict[str, Any]:
+        origin = self.origin
+        added: dict[str, Any] = {}
+        if "service" not in value and origin.service:
+            added["service"] = origin.service
+        if "host" not in value and origin.host:
+            added["host"] = origin.host
+        if "pid" not in value and origin.pid >= 0:
+            added["pid"] = origin.pid
+        if "ts" not in value:
+            added["ts"] = now
+        if value.get("type") == "progress" and "trace_id" not in value and "job_id" in value:
+            added["trace_id"] = value["job_id"]
+        return added
+
+
+def dumps(value: Any) -> str:
+    """An object of our own as one compact line of JSON, without a newline."""
+    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)
+
+
+def loads(text: str | bytes) -> Any:
+    """Read what `dumps` wrote."""
+    return ujson.loads(text)
+
+
+_KNOWN_KINDS = 4096
+_OPENERS = bytes(range(256))
+_NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
+_WITH_IDS = frozenset({Progress, SpanStart, SpanEnd})
+_DECODERS = {name: msgspec.json.Decoder(struct).decode for name, struct in BY_TYPE.items()}
+_FIELDS = {name: frozenset(struct.__struct_fields__) for name, struct in BY_TYPE.items()}
+_JSON_TYPES = ((bool, "a boolean"), (str, "a string"), (list, "an array"), (int, "a number"), (float, "a number"))
+
+
+def _wrong_id(message: Any) -> str:
+    """What is wrong with the ids that only some types have."""
+    if type(message) is Progress:
+        return "" if TRACE_ID.fullmatch(message.job_id) else f"job_id: {_TRACE_ID_WANTED}"
+    if message.span_id is UNSET:
+        return "span_id: missing"
+    if message.trace_id is UNSET:
+        return "trace_id: missing"
+    if message.parent_id is not UNSET and not SPAN_ID.fullmatch(message.parent_id):
+        return f"parent_id: {_SPAN_ID_WANTED}"
+    return ""
+
+
+def _wrong_shared(service: Any, trace_id: Any, span_id: Any, client: Any, origin: Origin) -> str:
+    """What is wrong with the ids that every type has."""
+    if service is UNSET:
+        return "service: missing, and there was no hello that names one"
+    if not SERVICE.fullmatch(service):
+        return "service: expected 1-128 of A-Z a-z 0-9 . _ - :"
+    if service == OWN_SERVICE:
+        return f"service: {OWN_SERVICE!r} is reserved for the sidecar's own messages"
+    if trace_id is not UNSET and not TRACE_ID.fullmatch(trace_id):
+        return f"trace_id: {_TRACE_ID_WANTED}"
+    if span_id is not UNSET and not SPAN_ID.fullmatch(span_id):
+        return f"span_id: {_SPAN_ID_WANTED}"
+    if client is UNSET:
+        return "client: missing; every line of an acknowledged connection carries it" if origin.numbered else ""
+    if origin.client and client != origin.client:
+        return f"client: this connection carries the stream of {origin.client!r} alone"
+    if not CLIENT.fullmatch(client):
+        return "client: expected 16 of 0-9 a-f"
+    return ""
+
+
+_TRACE_ID_WANTED = "expected 1-128 printable ASCII characters without space"
+_SPAN_ID_WANTED = "expected 16 of 0-9 a-f"
+
+
+def _read_object(line: bytes) -> dict[str, Any]:
+    """A line -> its object, whatever that says. Raises LineError."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise LineError("bad_utf8", f"byte {error.start}: {error.reason}") from None
+    if not line.strip():
+        raise LineError("bad_json", "an empty line")
+    try:
+        value = _decode_any(line)
+    except RecursionError:
+        raise LineError("bad_message", _TOO_DEEP) from None
+    except msgspec.ValidationError as error:
+        raise LineError("bad_message", _out_of_range(line, error)) from None
+    except msgspec.DecodeError as error:
+        raise LineError("bad_json", str(error).removeprefix("JSON is malformed: ")) from None
+    if not isinstance(value, dict):
+        found = "null" if value is None else next(name for kind, name in _JSON_TYPES if isinstance(value, kind))
+        raise LineError("bad_message", f"expected an object, got {found}")
+    return value
+
+
+def _out_of_range(line: bytes, error: Exception) -> str:
+    """The typed decoders know the name of the field that holds the number."""
+    for decode in _DECODERS.values():
+        try:
+            decode(line)
+        except msgspec.ValidationError as typed:
+            if "out of range" in str(typed):
+                return _reworded(typed)
+        except msgspec.DecodeError:
+            break
+    return _reworded(error)
+
+
+def _checked(value: dict[str, Any], origin: Origin) -> Message:
+    """An object with everything spliced in -> its message. Raises ProtocolError."""
+    name = value.get("type")
+    if name is None:
+        raise ProtocolError("bad_message", "type: expected a string, got null" if "type" in value else "type: missing")
+    if not isinstance(name, str):
+        raise ProtocolError("bad_message", "type: expected a string")
+    if name == "hello":
+        raise ProtocolError("bad_message", "type: a hello is the first line of a connection, and only that")
+    if name not in BY_TYPE:
+        raise ProtocolError("unknown_type", f"type: {name[:64]!r} is none of {', '.join(BY_TYPE)}")
+    if _deeper_than(value, MAX_NESTING + 1):
+        raise ProtocolError("bad_message", _TOO_DEEP)
+    fields = _FIELDS[name]
+    try:
+        message = msgspec.convert({k: v for k, v in value.items() if k in fields or k == "type"}, BY_TYPE[name])
+    except msgspec.ValidationError as error:
+        raise ProtocolError("bad_message", _reworded(error)) from None
+    wrong = _wrong_shared(message.service, message.trace_id, message.span_id, message.client, origin)
+    if not wrong and origin.numbered and message.seq is UNSET:
+        wrong = "seq: missing; every line of an acknowledged connection carries it"
+    if not wrong and type(message) in _WITH_IDS:
+        wrong = _wrong_id(message)
+    if wrong:
+        raise ProtocolError("bad_message", wrong)
+    return message
+
+
+_TOO_DEEP = f"nested deeper than {MAX_NESTING}"
+_AT = re.compile(r"^(.*?)(?: - at `\$\.?([^`]*)`)?$", re.DOTALL)
+_CHOICES = {
+    "v": "2",
+    "level": ", ".join(LEVELS),
+    "kind": "gauge or counter",
+    "value": "a number, 'NaN', 'Infinity' or '-Infinity'",
+    "status": "ok or error",
+}
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+
+
+def _reworded(error: Exception) -> str:
+    """msgspec's "Expected `int`, got `str` - at `$.seq`" as "seq: expected int, got str"."""
+    match = _AT.match(str(error))
+    what, path = (match[1], match[2]) if match else (str(error), "")
+    if missing := _MISSING.match(what):
+        return f"{missing[1]}: missing"
+    what = what.replace("`", "")
+    what = what[:1].lower() + what[1:]
+    if path in _CHOICES and what.startswith("invalid enum value"):
+        what = f"expected {_CHOICES[path]}, got {what.removeprefix('invalid enum value ')}"
+    return f"{path}: {what}" if path else what
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    """Whether objects and arrays are within each other more than `depth` times. Without recursion."""
+    level = [value]
+    while level and depth > 0:
+        depth -= 1
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+    return bool(level)
+
+
+def _has_nul(value: Any) -> bool:
+    level = [value]
+    while level:
+        outer = level.pop()
+        if isinstance(outer, str):
+            if "\0" in outer:
+                return True
+        elif isinstance(outer, dict):
+            level.extend(outer)
+            level.extend(outer.values())
+        elif isinstance(outer, list):
+            level.extend(outer)
+    return False
