@@ -1,0 +1,93 @@
+"""One rule: the conditions of a `match`, and the backends of its `to`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from wafermon.errors import ConfigError, Fault
+from wafermon.messages import BY_TYPE, LEVELS
+
+KEYS = ("service", "type", "level", "host")
+TYPES = (*BY_TYPE, "trace")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The messages that meet every condition go to the backends `to`; to none, on purpose, where `to` is empty.
+
+    A condition is a tuple of globs, of which one must match; an empty tuple is no condition. A level may also be
+    compared: ``">=warning"``. Upper and lower case differ.
+    """
+
+    to: tuple[str, ...]
+    service: tuple[str, ...] = ()
+    type: tuple[str, ...] = ()
+    level: tuple[str, ...] = ()
+    """Only events have a level: nothing else matches a rule with this condition."""
+    host: tuple[str, ...] = ()
+    """A message without a host does not match a rule with this condition."""
+
+    @property
+    def catches_all(self) -> bool:
+        """Whether no message passes this rule by."""
+        always = all(not globs or "*" in globs for globs in (self.service, self.type))
+        return always and not self.level and not self.host
+
+
+def parse_match(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """What a config says under `match` -> the conditions of a Rule, by name.
+
+    Raises ConfigError with every fault; their paths are relative to `match`.
+    """
+    conditions: dict[str, tuple[str, ...]] = {}
+    faults: list[Fault] = []
+    for key, value in match.items():
+        globs = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
+        if key not in KEYS:
+            faults.append(Fault(key, f"a message can't be matched by this; expected one of {', '.join(KEYS)}"))
+        elif not globs or not all(isinstance(glob, str) and glob for glob in globs):
+            faults.append(Fault(key, f"expected a glob in quotes or a list of such globs, got {_shown(value)}"))
+        else:
+            faults += [Fault(key, problem) for glob in globs if (problem := _matches_nothing(key, glob))]
+            conditions[key] = globs
+    if faults:
+        raise ConfigError(faults)
+    return conditions
+
+
+def levels_of(glob: str) -> frozenset[str]:
+    """The levels that a glob or a comparison such as ``>=warning`` takes in; none where it makes no sense."""
+    comparison = _COMPARISON.fullmatch(glob)
+    if not comparison:
+        return frozenset(level for level in LEVELS if fnmatchcase(level, glob))
+    sign, level = comparison.groups()
+    if level not in LEVELS:
+        return frozenset()
+    at = LEVELS.index(level)
+    first, last = {"<": (0, at), "<=": (0, at + 1), ">": (at + 1, None), ">=": (at, None)}[sign]
+    return frozenset(LEVELS[first:last])
+
+
+def types_of(glob: str) -> frozenset[str]:
+    """The types of message that a glob takes in."""
+    return frozenset(name for name in TYPES if fnmatchcase(name, glob))
+
+
+_COMPARISON = re.compile(r"(<=|>=|<|>) *(.*)")
+
+
+def _matches_nothing(key: str, glob: str) -> str:
+    """Why a glob matches no message whatever; empty where it may match one."""
+    if key == "type" and not types_of(glob):
+        return f"{glob!r} matches no type; the types are {', '.join(TYPES)}"
+    if key == "level" and not levels_of(glob):
+        return f"{glob!r} matches no level; the levels are {', '.join(LEVELS)}, compared as in '>=warning'"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    return "an empty list" if value == [] else repr(value)

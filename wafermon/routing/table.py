@@ -1,0 +1,112 @@
+"""The table in force: what the rules say about a message, remembered for all that are alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from fnmatch import translate
+from typing import Any
+
+from wafermon.messages import dumps, loads
+from wafermon.routing.rules import KEYS, Rule, levels_of, types_of
+
+CACHE_SIZE = 65_536
+"""Services and hosts are the clients' to name, so the answers remembered are bounded."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a message goes. Equal routes of one table are the same object: compare them with ``is``."""
+
+    backends: tuple[str, ...]
+    """Sorted names. Empty where a rule discards on purpose, and in NO_ROUTE."""
+    matched: bool = True
+    """False in NO_ROUTE alone."""
+
+
+NO_ROUTE = Route((), matched=False)
+"""No rule takes the message: a dead letter with the reason ``no_route``."""
+
+
+class Table:
+    """Rules, compiled. Immutable but for what it remembers; two tables are equal where their rules are."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.rules = tuple(rules)
+        self.backends = frozenset(name for rule in self.rules for name in rule.to)
+        """Every backend that some rule names."""
+        routes = {frozenset(rule.to): Route(tuple(sorted({*rule.to}))) for rule in self.rules}
+        self._compiled = [(_conditions(rule), routes[frozenset(rule.to)]) for rule in self.rules]
+        self._known: dict[tuple[Any, ...], Route] = {}
+
+    def route(self, service: str, type: str, level: object, host: object) -> Route:
+        """Where a message with these fields goes; `level` and `host` are anything but a str (UNSET, None), or the
+        empty one, where it has none. The first rule that matches decides."""
+        fields = (service, type, level, host)
+        try:
+            return self._known[fields]
+        except KeyError:
+            pass
+        if len(self._known) >= CACHE_SIZE:
+            self._known.clear()
+        route = self._known[fields] = self._decide(fields)
+        return route
+
+    def _decide(self, fields: tuple[Any, ...]) -> Route:
+        for conditions, route in self._compiled:
+            if all(matches(fields[index]) for index, matches in conditions):
+                return route
+        return NO_ROUTE
+
+    def dump(self) -> str:
+        """The rules as one line of JSON, without a newline, for `load`."""
+        return dumps({"rules": [{key: list(globs) for key, globs in asdict(rule).items()} for rule in self.rules]})
+
+    def __eq__(self, other: object) -> bool:
+        return self.rules == other.rules if isinstance(other, Table) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.rules)
+
+    def __repr__(self) -> str:
+        return f"Table({self.rules!r})"
+
+
+def compile_routes(rules: Sequence[Rule], backends: Collection[str]) -> Table:
+    """The rules' table. Raises ValueError where a rule names a backend that is none of `backends`."""
+    table = Table(rules)
+    if unknown := table.backends.difference(backends):
+        raise ValueError(f"no such backend: {', '.join(sorted(unknown))}")
+    return table
+
+
+def load(text: str | bytes) -> Table:
+    """Read what `Table.dump` wrote; the backends it names may be gone. Raises ValueError for anything else."""
+    try:
+        return Table([Rule(**{key: _strings(value) for key, value in rule.items()}) for rule in loads(text)["rules"]])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a routing table: {error}") from None
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError("expected lists of strings")
+    return tuple(value)
+
+
+def _conditions(rule: Rule) -> list[tuple[int, Callable[[Any], bool]]]:
+    """What must hold for a rule: the index of a field in KEYS, and whether its value fits."""
+    matchers = {
+        "service": _one_of_globs(rule.service),
+        "type": frozenset().union(*map(types_of, rule.type)).__contains__,
+        "level": frozenset().union(*map(levels_of, rule.level)).__contains__,
+        "host": _one_of_globs(rule.host),
+    }
+    return [(index, matchers[key]) for index, key in enumerate(KEYS) if getattr(rule, key)]
+
+
+def _one_of_globs(globs: Sequence[str]) -> Callable[[Any], bool]:
+    """Whether a value matches one of the globs; a value that is no str, or empty, matches none."""
+    match = re.compile("|".join(map(translate, globs))).match
+    return lambda value: isinstance(value, str) and value != "" and match(value) is not None
