@@ -487,3 +487,193 @@ sub DESTROY {
 }
 
 1;
+
+__END__
+
+=encoding UTF-8
+
+=head1 NAME
+
+MonitoringSDK - events, metrics, progress, resources and spans for a wafermon sidecar
+
+=head1 SYNOPSIS
+
+    use MonitoringSDK;
+
+    my $sdk = MonitoringSDK->new(service => 'file-receiver');
+    $sdk->set_trace_id('job-4711');
+    {
+        my $span = $sdk->span('read', undef, { file => 'lot.dat' });    # ends with the block
+        $sdk->log_event(info => 'read', { file => 'lot.dat', rows => 1250 });
+        $sdk->log_metric(bytes_read => 52_428, 'By');
+    }
+    $sdk->log_progress('job-4711', 100, 'done');
+
+=head1 DESCRIPTION
+
+One object holds one connection to the sidecar. Each call makes one line of JSON and gives it to the kernel with one
+non-blocking C<send> before it returns. What the kernel does not take waits in memory (1,000 messages or 4 MiB), then in
+spill files (64 MiB), and goes out, in order, in a later call. A message is kept until the sidecar has acknowledged it,
+and counts once however often it was sent.
+
+No call waits for the network, and none dies because of it. A programming error (an unknown level, a percent of 300)
+croaks at the caller's line, and sends and counts nothing. Core modules only, Perl 5.14 or newer, POSIX systems.
+
+=head1 CALLS
+
+Arguments in brackets are optional, and C<undef> is the same as leaving one out.
+
+=head2 new(service => $name, ...)
+
+Opens the SDK. It does not wait for the sidecar, which need not be there. Options win over the environment:
+
+=over
+
+=item service
+
+1 to 128 of C<A-Z a-z 0-9 . _ - :>. C<WAFERMON_SERVICE>, else C<OTEL_SERVICE_NAME>; without any, C<new> croaks.
+
+=item url
+
+C<tcp://host:port>, C<unix:///path> or C<tls://host:port>. C<WAFERMON_URL>, else C<tcp://127.0.0.1:7411>. One that can't
+be used is said once on stderr, and the default serves. C<tls> needs L<IO::Socket::SSL>, which is not a core module; it
+checks the certificate and the host name against the system's authorities (or C<SSL_CERT_FILE>).
+
+=item trace_id
+
+1 to 128 printable ASCII characters without space: a job id or a W3C trace id. C<WAFERMON_TRACE_ID>, else that of
+C<TRACEPARENT>. C<WAFERMON_SPAN_ID>, else the same C<TRACEPARENT>, names the parent of the outermost spans.
+
+=item buffer
+
+How many messages wait in memory before they go to spill files. C<WAFERMON_BUFFER>, else 1,000.
+
+=item spill_dir
+
+C<WAFERMON_SPILL_DIR>, else F</var/spool/wafermon> where that is writable, else F</tmp/wafermon-UID>.
+
+=item token
+
+For a listener that asks for one. C<WAFERMON_TOKEN>.
+
+=item coalesce
+
+How many messages one C<send> takes together, 1 by default. A hot loop gets by with a fraction of the time at 50 or 100;
+up to that many messages then stay in the process, until a later call (at most every 10 ms), C<flush> or the end sends them.
+
+=back
+
+C<WAFERMON_DISABLED> set to anything but C<0>, C<false> or C<no> opens nothing: calls are checked and counted as dropped.
+
+=head2 log_event($level, $message, [\%context])
+
+C<$level> is C<debug>, C<info>, C<warning>, C<error> or C<critical>.
+
+=head2 log_metric($name, $value, [$unit, \%tags, $kind])
+
+C<$value> is anything that looks like a number, infinities and NaN too. C<$unit> is a UCUM unit where there is one.
+C<$kind> is C<gauge> (the default) or C<counter>.
+
+=head2 log_progress($job_id, $percent, [$status])
+
+C<$percent> is 0 to 100. C<$status>, 1 to 64 characters, is C<running> by default; C<done>, C<failed> and C<cancelled>
+end the job.
+
+=head2 log_resource([$cpu, $mem, $disk, $net])
+
+CPU in percent of one core, resident bytes, bytes read and written, bytes sent and received; C<undef> and NaN leave one
+out. Without any it measures its own process: C<$cpu> since the previous such call, C<$mem> and C<$disk> from F</proc>,
+no C<$net>, which Linux does not count by process.
+
+=head2 span($name, [$trace_id, \%tags])
+
+Starts a span and returns a guard that ends it when it goes out of scope: with C<error> while an exception unwinds or the
+program exits with a status other than 0, else with C<ok>. Keep it in a variable.
+
+=head2 $guard->end([$status, \%tags])
+
+Ends the span now; the guard does nothing more.
+
+=head2 $guard->id
+
+The span's id, 16 hexadecimal digits.
+
+=head2 start_span($name, [$trace_id, \%tags])
+
+Starts a span and returns its id. Calls made until it ends carry that id, and spans started inside have it as their
+parent. Without C<$trace_id> the span takes the current trace; where there is none it makes one.
+
+=head2 end_span($span_id, [$status, \%tags])
+
+C<$status> is C<ok> (the default) or C<error>. The tags are added to those of the start. Out of order it ends that span
+only; an id that is not open croaks.
+
+=head2 set_trace_id($trace_id)
+
+The trace of all later calls, inside open spans too.
+
+=head2 get_stats()
+
+A hash reference:
+
+    state        'connected', 'disconnected' or 'overflow' (the buffer is full)
+    called       calls that made a message
+    sent         messages given to the socket, once each
+    acked        acknowledged by the sidecar
+    rejected     refused by it for what they say
+    dropped      lost for want of room, or called after close or while disabled
+    spilled      written to spill files
+    waiting      unsent, unacknowledged, or in spill files that are ours
+    handed_over  in spill files that close left, or that the sidecar took up
+    resent       given to the socket again
+    reconnects   welcomes after the first
+
+Always: called = acked + rejected + dropped + waiting + handed_over.
+
+=head2 flush([$seconds])
+
+Waits, 5 seconds at most by default, until nothing is waiting; true if so. C<flush(0)> does not wait.
+
+=head2 close([$seconds])
+
+Delivers what it can in 2 seconds by default, at once where there is no connection, and leaves the rest in a spill file,
+which the sidecar takes up. It runs by itself when the object goes out of scope and at the end of the program. Later
+calls count as dropped.
+
+=head1 VALUES
+
+A value is a number if it has a numeric flag and no string flag, so C<1250> is one and C<"007"> read from a file is not;
+add 0 to make it one. Before Perl 5.36 a number that was once used as a string counts as a string. C<undef> is C<null>,
+as are infinities and NaN inside context and tags. Integers beyond 2^53 are sent there as strings. C<\1>, C<\0> and the
+booleans of JSON::PP and its relatives are true and false. Hash and array references nest to 8 levels; what is deeper, or
+contains itself, is sent as text, and so is any other reference. Tags hold strings and numbers only.
+
+A string is taken as characters or as UTF-8 bytes, whichever it is; what is not valid becomes U+FFFD. A message that would
+be longer than 64 KiB is shortened, longest string first, and says C<"truncated":true>.
+
+=head1 WHAT CAN BE LOST
+
+What is in the memory of a process that ends without its END blocks: by SIGKILL, a crash, C<POSIX::_exit>, C<exec>, or a
+SIGTERM that nobody handles. While the sidecar keeps up that is nothing, because each call hands its line to the kernel.
+The SDK installs no signal handlers; two lines make SIGTERM a normal end:
+
+    $SIG{TERM} = sub { exit 143 };
+    $SIG{HUP}  = sub { exit 129 };
+
+=head1 FORK, EXEC, THREADS
+
+After C<fork> the child starts empty at its first call, with a connection and stats of its own; a child that never calls
+does nothing at all. A span of the parent that ends in the child sends nothing there. The current trace and span are in
+C<%ENV> (C<WAFERMON_TRACE_ID>, C<WAFERMON_SPAN_ID>), so that programs started by C<system>, C<exec> or pipes fall into
+the same trace, under the right span. An object must not be shared between ithreads.
+
+There is no thread and no timer: acknowledgements are read, and a lost connection is made again, inside calls,
+C<get_stats> too. A program that computes for an hour sends nothing new in that hour.
+
+Looking up a host name may take time; it is done in C<new>, and in C<flush> if it failed there. Addresses need none.
+
+=head1 SEE ALSO
+
+L<Log::Any::Adapter::Wafermon>, where the program logs through L<Log::Any>.
+
+=cut
