@@ -26,7 +26,10 @@ ANSWER_TIMEOUT = 60.0
 LAW = ("acked", "rejected", "dropped", "waiting", "handed_over")
 STATS = {"state", "called", "sent", "spilled", "resent", "reconnects", *LAW}
 VARIABLES = (
-    *("WAFERMON_" + name for name in ("URL", "SERVICE", "TRACE_ID", "SPAN_ID", "SPILL_DIR", "BUFFER", "TOKEN", "DISABLED")),
+    *(
+        "WAFERMON_" + name
+        for name in ("URL", "SERVICE", "TRACE_ID", "SPAN_ID", "SPILL_DIR", "BUFFER", "TOKEN", "DISABLED")
+    ),
     "OTEL_SERVICE_NAME",
     "TRACEPARENT",
 )
@@ -39,8 +42,7 @@ class Language:
     needs: tuple[str, ...]  # programs
     threaded: bool  # sends by a thread of its own, also between calls
     locks: bool = True  # holds a flock on its spill files
-    unix: bool = True  # reaches Unix sockets
-    forks: bool = True
+    tcp4_only: bool = False  # reaches neither Unix sockets nor IPv6
     prepare: tuple[str, ...] = ()  # builds the driver, or shows that the libraries are there
 
     @property
@@ -53,8 +55,22 @@ LANGUAGES = {
     for language in (
         Language("python", (sys.executable, str(SDK / "python/driver.py")), (), threaded=True),
         Language("perl", ("perl", str(SDK / "perl/driver.pl")), ("perl",), threaded=False),
-        Language("c", (str(SDK / "c/driver"),), ("cc", "make"), threaded=True, prepare=("make", "-s", "-C", str(SDK / "c"), "driver")),
-        Language("r", ("Rscript", str(SDK / "r/driver.R")), ("Rscript",), threaded=False, locks=False, unix=False, prepare=("Rscript", "-e", "library(R6); library(jsonlite)")),
+        Language(
+            "c",
+            (str(SDK / "c/driver"),),
+            ("cc", "make"),
+            threaded=True,
+            prepare=("make", "-s", "-C", str(SDK / "c"), "driver"),
+        ),
+        Language(
+            "r",
+            ("Rscript", str(SDK / "r/driver.R")),
+            ("Rscript",),
+            threaded=False,
+            locks=False,
+            tcp4_only=True,
+            prepare=("Rscript", "-e", "library(R6); library(jsonlite)"),
+        ),
     )
 }
 
@@ -186,12 +202,12 @@ def spill_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.endswith(".ldjson"))
 
 
-def read_spill(path: Path) -> list[Message]:
-    """The messages of a spill file, after a check of all that the protocol says of it."""
+def read_spill(path: Path, most: int = 1 << 20) -> list[Message]:
+    """The messages of a spill file of at most so many bytes, after a check of all that the protocol says of it."""
     name = SPILL_NAME.fullmatch(path.name.removesuffix(".taken"))
     assert name, path.name
     data = path.read_bytes()
-    assert len(data) <= 1 << 20, f"{path.name} has {len(data)} bytes"
+    assert len(data) <= most, f"{path.name} has {len(data)} bytes"
     assert not data or data.endswith(b"\n"), f"{path.name} ends within a line: {data[-80:]!r}"
     messages = [json.loads(line) for line in data.split(b"\n")[:-1]]
     for earlier, later in zip(messages, messages[1:]):
@@ -214,6 +230,7 @@ def is_locked(path: Path) -> bool:
 
 # -- what the messages of a test are known by
 
+
 def numbers(messages: list[Message]) -> list[int]:
     """The `i` of what `burst` sent."""
     return [message["context"]["i"] for message in messages if "i" in message.get("context", {})]
@@ -221,10 +238,13 @@ def numbers(messages: list[Message]) -> list[int]:
 
 def dropped(messages: list[Message]) -> int:
     """The sum of what was reported as dropped."""
-    return sum(message["context"]["count"] for message in messages if message.get("context", {}).get("kind") == "dropped")
+    return sum(
+        message["context"]["count"] for message in messages if message.get("context", {}).get("kind") == "dropped"
+    )
 
 
 # -- cases
+
 
 def expand(value: Any, saved: dict[str, Any], sidecar: FakeSidecar | None = None) -> Any:
     """The notations that are the suite's own, before a request goes to the driver."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,23 @@ from conformance import LANGUAGES, Driver, Language, missing
 from fake_sidecar import FakeSidecar, Manners
 
 _missing: dict[str, str | None] = {}
+TEST_TIMEOUT = 120  # seconds, with what its fixtures do
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A test that hangs fails."""
+
+    def give_up(*_: object) -> None:
+        pytest.fail(f"not done within {TEST_TIMEOUT} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(TEST_TIMEOUT)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_configure(config: pytest.Config) -> None:

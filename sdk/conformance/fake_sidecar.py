@@ -1,11 +1,12 @@
 """A sidecar that misbehaves on command, and a strict one where nothing is commanded.
 
-`FakeSidecar` serves protocol version 2 on TCP or a Unix socket. Each new connection takes the next `Manners` of its script (the last one
-stays), keeps every byte, and checks what the client sends: framing, encoding, the hello, the seqs. What breaks the protocol is a line in
-`problems`; every test ends with that list empty. Like the real sidecar it keeps two marks a client: what it holds (for deduplication) and
-what it has acknowledged (for the welcome).
+`FakeSidecar` serves protocol version 2 on TCP or a Unix socket. Each new connection takes the next `Manners` of its
+script (the last one stays), keeps every byte, and checks what the client sends: framing, encoding, the hello, the seqs.
+What breaks the protocol is a line in `problems`; every test ends with that list empty. Like the real sidecar it keeps
+two marks a client: what it holds (for deduplication) and what it has acknowledged (for the welcome).
 
-As a program it is a sidecar that can be killed: what it acknowledges is in its journal file, where it finds its marks again.
+As a program it is a sidecar that can be killed: what it acknowledges is in its journal file, where it finds its marks
+again.
     python fake_sidecar.py PORT JOURNAL
 """
 
@@ -282,7 +283,14 @@ def check_line(line: bytes, problem: Callable[[str], None]) -> Message:
 class FakeSidecar:
     """Serves from `start()` to `stop()`, on the same address every time."""
 
-    def __init__(self, script: Sequence[Manners] = (), path: str | None = None, journal: Path | None = None, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        script: Sequence[Manners] = (),
+        path: str | None = None,
+        journal: Path | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.id = secrets.token_hex(8)
         self.path = path
         self.host = host

