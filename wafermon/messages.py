@@ -226,7 +226,7 @@ class LineReader:
     def read_line(self, line: bytes, now: int) -> tuple[bytes, Message]:
         """One line without its newline -> what to store of it, completed where fields are missing, and its message.
         `now` (microseconds since the epoch) is its `ts` where it has none. Raises LineError."""
-        value = _read_object(line)
+        value = read_object(line)
         client, seq = value.get("client"), value.get("seq")
         client = client if isinstance(client, str) else None
         seq = seq if type(seq) is int and 1 <= seq <= SEQ_MAX else None
@@ -315,7 +315,7 @@ _TRACE_ID_WANTED = "expected 1-128 printable ASCII characters without space"
 _SPAN_ID_WANTED = "expected 16 of 0-9 a-f"
 
 
-def _read_object(line: bytes) -> dict[str, Any]:
+def read_object(line: bytes) -> dict[str, Any]:
     """A line -> its object, whatever that says. Raises LineError."""
     try:
         line.decode()

@@ -1,0 +1,21 @@
+"""Every accepted message on disk, in order, and cursors that read it. See docs/journal.md."""
+
+from wafermon.journal.cursor import Cursor
+from wafermon.journal.disk import JournalSettings, lock
+from wafermon.journal.groups import Block, Group, Mark, Rejected
+from wafermon.journal.journal import Entry, Journal
+from wafermon.journal.marks import Marks, Stream
+
+__all__ = [
+    "Block",
+    "Cursor",
+    "Entry",
+    "Group",
+    "Journal",
+    "JournalSettings",
+    "Mark",
+    "Marks",
+    "Rejected",
+    "Stream",
+    "lock",
+]

@@ -1,0 +1,210 @@
+"""What a segment holds: groups of lines, each ended by its commit line. Pure; docs/journal.md tells the reasons.
+
+    !segment {"version":1,"journal":"…","segment":7}     first line of a segment's first group
+    !routes [...]                                        the table in force, where it changes and in each first group
+    {"type":"event",…}                                   messages, as their clients sent them
+    !rejected {"client":…,"seq":…,"code":…,…}            lines that were refused
+    !commit {"crc":…,"bytes":…,"time":…,"marks":[…]}     ends the group; the CRC-32 covers all of its lines above
+
+No message starts with ``!``, and no line holds a newline, so ``\\n!commit `` stands nowhere else.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from wafermon.interfaces import Position
+from wafermon.messages import Message, decode_stored, dumps, kind_of, loads
+
+COMMIT = b"!commit "
+_COMMIT_LINE = b"\n" + COMMIT
+VERSION = 1
+
+
+class Mark(NamedTuple):
+    """Everything of this principal's client up to `seq` is settled."""
+
+    principal: str
+    client: str
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Accepted lines of one connection, in order: `raw` holds them, each ended by a newline."""
+
+    raw: bytes
+    messages: Sequence[Message]
+    kinds: frozenset[tuple[Any, ...]]
+    """The distinct `messages.Kind`s among them."""
+
+    @classmethod
+    def of(cls, raw: bytes, messages: Sequence[Message]) -> Block:
+        return cls(raw, messages, frozenset(map(kind_of, messages)))
+
+    def cut(self, start: int, stop: int) -> Block:
+        """Its messages from index `start` to before `stop`."""
+        if start == 0 and stop >= len(self.messages):
+            return self
+        lines = self.raw.split(b"\n")[:-1]
+        return Block.of(b"\n".join([*lines[start:stop], b""]), self.messages[start:stop])
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A line that was refused: what the dead letters keep of it."""
+
+    code: str
+    detail: str
+    line: bytes
+    peer: str
+    time: int
+    """When it came, in microseconds since the epoch."""
+    client: str = ""
+    seq: int = 0
+    """0 where it belongs to no acknowledged stream."""
+
+    def encode(self) -> bytes:
+        shown: dict[str, Any] = {"code": self.code, "detail": self.detail, "peer": self.peer, "time": self.time}
+        if self.client:
+            shown |= {"client": self.client, "seq": self.seq}
+        try:
+            shown["line"] = self.line.decode()
+        except UnicodeDecodeError:
+            shown["line_base64"] = base64.b64encode(self.line).decode()
+        return b"!rejected " + dumps(shown).encode() + b"\n"
+
+    @classmethod
+    def decode(cls, text: bytes) -> Rejected:
+        shown = loads(text)
+        line = shown["line"].encode() if "line" in shown else base64.b64decode(shown["line_base64"])
+        return cls(
+            shown["code"],
+            shown["detail"],
+            line,
+            shown["peer"],
+            shown["time"],
+            shown.get("client", ""),
+            shown.get("seq", 0),
+        )
+
+
+@dataclass(slots=True)
+class Group:
+    """What one sync made durable. `blocks` and `rejected` stand at the offsets beside them."""
+
+    start: Position
+    end: Position
+    time: int
+    """When it was received, in microseconds since the epoch; never less than the group before."""
+    routes: str
+    """The routing table in force, as its `dump()`."""
+    blocks: list[tuple[int, Block]] = field(default_factory=list)
+    rejected: list[tuple[int, Rejected]] = field(default_factory=list)
+    marks: Sequence[Mark] = ()
+    damaged: bytes = b""
+    """Where this stretch can't be read: its bytes. It holds nothing then."""
+
+    def after(self, offset: int) -> Group:
+        """What of it stands at or behind `offset` of its segment, which is the start of a line."""
+        if offset <= self.start.offset:
+            return self
+        blocks = []
+        for at, block in self.blocks:
+            if at >= offset:
+                blocks.append((at, block))
+            elif at + len(block.raw) > offset:
+                gone = block.raw.count(b"\n", 0, offset - at)
+                blocks.append((offset, block.cut(gone, len(block.messages))))
+        rejected = [(at, one) for at, one in self.rejected if at >= offset]
+        start = self.start._replace(offset=offset)
+        return Group(start, self.end, self.time, self.routes, blocks, rejected, self.marks)
+
+
+def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> bytes:
+    """The line that ends a group whose lines are `body`, joined."""
+    crc = size = 0
+    for part in body:
+        crc = crc32(part, crc)
+        size += len(part)
+    return COMMIT + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode() + b"\n"
+
+
+def encode_head(journal: str, segment: int, routes: str) -> bytes:
+    """The first lines of a segment."""
+    header = dumps({"version": VERSION, "journal": journal, "segment": segment})
+    return f"!segment {header}\n".encode() + encode_routes(routes)
+
+
+def encode_routes(routes: str) -> bytes:
+    return f"!routes {routes}\n".encode()
+
+
+class Span(NamedTuple):
+    """A stretch of a segment: a group (`commit` is what its last line says) or damage (None)."""
+
+    start: int
+    end: int
+    commit: dict[str, Any] | None
+
+
+def scan(data: bytes, base: int = 0) -> Iterator[Span]:
+    """The groups in `data`, which stands at offset `base` of its segment, and the damage between them. What follows the
+    last commit line is not reported: it is an unfinished tail."""
+    at = 0
+    while True:
+        line = at if data.startswith(COMMIT, at) else data.find(_COMMIT_LINE, at) + 1
+        end = data.find(b"\n", line) + 1
+        if not data.startswith(COMMIT, line) or line < at or end == 0:
+            return
+        commit = _read_commit(data[line + len(COMMIT) : end])
+        start = line - commit["bytes"] if commit else at
+        if commit is None or start < at or crc32(memoryview(data)[start:line]) != commit["crc"]:
+            yield Span(base + at, base + end, None)
+        else:
+            if start > at:
+                yield Span(base + at, base + start, None)
+            yield Span(base + start, base + end, commit)
+        at = end
+
+
+def _read_commit(text: bytes) -> dict[str, Any] | None:
+    try:
+        commit = loads(text)
+        return commit if {"crc", "bytes", "time", "marks"} <= commit.keys() and commit["bytes"] >= 0 else None
+    except (ValueError, AttributeError, TypeError):
+        return None
+
+
+def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: str) -> Group:
+    """Read a group whose commit line matched. `data` are the bytes of `span`; `routes` is the table before it."""
+    assert span.commit is not None
+    start, end = Position(journal, segment, span.start), Position(journal, segment, span.end)
+    group = Group(start, end, span.commit["time"], routes, marks=[Mark(*mark) for mark in span.commit["marks"]])
+    offset = first = span.start
+    lines: list[bytes] = []
+
+    def close_block() -> None:
+        if lines:
+            group.blocks.append((first, Block.of(b"\n".join([*lines, b""]), [decode_stored(line) for line in lines])))
+            lines.clear()
+
+    for line in data.split(b"\n")[:-1]:
+        if line.startswith(b"!"):
+            close_block()
+            word, _, rest = line.partition(b" ")
+            if word == b"!routes":
+                group.routes = rest.decode()
+            elif word == b"!rejected":
+                group.rejected.append((offset, Rejected.decode(rest)))
+        else:
+            if not lines:
+                first = offset
+            lines.append(line)
+        offset += len(line) + 1
+    close_block()
+    return group

@@ -1,0 +1,83 @@
+"""What the journal must remember beside its segments, in SQLite: who it is, which segment numbers were used, how far
+every cursor is at least, and the marks of clients that are gone."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from wafermon.interfaces import Position
+from wafermon.journal.groups import Mark
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (
+    principal TEXT NOT NULL, client TEXT NOT NULL, seq INTEGER NOT NULL, seen INTEGER NOT NULL,
+    PRIMARY KEY (principal, client)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS marks_by_age ON marks (seen);
+"""
+
+
+class State:
+    """Every method is one durable transaction and may be called from any thread.
+
+    Raises sqlite3.Error where the disk fails; nothing is changed then.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(_SCHEMA)
+        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('journal', ?)", [secrets.token_hex(8)])
+        self._looker = sqlite3.connect(path, check_same_thread=False)
+        self.journal: str = self._fact("journal")
+        """The journal's id, 16 hex."""
+
+    def _fact(self, name: str, default: str = "") -> str:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
+        return str(row[0]) if row else default
+
+    @property
+    def last_segment(self) -> int:
+        with self._lock:
+            return int(self._fact("segment", "0"))
+
+    def use_segment(self, number: int) -> None:
+        """Never again is this number or a lower one given to a new segment."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('segment', ?)", [str(number)])
+
+    def cursors(self) -> dict[str, Position]:
+        with self._lock:
+            rows = self._db.execute("SELECT name, position FROM cursors").fetchall()
+        return {name: Position.parse(position) for name, position in rows}
+
+    def mark(self, principal: str, client: str) -> int:
+        """The highest settled seq of a client; 0 where it is not known. Waits for nobody, but is for one thread."""
+        query = "SELECT seq FROM marks WHERE principal = ? AND client = ?"
+        row = self._looker.execute(query, [principal, client]).fetchone()
+        return int(row[0]) if row else 0
+
+    def save(self, cursors: Mapping[str, Position | None], marks: Iterable[Mark], seen: int, keep_from: int) -> None:
+        """Move the cursors (None removes one) and marks, and forget the marks last `seen` before `keep_from` (both in
+        microseconds since the epoch)."""
+        moved = [(name, str(position)) for name, position in cursors.items() if position]
+        gone = [(name,) for name, position in cursors.items() if not position]
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", moved)
+            self._db.executemany("DELETE FROM cursors WHERE name = ?", gone)
+            self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", [(*mark, seen) for mark in marks])
+            self._db.execute("DELETE FROM marks WHERE seen < ?", [keep_from])
+
+    def close(self) -> None:
+        with self._lock:
+            self._looker.close()
+            self._db.close()

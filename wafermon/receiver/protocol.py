@@ -1,0 +1,315 @@
+"""One connection: the hello in line mode, then whole chunks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import connectionDone
+from twisted.protocols.basic import LineReceiver
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from wafermon.errors import ProtocolError
+from wafermon.journal import Entry, Stream
+from wafermon.messages import LineError, Origin
+from wafermon.receiver import hello as hellos
+from wafermon.receiver.intake import Intake, Reply, Taken
+
+if TYPE_CHECKING:
+    from wafermon.receiver.receiver import Receiver
+
+Authenticate = Callable[[str, Any], str]
+"""(token, transport) -> principal; raises ProtocolError with ``unauthorized``."""
+
+REFUSAL_SECONDS = 1.0
+"""How long a refused client has to read why, before the connection is cut."""
+
+
+@implementer(IPushProducer)
+class _Writing:
+    """Told by the transport when 64 KiB of replies wait, and when they are gone."""
+
+    def __init__(self, drained: Callable[[], None]) -> None:
+        self.possible = True
+        self._drained = drained
+
+    def pauseProducing(self) -> None:
+        self.possible = False
+
+    def resumeProducing(self) -> None:
+        self.possible = True
+        self._drained()
+
+    def stopProducing(self) -> None:
+        self.possible = False
+
+
+@implementer(IHalfCloseableProtocol)
+class ReceiverProtocol(LineReceiver):
+    """Takes lines, hands them to the journal, and answers once they are durable."""
+
+    delimiter = b"\n"
+    transport: Any
+
+    def __init__(self, receiver: Receiver, authenticate: Authenticate, peer: str) -> None:
+        self.MAX_LENGTH = receiver.limits.max_line_bytes
+        self.peer = peer
+        self.last_data = receiver.seconds()
+        """When bytes came last, by the reactor's clock."""
+        self.stream: Stream | None = None
+        self.started = False
+        """Whether the first line has come."""
+        self._receiver = receiver
+        self._authenticate = authenticate
+        self._intake: Intake
+        self._writing = _Writing(self._drained)
+        self._rest = b""
+        """What came behind the last line that was taken."""
+        self._too_long = False
+        """The line whose start is `_rest` is longer than may be: what follows is skipped."""
+        self._unsettled: deque[list[Reply]] = deque()
+        """The replies of each entry that the journal has not settled, in order."""
+        self._replies: deque[Reply] = deque()
+        self._acked = 0
+        self._ended = False
+        """The client sends no more."""
+        self._refused = False
+        self._gone = False
+        self._wake: IDelayedCall | None = None
+        self._allowed_at = 0.0
+
+    # -- the connection's life
+
+    def connectionMade(self) -> None:
+        self.transport.registerProducer(self._writing, True)
+        if problem := self._receiver.connected(self):
+            self.refuse("too_many_connections", problem)
+
+    def dataReceived(self, data: bytes) -> None:
+        self.last_data = self._receiver.seconds()
+        if self._refused:
+            return
+        if not self.started and (problem := hellos.stranger(self._buffer + data)):
+            self.refuse("bad_hello", problem)
+            return
+        if self.line_mode:
+            LineReceiver.dataReceived(self, data)  # type: ignore[no-untyped-call]
+            if not self.line_mode and self._buffer:
+                self._rest, self._buffer = self._rest + self._buffer, b""
+            self._receiver.partial_changed(self, len(self._rest or self._buffer))
+        else:
+            self.rawDataReceived(data)
+
+    def lineReceived(self, line: bytes) -> None:
+        self.started = True
+        line = line.removesuffix(b"\r")
+        try:
+            hello = hellos.read_hello(line)
+            if hello is not None:
+                principal = self._authenticate(hello.token, self.transport)
+            else:
+                principal = self._authenticate("", self.transport)
+        except ProtocolError as problem:
+            self.refuse(problem.code, problem.detail)
+            return
+        if hello is None:
+            self._begin(Origin())
+            self.setRawMode(line + b"\n")
+            return
+        if hello.ack:
+            self.stream = self._receiver.hold(self, principal, hello.origin.client)
+            self._acked = self.stream.synced
+        self.transport.write(self._receiver.welcome(self._acked))
+        self._begin(hello.origin)
+        self.setRawMode()
+
+    def setRawMode(self, first: bytes = b"") -> None:
+        """What follows is split by `rawDataReceived`."""
+        LineReceiver.setRawMode(self)  # type: ignore[no-untyped-call]
+        if first:
+            self.rawDataReceived(first)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self.started = True
+        self._begin(Origin())
+        self.setRawMode(line)
+
+    def _begin(self, origin: Origin) -> None:
+        self._intake = Intake(origin, self.stream, self.peer)
+
+    def readConnectionLost(self) -> None:
+        """The client is done sending; it may still wait for acks."""
+        self._ended = True
+        if self.line_mode and self._buffer and not self._refused:
+            line, self._buffer = self._buffer, b""
+            self.lineReceived(line)
+        if not self.line_mode and self._rest and self.stream is None and not self._refused:
+            self.rawDataReceived(b"\n")
+        self._maybe_close()
+
+    def writeConnectionLost(self) -> None:
+        """Nobody reads our replies any more."""
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone = True
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        self._rest = b""
+        self._receiver.disconnected(self)
+
+    def refuse(self, code: str, detail: str) -> None:
+        """Say why in one line and close. What comes in meanwhile is read and dropped, since closing with unread bytes
+        would take the reason back."""
+        self._refused = True
+        self._receiver.figures.refused += 1
+        self.transport.write(hellos.error(code, detail))
+        self.transport.unregisterProducer()
+        if hasattr(self.transport, "loseWriteConnection"):
+            self.transport.loseWriteConnection()
+            self._wake = self._receiver.later(REFUSAL_SECONDS, self._abort)
+        else:
+            self.transport.loseConnection()
+
+    def _abort(self) -> None:
+        self._wake = None
+        self.transport.abortConnection()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self.transport.abortConnection()
+
+    # -- lines in
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._too_long:
+            end = data.find(b"\n")
+            if end < 0:
+                return
+            data = data[end:]
+        self._rest = self._rest + data if self._rest else data
+        self._work()
+
+    def _work(self) -> None:
+        """Take what lines there are, as far as the journal and the client's reading allow."""
+        limit = self._receiver.limits.max_line_bytes
+        while self._rest and not self.paused:
+            first = self._rest.find(b"\n")
+            if first < 0:
+                break
+            if self._blocked():
+                return
+            if first > limit:
+                self._refuse_long(self._rest[:first])
+                self._rest = self._rest[first + 1 :]
+                continue
+            last = self._rest.rfind(b"\n") + 1
+            block = self._rest[:last] if last < len(self._rest) else self._rest
+            if b"\r" in block:
+                # Only before a newline: elsewhere it is white space, or an error that must be seen.
+                block = self._rest = self._rest.replace(b"\r\n", b"\n")
+                last = block.rfind(b"\n") + 1
+                block = block[:last]
+            taken = self._intake.take(block, self._receiver.now())
+            self._rest = self._rest[taken.size :] if taken.size < len(self._rest) else b""
+            self._hand_over(taken)
+        if len(self._rest) > limit and b"\n" not in self._rest:
+            self._too_long = True
+            self._rest = self._rest[: limit + 1]
+        self._receiver.partial_changed(self, len(self._rest))
+
+    def _refuse_long(self, line: bytes) -> None:
+        self._too_long = False
+        limit = self._receiver.limits.max_line_bytes
+        problem = LineError("line_too_long", f"longer than {limit} bytes; what is kept of it are the first {limit}")
+        self._hand_over(self._intake.refuse(line[:limit], problem, self._receiver.now()))
+
+    def _hand_over(self, taken: Taken) -> None:
+        count = self._receiver.count(taken)
+        stream = self.stream
+        if taken.block is not None or taken.rejected:
+            self._unsettled.append(taken.replies)
+            seq = stream.appended if stream else 0
+            self._receiver.append(self, Entry(taken.block, taken.rejected, stream, seq, self._settled))
+        elif stream is not None and stream.synced >= stream.appended:
+            self.acknowledge(again=True)
+        rate = self._receiver.limits.messages_per_second
+        if rate:
+            self._allowed_at = max(self._allowed_at, self._receiver.seconds()) + count / rate
+
+    def _blocked(self) -> bool:
+        """Whether nothing may be taken now; reading is paused then, and goes on by itself."""
+        receiver = self._receiver
+        if receiver.congested:
+            self._pause()
+            receiver.on_relief(self._go_on)
+            return True
+        if self.stream is not None and self._owes_replies():
+            self._pause()
+            return True
+        if self._allowed_at > receiver.seconds():
+            self._pause()
+            self._wake = receiver.later(self._allowed_at - receiver.seconds(), self._go_on)
+            return True
+        return False
+
+    def _owes_replies(self) -> bool:
+        return bool(self._replies) or any(self._unsettled)
+
+    def _pause(self) -> None:
+        self.pauseProducing()  # type: ignore[no-untyped-call]
+        self._receiver.paused(self)
+
+    def _go_on(self) -> None:
+        if self._wake is not None and not self._wake.active():
+            self._wake = None
+        if self.paused and not self._gone:
+            self.paused = False
+            self._work()
+            if not self.paused:
+                self.transport.resumeProducing()
+                self._maybe_close()
+
+    # -- replies out
+
+    def _settled(self) -> None:
+        """The oldest entry is durable. Its errors go out before the ack that covers them."""
+        replies = self._unsettled.popleft()
+        if replies and (self._writing.possible or self.stream is not None):
+            self._replies.extend(replies)
+            self._drained()
+        if not self._unsettled:
+            self._receiver.settled(self)
+        if self.stream is not None:
+            self._receiver.acknowledge_soon(self.stream)
+        elif self._ended:
+            self._receiver.soon(self._maybe_close)
+
+    def _drained(self) -> None:
+        """Send what waits, as far as the client reads it."""
+        while self._replies and self._writing.possible and not self._gone:
+            reply = self._replies.popleft()
+            self.transport.write(hellos.error(reply.code, reply.detail, reply.seq))
+        if not self._replies and not self._gone and self.stream is not None:
+            self._receiver.acknowledge_soon(self.stream)
+
+    def acknowledge(self, *, again: bool = False) -> None:
+        """Send the current ack, if it is news, or `again`."""
+        stream = self.stream
+        if stream is None or self._gone or self._refused or not self._writing.possible or self._replies:
+            return
+        if stream.synced > self._acked or again:
+            self._acked = stream.synced
+            self.transport.write(hellos.ack(stream.synced))
+        if self.paused and not self._unsettled and self._wake is None and not self._receiver.congested:
+            self._receiver.soon(self._go_on)
+        self._maybe_close()
+
+    def _maybe_close(self) -> None:
+        if self._ended and not self._gone and not self._unsettled and not self._replies and not self.paused:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
