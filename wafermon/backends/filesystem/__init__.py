@@ -1,0 +1,219 @@
+"""Messages as JSON lines in files: the backend that needs nothing but a directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from wafermon.backends.filesystem.checkpoint import Damaged
+from wafermon.backends.filesystem.disk import Disk
+from wafermon.backends.filesystem.names import Template
+from wafermon.backends.filesystem.store import FileStore
+from wafermon.backends.filesystem.tidy import Tidier
+from wafermon.config.units import parse_duration, parse_size
+from wafermon.errors import ConfigError, Fault, PermanentError, RetryableError
+from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
+
+TIDY_EVERY = 60
+"""Seconds between two looks for files to compress, delete or close."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the config says, checked."""
+
+    path: Template
+    rotate_bytes: int = 128 << 20
+    """Rotate before a file grows beyond this; 0 never."""
+    compress: bool = False
+    keep: float = 0.0
+    """Seconds after its last line that a file is deleted; 0 never."""
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """What all paths start with. No other backend may write to paths that start so, or with the start of this."""
+        return self.path.claims
+
+
+@implementer(IBackendFactory)
+class FilesystemFactory:
+    """`plugin: filesystem`"""
+
+    name = "filesystem"
+
+    def configure(self, options: Mapping[str, Any]) -> Options:
+        """Keys: path, rotate_bytes, compress, keep. A relative path is below the directory that the daemon starts in."""
+        faults: list[Fault] = []
+        checked: dict[str, Any] = {}
+        readers: dict[str, Callable[[Any], Any]] = {
+            "path": _path, "rotate_bytes": parse_size, "compress": _compress, "keep": parse_duration,
+        }  # fmt: skip
+        for key, value in options.items():
+            if key not in readers:
+                near = get_close_matches(str(key), readers, 1)
+                meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(readers)}"
+                faults.append(Fault(str(key), f"unknown key; {meant}"))
+                continue
+            try:
+                checked[key] = readers[key](value)
+            except ConfigError as error:
+                faults.extend(error.faults)
+            except ValueError as error:
+                faults.append(Fault(key, str(error)))
+        if "path" not in options:
+            faults.append(Fault("path", "missing; for example /var/log/wafermon/{service}/{date}.jsonl"))
+        if faults:
+            raise ConfigError(faults)
+        return Options(**checked)
+
+    def build(self, options: Options, context: BackendContext) -> FilesystemBackend:
+        return FilesystemBackend(options, context)
+
+
+@implementer(IBackend)
+class FilesystemBackend:
+    """The store and the tidier, with their work done in the thread pool."""
+
+    log = Logger()
+
+    def __init__(self, options: Options, context: BackendContext, disk: Disk | None = None) -> None:
+        self._context = context
+        now = context.reactor.seconds
+        self._store = FileStore(options.path, options.rotate_bytes, context.state_dir, now, disk)
+        self._tidier = Tidier(options.path, self._store, options.compress, options.keep, now, disk)
+        self._next_tidy: IDelayedCall | None = None
+        self._tidying: Deferred[None] | None = None
+        self._state = "starting"
+        self._detail = ""
+
+    def open(self) -> Deferred[Position | None]:
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> Position | None:
+        self._state = "starting"
+        position = await self._attempt(self._store.open)
+        self._tidier.start()
+        self._tidy()
+        return position
+
+    def write(self, batch: Batch) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._write(batch))
+
+    async def _write(self, batch: Batch) -> None:
+        if self._state in ("starting", "closed"):
+            raise RetryableError(f"the backend is {self._state}")
+        if await self._attempt(self._store.write, batch):
+            self._tidy()
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        self._state, self._detail = "closed", ""
+        if self._next_tidy is not None:
+            self._next_tidy.cancel()
+            self._next_tidy = None
+        if self._tidying is not None:
+            self._tidier.stop()
+            await self._tidying
+        try:
+            await self._in_thread(self._store.close)
+        except OSError as error:
+            self.log.warn("Closed without a last checkpoint: {error}", error=error)
+
+    def health(self) -> Health:
+        """Figures: open_files; bytes written, files compressed and deleted since start."""
+        detail = self._detail or "; ".join(self._store.notes)
+        figures = {
+            "open_files": self._store.open_files,
+            "written_bytes": self._store.written,
+            "compressed_files": self._tidier.compressed,
+            "deleted_files": self._tidier.deleted,
+        }
+        return Health(self._state, detail, figures)
+
+    def _tidy(self) -> None:
+        """Tidy up now, and then every minute."""
+        if self._next_tidy is not None:
+            self._next_tidy.cancel()
+            self._next_tidy = None
+        if self._tidying is None and self._state != "closed":
+            self._tidying = self._in_thread(self._tidier.run)
+            self._tidying.addErrback(lambda failure: self.log.failure("Can't tidy up", failure))
+            self._tidying.addCallback(self._tidied)
+
+    def _tidied(self, _: object) -> None:
+        self._tidying = None
+        if self._state != "closed":
+            self._next_tidy = self._context.reactor.callLater(TIDY_EVERY, self._tidy_again)
+
+    def _tidy_again(self) -> None:
+        self._next_tidy = None
+        self._tidy()
+
+    async def _attempt(self, work: Callable[..., T], *args: Any) -> T:
+        """Do blocking work in a thread; its errors as what `IBackend` promises."""
+        try:
+            result = await self._in_thread(work, *args)
+        except (OSError, Damaged) as error:
+            self._detail = _advice(error) if isinstance(error, OSError) else str(error)
+            self._state = "failing" if self._state in ("ok", "failing") else self._state
+            # Of all that can go wrong with a file, only its name comes from the messages.
+            wrong = (
+                PermanentError if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG else RetryableError
+            )
+            raise wrong(self._detail) from error
+        self._state, self._detail = "ok", ""
+        return result
+
+    def _in_thread(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
+        reactor = cast(IReactorFromThreads, self._context.reactor)
+        return deferToThreadPool(reactor, self._context.pool, work, *args)
+
+
+def _path(value: Any) -> Template:
+    if not isinstance(value, str):
+        raise ValueError("expected a path, such as /var/log/wafermon/{service}/{date}.jsonl")
+    return Template(value)
+
+
+def _compress(value: Any) -> bool:
+    if value not in ("none", "gzip"):
+        raise ValueError(f"expected none or gzip, got {value!r}")
+    return bool(value == "gzip")
+
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free space there, or set `keep`",
+    errno.EDQUOT: "the user's quota is used up: raise it, or free space there",
+    errno.EIO: "the disk reports an error: look at the kernel's log (dmesg)",
+    errno.ESTALE: "the network mount has gone: mount it again",
+    errno.EROFS: "the file system is read-only: mount it writable",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n, LimitNOFILE=), the backend wants 300",
+    errno.ENFILE: "the system has too many open files: raise fs.file-max",
+}
+
+
+def _advice(error: OSError) -> str:
+    """What went wrong and what a person can do about it."""
+    number = error.errno or 0
+    if number in (errno.EACCES, errno.EPERM):
+        what = f"user {os.geteuid()} may not write there: change its owner or mode"
+    else:
+        what = _ADVICE.get(number, "look at what stands at this path")
+    return f"{error.filename}: {error.strerror}; {what}"
+
+
+filesystem = FilesystemFactory()
