@@ -59,6 +59,8 @@ class Message(Struct, tag_field="type", gc=False, kw_only=True, forbid_unknown_f
     client: str | UnsetType = UNSET
     seq: Seq | UnsetType = UNSET
     truncated: bool | UnsetType = UNSET
+    replay_to: Text | UnsetType = UNSET
+    """The one backend that a replayed dead letter goes to, because that one had refused it."""
 
 
 class Event(Message, tag="event"):
@@ -153,6 +155,7 @@ class Kind(NamedTuple):
     client: str | UnsetType
     span_id: str | UnsetType
     pid: int | UnsetType
+    replay_to: str | UnsetType
 
 
 kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)

@@ -1,7 +1,7 @@
 """Every accepted message on disk, in order, and cursors that read it. See docs/journal.md."""
 
 from wafermon.journal.cursor import Cursor
-from wafermon.journal.disk import JournalSettings, lock
+from wafermon.journal.disk import lock
 from wafermon.journal.groups import Block, Group, Mark, Rejected
 from wafermon.journal.journal import Entry, Journal
 from wafermon.journal.marks import Marks, Stream
@@ -12,7 +12,6 @@ __all__ = [
     "Entry",
     "Group",
     "Journal",
-    "JournalSettings",
     "Mark",
     "Marks",
     "Rejected",

@@ -10,10 +10,25 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from wafermon.config import Journal as JournalSettings
 from wafermon.errors import JournalLocked
 from wafermon.interfaces import Position
-from wafermon.journal.groups import Block, Group, Mark, Rejected, encode_commit, encode_head, encode_routes
-from wafermon.journal.segments import SegmentFile, path_of, segments_in, sync_directory, write_all
+from wafermon.journal.groups import (
+    Block,
+    Group,
+    Mark,
+    Rejected,
+    encode_commit,
+    encode_head,
+    encode_routes,
+)
+from wafermon.journal.segments import (
+    SegmentFile,
+    path_of,
+    segments_in,
+    sync_directory,
+    write_all,
+)
 from wafermon.journal.state import State
 
 RESERVE_BYTES = 1 << 20
@@ -21,16 +36,6 @@ RESERVE_BYTES = 1 << 20
 MARKS_KEPT = 30 * 86_400 * 1_000_000
 """Microseconds for which the marks of a client that is gone are remembered."""
 MARKS_CURSOR = "!marks"
-
-
-@dataclass(frozen=True)
-class JournalSettings:
-    """`max_bytes` 0 means no limit but the disk's; `sync` is ``always``, ``interval`` or ``never``."""
-
-    dir: Path
-    max_bytes: int = 1 << 30
-    segment_bytes: int = 64 << 20
-    sync: str = "always"
 
 
 @dataclass
@@ -78,7 +83,9 @@ class Disk:
     def _recover(self) -> Recovered:
         recovered = Recovered({}, [], 0)
         found = segments_in(self.dir)
-        marked = self.state.cursors().get(MARKS_CURSOR, Position(self.state.journal, 0, 0))
+        marked = self.state.cursors().get(
+            MARKS_CURSOR, Position(self.state.journal, 0, 0)
+        )
         for number, length in found.items():
             last = number == max(found)
             if last or number >= marked.segment:
@@ -89,7 +96,9 @@ class Disk:
                 path_of(self.dir, number).unlink()
         return recovered
 
-    def _recover_segment(self, number: int, length: int, recovered: Recovered, *, last: bool) -> int:
+    def _recover_segment(
+        self, number: int, length: int, recovered: Recovered, *, last: bool
+    ) -> int:
         """Read a segment's marks; where it is the last one, cut its unfinished tail. Answers with its length."""
         file = SegmentFile(self.dir, number)
         good = 0
@@ -102,7 +111,9 @@ class Disk:
                 self.set_aside(Position(self.state.journal, number, span.start), data)
         file.close()
         if last and good < length:
-            message = "Journal segment {segment}: cutting {bytes} unfinished bytes at its end"
+            message = (
+                "Journal segment {segment}: cutting {bytes} unfinished bytes at its end"
+            )
             self.log.info(message, segment=number, bytes=length - good)
             os.truncate(file.path, good)
             return good
@@ -116,14 +127,23 @@ class Disk:
     # -- writing
 
     def write(
-        self, blocks: Sequence[Block], rejected: Sequence[Rejected], marks: Sequence[Mark], time: int, routes: str
+        self,
+        blocks: Sequence[Block],
+        rejected: Sequence[Rejected],
+        marks: Sequence[Mark],
+        time: int,
+        routes: str,
     ) -> Group:
         """One group to disk, whole or not at all. Raises OSError or sqlite3.Error."""
         if not self._reserved:
             self._make_reserve()
         body = [block.raw for block in blocks]
         refused = [one.encode() for one in rejected]
-        if self._segment.length and self._segment.length + sum(map(len, body)) > self._settings.segment_bytes:
+        if (
+            self._segment.length
+            and self._segment.length + sum(map(len, body))
+            > self._settings.segment_bytes
+        ):
             self._segment.sync()
             self._seal()
         segment = self._segment
@@ -136,7 +156,9 @@ class Disk:
         self._append(data)
         self._routes = routes
         start = Position(self.state.journal, segment.number, segment.length - len(data))
-        group = Group(start, start._replace(offset=segment.length), time, routes, marks=marks)
+        group = Group(
+            start, start._replace(offset=segment.length), time, routes, marks=marks
+        )
         offset = start.offset + len(head)
         for block in blocks:
             group.blocks.append((offset, block))
@@ -185,7 +207,9 @@ class Disk:
 
     # -- bookkeeping
 
-    def save(self, positions: Mapping[str, Position | None], marks: Iterable[Mark], now: int) -> None:
+    def save(
+        self, positions: Mapping[str, Position | None], marks: Iterable[Mark], now: int
+    ) -> None:
         """See `State.save`."""
         self._probe("checkpoint")
         self.state.save(positions, marks, now, now - MARKS_KEPT)
@@ -238,7 +262,9 @@ def lock(directory: Path) -> int:
     except OSError as error:
         owner = os.pread(fd, 20, 0).decode(errors="replace").strip()
         os.close(fd)
-        raise JournalLocked(f"{directory} is in use by process {owner or 'unknown'}") from error
+        raise JournalLocked(
+            f"{directory} is in use by process {owner or 'unknown'}"
+        ) from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd

@@ -46,12 +46,18 @@ class Block:
     def of(cls, raw: bytes, messages: Sequence[Message]) -> Block:
         return cls(raw, messages, frozenset(map(kind_of, messages)))
 
+    def each_kind(self) -> Iterator[tuple[Any, ...]]:
+        """The kind of each message, in order."""
+        return map(kind_of, self.messages)
+
     def cut(self, start: int, stop: int) -> Block:
         """Its messages from index `start` to before `stop`."""
         if start == 0 and stop >= len(self.messages):
             return self
         lines = self.raw.split(b"\n")[:-1]
-        return Block.of(b"\n".join([*lines[start:stop], b""]), self.messages[start:stop])
+        return Block.of(
+            b"\n".join([*lines[start:stop], b""]), self.messages[start:stop]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,12 @@ class Rejected:
     """0 where it belongs to no acknowledged stream."""
 
     def encode(self) -> bytes:
-        shown: dict[str, Any] = {"code": self.code, "detail": self.detail, "peer": self.peer, "time": self.time}
+        shown: dict[str, Any] = {
+            "code": self.code,
+            "detail": self.detail,
+            "peer": self.peer,
+            "time": self.time,
+        }
         if self.client:
             shown |= {"client": self.client, "seq": self.seq}
         try:
@@ -81,7 +92,11 @@ class Rejected:
     @classmethod
     def decode(cls, text: bytes) -> Rejected:
         shown = loads(text)
-        line = shown["line"].encode() if "line" in shown else base64.b64decode(shown["line_base64"])
+        line = (
+            shown["line"].encode()
+            if "line" in shown
+            else base64.b64decode(shown["line_base64"])
+        )
         return cls(
             shown["code"],
             shown["detail"],
@@ -122,7 +137,9 @@ class Group:
                 blocks.append((offset, block.cut(gone, len(block.messages))))
         rejected = [(at, one) for at, one in self.rejected if at >= offset]
         start = self.start._replace(offset=offset)
-        return Group(start, self.end, self.time, self.routes, blocks, rejected, self.marks)
+        return Group(
+            start, self.end, self.time, self.routes, blocks, rejected, self.marks
+        )
 
 
 def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> bytes:
@@ -131,7 +148,11 @@ def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> by
     for part in body:
         crc = crc32(part, crc)
         size += len(part)
-    return COMMIT + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode() + b"\n"
+    return (
+        COMMIT
+        + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode()
+        + b"\n"
+    )
 
 
 def encode_head(journal: str, segment: int, routes: str) -> bytes:
@@ -163,7 +184,11 @@ def scan(data: bytes, base: int = 0) -> Iterator[Span]:
             return
         commit = _read_commit(data[line + len(COMMIT) : end])
         start = line - commit["bytes"] if commit else at
-        if commit is None or start < at or crc32(memoryview(data)[start:line]) != commit["crc"]:
+        if (
+            commit is None
+            or start < at
+            or crc32(memoryview(data)[start:line]) != commit["crc"]
+        ):
             yield Span(base + at, base + end, None)
         else:
             if start > at:
@@ -175,22 +200,46 @@ def scan(data: bytes, base: int = 0) -> Iterator[Span]:
 def _read_commit(text: bytes) -> dict[str, Any] | None:
     try:
         commit = loads(text)
-        return commit if {"crc", "bytes", "time", "marks"} <= commit.keys() and commit["bytes"] >= 0 else None
+        return (
+            commit
+            if {"crc", "bytes", "time", "marks"} <= commit.keys()
+            and commit["bytes"] >= 0
+            else None
+        )
     except (ValueError, AttributeError, TypeError):
         return None
 
 
-def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: str) -> Group:
+def decode_group(
+    data: bytes, span: Span, journal: str, segment: int, routes: str
+) -> Group:
     """Read a group whose commit line matched. `data` are the bytes of `span`; `routes` is the table before it."""
     assert span.commit is not None
-    start, end = Position(journal, segment, span.start), Position(journal, segment, span.end)
-    group = Group(start, end, span.commit["time"], routes, marks=[Mark(*mark) for mark in span.commit["marks"]])
+    start, end = (
+        Position(journal, segment, span.start),
+        Position(journal, segment, span.end),
+    )
+    group = Group(
+        start,
+        end,
+        span.commit["time"],
+        routes,
+        marks=[Mark(*mark) for mark in span.commit["marks"]],
+    )
     offset = first = span.start
     lines: list[bytes] = []
 
     def close_block() -> None:
         if lines:
-            group.blocks.append((first, Block.of(b"\n".join([*lines, b""]), [decode_stored(line) for line in lines])))
+            group.blocks.append(
+                (
+                    first,
+                    Block.of(
+                        b"\n".join([*lines, b""]),
+                        [decode_stored(line) for line in lines],
+                    ),
+                )
+            )
             lines.clear()
 
     for line in data.split(b"\n")[:-1]:

@@ -28,9 +28,7 @@ def stranger(start: bytes) -> str:
     if start[:1] == b"\x16" and start[1:2] in (b"\x03", b""):
         return "this is a TLS handshake; this port takes plain lines of JSON: use tcp:// here, or a tls: listener"
     if _HTTP.match(start):
-        return (
-            "this is an HTTP request; this port takes lines of JSON: HTTP has a port of its own (`http:` in the config)"
-        )
+        return "this is an HTTP request; this port takes lines of JSON: HTTP has a port of its own (`http:` in the config)"
     return ""
 
 
@@ -57,7 +55,16 @@ def read_hello(line: bytes) -> Hello | None:
 
 
 def _problem(value: dict[str, Any]) -> str:
-    wanted = {"v": int, "client": str, "service": str, "host": str, "pid": int, "sdk": str, "ack": bool, "token": str}
+    wanted = {
+        "v": int,
+        "client": str,
+        "service": str,
+        "host": str,
+        "pid": int,
+        "sdk": str,
+        "ack": bool,
+        "token": str,
+    }
     for name, kind in wanted.items():
         if name in value and type(value[name]) is not kind:
             return f"{name}: expected {kind.__name__}, got {type(value[name]).__name__}"
@@ -79,7 +86,13 @@ def _problem(value: dict[str, Any]) -> str:
 
 
 def welcome(journal: str, acked: int, max_line: int) -> bytes:
-    answer = {"v": VERSION, "type": "welcome", "sidecar": journal, "acked": acked, "max_line": max_line}
+    answer = {
+        "v": VERSION,
+        "type": "welcome",
+        "sidecar": journal,
+        "acked": acked,
+        "max_line": max_line,
+    }
     return dumps(answer).encode() + b"\n"
 
 
@@ -89,4 +102,7 @@ def ack(seq: int) -> bytes:
 
 def error(code: str, detail: str, seq: int | None = None) -> bytes:
     numbered = {} if seq is None else {"seq": seq}
-    return dumps({"type": "error", **numbered, "code": code, "detail": detail}).encode() + b"\n"
+    return (
+        dumps({"type": "error", **numbered, "code": code, "detail": detail}).encode()
+        + b"\n"
+    )

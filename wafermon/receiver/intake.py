@@ -93,9 +93,19 @@ class Intake:
         foreign = stream is not None and error.client not in (None, stream.client)
         if stream is None or foreign:
             # Another stream's number says nothing of this one's.
-            self._reject(taken, line, error.code, error.detail, now, seq, numbered=False)
+            self._reject(
+                taken, line, error.code, error.detail, now, seq, numbered=False
+            )
         elif self._settle(taken, line, seq, now):
-            self._reject(taken, line, error.code, error.detail, now, stream.appended, numbered=True)
+            self._reject(
+                taken,
+                line,
+                error.code,
+                error.detail,
+                now,
+                stream.appended,
+                numbered=True,
+            )
 
     def _settle(self, taken: Taken, line: bytes, seq: int | None, now: int) -> bool:
         """Move the mark to `seq`; False where this line is a duplicate or jumps too far."""
@@ -118,9 +128,21 @@ class Intake:
         return True
 
     def _reject(
-        self, taken: Taken, line: bytes, code: str, detail: str, now: int, seq: int | None, *, numbered: bool
+        self,
+        taken: Taken,
+        line: bytes,
+        code: str,
+        detail: str,
+        now: int,
+        seq: int | None,
+        *,
+        numbered: bool,
     ) -> None:
         stream = self._stream
-        client, number = (stream.client, seq) if stream is not None and numbered and seq else ("", 0)
-        taken.rejected.append(Rejected(code, detail, line, self._peer, now, client, number))
+        client, number = (
+            (stream.client, seq) if stream is not None and numbered and seq else ("", 0)
+        )
+        taken.rejected.append(
+            Rejected(code, detail, line, self._peer, now, client, number)
+        )
         taken.replies.append(Reply(seq, code, detail))

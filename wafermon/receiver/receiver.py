@@ -11,26 +11,13 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from wafermon.config import Limits
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.receiver import hello as hellos
 from wafermon.receiver.intake import Taken
 from wafermon.receiver.protocol import Authenticate, ReceiverProtocol
 
 TICK_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one sidecar takes. 0 means no limit; times are seconds."""
-
-    max_line_bytes: int = 65536
-    max_connections: int = 10_000
-    partial_bytes: int = 64 << 20
-    """Unfinished lines of all connections together."""
-    first_line: float = 30.0
-    idle_timeout: float = 3600.0
-    messages_per_second: int = 0
-    """Of one connection."""
 
 
 @dataclass
@@ -192,10 +179,16 @@ class Receiver:
         for connection in list(self._connections):
             silent = now - connection.last_data
             if not connection.started and 0 < self.limits.first_line < silent:
-                connection.refuse("bad_hello", f"no line within {self.limits.first_line:g} s")
+                connection.refuse(
+                    "bad_hello", f"no line within {self.limits.first_line:g} s"
+                )
                 self._connections.discard(connection)
             elif 0 < self.limits.idle_timeout < silent and not connection.paused:
-                self.log.info("Closing {peer}: silent for {seconds:.0f} s", peer=connection.peer, seconds=silent)
+                self.log.info(
+                    "Closing {peer}: silent for {seconds:.0f} s",
+                    peer=connection.peer,
+                    seconds=silent,
+                )
                 connection.abort()
 
 
@@ -210,5 +203,7 @@ class ReceiverFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ReceiverProtocol:
         host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
-        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix"
+        peer = (
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix"
+        )
         return ReceiverProtocol(self._receiver, self._authenticate, peer)

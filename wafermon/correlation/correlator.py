@@ -1,0 +1,137 @@
+"""Feeds the engine from its cursor over the journal, and journals what it derives."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.threadpool import ThreadPool
+
+from wafermon.correlation.derived import Derived
+from wafermon.correlation.engine import Engine
+from wafermon.interfaces import Position
+from wafermon.journal import Block, Entry, Group, Journal
+from wafermon.messages import decode_stored, dumps
+
+CURSOR = "!correlation"
+CHECKPOINT_SECONDS = 30.0
+ADVANCE_SECONDS = 1.0
+
+
+class Correlator:
+    """Starts from its checkpoint, follows the journal with its output off, and then speaks."""
+
+    log = Logger()
+
+    def __init__(self, engine: Engine, journal: Journal, directory: Path, pool: ThreadPool, reactor: Any) -> None:
+        self.engine = engine
+        self.error = ""
+        self._journal = journal
+        self._path = directory / "checkpoint"
+        self._pool = pool
+        self._reactor = reactor
+        self._position: Position
+        self._saved_at = 0.0
+        self._saving = False
+        self._live = False
+        self._running: Deferred[None] | None = None
+        self._clock = LoopingCall(self._advance)
+        self._clock.clock = reactor
+
+    def start(self) -> None:
+        """Blocks while it reads its checkpoint. Raises OSError."""
+        self._cursor = self._journal.cursor(CURSOR)
+        self._position = self._cursor.kept
+        self._path.parent.mkdir(exist_ok=True, mode=0o700)
+        self._restore()
+        self._saved_at = self._reactor.seconds()
+        self._replay_until = self._journal.end
+        self._running = Deferred.fromCoroutine(self._run())
+        self._running.addErrback(self._ended)
+        self._clock.start(ADVANCE_SECONDS, now=False)
+
+    def _restore(self) -> None:
+        """Take up the last checkpoint, if it fits this journal."""
+        try:
+            head, _, snapshot = self._path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return
+        try:
+            position = Position.parse(head.decode())
+            if position.journal != self._journal.id or position < self._journal.oldest:
+                raise ValueError(f"it stands at {position}, which this journal does not hold")
+            self.engine.restore(snapshot)
+        except Exception as error:  # noqa: BLE001  # a checkpoint that can't be read must not keep the daemon down
+            message = "The correlation's checkpoint {path} is of no use, starting without it: {error}"
+            self.log.error(message, path=self._path, error=error)
+            return
+        self._position = position
+        self._cursor.seek(position)
+
+    def _ended(self, failure: Any) -> None:
+        if not failure.check(CancelledError):
+            self.error = f"stopped by a fault of wafermon's own: {failure.value}"
+            self.log.failure("The correlation stopped", failure)
+
+    async def _run(self) -> None:
+        while True:
+            if not self._live and self._cursor.next >= self._replay_until:
+                self._live = True
+                self._emit(self.engine.pending())
+            group = await self._cursor.read()
+            self._observe(group)
+            due = self._reactor.seconds() - self._saved_at >= CHECKPOINT_SECONDS
+            if due or self._position.segment != self._cursor.kept.segment:
+                await self._save()
+
+    def _observe(self, group: Group) -> None:
+        messages = [message for _, block in group.blocks for message in block.messages]
+        derived = self.engine.observe(messages, group.time) if messages else []
+        self._position = group.end
+        if self._live:
+            self._emit(derived)
+
+    def _advance(self) -> None:
+        """Time passes for the engine also while nothing comes."""
+        if self._live and self._cursor.at_end and self._journal.idle:
+            self._emit(self.engine.advance(self._journal.now()))
+
+    def _emit(self, derived: list[Derived]) -> None:
+        if not derived:
+            return
+        lines = [dumps(one.body).encode() for one in derived]
+        block = Block.of(b"\n".join([*lines, b""]), [decode_stored(line) for line in lines])
+        self._journal.append(Entry(block))
+
+    async def _save(self) -> None:
+        position, snapshot = self._position, self.engine.snapshot()
+        self._saved_at = self._reactor.seconds()
+        try:
+            await deferToThreadPool(self._reactor, self._pool, self._write, position, snapshot)
+        except OSError as error:
+            self.log.error("The correlation can't save its checkpoint: {error}", error=error)
+        else:
+            self._cursor.move(position)
+
+    def _write(self, position: Position, snapshot: bytes) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            file.write(f"{position}\n".encode() + snapshot)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._path)
+
+    async def stop(self) -> None:
+        if self._running is None:
+            return
+        self._clock.stop()
+        self._running.cancel()
+        self._running = None
+        if not self.error:
+            await self._save()
+        self._journal.detach(self._cursor)

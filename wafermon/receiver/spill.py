@@ -1,0 +1,193 @@
+"""Takes up the spill files of SDKs that are gone, so that what they could not send arrives all the same."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from wafermon.journal import Entry, Journal, Stream
+from wafermon.messages import Origin
+from wafermon.receiver.intake import Intake
+
+SCAN_SECONDS = 5.0
+UNTOUCHED_SECONDS = 10.0
+"""A file that was written to more recently is left alone."""
+CHUNK_BYTES = 1 << 16
+NAME = re.compile(
+    r"(?P<service>.+)\.(?P<pid>\d+)\.(?P<client>[0-9a-f]{16})\.ldjson(?P<taken>\.taken)?"
+)
+
+
+class SpillTaker:
+    """Looks into one directory again and again, and takes one file at a time."""
+
+    log = Logger()
+
+    def __init__(
+        self, directory: Path, journal: Journal, max_line: int, reactor: Any
+    ) -> None:
+        self.files = 0
+        """Taken up since the start."""
+        self.messages = 0
+        self._directory = directory
+        self._journal = journal
+        self._max_line = max_line
+        self._reactor = reactor
+        self._running: Deferred[None] | None = None
+        self._scan = LoopingCall(self._start_scan)
+        self._scan.clock = reactor
+
+    def start(self) -> None:
+        self._scan.start(SCAN_SECONDS)
+
+    def stop(self) -> None:
+        self._scan.stop()
+        if self._running is not None:
+            self._running.cancel()
+
+    def _start_scan(self) -> Deferred[None]:
+        self._running = Deferred.fromCoroutine(self._scan_once())
+        self._running.addErrback(lambda failure: failure.trap(CancelledError))
+        return self._running
+
+    async def _scan_once(self) -> None:
+        for path in self._candidates():
+            try:
+                await self._take(path)
+            except OSError as error:
+                self.log.error(
+                    "Can't take up the spill file {path}: {error}",
+                    path=path,
+                    error=error,
+                )
+
+    def _candidates(self) -> Iterator[Path]:
+        """Files that nobody seems to care for, oldest first."""
+        try:
+            paths = sorted(
+                self._directory.iterdir(), key=lambda path: path.lstat().st_mtime
+            )
+        except OSError:
+            return
+        for path in paths:
+            if (
+                (name := NAME.fullmatch(path.name))
+                and not _runs(int(name["pid"]))
+                and self._untouched(path)
+            ):
+                yield path
+
+    def _untouched(self, path: Path) -> bool:
+        try:
+            found = path.lstat()
+        except OSError:
+            return False
+        return (
+            stat.S_ISREG(found.st_mode)
+            and self._reactor.seconds() - found.st_mtime >= UNTOUCHED_SECONDS
+        )
+
+    async def _take(self, path: Path) -> None:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            taken = (
+                path
+                if path.suffix == ".taken"
+                else path.with_name(path.name + ".taken")
+            )
+            if not _same_file(fd, path):
+                return
+            path.rename(taken)
+            name = NAME.fullmatch(taken.name)
+            assert name is not None
+            stream = self._hold(name["client"], os.fstat(fd).st_uid)
+            try:
+                count = await self._feed(fd, taken, stream)
+            finally:
+                self._journal.marks.release(stream)
+            taken.unlink()
+            self.files += 1
+            self.messages += count
+            self.log.info(
+                "Took up the spill file {path}: {count} messages",
+                path=path,
+                count=count,
+            )
+        finally:
+            os.close(fd)
+
+    def _hold(self, client: str, owner: int) -> Stream:
+        """The file's stream: the one under which its owner began to send it, if it did."""
+        marks = self._journal.marks
+        for principal in (f"uid:{owner}", ""):
+            stream = marks.hold(principal, client)
+            if stream.appended or not principal:
+                return stream
+            marks.release(stream)
+        raise AssertionError
+
+    async def _feed(self, fd: int, path: Path, stream: Stream) -> int:
+        """Hand a file's lines to the journal; returns once they are durable."""
+        intake = Intake(
+            Origin(client=stream.client, numbered=True), stream, f"file:{path.name}"
+        )
+        rest = b""
+        count = 0
+        offset = 0
+        while chunk := os.pread(fd, CHUNK_BYTES, offset):
+            offset += len(chunk)
+            rest += chunk
+            while b"\n" in rest:
+                taken = intake.take(rest[: rest.rfind(b"\n") + 1], self._journal.now())
+                rest = rest[taken.size :]
+                count += len(taken.block.messages) if taken.block else 0
+                if taken.block or taken.rejected:
+                    await self._append(
+                        Entry(taken.block, taken.rejected, stream, stream.appended)
+                    )
+            if len(rest) > 2 * self._max_line:
+                break
+        if rest:
+            message = "The spill file {path} ends in {bytes} bytes without a newline: its program was cut off there"
+            self.log.warning(message, path=path, bytes=len(rest))
+        return count
+
+    def _append(self, entry: Entry) -> Deferred[None]:
+        settled: Deferred[None] = Deferred(lambda _: None)
+
+        def settle() -> None:
+            if not settled.called:
+                settled.callback(None)
+
+        entry.settled = settle
+        self._journal.append(entry)
+        return settled
+
+
+def _runs(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    opened = os.fstat(fd)
+    return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)

@@ -1,0 +1,46 @@
+"""``twistd wafermon``: its options, and the service they make."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from twisted.python import usage
+
+from wafermon.backends import find_plugins
+from wafermon.config import load
+from wafermon.errors import ConfigError
+from wafermon.service import Sidecar
+
+
+class Options(usage.Options):
+    """What ``twistd wafermon`` takes."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "The wafermon sidecar: receives logs, metrics, progress, resources and spans from the SDKs, and delivers them. "
+        "Without --config it runs on a default config: data in ./wafermon-data, TCP on 127.0.0.1:7411, "
+        "HTTP on 127.0.0.1:7412. `wafermon check FILE` checks a config alone."
+    )
+    optParameters: ClassVar = [["config", "c", None, "The config file (YAML)."]]
+
+    def postOptions(self) -> None:
+        """Check the config before anything else happens. Ends the process with 1 where it is bad."""
+        self.plugins = find_plugins()
+        path = Path(self["config"]) if self["config"] else None
+        try:
+            self.checked = load(
+                path, plugins=self.plugins.factories, environ=os.environ
+            )
+        except ConfigError as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+def makeService(options: Options) -> Sidecar:
+    """The service of checked options."""
+    from twisted.internet import reactor
+
+    return Sidecar(options.checked, options.plugins, reactor)
