@@ -256,7 +256,7 @@ class LineReader:
             added["pid"] = origin.pid
         if "ts" not in value:
             added["ts"] = now
-        if value.get("type") == "progress" and "trace_id" not in value and "job_id" in value:
+        if value.get("type") == "progress" and "trace_id" not in value and isinstance(value.get("job_id"), str):
             added["trace_id"] = value["job_id"]
         return added
 
@@ -333,7 +333,9 @@ def read_object(line: bytes) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise LineError("bad_message", _out_of_range(line, error)) from None
     except msgspec.DecodeError as error:
-        raise LineError("bad_json", str(error).removeprefix("JSON is malformed: ")) from None
+        lone = _LONE_SURROGATE.search(line)
+        detail = "a lone surrogate in a string" if lone else str(error).removeprefix("JSON is malformed: ")
+        raise LineError("bad_json", detail) from None
     if not isinstance(value, dict):
         found = "null" if value is None else next(name for kind, name in _JSON_TYPES if isinstance(value, kind))
         raise LineError("bad_message", f"expected an object, got {found}")
@@ -381,6 +383,7 @@ def _checked(value: dict[str, Any], origin: Origin) -> Message:
     return message
 
 
+_LONE_SURROGATE = re.compile(rb"(?i)(?<!\\)(?:\\\\)*\\u(?:d[89ab]..(?!\\ud[c-f])|d[c-f])")
 _TOO_DEEP = f"nested deeper than {MAX_NESTING}"
 _AT = re.compile(r"^(.*?)(?: - at `\$\.?([^`]*)`)?$", re.DOTALL)
 _CHOICES = {

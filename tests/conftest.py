@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from daemon import Daemon  # noqa: E402
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A running sidecar that writes to JSONL files; its log must hold no traceback at the end."""
+    with Daemon(tmp_path) as running:
+        yield running
+    assert "Traceback" not in running.log(), running.log()
