@@ -1,0 +1,31 @@
+"""YAML -> a frozen Config; all faults at once, each with its file and line."""
+
+from wafermon.config.load import check, default_text, load
+from wafermon.config.model import (
+    BackendConfig,
+    BatchLimits,
+    Config,
+    Correlation,
+    DeadLetters,
+    Hooks,
+    Journal,
+    Limits,
+    Listener,
+    Retry,
+)
+
+__all__ = [
+    "BackendConfig",
+    "BatchLimits",
+    "Config",
+    "Correlation",
+    "DeadLetters",
+    "Hooks",
+    "Journal",
+    "Limits",
+    "Listener",
+    "Retry",
+    "check",
+    "default_text",
+    "load",
+]

@@ -21,7 +21,7 @@ class Rate:
     seconds: float
 
 
-def parse_size(value: str | int | float) -> int:
+def parse_size(value: str | float) -> int:
     """``64MiB``, ``1.5GiB``, ``4096`` -> bytes. Raises ValueError."""
     size = _parse(value, SIZE_UNITS, "a size such as 64MiB (units KiB MiB GiB; bytes without one)")
     if size > SIZE_MAX:
@@ -31,7 +31,7 @@ def parse_size(value: str | int | float) -> int:
     return int(size)
 
 
-def parse_duration(value: str | int | float) -> float:
+def parse_duration(value: str | float) -> float:
     """``200ms``, ``1.5h``, ``30d``, ``30`` -> seconds. Raises ValueError."""
     seconds = _parse(value, TIME_UNITS, "a time such as 30s (units ms s m h d; seconds without one)")
     if seconds > TIME_MAX:
@@ -39,7 +39,7 @@ def parse_duration(value: str | int | float) -> float:
     return float(seconds)
 
 
-def parse_rate(value: str | int | float) -> Rate:
+def parse_rate(value: str | float) -> Rate:
     """``10/m``, ``100/24h`` -> Rate. ``0`` is no limit. Raises ValueError."""
     if value == 0 and not isinstance(value, bool):
         return Rate(0, 1.0)
@@ -56,7 +56,7 @@ _NUMBER = re.compile(r"([0-9]{1,30}(?:\.[0-9]{1,30})?) ?([A-Za-z]*)")
 _RATE = re.compile(r"([0-9]{1,15}) ?/ ?((?:[0-9]+(?:\.[0-9]+)?)? ?[a-z]+)")
 
 
-def _parse(value: str | int | float, units: dict[str, int] | dict[str, Fraction], wanted: str) -> Fraction:
+def _parse(value: str | float, units: dict[str, int] | dict[str, Fraction], wanted: str) -> Fraction:
     """A number with one of the units, or with none, as what it stands for."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return Fraction(str(value))
@@ -64,3 +64,28 @@ def _parse(value: str | int | float, units: dict[str, int] | dict[str, Fraction]
     if not match or (match[2] and match[2] not in units):
         raise ValueError(f"expected {wanted}, got {value!r}")
     return Fraction(match[1]) * Fraction(units[match[2]] if match[2] else 1)
+
+
+def format_size(size: int) -> str:
+    """Bytes as `parse_size` reads them, in the largest unit that divides them."""
+    for unit, factor in reversed(SIZE_UNITS.items()):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as `parse_duration` reads them, in the largest unit that divides them."""
+    exact = Fraction(str(seconds))
+    for unit, factor in reversed(TIME_UNITS.items()):
+        if exact and exact % factor == 0:
+            return f"{exact // factor}{unit}"
+    return f"{seconds:f}".rstrip("0").rstrip(".") if exact else "0"
+
+
+def format_rate(rate: Rate) -> str:
+    """A rate as `parse_rate` reads it."""
+    if not rate.count:
+        return "0"
+    time = format_duration(rate.seconds)
+    return f"{rate.count}/{time[1:] if time[0] == '1' and time[1:].isalpha() else time}"

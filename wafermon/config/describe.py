@@ -1,0 +1,60 @@
+"""What the model declares, in the words of the manual and of the faults."""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from wafermon.config.model import Kind, Section
+
+
+def declared(section: type[Section], key: str) -> Any:
+    """The annotation of a key, with all that its Annotated says; Any where there is no such key."""
+    return get_type_hints(section, include_extras=True).get(key, Any)
+
+
+def declared_at(section: type[Section], path: tuple[str | int, ...]) -> Any:
+    """The annotation of what a path below a section leads to."""
+    found: Any = section
+    for step in path:
+        inner = section_of(found)
+        found = item_of(found) if isinstance(step, int) else declared(inner, step) if inner else Any
+    return found
+
+
+def section_of(annotation: Any) -> type[Section] | None:
+    """The section that an annotation holds, be it as an item or optional."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation
+    if get_origin(annotation) is Literal:
+        return None
+    return next((found for arg in get_args(annotation) if (found := section_of(arg))), None)
+
+
+def item_of(annotation: Any) -> Any:
+    """What a list holds."""
+    return get_args(_bare(annotation))[0]
+
+
+def wording(annotation: Any) -> str:
+    """``a size``, ``a list of …``, ``pause or skip``."""
+    if get_origin(annotation) is Annotated:
+        bare, *metadata = get_args(annotation)
+        return next((kind.name for kind in metadata if isinstance(kind, Kind)), None) or wording(bare)
+    annotation = _bare(annotation)
+    if get_origin(annotation) is Literal:
+        *first, last = get_args(annotation)
+        return f"{', '.join(first)} or {last}"
+    if get_origin(annotation) is tuple:
+        item = section_of(annotation)
+        return "a list" if item else f"a list of {wording(item_of(annotation)).removeprefix('a ')}"
+    return "a mapping"
+
+
+def _bare(annotation: Any) -> Any:
+    """An annotation without what wraps it."""
+    if get_origin(annotation) is Annotated:
+        return _bare(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return _bare(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    return annotation

@@ -1,0 +1,220 @@
+"""A config file -> a checked, frozen Config, or every fault of it at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from wafermon.config.model import (
+    BackendConfig,
+    BackendKeys,
+    Config,
+    RouteKeys,
+    Settings,
+)
+from wafermon.config.sections import check_section, did_you_mean, shown
+from wafermon.config.source import Path as KeyPath
+from wafermon.config.source import Source, dotted, read
+from wafermon.errors import ConfigError
+from wafermon.interfaces import IBackendFactory
+from wafermon.routing import Rule, parse_match
+
+DEFAULT = "default.yaml"
+SPOOL = "/var/spool/wafermon"
+BACKEND_NAME = re.compile(r"[a-z0-9_-]{1,64}")
+Plugins = Mapping[str, IBackendFactory]
+
+
+def load(path: Path | None, *, plugins: Plugins, environ: Mapping[str, str]) -> Config:
+    """Read and check a config; None is the default one that comes with wafermon.
+
+    `plugins` are the known kinds of backend by name; `environ` fills in ``${VAR}``. No other file is opened.
+    Raises ConfigError with all faults, in the order of the file's lines.
+    """
+    if path is None:
+        return check(default_text().encode(), DEFAULT, plugins, environ)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        source = Source(str(path))
+        source.fault((), f"can't be read: {error.strerror or error}; name a readable YAML file")
+        raise ConfigError(source.faults) from None
+    return check(data, str(path), plugins, environ)
+
+
+def default_text() -> str:
+    """The default config, with its comments."""
+    return resources.files("wafermon.config").joinpath(DEFAULT).read_text(encoding="utf-8")
+
+
+def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) -> Config:
+    """As `load`, for the content of a file of that name."""
+    source = read(data, file, environ)
+    if source.faults and not source.value:
+        raise ConfigError(source.faults)
+    backends = _backends(source, plugins)
+    routes = _routes(source, list(backends))
+    alone = {key: value for key, value in source.value.items() if key not in ("backends", "routes")}
+    settings = check_section(source, Settings, _with_places(alone, environ), ())
+    if settings:
+        _compare_endpoints(source, settings)
+        _compare_paths(source, settings, backends)
+    if source.faults or not settings:
+        raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
+    checked = {name: backend for name, backend in backends.items() if backend}
+    return Config.model_construct(**dict(settings), backends=MappingProxyType(checked), routes=tuple(routes))
+
+
+def _with_places(given: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What is given, with the defaults that depend on the machine or on another key."""
+    journal, dead_letters = given.get("journal", {}), given.get("dead_letters", {})
+    if not isinstance(journal, dict):
+        return given
+    given = {**given, "journal": {"spill_dir": _spill_dir(environ), **journal}}
+    if isinstance(dead_letters, dict) and isinstance(journal.get("dir"), str):
+        beside = Path(journal["dir"]).parent / "dead-letters"
+        given["dead_letters"] = {"dir": str(beside), **dead_letters}
+    return given
+
+
+def _spill_dir(environ: Mapping[str, str]) -> str:
+    """Where the SDKs of this user spill."""
+    if given := environ.get("WAFERMON_SPILL_DIR"):
+        return given
+    return SPOOL if os.access(SPOOL, os.W_OK | os.X_OK) else f"/tmp/wafermon-{os.getuid()}"
+
+
+def _backends(source: Source, plugins: Plugins) -> dict[str, BackendConfig | None]:
+    """The backends by name; None where one has faults."""
+    given = source.value.get("backends", {})
+    if not isinstance(given, dict) or not given:
+        source.fault(("backends",), f"expected at least one backend, such as {_SUCH_AS}")
+        return {}
+    for name in given:
+        if not BACKEND_NAME.fullmatch(name):
+            source.fault(("backends", name), "expected a name of 1 to 64 of a-z 0-9 _ -")
+    return {name: _backend(source, name, value, plugins) for name, value in given.items()}
+
+
+_SUCH_AS = "files: {plugin: filesystem, path: 'wafermon-data/files/{service}/{date}.jsonl'}"
+
+
+def _backend(source: Source, name: str, given: Any, plugins: Plugins) -> BackendConfig | None:
+    path: KeyPath = ("backends", name)
+    if not isinstance(given, dict):
+        source.fault(path, f"expected a mapping with a plugin and its options, got {shown(given)}")
+        return None
+    known = len(source.faults)
+    common = {key: value for key, value in given.items() if key in BackendKeys.model_fields}
+    keys = check_section(source, BackendKeys, common, path)
+    plugin, options = common.get("plugin"), None
+    if isinstance(plugin, str) and plugin in plugins:
+        own = {key: value for key, value in given.items() if key not in common}
+        options = _configure(source, path, plugins[plugin], own)
+    elif isinstance(plugin, str) and plugin:
+        source.fault((*path, "plugin"), _unknown_plugin(plugin, plugins))
+    if keys is None or len(source.faults) > known:
+        return None
+    return BackendConfig.model_construct(**dict(keys), name=name, options=options)
+
+
+def _unknown_plugin(plugin: str, plugins: Plugins) -> str:
+    hint = f"; {did_you_mean(plugin, sorted(plugins))}" if get_close_matches(plugin, plugins) else ""
+    return f"no plugin {plugin!r} is installed{hint}; installed are {', '.join(sorted(plugins)) or 'none'}"
+
+
+def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options: dict[str, Any]) -> Any:
+    """What the plugin makes of its own keys."""
+    try:
+        return factory.configure(options)
+    except ConfigError as error:
+        for fault in error.faults:
+            source.fault((*path, *_steps(fault.path)), fault.problem + _common_key_meant(fault.path, fault.problem))
+    except Exception as error:  # a third party's code: its defect must not hide the other faults
+        source.fault(path, f"the plugin failed to check it: {type(error).__name__}: {error}; report that to its author")
+    return None
+
+
+def _common_key_meant(key: str, problem: str) -> str:
+    """A plugin does not know the keys that every backend takes, so their misspellings end up there."""
+    close = get_close_matches(key, BackendKeys.model_fields, n=1, cutoff=0.8)
+    unclear = close and "unknown" in problem and "did you mean" not in problem
+    return f"; did you mean {close[0]!r}?" if unclear else ""
+
+
+def _steps(path: str) -> KeyPath:
+    """``a.b[0]`` -> ("a", "b", 0)"""
+    return tuple(int(index) if index else key for key, index in re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", path))
+
+
+def _routes(source: Source, backends: list[str]) -> list[Rule]:
+    given = source.value.get("routes", [{"to": backends}])
+    if not isinstance(given, list):
+        source.fault(("routes",), f"expected a list of rules, got {shown(given)}")
+        return []
+    rules = [_rule(source, value, ("routes", index), backends) for index, value in enumerate(given)]
+    first = next((index for index, rule in enumerate(rules) if rule and rule.catches_all), len(rules))
+    for index in range(first + 1, len(rules)):
+        line = source.line(("routes", first))
+        source.fault(("routes", index), f"never reached: the rule in line {line} takes everything; move it below")
+    return [rule for rule in rules if rule]
+
+
+def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rule | None:
+    keys = check_section(source, RouteKeys, given, path)
+    if keys is None:
+        return None
+    for index, name in enumerate(keys.to):
+        if name not in backends and backends:
+            source.fault((*path, "to", index), f"no backend {name!r}; {did_you_mean(name, backends)}")
+    try:
+        return Rule(keys.to, **parse_match(keys.match))
+    except ConfigError as error:
+        for fault in error.faults:
+            source.fault((*path, "match", fault.path), fault.problem)
+        return None
+
+
+def _compare_endpoints(source: Source, settings: Settings) -> None:
+    """Two listeners can't have one address, unless the system chooses their ports."""
+    places: dict[str, KeyPath] = {}
+    listeners: list[tuple[KeyPath, str | None]] = [
+        (("listen", index, "endpoint"), listener.endpoint) for index, listener in enumerate(settings.listen)
+    ]
+    for path, endpoint in [*listeners, (("http",), settings.http)]:
+        if endpoint is None or re.match(r"(tcp6?|tls):(port=)?0+(:|$)", endpoint):
+            continue
+        address = re.sub("^(tcp|tls):", "", endpoint)
+        if address in places:
+            source.fault(path, f"{dotted(places[address])} has this address already; give it another one")
+        places.setdefault(address, path[:2])
+
+
+def _compare_paths(source: Source, settings: Settings, backends: Mapping[str, BackendConfig | None]) -> None:
+    """Two writers to one file would tear it. What a backend's options say in `claims`, if they say anything, are the
+    beginnings of the paths that it writes to."""
+    journal = _absolute(f"{settings.journal.dir}{os.sep}")
+    if _absolute(f"{settings.dead_letters.dir}{os.sep}").startswith(journal):
+        source.fault(("dead_letters", "dir"), "lies within journal.dir; give it a directory beside that")
+    taken: list[tuple[str, str]] = []
+    for name, backend in backends.items():
+        claims = [_absolute(claim) for claim in getattr(backend and backend.options, "claims", ())]
+        for claim in claims:
+            if claim.startswith(journal):
+                source.fault(("backends", name, "path"), "lies within journal.dir; give it a directory beside that")
+            for other, owner in taken:
+                if claim.startswith(other) or other.startswith(claim):
+                    overlap = f"overlaps with the path of {owner!r}, which begins with {other}"
+                    source.fault(("backends", name, "path"), f"{overlap}; give each backend a directory of its own")
+        taken += [(claim, name) for claim in claims]
+
+
+def _absolute(path: str) -> str:
+    """A path, or the beginning of one, so that beginnings can be compared as text."""
+    return os.path.abspath(path) + (os.sep if path.endswith(os.sep) else "")
