@@ -23,9 +23,8 @@
 .wm_small <- 2048
 .wm_silence <- 5
 .wm_default_url <- "tcp://127.0.0.1:7411"
-.wm_levels <- c("debug", "info", "warning", "error", "critical")
+.wm_levels <- list(debug = 1, info = 2, warning = 3, error = 4, critical = 5)
 .wm_counts <- c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
-.wm_message <- "{\"type\":\"%s\",\"ts\":%.0f%s%s%s"
 
 # --- Values to JSON ---------------------------------------------------------------------------------------------------
 # Made by hand: jsonlite::toJSON takes 300 us for a small record and prints 0.1 + 0.2 as 0.3.
@@ -48,9 +47,9 @@
 .wm_escapes[c(8, 9, 10, 12, 13, 34, 92)] <- c("\\b", "\\t", "\\n", "\\f", "\\r", "\\\"", "\\\\")
 
 # By byte: what is not printable ASCII, or is a quote or a backslash. A tenth of what a regular expression costs.
-.wm_special <- !(0:255 %in% setdiff(32:126, c(34, 92)))
+.wm_special <- !(1:255 %in% setdiff(32:126, c(34, 92)))
 
-.wm_is_plain <- function(text) !any(.wm_special[as.integer(charToRaw(text)) + 1L])
+.wm_count_special <- function(text) sum(.wm_special[as.integer(charToRaw(text))])
 
 .wm_escape <- function(x) {
   x <- .wm_utf8(x)
@@ -112,19 +111,24 @@
 # Within an array an empty one keeps its place.
 .wm_items <- function(x, depth) ifelse(lengths(x) | vapply(x, is.null, NA), vapply(x, .wm_value, "", depth), "[]")
 
-# A named list as `"key":value,…`. Empty lists and vectors are left out, NULL is null. This is the hot path: keys and
-# plain strings are looked through together, and most of the time there is nothing to escape.
+# A named list as `"key":value,…`. Empty lists and vectors are left out, NULL is null. This is the hot path: the text
+# is made as if there were nothing to escape, and most of the time its only special bytes are the quotes set here.
 .wm_fields <- function(x, depth = 0L) {
-  n <- length(x)
-  if (!n) return("")
   keys <- names(x)
-  values <- texts <- ends <- character(n)
+  n <- length(keys)
+  if (!n) return("")
+  values <- quotes <- character(n)
+  expected <- 2L * n
   for (i in seq_len(n)) {
     value <- x[[i]]
-    values[[i]] <- if (length(value) != 1L || is.object(value)) .wm_value(value, depth + 1L) else switch(typeof(value),
+    values[[i]] <- if (length(value) != 1L || is.object(value) || is.list(value)) {
+      expected <- expected + .wm_count_special(inner <- .wm_value(value, depth + 1L))
+      inner
+    } else switch(typeof(value),
       character = if (is.na(value)) "null" else {
-        texts[[i]] <- value
-        ends[[i]] <- "\""
+        expected <- expected + 2L
+        quotes[[i]] <- "\""
+        value
       },
       double = .wm_double(value),
       integer = if (is.na(value)) "null" else as.character(value),
@@ -133,11 +137,10 @@
   }
   if (anyNA(values)) return(.wm_fields(x[!is.na(values)], depth))
   if (!all(nzchar(keys))) keys[!nzchar(keys)] <- which(!nzchar(keys))
-  if (!.wm_is_plain(paste0(keys, texts, collapse = ""))) {
-    keys <- .wm_escape(keys)
-    texts <- .wm_escape(texts)
-  }
-  paste0("\"", keys, "\":", values, texts, ends, collapse = ",")
+  text <- paste0("\"", keys, "\":", quotes, values, quotes, collapse = ",")
+  if (.wm_count_special(text) == expected) return(text)
+  values[nzchar(quotes)] <- .wm_escape(values[nzchar(quotes)])
+  paste0("\"", .wm_escape(keys), "\":", quotes, values, quotes, collapse = ",")
 }
 
 # The fields within `limit` bytes: the longest string is cut, by a quarter at most so that it doesn't end as the
@@ -170,12 +173,8 @@
 # To 10 ms; NA where there is no /proc.
 .wm_uptime <- function() as.numeric(sub(" .*", "", c(.wm_lines("/proc/uptime"), NA)[[1L]]))
 
-# Bytes of the system's random source, never of R's generator.
-.wm_random <- function(n) {
-  source <- file("/dev/urandom", "rb", raw = TRUE)
-  on.exit(close(source))
-  readBin(source, "raw", n)
-}
+# Bytes of the system's random source, never of R's generator. (The warning: it is no regular file.)
+.wm_random <- function(n) suppressWarnings(readBin("/dev/urandom", "raw", n))
 
 .wm_id <- function(bytes = 8L) paste(as.character(.wm_random(bytes)), collapse = "")
 
@@ -188,6 +187,13 @@
 # The first that is given; an empty string is not.
 .wm_first <- function(...) {
   for (i in seq_len(...length())) if (length(...elt(i)) && !identical(...elt(i), "")) return(...elt(i))
+}
+
+# An object that came from another process (parLapply sends what a function refers to) knows its connections by numbers
+# that are somebody else's here: the pointer in them is null, which is what serializing makes of any pointer.
+.wm_close <- function(con) {
+  pointer <- attr(con, "conn_id")
+  if (!identical(pointer, unserialize(serialize(pointer, NULL)))) tryCatch(close(con), error = function(e) NULL)
 }
 
 .wm_export <- function(name, value) {
@@ -214,10 +220,8 @@
 
 # As the field `tags`, if there are any. Tags are strings and numbers; what is neither is sent as its JSON text.
 .wm_check_tags <- function(value) {
-  tags <- lapply(.wm_check_object(value, "tags"), function(tag) {
-    if (is.object(tag)) tag <- .wm_unclass(tag)
-    if (length(tag) == 1L && (is.numeric(tag) || is.character(tag))) tag else .wm_value(tag, 1L)
-  })
+  tags <- lapply(lapply(.wm_check_object(value, "tags"), .wm_unclass), function(tag)
+    if (length(tag) == 1L && (is.numeric(tag) || is.character(tag))) tag else .wm_value(tag, 1L))
   if (length(tags)) list(tags = tags)
 }
 
@@ -249,17 +253,16 @@
   suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
 
   # first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1; high ever went to a socket. `queue` holds
-  # the lines from seq base + 1 on: a rejected one as "", dead ones until they are the half.
+  # the lines from first to last, a rejected one as "".
   first <- unsent <- 1
-  last <- high <- base <- 0
+  last <- high <- 0
   queue <- character()
   held <- waiting_bytes <- window_bytes <- newest_bytes <- 0
   newest <- inbox <- ""
   rest <- raw()
-  heard <- pause <- failures <- welcomes <- 0
-  lost_at <- -Inf
+  heard <- lost_at <- pause <- failures <- welcomes <- 0
 
-  slice <- function(from, to) queue[(from - base):(to - base)]
+  slice <- function(from, to) queue[(from:to) - first + 1]
 
   full <- function() last - high >= link$buffer || waiting_bytes >= .wm_max_memory
 
@@ -275,12 +278,11 @@
   }
 
   # What no acknowledgement has come for.
-  lines <- function() if (last < first) character() else Filter(nzchar, slice(first, last))
+  lines <- function() Filter(nzchar, queue)
 
   # Does what can be done without waiting: connects, reads, writes. A logging call isn't eager: acks may gather.
   pump <- function(now, eager = TRUE) {
-    if (is.null(con)) return(if (abs(now - lost_at) >= pause) connect(now))
-    tryCatch({
+    tryCatch(if (is.null(con)) { if (abs(now - lost_at) >= pause) connect(now) } else {
       ready <- socketSelect(both, c(FALSE, TRUE), 0)
       if (ready[[1L]] && (eager || !welcomed || high - first > 256 || abs(now - heard) > 0.02)) read(now)
       if (welcomed && ready[[2L]]) write(now)
@@ -297,7 +299,7 @@
   # Full jitter: somewhere between 0 and a bound that doubles from 0.1 s to 30 s. Base R can close a socket, not shut it
   # down; in a forked child that is just what is wanted.
   hang_up <- function(now = .wm_now()) {
-    if (!is.null(con)) tryCatch(close(con), error = function(e) NULL)
+    .wm_close(con)
     con <<- both <<- NULL
     welcomed <<- FALSE
     rest <<- raw()
@@ -309,13 +311,11 @@
 
   # Base R waits in connect(): a closed port refuses at once, a host that swallows packets costs the second.
   connect <- function(now) {
-    tryCatch({
-      con <<- suppressWarnings(socketConnection(link$host, link$port, blocking = FALSE, open = "r+b", timeout = 1))
-      both <<- list(con, con)
-      socketTimeout(con, 0)
-      writeBin(charToRaw(paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"", client, "\"", link$hello, "}\n")), con)
-      heard <<- now
-    }, condition = function(c) hang_up(now))
+    con <<- suppressWarnings(socketConnection(link$host, link$port, blocking = FALSE, open = "r+b", timeout = 1))
+    both <<- list(con, con)
+    socketTimeout(con, 0)
+    writeBin(charToRaw(paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"", client, "\"", link$hello, "}\n")), con)
+    heard <<- now
   }
 
   awaits <- function() !welcomed || first < unsent
@@ -324,14 +324,11 @@
     bytes <- readBin(con, "raw", 4096L)
     if (!length(bytes)) return(hang_up(now))
     heard <<- now
-    text <- paste0(inbox, rawToChar(bytes))
-    replies <- strsplit(text, "\n", fixed = TRUE)[[1L]]
-    inbox <<- ""
-    if (!endsWith(text, "\n")) {
-      inbox <<- replies[[length(replies)]]
-      replies <- replies[-length(replies)]
-      if (nchar(inbox, "bytes") > .wm_max_line) return(hang_up(now))
-    }
+    # With one "\n" more the last piece is what has not ended yet, or nothing.
+    replies <- strsplit(paste0(inbox, rawToChar(bytes), "\n"), "\n", fixed = TRUE)[[1L]]
+    inbox <<- replies[[length(replies)]]
+    if (nchar(inbox, "bytes") > .wm_max_line) return(hang_up(now))
+    replies <- replies[-length(replies)]
     # Acks are cumulative: the last of several in a row will do.
     acks <- startsWith(replies, "{\"type\":\"ack\"")
     for (reply in replies[!(acks & c(acks[-1L], FALSE))]) heed(reply)
@@ -362,10 +359,7 @@
     size <- nchar(slice(first, seq), "bytes")
     count <- sum(size > 0)
     window_bytes <<- window_bytes - sum(size)
-    if (2 * (seq - base) > length(queue)) {
-      queue <<- queue[-seq_len(seq - base)]
-      base <<- seq
-    }
+    queue <<- queue[-seq_along(size)]
     first <<- seq + 1
     unsent <<- max(unsent, first)
     held <<- held - count
@@ -375,7 +369,7 @@
   reject <- function(seq) {
     if (seq < first || seq > high || !nzchar(slice(seq, seq))) return(invisible())
     window_bytes <<- window_bytes - nchar(slice(seq, seq), "bytes")
-    queue[[seq - base]] <<- ""
+    queue[[seq - first + 1]] <<- ""
     held <<- held - 1
     stats$rejected <- stats$rejected + 1
     # What is at the front is settled now; no ack may follow.
@@ -386,7 +380,7 @@
     if (high + 1 == last && unsent == last && newest_bytes <= .wm_small && !length(rest)) {
       # The usual case, in a third of the time. writeLines() doesn't report errors, but a socket that is writable takes
       # so few bytes whole, and what it loses otherwise is not acknowledged.
-      if (!awaits()) heard <<- now
+      if (first == unsent) heard <<- now
       sent(1, newest_bytes)
       return(writeLines(newest, con, sep = "", useBytes = TRUE))
     }
@@ -434,19 +428,17 @@
 .wm_spill <- function(link, dir, service, pid) {
   files <- list()
   open <- FALSE
-  stream <- reader <- taken <- NULL
-  unread <- 0
+  stream <- reader <- taken <- unread <- NULL
   stats <- link$stats
 
   idle <- function() !length(files)
 
-  # In files that are still ours.
-  waiting <- function() {
-    left <- vapply(files, function(file) file$count, 0)
-    if (is.null(stream)) sum(left) else sum(left[-1L]) + unread + stream$held
-  }
+  total <- function(what, of = seq_along(files)) sum(vapply(files[of], function(file) file[[what]], 0))
 
-  room <- function(size) size + sum(vapply(files, function(file) file$bytes, 0)) <= .wm_max_spill
+  # In files that are still ours.
+  waiting <- function() if (is.null(stream)) total("count") else total("count", -1L) + unread + stream$held
+
+  room <- function(size) size + total("bytes") <= .wm_max_spill
 
   path <- function(client) file.path(find_dir(), paste0(service, ".", pid, ".", client, ".ldjson"))
 
@@ -481,12 +473,8 @@
     size <- nchar(line, "bytes")
     file$bytes <- file$bytes + size
     written <- room(size) && put(file$path, line, file$bytes)
-    if (written) {
-      files[[length(files) + !open]] <<- file
-      stats$spilled <- stats$spilled + 1
-    } else if (!open) {
-      unlink(file$path)
-    }
+    if (written) files[[length(files) + !open]] <<- file else if (!open) unlink(file$path)
+    stats$spilled <- stats$spilled + written
     # Readers take whole lines, so a line cut short by a full disk harms nobody; but nothing may follow it.
     open <<- written
   }
@@ -524,10 +512,9 @@
   }
 
   release <- function() {
-    if (is.null(stream)) return(invisible())
-    stream$hang_up()
-    stream <<- NULL
-    close(reader)
+    if (!is.null(stream)) stream$hang_up()
+    .wm_close(reader)
+    stream <<- reader <<- NULL
   }
 
   # Leaves the files to the sidecar, among them one of the lines that the SDK's own stream still holds.
@@ -574,14 +561,14 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   },
 
   log_event = function(level, message, context = NULL) {
-    if (!is.character(level) || length(level) != 1L || !level %in% .wm_levels) .wm_fault("unknown level: ", level)
+    if (!is.character(level) || length(level) != 1L || is.null(.wm_levels[[level]])) .wm_fault("unknown level: ", level)
     if (!is.character(message) || length(message) != 1L || is.na(message)) message <- .wm_check_text(message, "message")
-    if (length(context)) context <- .wm_check_object(context, "context")
+    plain <- is.list(context) && !is.object(context) && !is.null(names(context))
+    if (!plain) context <- .wm_check_object(context, "context")
     # The text by hand, for the time it saves.
-    inner <- if (length(context)) .wm_fields(context, 1L) else ""
-    if (nzchar(inner)) inner <- paste0(",\"context\":{", inner, "}")
-    clean <- if (.wm_is_plain(message)) message else .wm_escape(message)
-    text <- sprintf("\"level\":\"%s\",\"message\":\"%s\"%s", level, clean, inner)
+    inner <- .wm_fields(context, 1L)
+    form <- if (nzchar(inner)) r"("level":"%s","message":"%s","context":{%s})" else r"("level":"%s","message":"%s"%s)"
+    text <- sprintf(form, level, if (.wm_count_special(message)) .wm_escape(message) else message, inner)
     private$emit("event", c(list(level = level, message = message), if (length(context)) list(context = context)),
                  text = text)
   },
@@ -654,7 +641,6 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (!identical(private$path[[1L]]$trace_here, trace_id)) assign("id", NULL, private$path[[1L]])
     for (span in private$path) span$trace_here <- trace_id
     private$place()
-    invisible(self)
   },
 
   get_stats = function() {
@@ -666,16 +652,19 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
       reconnects = max(0, private$live$welcomes - 1))
   },
 
-  flush = function(timeout = 5) private$work_until_idle(timeout),
+  flush = function(timeout = 5) private$work_until(timeout, function() private$waiting() == 0),
 
   close = function(timeout = 2) {
-    private$work_until_idle(timeout, linked = TRUE)
+    # A forked child that never used it has nothing to close, and opens nothing for that.
+    private$running <- private$running && private$pid == Sys.getpid()
+    private$work_until(timeout, function() private$waiting() == 0, linked = TRUE)
     if (private$running) {
       suspendInterrupts(private$spill$leave(private$live$client, private$live$lines()))
       private$live$hang_up()
-      for (name in names(private$found_env)) .wm_export(name, private$found_env[[name]])
     }
     private$running <- FALSE
+    for (name in names(private$found_env)) .wm_export(name, private$found_env[[name]])
+    private$found_env <- NULL
     invisible(self)
   }
 ), private = list(
@@ -698,12 +687,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$place()
     # A short wait for the welcome, so that the calls that follow leave the process at once: a child of
     # parallel::mclapply() ends without exit handlers. No other call waits.
-    began <- .wm_now()
-    while (private$running && !private$live$welcomed && abs(.wm_now() - began) < 0.1) {
-      private$live$pump(.wm_now())
-      if (is.null(private$live$con)) break
-      private$live$wait(0.1)
-    }
+    if (private$running) private$work_until(0.1, function() private$live$welcomed, linked = TRUE)
   },
 
   check_fork = function() {
@@ -717,16 +701,13 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   waiting = function() if (private$running) private$live$held + private$spill$waiting() else 0,
 
   # Every message passes here. `where` is evaluated late, after a fork has been noticed.
-  emit = function(type, fields, where = private$where, now = .wm_now(), text = .wm_fields(fields)) {
+  emit = function(type, fields, where = private$where, now = unclass(Sys.time()), text = .wm_fields(fields)) {
     if (private$pid != Sys.getpid()) private$check_fork()
     # client and seq come later; the longest take 60 bytes.
     comma <- if (nzchar(text)) "," else ""
-    body <- sprintf(.wm_message, type, floor(now * 1e6), where, comma, text)
+    body <- sprintf("{\"type\":\"%s\",\"ts\":%.0f%s%s%s", type, floor(now * 1e6), where, comma, text)
     excess <- nchar(body, "bytes") - .wm_max_line + 60
-    if (excess > 0) {
-      text <- .wm_shorten(fields, nchar(text, "bytes") - excess)
-      body <- sprintf(.wm_message, type, floor(now * 1e6), where, comma, text)
-    }
+    if (excess > 0) return(private$emit(type, fields, where, now, .wm_shorten(fields, nchar(text, "bytes") - excess)))
     private$stats$called <- private$stats$called + 1
     if (private$running) suspendInterrupts(private$keep(body, now)) else private$drop()
     invisible(self)
@@ -741,18 +722,14 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
       private$drop()
       private$unreported <- private$unreported + 1
     }
-    private$live$pump(now, eager = FALSE)
-    if (private$unreported > 0 || !private$spill$idle()) private$catch_up(now)
+    private$work(now, eager = FALSE)
   },
 
-  # One round of what can be done without waiting.
-  work = function(now) {
-    private$live$pump(now)
-    private$catch_up(now)
-  },
-
-  # What has to wait for a connection that keeps up: the report of drops, the spill files.
-  catch_up = function(now) {
+  # One round of what can be done without waiting. The report of drops and the spill files wait for a connection that
+  # keeps up.
+  work = function(now, eager = TRUE) {
+    private$live$pump(now, eager)
+    if (private$unreported == 0 && private$spill$idle()) return(invisible())
     if (!private$live$welcomed || private$live$full()) return(invisible())
     count <- private$unreported
     private$unreported <- 0
@@ -761,17 +738,16 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$spill$pump(now)
   },
 
-  # TRUE once nothing is waiting; FALSE when the time is over, or as soon as there is no connection where that counts.
-  work_until_idle = function(timeout, linked = FALSE) {
+  # TRUE once it is done; FALSE when the time is over, or as soon as there is no connection where that counts.
+  work_until = function(timeout, done, linked = FALSE) {
     private$check_fork()
     began <- .wm_now()
     repeat {
       if (private$running) suspendInterrupts(private$work(.wm_now()))
-      if (private$waiting() == 0) return(TRUE)
+      if (done()) return(TRUE)
       left <- timeout - abs(.wm_now() - began)
       if (left <= 0 || linked && is.null(private$live$con)) return(FALSE)
-      stream <- if (private$live$held == 0) private$spill$stream
-      .wm_first(stream, private$live)$wait(left)
+      .wm_first(if (private$live$held == 0) private$spill$stream, private$live)$wait(left)
     }
   },
 
@@ -790,6 +766,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$where <- private$where_in(here$trace_here, here$id)
     .wm_export("WAFERMON_TRACE_ID", here$trace_here)
     .wm_export("WAFERMON_SPAN_ID", here$id)
+    invisible(self)
   },
 
   # Of this process, as far as Linux tells; it doesn't count network bytes by process.
