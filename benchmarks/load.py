@@ -131,8 +131,8 @@ def start(*arguments: str, cwd: Path) -> Process:
 def sidecar(cwd: Path, config: str) -> Process:
     """`twistd -n wafermon` with this config."""
     (cwd / "wafermon.yaml").write_text(config)
-    arguments = ["-m", "twisted.scripts.twistd", "-n", "--pidfile=", "wafermon"]
-    return start(*arguments, "--config", "wafermon.yaml", cwd=cwd)
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    return start(twistd, "-n", "--pidfile=", "wafermon", "--config", "wafermon.yaml", cwd=cwd)
 
 
 def senders(port: int, connections: int, count: int, size: int = 240) -> float:

@@ -67,7 +67,7 @@ class Daemon:
 
     def start(self) -> None:
         """Returns when it listens."""
-        command = [sys.executable, "-m", "twisted.scripts.twistd", "-n", "--pidfile="]
+        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile="]
         with (self.directory / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "wafermon", "--config", "wafermon.yaml"],

@@ -286,7 +286,7 @@ class Faulty:
         monkeypatch.setattr(os, name, call)
 
 
-@pytest.mark.parametrize(("name", "number"), [("pwrite", errno.ENOSPC), ("fdatasync", errno.EIO)])
+@pytest.mark.parametrize(("name", "number"), [("pwritev", errno.ENOSPC), ("fdatasync", errno.EIO)])
 @pytest_twisted.ensureDeferred
 async def test_a_failing_disk_loses_nothing_and_recovers_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int

@@ -190,9 +190,9 @@ class LineReader:
         self.origin = origin
         self._known: set[tuple[Any, ...]] = set()
 
-    def read_block(self, block: bytes) -> list[Message] | None:
-        """Whole lines, each ended by one newline -> their messages, if every line may be stored just as it came.
-        None where one is bad, or must be completed, or only might be either: `read_line` knows."""
+    def read_block(self, block: bytes) -> tuple[list[Message], frozenset[tuple[Any, ...]]] | None:
+        """Whole lines, each ended by one newline -> their messages and the distinct kinds of these, if every line may be
+        stored just as it came. None where one is bad, or must be completed, or only might be either: `read_line` knows."""
         try:
             messages: list[Message] = list(map(decode_wire, block.split(b"\n")[:-1]))
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -202,13 +202,13 @@ class LineReader:
         nesting = block.translate(_OPENERS, _NOT_OPENERS)
         if len(max(nesting.split(b"\n"), key=len)) > MAX_NESTING + 1:
             return None
-        kinds = set(map(kind_of, messages))
+        kinds = frozenset(map(kind_of, messages))
         if not kinds <= self._known and not all(map(self._sound, kinds - self._known)):
             return None
         for message in messages:
             if message.ts is UNSET or type(message) in _WITH_IDS and _wrong_id(message):
                 return None
-        return messages
+        return messages, kinds
 
     def _sound(self, kind: tuple[Any, ...]) -> bool:
         """Whether lines of this kind need neither a complaint nor an addition."""

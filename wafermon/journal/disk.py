@@ -151,11 +151,10 @@ class Disk:
             head = encode_head(self.state.journal, segment.number, routes)
         else:
             head = encode_routes(routes) if routes != self._routes else b""
-        lines = b"".join([head, *body, *refused])
-        data = lines + encode_commit([lines], time, marks)
-        self._append(data)
+        lines = [head, *body, *refused]
+        start = Position(self.state.journal, segment.number, segment.length)
+        self._append([*lines, encode_commit(lines, time, marks)])
         self._routes = routes
-        start = Position(self.state.journal, segment.number, segment.length - len(data))
         group = Group(
             start, start._replace(offset=segment.length), time, routes, marks=marks
         )
@@ -168,11 +167,11 @@ class Disk:
             offset += len(encoded)
         return group
 
-    def _append(self, data: bytes) -> None:
+    def _append(self, parts: Sequence[bytes]) -> None:
         segment = self._segment
         self._probe("append")
         try:
-            segment.append(data)
+            segment.append(parts)
         except OSError:
             segment.cut()
             raise
@@ -185,7 +184,7 @@ class Disk:
                 segment.cut()
                 self._seal()
                 raise
-        segment.keep(len(data))
+        segment.keep(sum(map(len, parts)))
 
     def _seal(self) -> None:
         """End this segment, begin the next one."""

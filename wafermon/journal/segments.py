@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from wafermon.interfaces import Position
 from wafermon.journal.groups import Group, Span, decode_group, scan
 
 _CHUNK = 1 << 20
+_MOST_PARTS = 1024
+"""What one pwritev takes."""
 
 
 def path_of(directory: Path, segment: int) -> Path:
@@ -53,9 +55,13 @@ class SegmentFile:
         if create:
             sync_directory(directory)
 
-    def append(self, data: bytes) -> None:
+    def append(self, parts: Sequence[bytes]) -> None:
         """Write behind `length`, which does not move: `keep` does that."""
-        write_all(self._fd, data, self.length)
+        if len(parts) > _MOST_PARTS:
+            parts = [b"".join(parts)]
+        written = os.pwritev(self._fd, parts, self.length)
+        if written < sum(map(len, parts)):
+            write_all(self._fd, b"".join(parts)[written:], self.length + written)
 
     def sync(self) -> None:
         os.fdatasync(self._fd)

@@ -47,17 +47,18 @@ class Intake:
 
     def take(self, block: bytes, now: int) -> Taken:
         """`block` is whole lines, each ended by a newline; `now` the receive time in microseconds since the epoch."""
-        messages = self._reader.read_block(block)
+        read = self._reader.read_block(block)
         stream = self._stream
-        if messages is not None:
+        if read is not None:
+            messages, kinds = read
             if stream is None:
-                return Taken(len(block), Block.of(block, messages))
+                return Taken(len(block), Block(block, messages, kinds))
             first = stream.appended + 1
             after = first + len(messages)
             if [message.seq for message in messages] == list(range(first, after)):
                 stream.appended = after - 1
                 self._next = after
-                return Taken(len(block), Block.of(block, messages))
+                return Taken(len(block), Block(block, messages, kinds))
         return self._take_lines(block, now)
 
     def _take_lines(self, block: bytes, now: int) -> Taken:
