@@ -6,9 +6,9 @@ package MonitoringSDK;
 # always: called = acked + rejected + dropped + waiting + handed_over.
 
 use 5.014;
-use strict;
 use warnings;
-use Carp ();
+use Carp qw(croak);
+use List::Util qw(max min);
 use MonitoringSDK::Encoder qw(MAX_LINE float object shorten string tags);
 use MonitoringSDK::Random qw(hex_id);
 use MonitoringSDK::Spill ();
@@ -16,101 +16,76 @@ use MonitoringSDK::Stream ();
 use MonitoringSDK::Target ();
 use POSIX ();
 use Scalar::Util qw(looks_like_number refaddr weaken);
-use Sys::Hostname ();
+use Sys::Hostname qw(hostname);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
 
 our $VERSION = '2.0.0';
 our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 
-use constant {
-    BUFFER       => 1_000,             # messages, and …
-    BUFFER_BYTES => 4 * 1024**2,       # … bytes that wait to be sent
-    LOOK_EVERY   => 0.01,              # seconds between two looks for acks in a hot loop …
-    LOOK_BYTES   => 256 * 1024,        # … unless this much is unacknowledged
-    BODY         => MAX_LINE - 64,     # leaves room for client, seq and the brace
-    MONOTONIC    => CLOCK_MONOTONIC,   # a constant of our own, which Perl folds
-    DRAIN        => 500,               # messages taken from the buffer in one call
-};
+# Messages, and bytes, that wait to be sent; messages taken from there in one call; seconds between two looks for acks in
+# a hot loop, unless this many bytes are unacknowledged.
+use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2, DRAIN => 500, LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
+# A line without client, seq and the brace; the clock, as a constant that Perl folds; bytes of a page.
+use constant { BODY => MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC, PAGE => POSIX::sysconf(POSIX::_SC_PAGESIZE()) };
 
-my $TRACE_ID = qr/\A[\x21-\x7e]{1,128}\z/;
-my $SPAN_ID  = qr/\A[0-9a-f]{16}\z/;
-my $SERVICE  = qr/\A[A-Za-z0-9._:-]{1,128}\z/;
-my %LEVEL    = map { $_ => 1 } qw(debug info warning error critical);
+my @OPTIONS  = qw(service url trace_id buffer spill_dir token coalesce);
 my @STATS    = qw(called sent acked rejected dropped spilled handed_over resent reconnects);
-
-my $PAGE     = POSIX::sysconf(POSIX::_SC_PAGESIZE());
+my %LEVEL    = map { $_ => 1 } qw(debug info warning error critical);
+my $TRACE_ID = qr/\A[\x21-\x7e]{1,128}\z/;
+my $COUNT    = qr/\A[1-9][0-9]{0,8}\z/;
 
 my %alive;    # every open object, weakly: END has to find those that globals or closures still hold
 
 sub new {
     my ($class, %option) = @_;
-    my %known = map { $_ => 1 } qw(service url trace_id buffer spill_dir token coalesce);
-    if (my @unknown = grep { !$known{$_} } sort keys %option) {
-        Carp::croak("unknown option: @unknown");
-    }
+    my @unknown = grep { my $name = $_; !grep { $_ eq $name } @OPTIONS } sort keys %option;
+    croak("unknown option: @unknown") if @unknown;
     my $given = sub {
         my ($name, @variables) = @_;
-        my ($first) = grep { defined && length } $option{$name}, map { $ENV{$_} } @variables;
+        my ($first) = grep { defined && length } $option{$name}, @ENV{@variables};
         return $first;
     };
-    my $service = $given->('service', 'WAFERMON_SERVICE', 'OTEL_SERVICE_NAME');
-    Carp::croak('no service') if !defined $service;
-    Carp::croak("bad service: $service") if $service !~ $SERVICE || $service eq 'wafermon';
+    my $service = $given->('service', 'WAFERMON_SERVICE', 'OTEL_SERVICE_NAME') // croak('no service');
+    croak("bad service: $service") if $service !~ /\A[A-Za-z0-9._:-]{1,128}\z/ || $service eq 'wafermon';
     my $trace_id = $given->('trace_id');
-    Carp::croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
-    for my $name (grep { defined $option{$_} } qw(buffer coalesce)) {
-        Carp::croak("bad $name: $option{$name}") if $option{$name} !~ /\A[1-9][0-9]{0,8}\z/;
-    }
-    my $buffer = $given->('buffer', 'WAFERMON_BUFFER');
+    croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
+    ($option{$_} // 1) =~ $COUNT or croak("bad $_: $option{$_}") for qw(buffer coalesce);
+    my $buffer = $given->('buffer', 'WAFERMON_BUFFER') // '';
 
     my $self = bless {
-        pid       => $$,
-        service   => $service,
-        host      => Sys::Hostname::hostname(),
-        token     => $given->('token', 'WAFERMON_TOKEN'),
+        service => $service, host => hostname(), path => [ _surroundings($trace_id) ],
+        token     => $given->('token',     'WAFERMON_TOKEN'),
         spill_dir => $given->('spill_dir', 'WAFERMON_SPILL_DIR') // MonitoringSDK::Spill::default_dir(),
-        limit     => defined $buffer && $buffer =~ /\A[1-9][0-9]{0,8}\z/ ? $buffer : BUFFER,
+        limit     => $buffer =~ $COUNT ? $buffer : BUFFER,
         coalesce  => $option{coalesce} // 1,
         off       => ($ENV{WAFERMON_DISABLED} // '') !~ /\A(?:0|false|no|)\z/i,    # disabled or closed
     }, $class;
-    $self->_inherit_trace($trace_id);
     $self->{target} = MonitoringSDK::Target->new($given->('url', 'WAFERMON_URL') // MonitoringSDK::Target::DEFAULT)
         if !$self->{off};
     $self->_begin;
     weaken($alive{ refaddr $self } = $self);
-    if (!$self->{off}) {
-        $self->_pump(_clock()) for 1, 2;    # on the own machine enough for the hello to be under way
-    }
+    $self->get_stats for 1, 2;    # on the own machine enough for the hello to be under way
     return $self;
 }
 
-# A stream and a spill of this process's own, everything at zero.
+# A stream and a spill of this process's own, everything at zero: in new, and in a forked child's first call. What the
+# child inherited goes away with its objects, which close descriptors without a word: it is the parent's business.
 sub _begin {
     my ($self) = @_;
-    my ($target, $count) = ($self->{target}, { map { $_ => 0 } @STATS });
-    my %hello = (v => 2, type => 'hello', service => $self->{service}, host => $self->{host}, pid => $$,
-        sdk => "perl/$VERSION", ack => \1, (defined $self->{token} ? (token => $self->{token}) : ()));
-    my $stream_of = sub {
+    my ($client, $count) = (hex_id(16), { map { $_ => 0 } @STATS });
+    my %hello = (v => 2, type => 'hello', service => $self->{service}, host => $self->{host}, pid => $$, sdk => "perl/$VERSION", ack => \1);
+    $hello{token} = $self->{token} if defined $self->{token};
+    my $target = $self->{target};
+    my $stream = sub {
         my ($client) = @_;
-        my $hello = object({ %hello, client => $client });
-        return MonitoringSDK::Stream->new(target => $target, client => $client, hello => "$hello\n", count => $count);
+        my $hello = object({ %hello, client => $client }) . "\n";
+        return MonitoringSDK::Stream->new(target => $target, client => $client, hello => $hello, count => $count);
     };
-    $self->{client} = hex_id(16);
-    $self->{stream} = $stream_of->($self->{client});
-    $self->{spill}  = MonitoringSDK::Spill->new(
-        dir => $self->{spill_dir}, service => $self->{service}, stream => $stream_of, count => $count);
-    @$self{qw(count buffer buffer_bytes unreported look_at)} = ($count, [], 0, 0, 0);
-    $self->{measured} = [ _clock(), Time::HiRes::clock() ];
-    return $self->_describe;
-}
-
-# The first call in a forked child: it starts empty, and what it inherited is the parent's business.
-sub _be_child {
-    my ($self) = @_;
-    $self->{pid} = $$;
-    $self->{stream}->abandon;
-    $self->{spill}->abandon;
-    return $self->_begin;
+    my $spill = MonitoringSDK::Spill->new(
+        dir => $self->{spill_dir}, service => $self->{service}, stream => $stream, count => $count);
+    @$self{qw(pid client count stream spill)} = ($$, $client, $count, $stream->($client), $spill);
+    @$self{qw(buffer buffer_bytes unreported look_at measured)} = ([], 0, 0, 0, [ _clock(), Time::HiRes::clock() ]);
+    $self->_describe;
 }
 
 sub _clock { return clock_gettime(MONOTONIC) }
@@ -119,81 +94,72 @@ sub _clock { return clock_gettime(MONOTONIC) }
 
 # `path` holds what surrounds a call, outermost first: what the environment says, then each open span. The environment's
 # trace and span are a pair: a span of another trace is nobody's parent here.
-sub _inherit_trace {
-    my ($self, $given) = @_;
-    my %from = (trace => $ENV{WAFERMON_TRACE_ID} // '', span => $ENV{WAFERMON_SPAN_ID} // '');
+sub _surroundings {
+    my ($given) = @_;
+    my ($trace, $span) = map { $_ // '' } @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)};
     if (($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-/) {
-        $from{trace} = $1 if $from{trace} eq '';
-        $from{span}  = $2 if $from{span} eq '' && $from{trace} eq $1;
+        $trace = $1 if $trace eq '';
+        $span  = $2 if $span eq '' && $trace eq $1;
     }
-    my $trace = $given // ($from{trace} =~ $TRACE_ID ? $from{trace} : undef);
-    my $ours  = $from{span} =~ $SPAN_ID && (!defined $trace || $trace eq $from{trace});
-    $self->{path} = [ { id => $ours ? $from{span} : undef, trace_here => $trace } ];
-    return;
+    my $here = $given // ($trace =~ $TRACE_ID ? $trace : undef);
+    my $ours = $span =~ /\A[0-9a-f]{16}\z/ && ($here // $trace) eq $trace;
+    return { id => $ours ? $span : undef, trace_here => $here };
 }
 
 # What every message says of its origin, encoded once; and the same for child processes, in the environment.
 sub _describe {
     my ($self) = @_;
     my ($span, $trace) = @{ $self->{path}[-1] }{qw(id trace_here)};
-    $self->{origin} = qq(,"service":"$self->{service}","host":) . string($self->{host}) . qq(,"pid":$$);
-    $self->{place}  = $self->{origin}
-        . (defined $trace ? ',"trace_id":' . string($trace) : '') . (defined $span ? qq(,"span_id":"$span") : '');
-    for ([ WAFERMON_TRACE_ID => $trace ], [ WAFERMON_SPAN_ID => $span ]) {
-        my ($name, $id) = @$_;
-        defined $id ? $ENV{$name} = $id : delete $ENV{$name};
-    }
-    return;
+    $self->{place} = join '', qq(,"service":"$self->{service}","host":), string($self->{host}), qq(,"pid":$$),
+        defined $trace ? (',"trace_id":', string($trace)) : (), defined $span ? qq(,"span_id":"$span") : ();
+    my %id = (WAFERMON_TRACE_ID => $trace, WAFERMON_SPAN_ID => $span);
+    defined $id{$_} ? $ENV{$_} = $id{$_} : delete $ENV{$_} for keys %id;
 }
 
 sub set_trace_id {
     my ($self, $trace_id) = @_;
-    Carp::croak('bad trace id: ' . _shown($trace_id)) if ($trace_id // '') !~ $TRACE_ID;
-    $self->_be_child if $self->{pid} != $$;
+    croak('bad trace id: ' . ($trace_id // 'undef')) if ($trace_id // '') !~ $TRACE_ID;
     my $path = $self->{path};
     $path->[0]{id} = undef if @$path == 1 && $trace_id ne ($path->[0]{trace_here} // '');
     $_->{trace_here} = $trace_id for @$path;
-    return $self->_describe;
+    $self->_describe;
+    return;
 }
 
 sub start_span {
     my ($self, $name, $trace_id, $tags) = @_;
-    _check_name($name);
-    Carp::croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
-    $tags = { %{ _hash(tags => $tags) } } if defined $tags;
-    $self->_be_child if $self->{pid} != $$;
-    my ($id, $around, $now) = (hex_id(16), $self->{path}[-1], int(time * 1e6));
-    my $trace = $trace_id // $around->{trace_here} // hex_id(32);
+    croak('empty name') if ($name // '') eq '';
+    croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
+    my ($around, $extra) = ($self->{path}[-1], _tags($tags));
     my $span = {
-        id => $id, pid => $$, trace_here => $trace, tags => $tags, start => $now, started => _clock(),
-        fields => $self->{origin} . ',"trace_id":' . string($trace) . qq(,"span_id":"$id","name":) . string($name)
-            . (defined $around->{id} ? qq(,"parent_id":"$around->{id}") : ''),
+        id => hex_id(16), pid => $$, tags => { %{ $tags // {} } }, started => _clock(),
+        trace_here => $trace_id // $around->{trace_here} // hex_id(32),
+        fields => ',"name":' . string($name) . (defined $around->{id} ? qq(,"parent_id":"$around->{id}") : ''),
     };
-    $self->_submit(qq({"type":"span_start","ts":$now$span->{fields}), _tags($tags));
     push @{ $self->{path} }, $span;
     $self->_describe;
-    return $id;
+    $span->{start} = $self->_submit('span_start', $span->{fields}, $extra);
+    $span->{place} = $self->{place};
+    return $span->{id};
 }
 
-# Out of order it ends that span only; those inside stay open.
+# Out of order it ends that span only; those inside stay open. The process that started it ends it.
 sub end_span {
     my ($self, $id, $status, $tags) = @_;
     $status //= 'ok';
-    Carp::croak("unknown status: $status") if $status !~ /\A(?:ok|error)\z/;
-    _hash(tags => $tags) if defined $tags;
-    $self->_be_child if $self->{pid} != $$;
+    croak("unknown status: $status") if $status !~ /\A(?:ok|error)\z/;
+    _tags($tags);
     my $path = $self->{path};
     my ($at) = grep { $path->[$_]{id} eq ($id // '') } 1 .. $#$path;
-    Carp::croak('unknown span: ' . _shown($id)) if !$at;
-    my $span = splice @$path, $at, 1;
+    my $span = splice @$path, $at // croak('unknown span: ' . ($id // 'undef')), 1;
     $self->_describe;
-    return if $span->{pid} != $$;    # the process that started it ends it
-    my $duration = int((_clock() - $span->{started}) * 1e6);
-    $tags = { %{ $span->{tags} // {} }, %{ $tags // {} } } if $span->{tags} || $tags;
-    return $self->_submit(
-        '{"type":"span_end","ts":' . int(time * 1e6)
-            . qq($span->{fields},"status":"$status","start":$span->{start},"duration":$duration),
-        _tags($tags));
+    return if $span->{pid} != $$;
+    local $self->{place} = $span->{place};
+    my %tags = (%{ $span->{tags} }, %{ $tags // {} });
+    my $duration = int(1e6 * (_clock() - $span->{started}));
+    $self->_submit('span_end', qq($span->{fields},"status":"$status","start":$span->{start},"duration":$duration),
+        _tags(%tags ? \%tags : undef));
+    return;
 }
 
 sub span {
@@ -201,57 +167,47 @@ sub span {
     return MonitoringSDK::Span->_new($self, $self->start_span(@arguments));
 }
 
-# --- the calls -------------------------------------------------------------------------------------------------------
+# --- the calls: a programming error is reported at the caller's line --------------------------------------------------
 
 sub log_event {
     my ($self, $level, $message, $context) = @_;
-    $LEVEL{ $level // '' } or Carp::croak('unknown level: ' . _shown($level));
-    defined $message or Carp::croak('no message');
-    _hash(context => $context) if defined $context && ref $context ne 'HASH';
-    $self->_be_child if $self->{pid} != $$;
-    return $self->_submit(
-        '{"type":"event","ts":' . int(time * 1e6) . qq($self->{place},"level":"$level","message":) . string($message),
-        defined $context ? ',"context":' . object($context) : '');
+    croak('unknown level: ' . ($level // 'undef')) if !$LEVEL{ $level // '' };
+    croak('no message') if !defined $message;
+    croak('context is not a hash reference') if defined $context && ref $context ne 'HASH';
+    $self->_submit('event', qq(,"level":"$level","message":) . string($message), defined $context ? ',"context":' . object($context) : '');
+    return;
 }
 
 sub log_metric {
     my ($self, $name, $value, $unit, $tags, $kind) = @_;
-    _check_name($name);
+    croak('empty name') if ($name // '') eq '';
+    croak("unknown kind: $kind") if defined $kind && $kind !~ /\A(?:gauge|counter)\z/;
     $value = _number(value => $value);
-    Carp::croak("unknown kind: $kind") if defined $kind && $kind !~ /\A(?:gauge|counter)\z/;
-    $self->_be_child if $self->{pid} != $$;
-    return $self->_submit(
-        '{"type":"metric","ts":' . int(time * 1e6) . qq($self->{place},"name":) . string($name)
-            . ',"value":' . ($value - $value == 0 ? float($value) : $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"')
-            . (defined $unit ? ',"unit":' . string($unit) : '')
-            . (defined $kind && $kind eq 'counter' ? ',"kind":"counter"' : ''),
-        _tags($tags));
+    my $text = _is_finite($value) ? float($value) : $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"';
+    my $fields = ',"name":' . string($name) . qq(,"value":$text) . (defined $unit ? ',"unit":' . string($unit) : '');
+    $fields .= ',"kind":"counter"' if ($kind // '') eq 'counter';
+    $self->_submit('metric', $fields, _tags($tags));
+    return;
 }
 
 sub log_progress {
     my ($self, $job_id, $percent, $status) = @_;
     $status //= 'running';
-    Carp::croak('bad job id: ' . _shown($job_id)) if ($job_id // '') !~ $TRACE_ID;
+    croak('bad job id: ' . ($job_id // 'undef')) if ($job_id // '') !~ $TRACE_ID;
     $percent = _number(percent => $percent);
-    Carp::croak("percent out of 0-100: $percent") if !($percent >= 0 && $percent <= 100);
-    Carp::croak("bad status: $status") if $status eq '' || length $status > 64;
-    $self->_be_child if $self->{pid} != $$;
-    return $self->_submit(
-        '{"type":"progress","ts":' . int(time * 1e6) . qq($self->{place},"job_id":) . string($job_id)
-            . ',"percent":' . float($percent) . ',"status":' . string($status), '');
+    croak("percent out of 0-100: $percent") if !($percent >= 0 && $percent <= 100);
+    croak("bad status: $status") if $status eq '' || length $status > 64;
+    $self->_submit('progress', join '', ',"job_id":', string($job_id), ',"percent":', float($percent), ',"status":', string($status));
+    return;
 }
 
 sub log_resource {
     my ($self, @given) = @_;
-    $self->_be_child if $self->{pid} != $$;
-    my %resource;
-    @resource{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
-    my $fields = '';
-    for my $name (grep { defined $resource{$_} } qw(cpu mem disk net)) {
-        my $value = _number($name => $resource{$name});
-        $fields .= qq(,"$name":) . float($value) if $value - $value == 0;
-    }
-    return $self->_submit('{"type":"resource","ts":' . int(time * 1e6) . $self->{place} . $fields, '');
+    my %value;
+    @value{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
+    my @names = grep { defined $value{$_} && _is_finite($value{$_} = _number($_ => $value{$_})) } qw(cpu mem disk net);
+    $self->_submit('resource', join '', map { qq(,"$_":) . float($value{$_}) } @names);
+    return;
 }
 
 # cpu, mem and disk of the own process; Linux counts no network bytes by process.
@@ -259,10 +215,10 @@ sub _measure {
     my ($self) = @_;
     my ($then, $used) = @{ $self->{measured} };
     my ($now, $using) = @{ $self->{measured} = [ _clock(), Time::HiRes::clock() ] };
-    my $cpu = $now > $then ? sprintf '%.1f', 100 * ($using - $used) / ($now - $then) : undef;
-    my ($pages) = _slurp('/proc/self/statm') =~ /\A\d+ (\d+)/;
-    my %io = _slurp('/proc/self/io') =~ /^(read_bytes|write_bytes): (\d+)/mg;
-    return ($cpu, $pages && $pages * $PAGE, %io ? $io{read_bytes} + $io{write_bytes} : undef);
+    my ($pages, %io) = _slurp('/proc/self/statm') =~ /\A\d+ (\d+)/;
+    %io = _slurp('/proc/self/io') =~ /^(read_bytes|write_bytes): (\d+)/mg;
+    return (sprintf('%.1f', 100 * ($using - $used) / max($now - $then, 1e-6)), $pages && $pages * PAGE,
+        %io ? $io{read_bytes} + $io{write_bytes} : undef);
 }
 
 sub _slurp {
@@ -272,68 +228,57 @@ sub _slurp {
     return join '', readline $file;
 }
 
-# --- checks: a programming error is reported at the caller's line -----------------------------------------------------
-
-sub _shown { return defined $_[0] ? "$_[0]" : 'undef' }
-
-sub _check_name {
-    my ($name) = @_;
-    Carp::croak('empty name') if !defined $name || $name eq '';
-    return;
-}
-
-sub _hash {
-    my ($what, $value) = @_;
-    Carp::croak("$what is not a hash reference") if ref $value ne 'HASH';
-    return $value;
-}
-
 # Text that reads as a number is one: much of what Perl measures was text a moment ago.
 sub _number {
     my ($what, $value) = @_;
-    Carp::croak("$what is not a number: " . _shown($value)) if !looks_like_number($value);
+    croak("$what is not a number: " . ($value // 'undef')) if !looks_like_number($value);
     return $value + 0;
 }
 
+sub _is_finite { return $_[0] - $_[0] == 0 }
+
 sub _tags {
     my ($tags) = @_;
-    return defined $tags ? ',"tags":' . tags(_hash(tags => $tags)) : '';
+    croak('tags is not a hash reference') if defined $tags && ref $tags ne 'HASH';
+    return defined $tags ? ',"tags":' . tags($tags) : '';
 }
 
 # --- on its way ------------------------------------------------------------------------------------------------------
 
-# Takes a message, JSON without its closing brace, in two parts: the second, context or tags, may go if it is too long.
+# Makes a message of its own fields and `extra`, context or tags, which may go if it is too long, and lets it go as far
+# as it can. Returns its ts.
 sub _submit {
-    my ($self, $head, $extra) = @_;
-    my $body = $head . $extra;
+    my ($self, $type, $fields, $extra) = @_;
+    $self->_begin if $self->{pid} != $$;
+    my $ts   = int(time * 1e6);
+    my $head = qq({"type":"$type","ts":$ts$self->{place}$fields);
+    my $body = defined $extra ? $head . $extra : $head;
     utf8::downgrade($body);
-    $body = shorten($head, $extra, BODY) if length $body > BODY;
-    $self->{count}{called}++;
-    if ($self->{off}) {
-        $self->{count}{dropped}++;
-        return;
-    }
-    my ($stream, $buffer, $now) = (@$self{qw(stream buffer)}, clock_gettime(MONOTONIC));
-    if ($self->{busy}) {    # a signal handler's call within a call
-        push @$buffer, $body;
-        $self->{buffer_bytes} += length $body;
-        return;
-    }
-    local $self->{busy} = 1;
-    $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
+    $body = shorten($head, $extra // '', BODY) if length $body > BODY;
 
-    if (!@$buffer && $stream->offer($body, $now, $self->{coalesce})) {
-        return;
+    my ($stream, $buffer, $count) = @$self{qw(stream buffer count)};
+    $count->{called}++;
+    if ($self->{off}) {
+        $count->{dropped}++;
     }
-    elsif (!$self->_is_full) {
-        push @$buffer, $body;
-        $self->{buffer_bytes} += length $body;
+    elsif ($self->{busy}) {    # a signal handler's call within a call
+        $self->_keep($body);
     }
-    elsif (!$self->{spill}->add($body)) {
-        $self->{count}{dropped}++;
-        $self->{unreported}++;
+    else {
+        local ($!, $self->{busy}) = (0, 1);
+        my $now = clock_gettime(MONOTONIC);
+        $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
+        return $ts if !@$buffer && $stream->offer($body, $now, $self->{coalesce});
+        if    (!$self->_is_full)           { $self->_keep($body) }
+        elsif (!$self->{spill}->add($body)) { $_++ for $count->{dropped}, $self->{unreported} }
     }
-    return;
+    return $ts;
+}
+
+sub _keep {
+    my ($self, $body) = @_;
+    push @{ $self->{buffer} }, $body;
+    $self->{buffer_bytes} += length $body;
 }
 
 sub _is_full { return @{ $_[0]{buffer} } >= $_[0]{limit} || $_[0]{buffer_bytes} >= BUFFER_BYTES }
@@ -343,16 +288,14 @@ sub _pump {
     my ($self, $now) = @_;
     my ($stream, $buffer, $spill) = @$self{qw(stream buffer spill)};
     $self->{look_at} = $now + LOOK_EVERY;
-    local $!;    # a call may stand between a failure and the caller's look at it
     $stream->pump($now);
-    return if !$stream->is_open;
     for (1 .. DRAIN) {
         last if !@$buffer || !$stream->has_room;
         my $body = shift @$buffer;
         $self->{buffer_bytes} -= length $body;
         $stream->offer($body, $now, @$buffer ? 100 : 1);
     }
-    return if @$buffer;
+    return if @$buffer || !$stream->is_open;
     $spill->roll;
     $spill->pump($now);
     if (my $dropped = $self->{unreported}) {
@@ -360,73 +303,53 @@ sub _pump {
         local $self->{busy};
         $self->log_event(warning => "$dropped messages dropped", { kind => 'dropped', count => $dropped });
     }
-    return;
-}
-
-sub _waiting { return @{ $_[0]{buffer} } + $_[0]{stream}->waiting + $_[0]{spill}->waiting }
-
-# Sleeps until a socket is ready, a reconnect is due or the deadline comes.
-sub _wait {
-    my ($self, $deadline) = @_;
-    my ($readable, $writable) = ('', '');
-    for my $part (@$self{qw(stream spill)}) {
-        $part->watch($readable, $writable);
-        my $retry_at = $part->retry_at;
-        $deadline = $retry_at if defined $retry_at && $retry_at < $deadline;
-    }
-    my $seconds = $deadline - _clock();
-    select $readable, $writable, undef, $seconds if $seconds > 0;
-    return;
 }
 
 # --- stats, flush, close ---------------------------------------------------------------------------------------------
 
+sub _waiting { return @{ $_[0]{buffer} } + $_[0]{stream}->waiting + $_[0]{spill}->waiting }
+
 sub get_stats {
     my ($self) = @_;
-    $self->_be_child if $self->{pid} != $$;
-    if (!$self->{off} && !$self->{busy}) {
-        local $self->{busy} = 1;
-        $self->_pump(_clock());
-    }
+    $self->flush(0);
     my $state = $self->_is_full ? 'overflow' : $self->{stream}->is_open ? 'connected' : 'disconnected';
     return { %{ $self->{count} }, waiting => $self->_waiting, state => $state };
 }
 
 sub flush {
     my ($self, $timeout) = @_;
-    $self->_be_child if $self->{pid} != $$;
-    return $self->_flush_until(_clock() + ($timeout // 5));
+    return $self->_flush(_clock() + ($timeout // 5));
 }
 
-# With $impatient, also gives up when there is no connection and none is being made.
-sub _flush_until {
+# With $impatient, gives up when there is no connection and none is being made.
+sub _flush {
     my ($self, $deadline, $impatient) = @_;
-    return 1 if $self->{off};
-    return 0 if $self->{busy};
+    $self->_begin if $self->{pid} != $$;
+    return $self->{off} if $self->{off} || $self->{busy};
     local ($!, $self->{busy}) = (0, 1);
     while (1) {
-        my $now = _clock();
-        $self->{target}->resolve if $now < $deadline && !$impatient;
-        $self->_pump($now);
+        $self->_pump(my $now = _clock());
         return 1 if !$self->_waiting;
         return 0 if $now >= $deadline || $impatient && $self->{stream}->is_idle;
-        $self->_wait($deadline);
+        $self->{target}->resolve if !$impatient;
+        # Until something is there to read, or for 10 ms: then a reconnect may be due, or the socket take more.
+        my $readable = '';
+        vec($readable, $_, 1) = 1 for map { $_->descriptor } @$self{qw(stream spill)};
+        select $readable, undef, undef, min($deadline - $now, 0.01);
     }
 }
 
 sub close {
     my ($self, $timeout) = @_;
-    $self->_be_child if $self->{pid} != $$;
+    my $deadline = _clock() + ($timeout // 2);
+    $self->_flush($deadline, 1);
     return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
     local $!;
-    my ($stream, $buffer, $spill, $count) = @$self{qw(stream buffer spill count)};
-    my $deadline = _clock() + ($timeout // 2);
-    $self->_flush_until($deadline, 1);
-    $stream->add($_) for splice @$buffer;
+    my ($stream, $spill, $count) = @$self{qw(stream spill count)};
+    $stream->add($_) for splice @{ $self->{buffer} };
     my @left = $stream->lines;
     $count->{dropped} += @left - $spill->leave($self->{client}, @left) if @left;
     $spill->hand_over;
-    $stream->forget;
     $stream->finish(\&_clock, $deadline);
     $self->{off} = 1;
     return;
@@ -438,20 +361,10 @@ sub DESTROY {
     my ($self) = @_;
     local ($@, $!, $?, $^E);
     delete $alive{ refaddr $self };
-    eval { $self->{pid} == $$ ? $self->close : $self->_let_go } if $self->{stream};
-    return;
+    eval { $self->close } if ($self->{pid} // 0) == $$;
 }
 
-sub _let_go {
-    my ($self) = @_;
-    $_->abandon for @$self{qw(stream spill)};
-    return;
-}
-
-END {
-    local ($@, $!, $?, $^E);
-    $_->DESTROY for grep { defined } values %alive;
-}
+END { $_->DESTROY for grep { defined } values %alive }
 
 package MonitoringSDK::Span;
 
@@ -472,18 +385,13 @@ sub end {
 
 # What a destructor can know: Perl sets $@ before it unwinds to an eval, and $? (below 256, which the status of an ended
 # child is not, unless a signal killed it) before it unwinds to leave the program.
-sub _trouble {
-    return ref $@ ? 'object ' . Scalar::Util::refaddr($@) : $@ ne '' ? $@ : $? > 0 && $? < 256 ? "exit $?" : '';
-}
+sub _trouble { return ref $@ ? 'object ' . Scalar::Util::refaddr($@) : $@ ne '' ? $@ : $? > 0 && $? < 256 ? "exit $?" : '' }
 
 sub DESTROY {
     my ($self) = @_;
-    return if !$self->{sdk};
     my $trouble = _trouble();
-    my $status  = $trouble ne '' && $trouble ne $self->{before} ? 'error' : 'ok';
     local ($@, $!, $?, $^E);
-    eval { $self->end($status) };
-    return;
+    eval { $self->end($trouble ne '' && $trouble ne $self->{before} ? 'error' : 'ok') };
 }
 
 1;

@@ -4,24 +4,20 @@ package MonitoringSDK::Encoder;
 # no value makes it die; the caller's data is left as it was (stringifying a number in place would turn it into a string
 # before Perl 5.36, hence the copies).
 
-use strict;
+use 5.014;
 use warnings;
 no if $] >= 5.036, warnings => 'experimental::builtin';
 use B ();
 use Encode ();
 use Exporter 'import';
+use List::Util qw(max);
 use Scalar::Util qw(blessed refaddr);
 
 our @EXPORT_OK = qw(MAX_LINE float number object shorten string tags);
 
-use constant {
-    MAX_LINE    => 65_536,
-    MAX_DEPTH   => 8,
-    MAX_INTEGER => 9_007_199_254_740_992,
-    KEPT        => 256,                 # strings this short are never cut: ids, names, the service
-    REPLACEMENT => "\xEF\xBF\xBD",      # U+FFFD
-    TRUNCATED   => ',"truncated":true',
-};
+# KEPT: strings this short are never cut: ids, names, the service.
+use constant { MAX_LINE => 65_536, MAX_DEPTH => 8, MAX_INTEGER => 9_007_199_254_740_992, KEPT => 256 };
+use constant { REPLACEMENT => "\xEF\xBF\xBD", TRUNCATED => ',"truncated":true' };
 
 # A number is what has a numeric flag and no string flag: "007" read from a file stays a string.
 sub flags_say_number {
@@ -34,10 +30,8 @@ BEGIN {
     *is_number = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number;
 }
 
-my %escape = (
-    (map { chr($_) => sprintf '\u%04x', $_ } 1 .. 31),
-    "\0" => REPLACEMENT, '"' => '\"', '\\' => '\\\\', "\n" => '\n', "\r" => '\r', "\t" => '\t',
-);
+my %escape = map { chr($_) => sprintf '\u%04x', $_ } 1 .. 31;
+@escape{ "\0", '"', '\\', "\n", "\r", "\t" } = (REPLACEMENT, '\"', '\\\\', '\n', '\r', '\t');
 
 # A character string, or bytes that are UTF-8 or something near it.
 sub string {
@@ -46,9 +40,7 @@ sub string {
 
     # What is longer can't fit a line, so it will be shortened anyway.
     $text = substr $text, 0, MAX_LINE if length $text > MAX_LINE;
-    if (!utf8::is_utf8($text) && !utf8::decode($text)) {
-        $text = Encode::decode('UTF-8', $text);
-    }
+    utf8::is_utf8($text) or utf8::decode($text) or $text = Encode::decode('UTF-8', $text);
     no warnings qw(surrogate non_unicode);
     $text =~ s/[^\x{0}-\x{D7FF}\x{E000}-\x{10FFFF}]/\x{FFFD}/g;
     utf8::encode($text);
@@ -77,33 +69,27 @@ sub number {
     return $value - $value == 0 ? float($value) : 'null';
 }
 
-# A hash reference. This loop is what a call spends most of its time in: the usual values are encoded in place.
+# A hash reference. This loop is what a call spends most of its time in, so the usual strings are encoded in place.
 sub object {
     my ($hash, $depth) = @_;
     my $json = '';
     for my $key (keys %$hash) {
         my $value = $hash->{$key};
         $json .= $key =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? ',' . string($key) . ':' : qq(,"$key":);
-        if    (!defined $value)   { $json .= 'null' }
-        elsif (ref $value)        { $json .= nested($value, ($depth || 1) + 1) }
-        elsif (is_number($value)) {
-            my $text = "$value";
-            $json .= $text == $value && $value <= MAX_INTEGER && $value >= -MAX_INTEGER ? $text : number($value);
-        }
-        elsif ($value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c) { $json .= string($value) }
-        else { $json .= qq("$value") }
+        $json .=
+            !defined $value   ? 'null'
+          : ref $value        ? nested($value, ($depth || 1) + 1)
+          : is_number($value) ? number($value)
+          : $value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? string($value) : qq("$value");
     }
-    return '{}' if $json eq '';
-    substr $json, 0, 1, '{';
-    return $json . '}';
+    return '{' . substr($json, 1) . '}' if $json ne '';
+    return '{}';
 }
 
 # Tags hold strings and numbers only, so a reference is sent as text.
 sub tags {
     my ($hash) = @_;
-    return object($hash) if !grep { ref } values %$hash;
-    my %flat = map { $_ => ref $hash->{$_} ? as_text($hash->{$_}) : $hash->{$_} } keys %$hash;
-    return object(\%flat);
+    return object({ map { $_ => ref $hash->{$_} ? as_text($hash->{$_}) : $hash->{$_} } keys %$hash });
 }
 
 my %open;      # the containers around the one at hand, by address: a cycle ends as text
@@ -111,54 +97,43 @@ my $budget;    # bytes that one value may still take: data that refer to themsel
 
 sub nested {
     my ($value, $depth) = @_;
-    my $type = ref $value;
-    if ($type ne 'HASH' && $type ne 'ARRAY') {
-        my $truth = boolean($value);
-        return defined $truth ? $truth : string(as_text($value));
-    }
+    my ($type, $truth) = (ref $value, boolean($value));
+    return $truth if defined $truth;
     $budget = MAX_LINE if !%open;
-    return string(as_text($value)) if $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
+    return string(as_text($value))
+        if $type ne 'HASH' && $type ne 'ARRAY' || $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
 
     local $open{ refaddr $value } = 1;
-    my $json;
-    if ($type eq 'HASH') {
-        $json = object($value, $depth);
-        $budget -= length $json;
-    }
-    else {
-        my @items;
-        for my $item (@$value) {
-            my $copy = $item;
-            push @items,
-                !defined $copy   ? 'null'
-              : ref $copy        ? nested($copy, $depth + 1)
-              : is_number($copy) ? number($copy)
-              :                    string($copy);
-            last if ($budget -= length $items[-1]) < 0;
-        }
-        $json = '[' . join(',', @items) . ']';
-    }
+    my $json = $type eq 'HASH' ? object($value, $depth) : array($value, $depth);
+    $budget -= length $json;
     return $json;
 }
 
-# \1 and \0, as JSON modules take them, and the booleans that those modules return.
+sub array {
+    my ($array, $depth) = @_;
+    my @items;
+    for my $item (@$array) {
+        last if $budget < 0;
+        my $copy = $item;
+        push @items, !defined $copy ? 'null' : ref $copy ? nested($copy, $depth + 1) : is_number($copy) ? number($copy) : string($copy);
+        $budget -= length $items[-1];
+    }
+    return '[' . join(',', @items) . ']';
+}
+
+# \1 and \0, as JSON modules take them, and the booleans that those modules return; undef for anything else.
 sub boolean {
     my ($value) = @_;
-    if (my $class = blessed $value) {
-        return $class =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/ ? ($$value ? 'true' : 'false') : undef;
-    }
-    return undef if ref $value ne 'SCALAR' || !defined $$value;
-    return $$value eq '1' ? 'true' : $$value eq '0' ? 'false' : undef;
+    my $ours = blessed $value
+        ? ref($value) =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/
+        : ref $value eq 'SCALAR' && ($$value // '') =~ /\A[01]\z/;
+    return $ours ? $$value ? 'true' : 'false' : undef;
 }
 
 sub as_text {
     my ($value) = @_;
-    my $truth = boolean($value);
-    return $truth if defined $truth;
-    local $@;
-    local $SIG{__DIE__};
-    my $text = eval { "$value" };
-    return defined $text ? $text : sprintf '%s(0x%x)', ref $value, refaddr $value;
+    local ($@, $SIG{__DIE__});
+    return boolean($value) // eval { "$value" } // sprintf '%s(0x%x)', ref $value, refaddr $value;
 }
 
 # A line's beginning and its optional context or tags, made to fit $room bytes: the longest string is cut, again and
@@ -170,12 +145,10 @@ sub shorten {
     while ((my $excess = length($json) - $room) > 0) {
         my ($start, $length) = longest_string($json);
         if ($length > KEPT) {
-            my $half = int($length / 2);
-            my $keep = $excess < $half ? $length - $excess : $half;
-            my $kept = substr $json, $start, $keep < KEPT ? KEPT : $keep;
+            my $kept = substr $json, $start, max(KEPT, int($length / 2), $length - $excess);
             $kept =~ s/(?<!\\)((?:\\\\)*)\\(?:u[0-9a-f]{0,3})?\z/$1/;    # not within an escape …
             $kept =~ s/[\xC0-\xFF][\x80-\xBF]*\z//;                      # … nor within a character
-            substr($json, $start, $length) = $kept;
+            substr $json, $start, $length, $kept;
         }
         else {
             last if $extra eq '';
@@ -185,19 +158,12 @@ sub shorten {
     return $json . TRUNCATED;
 }
 
-# Where the longest string of some JSON text starts and how long it is, without its quotes; keys don't count.
+# Where the longest string of some JSON text starts and how long it is, without its quotes; keys don't count. The group
+# within a group is there because one alone stops after 32,766 rounds before Perl 5.30.
 sub longest_string {
     my ($best, $length) = (0, 0);
-    for ($_[0]) {
-        pos = 0;
-        while (/"/g) {
-            my $start = pos;
-            # In portions, since a quantified group stops after 32,766 rounds before Perl 5.30.
-            1 while /\G(?:[^"\\]++|\\.){1,30000}/gc;
-            my $size = pos() - $start;
-            /\G"/gc;
-            ($best, $length) = ($start, $size) if $size > $length && !/\G(?=:)/gc;
-        }
+    while ($_[0] =~ /"((?:(?:[^"\\]++|\\.){1,30000})*+)"(:?)/g) {
+        ($best, $length) = ($-[1], $+[1] - $-[1]) if $+[1] - $-[1] > $length && !$2;
     }
     return ($best, $length);
 }

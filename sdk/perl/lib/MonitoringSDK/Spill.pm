@@ -4,27 +4,19 @@ package MonitoringSDK::Spill;
 # is a stream of its own; a file is removed only when every line in it is settled; as long as this process lives it holds
 # a lock on its files, and whoever sends one renames it first, so that no two ever do. Survives a kill, not a power cut.
 
-use strict;
+use 5.014;
 use warnings;
-use Fcntl qw(LOCK_EX LOCK_NB O_APPEND O_CREAT O_EXCL O_RDWR SEEK_SET S_ISDIR);
+use Fcntl qw(LOCK_EX LOCK_NB O_APPEND O_CREAT O_EXCL O_RDWR);
 use MonitoringSDK::Random qw(hex_id);
 
-use constant {
-    FILE    => 1024**2,         # bytes
-    ALL     => 64 * 1024**2,    # bytes of all files together
-    PORTION => 64 * 1024,       # bytes read at once, and how often in one call
-    PORTIONS => 4,
-};
+# Bytes of a file, bytes of all files together, and lines read in one call, so that it stays short.
+use constant { FILE => 1024**2, ALL => 64 * 1024**2, PORTION => 300 };
 
-# `stream` makes the stream for a client, `count` holds the SDK's stats.
+# Given are dir, service, `stream`, which makes the stream for a client, and `count`, the hash that holds the SDK's stats.
+# A file is {path, handle, client, lines, bytes} and, while it is sent, {stream}; `lines` are those not given to it.
 sub new {
     my ($class, %given) = @_;
-    return bless {
-        %given,         # dir, service, count, stream
-        bytes => 0,
-        newest => undef, closed => [],          # files: path, handle, client, count, bytes
-        sending => undef, sent_by => undef,     # the file under way, and its stream
-    }, $class;
+    return bless { %given, bytes => 0, newest => undef, closed => [], sending => undef }, $class;
 }
 
 sub default_dir {
@@ -35,21 +27,17 @@ sub default_dir {
 # Messages in files that are still ours.
 sub waiting {
     my ($self) = @_;
-    my $count = 0;
-    $count += $_->{count} for $self->_files;
-    $count -= $self->{sent_by}{settled} if $self->{sent_by};
+    my $count = $self->{sending} ? $self->{sending}{stream}->waiting : 0;
+    $count += $_->{lines} for grep { defined } @$self{qw(sending newest)}, @{ $self->{closed} };
     return $count;
 }
-
-sub _files { return grep { defined } $_[0]{sending}, @{ $_[0]{closed} }, $_[0]{newest} }
 
 # One message, JSON without its closing brace; false if it can't be kept.
 sub add {
     my ($self, $body) = @_;
-    local $!;
     $self->roll if $self->{newest} && $self->{newest}{bytes} + length($body) + 64 > FILE;
     my $file = $self->{newest} ||= $self->_create(hex_id(16)) or return 0;
-    my $seq = $file->{count} + 1;
+    my $seq = $file->{lines} + 1;
     return $self->_append($file, qq($body,"client":"$file->{client}","seq":$seq}\n));
 }
 
@@ -57,13 +45,9 @@ sub add {
 sub leave {
     my ($self, $client, @lines) = @_;
     my $file = $self->_create($client) or return 0;
-    my $kept = 0;
-    for my $line (@lines) {
-        $self->_append($file, $line) or last;
-        $kept++;
-    }
     push @{ $self->{closed} }, $file;
-    return $kept;
+    $self->_append($file, $_) || last for @lines;
+    return $file->{lines};
 }
 
 sub _create {
@@ -71,26 +55,23 @@ sub _create {
     my $dir = $self->{dir};
     mkdir $dir, 0700;
     # In /tmp anybody could have made a directory, or a link, of that name.
-    my @found = lstat $dir;
-    return undef if $dir =~ m{\A/tmp/wafermon-\d+\z} && !(@found && S_ISDIR($found[2]) && $found[4] == $> && !($found[2] & 022));
+    my $mode = (lstat $dir)[2];
+    return if $dir =~ m{\A/tmp/wafermon-\d+\z} && !(-d _ && -o _ && !($mode & 022));
     my $path = "$dir/$self->{service}.$$.$client.ldjson";
-    sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL, 0640 or return undef;
+    sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL, 0640 or return;
     flock $handle, LOCK_EX | LOCK_NB;
-    return { path => $path, handle => $handle, client => $client, count => 0, bytes => 0 };
+    return { path => $path, handle => $handle, client => $client, lines => 0, bytes => 0 };
 }
 
 sub _append {
     my ($self, $file, $line) = @_;
     return 0 if $self->{bytes} + length $line > ALL;
-    my $written = syswrite $file->{handle}, $line;
-    if (!defined $written || $written != length $line) {
+    if ((syswrite($file->{handle}, $line) // 0) != length $line) {
         truncate $file->{handle}, $file->{bytes};    # whole lines only
         return 0;
     }
-    $file->{count}++;
-    $file->{bytes}  += $written;
-    $self->{bytes}  += $written;
-    $self->{count}{spilled}++;
+    $_ += length $line for $file->{bytes}, $self->{bytes};
+    $_++ for $file->{lines}, $self->{count}{spilled};
     return 1;
 }
 
@@ -99,60 +80,41 @@ sub roll {
     my ($self) = @_;
     my $file = delete $self->{newest} or return;
     push @{ $self->{closed} }, $file;
-    return;
 }
 
 # Sends the closed files, one after the other.
 sub pump {
     my ($self, $now) = @_;
-    $self->_claim if !$self->{sending};
-    my $file   = $self->{sending} or return;
-    my $stream = $self->{sent_by};
+    my $file = $self->{sending} ||= $self->_claim or return;
+    my $stream = $file->{stream};
+    local $/ = "\n";
     $stream->pump($now);
-    # A few portions at a time, so that a call stays short.
-    for (1 .. PORTIONS) {
-        last if !$stream->has_room || $stream->unsent || !$file->{unread};
-        $self->_feed($file, $stream);
-        $stream->write($now);
+    for (1 .. PORTION) {
+        last if !$file->{lines} || !$stream->has_room;
+        $stream->take(scalar readline $file->{handle});
+        $file->{lines}--;
     }
-    return if $stream->waiting || $file->{unread};
+    $stream->write($now) if $stream->is_open;
+    return if $file->{lines} || $stream->waiting;
     unlink $file->{path};
-    $self->_forget($file);
-    $stream->abandon;
-    @$self{qw(sending sent_by)} = ();
-    return $self->pump($now);
+    $self->{bytes} -= $file->{bytes};
+    delete $self->{sending};
+    $self->pump($now);
 }
 
 sub _claim {
     my ($self) = @_;
     while (my $file = shift @{ $self->{closed} }) {
-        if ($file->{count} && rename $file->{path}, "$file->{path}.taken") {
+        if ($file->{lines} && rename $file->{path}, "$file->{path}.taken") {
             $file->{path} .= '.taken';
-            @$file{qw(unread rest)} = ($file->{bytes}, '');
-            sysseek $file->{handle}, 0, SEEK_SET;
-            @$self{qw(sending sent_by)} = ($file, $self->{stream}->($file->{client}));
-            return;
+            seek $file->{handle}, 0, 0;
+            $file->{stream} = $self->{stream}->($file->{client});
+            return $file;
         }
-        unlink $file->{path} if !$file->{count};
-        $self->{count}{handed_over} += $file->{count};
-        $self->_forget($file);
+        unlink $file->{path} if !$file->{lines};
+        $self->{count}{handed_over} += $file->{lines};
+        $self->{bytes} -= $file->{bytes};
     }
-    return;
-}
-
-sub _feed {
-    my ($self, $file, $stream) = @_;
-    my $got = sysread $file->{handle}, $file->{rest}, PORTION, length $file->{rest};
-    $file->{unread} = $got ? $file->{unread} - $got : 0;
-    my @lines = split /(?<=\n)/, $file->{rest};
-    $file->{rest} = @lines && $lines[-1] !~ /\n\z/ ? pop @lines : '';
-    return $stream->add_lines(@lines);
-}
-
-sub _forget {
-    my ($self, $file) = @_;
-    close $file->{handle};
-    $self->{bytes} -= $file->{bytes};
     return;
 }
 
@@ -160,29 +122,11 @@ sub _forget {
 sub hand_over {
     my ($self) = @_;
     $self->{count}{handed_over} += $self->waiting;
-    if (my $file = $self->{sending}) {
-        (my $unclaimed = $file->{path}) =~ s/\.taken\z//;
-        rename $file->{path}, $unclaimed;
-    }
-    $self->abandon;
-    return;
+    my $path = $self->{sending} ? $self->{sending}{path} : '';
+    rename $path, $path =~ s/\.taken\z//r if $path;
+    @$self{qw(newest sending closed bytes)} = (undef, undef, [], 0);
 }
 
-# Lets go of everything without touching it: also what a forked child does, whose parent goes on holding the locks.
-sub abandon {
-    my ($self) = @_;
-    $self->{sent_by}->abandon if $self->{sent_by};
-    close $_->{handle} for $self->_files;
-    @$self{qw(newest closed sending sent_by bytes)} = (undef, [], undef, undef, 0);
-    return;
-}
-
-sub watch {
-    my ($self) = @_;
-    $self->{sent_by}->watch($_[1], $_[2]) if $self->{sent_by};
-    return;
-}
-
-sub retry_at { return $_[0]{sent_by} ? $_[0]{sent_by}->retry_at : undef }
+sub descriptor { return $_[0]{sending} ? $_[0]{sending}{stream}->descriptor : () }
 
 1;

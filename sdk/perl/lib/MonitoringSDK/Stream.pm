@@ -9,345 +9,242 @@ package MonitoringSDK::Stream;
 #     ^                        |                  |                  |                       |
 #     +------ backoff ---------+--- refused, closed, or silent for 5 s with something due ---+
 
-use strict;
+use 5.014;
 use warnings;
-use Errno qw(EAGAIN EINPROGRESS EINTR EWOULDBLOCK);
+use Errno qw(EAGAIN EINPROGRESS EINTR);
 use IO::Handle ();
+use List::Util qw(max min);
 use MonitoringSDK::Random qw(fraction);
 use Socket qw(IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY);
 
 use constant { IDLE => 0, CONNECTING => 1, SHAKING => 2, GREETING => 3, OPEN => 4 };
-use constant {
-    SILENCE     => 5,              # seconds without a byte, with messages outstanding, until the connection counts as dead
-    BACKOFF     => 0.1,            # first and longest mean of the pause before a reconnect
-    BACKOFF_MAX => 30,
-    WINDOW      => 4 * 1024**2,    # bytes sent and not yet acknowledged
-    PORTION     => 64 * 1024,      # bytes handed to the socket, or taken from it, at once
-    PORTIONS    => 8,              # of them in one call, which bounds the time it takes
-    SEND_FLAGS  => MSG_DONTWAIT | MSG_NOSIGNAL,
-};
+# Seconds without a byte, with messages outstanding, until a connection counts as dead; the bounds of the pause before
+# the first and before a late reconnect.
+use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
+# Bytes sent and not yet acknowledged; bytes handed to the socket, or taken from it, at once; how often in one call,
+# which bounds the time it takes.
+use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8 };
+use constant SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL;
 
-# `count` is the hash that holds the SDK's stats.
+# Given are target, client, hello, and `count`, the hash that holds the SDK's stats.
+# in, out: bytes of an unfinished reply, bytes that the socket did not take yet.
+# window:  lines that are not settled, '' for one refused ahead of its turn; waiting: how many; bytes: their length;
+#          base: the seq of the line before the first; next: index of the first not sent on this connection.
+# high:    the highest seq ever sent. heard: when a byte came last, or when something became due.
 sub new {
     my ($class, %given) = @_;
     return bless {
-        %given,                    # target, client, hello, count
-        mark => qq(,"client":"$given{client}","seq":),
-        phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, welcomes => 0,
-        heard => 0,                # when a byte came last, or when something became due
-        in => '', out => '',       # bytes of an unfinished reply, bytes the socket did not take yet
-        window => [],              # lines not settled at the front; undef for one refused ahead of its turn
-        bytes => 0,                # their length
-        base => 0,                 # seq of the line before the window
-        next => 0,                 # index in the window of the first line not sent on this connection
-        high => 0,                 # highest seq ever sent
-        settled => 0,
+        %given, mark => qq(,"client":"$given{client}","seq":),
+        phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0,
+        in => '', out => '', window => [], waiting => 0, bytes => 0, base => 0, next => 0, high => 0,
     }, $class;
 }
 
-sub is_open   { return $_[0]{phase} == OPEN }
-sub is_idle   { return $_[0]{phase} == IDLE }
-sub waiting   { return $_[0]{base} + @{ $_[0]{window} } - $_[0]{settled} }
-sub unsent    { return @{ $_[0]{window} } - $_[0]{next} }
-sub retry_at  { return $_[0]{phase} == IDLE ? $_[0]{retry_at} : undef }
-sub lines     { return grep { defined } @{ $_[0]{window} } }
+sub is_open    { return $_[0]{phase} == OPEN }
+sub is_idle    { return $_[0]{phase} == IDLE }
+sub has_room   { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes} < WINDOW }
+sub waiting    { return $_[0]{waiting} }
+sub lines      { return grep { $_ ne '' } @{ $_[0]{window} } }
+sub descriptor { return $_[0]{sock} ? fileno $_[0]{sock} : () }
 
-# Whether a further message may leave the buffer.
-sub has_room { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes} < WINDOW }
-
-# Gives a message, JSON without its closing brace, the next seq.
-sub add {
-    my ($self, $body) = @_;
-    my $window = $self->{window};
-    $body .= $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
-    push @$window, $body;
-    $self->{bytes} += length $body;
-    return;
+# Takes lines that have their seq.
+sub take {
+    my ($self, @lines) = @_;
+    push @{ $self->{window} }, @lines;
+    $self->{waiting} += @lines;
+    $self->{bytes} += length for @lines;
 }
 
-# Takes the message if there is room, and sends when $enough are waiting for it; in one sub, since every call comes here.
+# Takes a message, JSON without its closing brace, and gives it the next seq.
+sub add {
+    my ($self, $body) = @_;
+    $self->take($body . $self->{mark} . ($self->{base} + @{ $self->{window} } + 1) . "}\n");
+}
+
+# The same if there is room, and sends when $enough are waiting for it. Every call comes here, hence all in one.
 sub offer {
     my ($self, $body, $now, $enough) = @_;
     return 0 if $self->{phase} != OPEN || $self->{out} ne '' || $self->{bytes} >= WINDOW;
     my $window = $self->{window};
     $body .= $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
     push @$window, $body;
+    $self->{waiting}++;
     $self->{bytes} += length $body;
     $self->write($now) if @$window - $self->{next} >= $enough;
     return 1;
-}
-
-# Takes lines that have their seq already.
-sub add_lines {
-    my ($self, @lines) = @_;
-    push @{ $self->{window} }, @lines;
-    $self->{bytes} += length for @lines;
-    return;
 }
 
 # Everything that can be done now.
 sub pump {
     my ($self, $now) = @_;
     $self->_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
-    return if $self->{phase} == IDLE;
     $self->_finish_connect($now) if $self->{phase} == CONNECTING;
     $self->_shake_hands($now)    if $self->{phase} == SHAKING;
     $self->_read($now)           if $self->{phase} >= GREETING;
     # Read first, then judge: the acks of an hour without a call are all there.
-    if ($now - $self->{heard} > SILENCE && ($self->{next} || $self->{phase} < OPEN) && $self->{phase} != IDLE) {
-        $self->_lose($now);
-    }
+    $self->_lose($now) if $self->{phase} && $now - $self->{heard} > SILENCE && ($self->{next} || $self->{phase} < OPEN);
     $self->write($now) if $self->{phase} >= GREETING;
-    return;
 }
 
 sub _connect {
     my ($self, $now) = @_;
-    my $target    = $self->{target};
-    my @addresses = $target->addresses;
-    my $address   = $addresses[ $self->{address} ] or return $self->_lose($now);
+    my $address = $self->{target}{addresses}[ $self->{address} ] or return $self->_lose($now);
     socket my $sock, $address->{family}, SOCK_STREAM, 0 or return $self->_lose($now);
     $sock->blocking(0);
-    setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1 if !$target->is_unix;
+    setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;    # a Unix socket refuses it, and needs none
     @$self{qw(sock phase heard)} = ($sock, CONNECTING, $now);
-    return if connect($sock, $address->{addr}) || $! == EINPROGRESS;
-    return $self->_lose($now);
+    connect $sock, $address->{addr} or $! == EINPROGRESS or $self->_lose($now);
 }
 
 sub _finish_connect {
     my ($self, $now) = @_;
-    my $writable = '';
-    vec($writable, fileno $self->{sock}, 1) = 1;
-    return if !(select undef, $writable, undef, 0);
-    my $error = getsockopt $self->{sock}, SOL_SOCKET, SO_ERROR;
+    my ($sock, $target) = @$self{qw(sock target)};
+    my $error = getsockopt $sock, SOL_SOCKET, SO_ERROR;
     return $self->_lose($now) if !defined $error || unpack 'i', $error;
-    if ($self->{target}->is_tls) {
-        $self->{phase} = SHAKING;
-        IO::Socket::SSL->start_SSL($self->{sock}, SSL_startHandshake => 0, SSL_hostname => $self->{target}{host},
-            SSL_verifycn_name => $self->{target}{host}, SSL_verifycn_scheme => 'http')
-            or $self->_lose($now);
-        return;
-    }
-    return $self->_greet;
+    return if !getpeername $sock;    # not yet
+    return $self->_greet if !$target->{tls};
+    $self->{phase} = SHAKING;
+    IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $target->{host},
+        SSL_verifycn_name => $target->{host}, SSL_verifycn_scheme => 'http') or $self->_lose($now);
 }
 
 sub _shake_hands {
     my ($self, $now) = @_;
     return $self->_greet if $self->{sock}->connect_SSL;
-    return if $! == EAGAIN || $! == EWOULDBLOCK;
+    return if $! == EAGAIN;
     $self->{target}->say_refused('tls', $IO::Socket::SSL::SSL_ERROR);
-    return $self->_lose($now);
+    $self->_lose($now);
 }
 
-sub _greet {
-    my ($self) = @_;
-    @$self{qw(phase out)} = (GREETING, $self->{hello});
-    return;
-}
+sub _greet { @{ $_[0] }{qw(phase out)} = (GREETING, $_[0]{hello}) }
 
 # The next address of the same name at once, otherwise a pause: exponential, with full jitter.
 sub _lose {
     my ($self, $now) = @_;
-    my $welcomed = $self->{phase} == OPEN;
-    $self->_hang_up;
-    if (!$welcomed && ++$self->{address} < $self->{target}->addresses) {
-        $self->{retry_at} = $now;
-        return;
-    }
-    my $mean_bound = BACKOFF * 2**$self->{attempts}++;
-    $self->{attempts} = 16 if $self->{attempts} > 16;
-    $self->{retry_at} = $now + (1 - fraction()) * ($mean_bound < BACKOFF_MAX ? $mean_bound : BACKOFF_MAX);
-    $self->{address}  = 0;
-    return;
+    my $next = $self->is_open ? 0 : $self->{address} + 1;
+    $self->hang_up;
+    $self->{address} = $next < @{ $self->{target}{addresses} } ? $next : 0;
+    return $self->{retry_at} = $now if $self->{address};
+    $self->{retry_at} = $now + (1 - fraction()) * min(BACKOFF * 2**$self->{attempts}++, BACKOFF_MAX);
 }
 
-# Closes the descriptor without a word to the peer: a forked child does the same with what it inherited.
-sub _hang_up {
-    my ($self) = @_;
-    if (my $sock = $self->{sock}) {
-        $sock->isa('IO::Socket::SSL') ? $sock->close(SSL_no_shutdown => 1) : close $sock;
-    }
-    @$self{qw(sock phase in out next)} = (undef, IDLE, '', '', 0);
-    return;
-}
+# Closes the descriptor without a word to the peer.
+sub hang_up { @{ $_[0] }{qw(sock phase in out next)} = (undef, IDLE, '', '', 0) }
 
 sub _read {
     my ($self, $now) = @_;
-    my $end;
+    my $got;
     for (1 .. PORTIONS) {
-        my $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in};
-        if (!$got) {
-            next if !defined $got && $! == EINTR;
-            $end = defined $got || ($! != EAGAIN && $! != EWOULDBLOCK);
-            last;
-        }
+        $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in} or last;
         $self->{heard} = $now;
-        last if $got < PORTION && !$self->{target}->is_tls;    # which has its own buffer below
     }
-    if ($self->{in} =~ /\n/) {
-        my @lines = split /\n/, $self->{in}, -1;
-        $self->{in} = pop @lines;
-        for my $line (@lines) {
-            $self->_take_reply($line, $now);
-            return if $self->{phase} == IDLE;
-        }
+    my $ended = defined $got ? !$got : $! != EAGAIN && $! != EINTR;
+    my @lines = split /\n/, $self->{in}, -1;
+    $self->{in} = pop @lines // '';
+    for my $line (@lines) {
+        $self->_take_reply($line, $now);
+        return if $self->is_idle;
     }
-    $self->_lose($now) if $end || length $self->{in} > PORTION;
-    return;
+    $self->_lose($now) if $ended || length $self->{in} > PORTION;
 }
 
 # Replies are flat objects of strings and numbers.
 sub _take_reply {
     my ($self, $line, $now) = @_;
-    my %reply;
-    while ($line =~ /"(\w+)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([0-9]+))/g) {
-        $reply{$1} = defined $2 ? $2 : $3;
-    }
-    my $type = defined $reply{type} ? $reply{type} : '';
-    if ($type eq 'ack') {
+    my %reply = (type => '');
+    $reply{$1} = $2 // $3 while $line =~ /"(\w+)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([0-9]+))/g;
+    if ($reply{type} eq 'ack') {
         $self->_settle($reply{seq});
     }
-    elsif ($type eq 'welcome' && $self->{phase} == GREETING) {
+    elsif ($reply{type} eq 'welcome' && $self->{phase} == GREETING) {
         $self->_settle($reply{acked});
         @$self{qw(phase attempts)} = (OPEN, 0);
         $self->{count}{reconnects}++ if $self->{welcomes}++;
     }
-    elsif ($type eq 'error' && $reply{seq}) {
+    elsif ($reply{type} eq 'error' && $reply{seq}) {
         $self->_reject($reply{seq});
     }
-    elsif ($type eq 'error') {
+    elsif ($reply{type} eq 'error') {
         $self->{target}->say_refused(@reply{qw(code detail)});
         $self->_lose($now);
     }
-    return;
 }
 
-# Everything up to this seq is in the sidecar's journal.
+# Everything up to this seq is in the sidecar's journal. The three middle statements have no branch: Perl runs signal
+# handlers at branches, and one that ends the program must find lines and seqs in step.
 sub _settle {
     my ($self, $seq) = @_;
-    my $count = ($seq || 0) - $self->{base};
-    my $window = $self->{window};
-    $count = @$window if $count > @$window;
-    return if $count <= 0;
-    my @lines = grep { defined } $self->_shift($count);
-    $self->{bytes} -= length join '', @lines;
-    $self->{count}{acked} += @lines;
-    $self->{settled} += @lines;
-    return;
+    my ($window, $count) = ($self->{window}, ($seq || 0) - $self->{base});
+    $count = max(0, min($count, scalar @$window));
+    $count++ while $count < @$window && $window->[$count] eq '';
+    my $sent = min($count, $self->{next});
+    my @settled = splice @$window, 0, $count;
+    $self->{base} += $count;
+    $self->{next} -= $sent;
+    $self->{bytes} -= length join '', @settled;
+    my $acked = grep { $_ ne '' } @settled;
+    $self->{waiting} -= $acked;
+    $self->{count}{acked} += $acked;
 }
 
 # One message can't be accepted, ever. Those before it still wait for their ack.
 sub _reject {
     my ($self, $seq) = @_;
-    my $window = $self->{window};
-    my $index  = $seq - $self->{base} - 1;
-    return if $index < 0 || $index > $#$window || !defined $window->[$index];
+    my ($window, $index) = ($self->{window}, $seq - $self->{base} - 1);
+    return if $index < 0 || $index > $#$window || $window->[$index] eq '';
     $self->{bytes} -= length $window->[$index];
-    $window->[$index] = undef;
+    $window->[$index] = '';
+    $self->{waiting}--;
     $self->{count}{rejected}++;
-    $self->{settled}++;
-    $self->_shift(1) while @$window && !defined $window->[0];
-    return;
+    $self->_settle(0);
 }
 
-# Takes settled lines off the front. No branch between these statements: Perl runs signal handlers at branches, and one
-# that ends the program must find lines and seqs in step.
-sub _shift {
-    my ($self, $count) = @_;
-    my @lines = splice @{ $self->{window} }, 0, $count;
-    $self->{base} += $count;
-    $self->{next} -= $count;
-    $self->{next} = 0 if $self->{next} < 0;
-    return @lines;
-}
-
-# Hands the socket what it takes.
+# Hands the socket what it takes. Again no branch between sending and forgetting: what was sent must not be found in
+# `out` again.
 sub write {
     my ($self, $now) = @_;
-    local $!;
-    for (1 .. PORTIONS) {
-        $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN;
-        return if $self->{out} eq '';
-        my $sent = $self->{target}->is_tls ? $self->_write_tls : $self->_send;
-        next if $sent;
-        return if $! == EAGAIN || $! == EWOULDBLOCK || $! == EINTR;
-        return $self->_lose($now);
-    }
-    return;
-}
-
-# No branch here either: what was sent must not be found in `out` again.
-sub _send {
-    my ($self) = @_;
     no warnings 'uninitialized';
-    my $sent = send $self->{sock}, $self->{out}, SEND_FLAGS;
-    substr $self->{out}, 0, $sent, '';
-    return $sent;
-}
-
-sub _write_tls {
-    my ($self) = @_;
-    local $SIG{PIPE} = 'IGNORE';
-    my $sent = syswrite $self->{sock}, $self->{out};
-    substr $self->{out}, 0, $sent, '' if $sent;
-    return $sent;
+    local $SIG{PIPE} = 'IGNORE' if $self->{target}{tls};
+    for (1 .. PORTIONS) {
+        $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN && $self->{next} < @{ $self->{window} };
+        return if $self->{out} eq '';
+        my $sent = $self->{target}{tls} ? syswrite $self->{sock}, $self->{out} : send $self->{sock}, $self->{out}, SEND_FLAGS;
+        substr $self->{out}, 0, $sent, '';
+        next if $sent;
+        $self->_lose($now) if $! != EAGAIN && $! != EINTR;
+        return;
+    }
 }
 
 # Takes the next lines from the window. What went out on an earlier connection goes out again.
 sub _fill {
     my ($self, $now) = @_;
-    my ($window, $next, $count) = @$self{qw(window next count)};
-    return if $next > $#$window;
+    my ($window, $next, $again) = (@$self{qw(window next)}, $self->{high} - $self->{base});
     $self->{heard} = $now if !$next;
-    my $again = $self->{high} - $self->{base};
     my ($out, $sent, $resent) = ('', 0, 0);
     while ($next < @$window && length $out < PORTION) {
-        defined(my $line = $window->[ $next++ ]) or next;
+        my $line = $window->[ $next++ ];
         $out .= $line;
-        $next > $again ? $sent++ : $resent++;
+        $next > $again ? $sent++ : $line ne '' && $resent++;
     }
-    @$self{qw(out next)} = ($out, $next);
-    $self->{high} += $next - $again if $next > $again;
-    $count->{sent}   += $sent;
-    $count->{resent} += $resent;
-    return;
+    @$self{qw(out next high)} = ($out, $next, max($self->{high}, $self->{base} + $next));
+    $self->{count}{sent}   += $sent;
+    $self->{count}{resent} += $resent;
 }
 
-# The window is somebody else's from now on: later acks settle nothing here.
-sub forget {
-    my ($self) = @_;
-    $self->{settled} += $self->lines;
-    $self->{bytes} = 0;
-    $self->_shift(scalar @{ $self->{window} });
-    return;
-}
-
-# Adds what to wait for to the two sets of select().
-sub watch {
-    my ($self) = @_;
-    return if !$self->{sock};
-    my $descriptor = fileno $self->{sock};
-    my $sending = $self->{phase} == CONNECTING || $self->{out} ne '' || $self->{phase} == OPEN && $self->unsent;
-    vec($_[1], $descriptor, 1) = 1 if $self->{phase} != CONNECTING;
-    vec($_[2], $descriptor, 1) = 1 if $sending;
-    return;
-}
-
-# Ends the sending side and reads to the end: closing with an unread ack would make the kernel send a reset, which may
-# take with it what the sidecar has not read yet.
+# Forgets the window, which is somebody else's from now on, ends the sending side and reads to the end: closing with an
+# unread ack would make the kernel send a reset, which may take with it what the sidecar has not read yet.
 sub finish {
     my ($self, $clock, $deadline) = @_;
-    if ($self->{phase} == OPEN) {
-        $self->{target}->is_tls ? $self->{sock}->stop_SSL(SSL_fast_shutdown => 1) : shutdown $self->{sock}, SHUT_WR;
-        while ((my $left = $deadline - $clock->()) > 0 && $self->{phase} == OPEN && !$self->{target}->is_tls) {
-            $self->watch(my ($readable, $writable) = ('', ''));
-            select $readable, undef, undef, $left;
-            $self->_read($clock->());
-        }
+    @$self{qw(window waiting bytes next)} = ([], 0, 0, 0);
+    return $self->is_open && $self->{sock}->stop_SSL(SSL_fast_shutdown => 1) if $self->{target}{tls};
+    shutdown $self->{sock}, SHUT_WR if $self->is_open;
+    while ($self->is_open && (my $left = $deadline - $clock->()) > 0) {
+        vec(my $readable = '', $self->descriptor, 1) = 1;
+        select $readable, undef, undef, $left;
+        $self->_read($clock->());
     }
-    return $self->_hang_up;
+    $self->hang_up;
 }
-
-sub abandon { return $_[0]->_hang_up }
 
 1;
