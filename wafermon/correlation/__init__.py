@@ -1,0 +1,10 @@
+"""Correlation: what the messages of one trace say together. Pure; the clock is handed in.
+
+`Engine` observes the journal's groups in order and answers with the messages that the sidecar is to journal itself:
+`trace` summaries, abandoned spans, stalled jobs (docs/correlation.md).
+"""
+
+from wafermon.correlation.derived import Derived, key_of
+from wafermon.correlation.engine import Engine, Settings
+
+__all__ = ["Derived", "Engine", "Settings", "key_of"]

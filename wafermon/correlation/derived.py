@@ -1,0 +1,87 @@
+"""The messages that the engine derives, and the keys by which they are known again when the journal brings them back.
+
+A key is made of fields that the protocol names, so that it can be read from the stored message alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from wafermon.correlation.traces import Job, LiveTrace, Span
+from wafermon.messages import OWN_SERVICE, Event, Message, Trace
+
+WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id"}
+"""The kinds of derived events, each with the field of its context that says what it is about."""
+
+
+class Derived(NamedTuple):
+    """A message that the sidecar is to append to its journal."""
+
+    key: str
+    """Says which fact of which trace this is; unique, and the same whenever it is derived again."""
+    body: dict[str, Any]
+    """The whole message as an object. More may be added to it; `ts`, `trace_id`, `part` and `context` must stay."""
+
+
+def derived(body: dict[str, Any]) -> Derived:
+    """A body made by one of the functions below -> the same with its key."""
+    context = body.get("context")
+    if context is None:
+        return Derived(_key("trace", body["trace_id"], body["part"], body["ts"]), body)
+    kind = context["kind"]
+    return Derived(_key(kind, body["trace_id"], context[WHICH[kind]], body["ts"]), body)
+
+
+def key_of(message: Message) -> str | None:
+    """A message of the sidecar's own, as stored -> its key; None where no engine derived it."""
+    if isinstance(message, Trace):
+        return _key("trace", message.trace_id, message.part, message.ts)
+    if isinstance(message, Event) and message.context:
+        kind = message.context.get("kind")
+        if isinstance(kind, str) and kind in WHICH:
+            return _key(kind, message.trace_id, message.context.get(WHICH[kind]), message.ts)
+    return None
+
+
+def _key(kind: str, trace_id: Any, which: Any, ts: Any) -> str:
+    """No id holds a space, so that no two facts share a key."""
+    return f"{kind} {trace_id} {which} {ts}"
+
+
+def trace_ended(trace: LiveTrace, client: str, ts: int, status: str) -> dict[str, Any]:
+    """The summary of a trace, as the protocol's `trace`."""
+    return {
+        **_head("trace", trace, client, ts),
+        "first": trace.first,
+        "last": trace.last,
+        "services": list(trace.services),
+        "counts": trace.tally(),
+        "errors": trace.errors(),
+        "status": status,
+        "part": trace.part,
+    }
+
+
+def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: int) -> dict[str, Any]:
+    context = {"name": span.name, "service": span.service, "started": span.started}
+    message = f"span {span.name} of {span.service} was still open when its trace was given up"
+    return _warning("span_abandoned", span_id, message, context, trace, client, ts)
+
+
+def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> dict[str, Any]:
+    context: dict[str, Any] = {"percent": job.percent, "service": job.service, "last_progress": job.ts}
+    if job.status:
+        context["status"] = job.status
+    message = f"job {job_id} makes no progress: {job.percent:g} % {job.status}".rstrip()
+    return _warning("job_stalled", job_id, message, context, trace, client, ts)
+
+
+def _warning(
+    kind: str, which: str, message: str, context: dict[str, Any], trace: LiveTrace, client: str, ts: int
+) -> dict[str, Any]:
+    context = {"kind": kind, WHICH[kind]: which, **context}
+    return {**_head("event", trace, client, ts), "level": "warning", "message": message, "context": context}
+
+
+def _head(kind: str, trace: LiveTrace, client: str, ts: int) -> dict[str, Any]:
+    return {"v": 2, "type": kind, "ts": ts, "service": OWN_SERVICE, "client": client, "trace_id": trace.id}

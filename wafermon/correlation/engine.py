@@ -1,0 +1,321 @@
+"""The engine: journal groups in, derived messages out.
+
+What it answers is a function of the groups and their times alone: the same groups give the same messages, wherever a
+snapshot was taken and restored between them. Three rules make it so:
+
+- The clock is the groups' receive time. A deadline fires at its own time and names that time, however late the next
+  group comes; before a group is taken, everything due by then has fired.
+- What was derived stays in `awaiting`, also in snapshots, until it comes back through the journal. After a restart
+  the groups behind the snapshot derive the same keys again, the stored ones strike theirs, and what is left was lost.
+- Everything that decides is in the snapshot, the settings in force too.
+
+A message costs a few dictionary look-ups. Deadlines are a heap with one entry a trace, under a time that is never later
+than the real one: messages only move the real one, and the entry follows when it comes up.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from wafermon.correlation import derived, views
+from wafermon.correlation.derived import Derived, key_of
+from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
+from wafermon.messages import OWN_SERVICE, Message, Progress, SpanEnd, SpanStart
+
+VERSION = 1
+ALL_SPANS = 200_000
+"""How many span ids are held in all traces together."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Times are seconds; 0 means no limit."""
+
+    stalled_after: float = 300.0
+    """A job without progress for this long is reported."""
+    trace_idle: float = 600.0
+    """A trace that never had a span or a job ends after this long without a message."""
+    trace_max: float = 86_400.0
+    """Every trace ends after this long."""
+    max_traces: int = 20_000
+    """How many live traces are kept, and how many ended ones are remembered."""
+
+    def delays(self) -> Delays:
+        return Delays(*(round(s * 1e6) or NEVER for s in (self.stalled_after, self.trace_idle, self.trace_max)))
+
+
+class Snapshot(Struct):
+    version: int
+    journal: str
+    settings: Settings
+    now: int
+    live: list[LiveTrace]
+    """The one heard last comes last."""
+    ended: list[tuple[str, int]]
+    awaiting: list[dict[str, Any]]
+    counters: dict[str, int]
+
+
+class Engine:
+    """One journal's traces. `journal_id` is the `client` of the sidecar's own messages."""
+
+    def __init__(self, settings: Settings, journal_id: str) -> None:
+        self.settings = settings
+        self.journal_id = journal_id
+        self.counters = {"evicted_traces": 0, "services_over": 0, "spans_over": 0, "jobs_over": 0}
+        """Traces that ended early to make room, and messages whose service, span or job was one too many to keep."""
+        self._rules = settings
+        self._delays = settings.delays()
+        self._now = 0
+        self._live: OrderedDict[str, LiveTrace] = OrderedDict()
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._awaiting: dict[str, Derived] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._span_ids = 0
+        self._out: list[Derived] = []
+        self._handlers: dict[str, Callable[[LiveTrace, Any], None]] = {
+            "progress": self._progress,
+            "span_start": self._span_start,
+            "span_end": self._span_end,
+        }
+
+    @property
+    def awaiting(self) -> int:
+        """How many derived messages have not come back through the journal yet."""
+        return len(self._awaiting)
+
+    @property
+    def live(self) -> int:
+        """How many traces are live."""
+        return len(self._live)
+
+    def traces(self, limit: int = 100) -> list[dict[str, Any]]:
+        return views.traces(self._live, limit)
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        return views.trace(self._live, trace_id)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return views.jobs(self._live)
+
+    def observe(self, messages: Sequence[Message], time: int) -> list[Derived]:
+        """One whole group of the journal, received at `time` (microseconds since the epoch) -> what is to be
+        journalled because of it, in order. During a replay the caller lets go of the answers and asks `pending`."""
+        self._fire(time)
+        now = self._now
+        live = self._live
+        handlers = self._handlers
+        for message in messages:
+            trace_id = message.trace_id
+            if trace_id is UNSET:
+                continue
+            trace = live.get(trace_id)
+            if trace is None or message.service not in trace.services:
+                trace = self._admit(trace, trace_id, message)
+                if trace is None:
+                    continue
+            if trace.heard != now:
+                trace.heard = now
+                live.move_to_end(trace_id)
+            ts: Any = message.ts  # set in every stored message
+            if ts > trace.last:
+                trace.last = ts
+            elif ts < trace.first:
+                trace.first = ts
+            counts = trace.counts
+            kind = message.level or message.type
+            counts[kind] = counts.get(kind, 0) + 1
+            if kind in handlers:
+                handlers[kind](trace, message)
+        return self._taken()
+
+    def advance(self, time: int) -> list[Derived]:
+        """Move the clock while the journal is idle -> what is to be journalled. No group received before `time` may
+        come afterwards: a replay, which knows the groups alone, would see another order."""
+        self._fire(time)
+        return self._taken()
+
+    def pending(self) -> list[Derived]:
+        """Everything that was derived and did not come back through the journal. Once, when the replay is done: what
+        is left is to be journalled now, after a snapshot. From here on the engine's own settings are in force."""
+        self.configure(self.settings)
+        return list(self._awaiting.values())
+
+    def configure(self, settings: Settings) -> None:
+        """Put other settings in force. Take a snapshot at once: a replay can't see when this happened."""
+        self.settings = settings
+        if settings != self._rules:
+            self._rules = settings
+            self._delays = settings.delays()
+            self._requeue()
+
+    def snapshot(self) -> bytes:
+        """The whole state, as of the end of the last group that was observed."""
+        ended, awaiting = list(self._ended.items()), [one.body for one in self._awaiting.values()]
+        live = list(self._live.values())
+        return msgspec.msgpack.encode(
+            Snapshot(VERSION, self.journal_id, self._rules, self._now, live, ended, awaiting, self.counters)
+        )
+
+    def restore(self, data: bytes) -> None:
+        """Go back to a snapshot, under the settings of then, until `pending`. Raises ValueError where `data` is no
+        snapshot of this version and journal; the engine is then as it was."""
+        try:
+            state = msgspec.msgpack.decode(data, type=Snapshot)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"not a snapshot of the correlation engine: {error}") from None
+        if (state.version, state.journal) != (VERSION, self.journal_id):
+            raise ValueError(
+                f"a snapshot of version {state.version} and journal {state.journal!r}, "
+                f"expected {VERSION} and {self.journal_id!r}"
+            )
+        self._rules = state.settings
+        self._delays = state.settings.delays()
+        self._now = state.now
+        self._live = OrderedDict((trace.id, trace) for trace in state.live)
+        self._ended = OrderedDict(state.ended)
+        self._awaiting = {one.key: one for one in map(derived.derived, state.awaiting)}
+        self._span_ids = sum(len(trace.spans) + len(trace.early) for trace in state.live)
+        self.counters |= state.counters
+        self._requeue()
+
+    def _taken(self) -> list[Derived]:
+        out, self._out = self._out, []
+        return out
+
+    def _emit(self, body: dict[str, Any]) -> None:
+        one = derived.derived(body)
+        while one.key in self._awaiting:  # the same trace evicted twice within one group
+            body["ts"] += 1
+            one = derived.derived(body)
+        self._awaiting[one.key] = one
+        self._out.append(one)
+
+    def _admit(self, trace: LiveTrace | None, trace_id: str, message: Any) -> LiveTrace | None:
+        """A message of a new trace or of a service that its trace does not list; None for the sidecar's own."""
+        service = message.service
+        if service == OWN_SERVICE:
+            key = key_of(message)
+            if key is not None and message.client == self.journal_id:
+                self._awaiting.pop(key, None)
+            return None
+        if trace is None:
+            trace = self._begin(trace_id, message.ts)
+        if len(trace.services) < SERVICES:
+            trace.services[service] = None
+        else:
+            self.counters["services_over"] += 1
+        return trace
+
+    def _begin(self, trace_id: str, ts: int) -> LiveTrace:
+        part = self._ended.pop(trace_id, 0) + 1
+        room = self._rules.max_traces
+        while room and len(self._live) >= room:
+            self.counters["evicted_traces"] += 1
+            self._end(next(iter(self._live.values())), self._now)
+        trace = LiveTrace(trace_id, part, self._now, self._now, ts, ts)
+        self._live[trace_id] = trace
+        self._queue(trace)
+        return trace
+
+    def _progress(self, trace: LiveTrace, message: Progress) -> None:
+        ts: Any = message.ts
+        service: Any = message.service
+        job = trace.jobs.get(message.job_id)
+        waits = job is not None and not (job.over or job.reported)
+        if job is not None:
+            job.take(message, ts, service, self._now)
+        elif len(trace.jobs) < JOBS:
+            status = message.status[:TEXT] if message.status else ""
+            job = trace.jobs[message.job_id] = Job(message.percent, status, service, ts, self._now)
+        else:
+            self.counters["jobs_over"] += 1
+            return
+        if job.over:
+            trace.settled = self._now
+        if job.over or not waits:
+            self._queue(trace)
+
+    def _span_start(self, trace: LiveTrace, message: SpanStart) -> None:
+        span_id: Any = message.span_id
+        if span_id in trace.early:
+            trace.early.remove(span_id)
+            self._span_ids -= 1
+        elif span_id not in trace.spans:
+            if self._room_for_span(trace):
+                service: Any = message.service
+                started: Any = message.ts
+                trace.spans[span_id] = Span(message.name[:TEXT], service, started, message.parent_id or "")
+            else:
+                self.counters["spans_over"] += 1
+
+    def _span_end(self, trace: LiveTrace, message: SpanEnd) -> None:
+        span_id: Any = message.span_id
+        if message.status == "error":
+            trace.failures += 1
+        if trace.spans.pop(span_id, None):
+            self._span_ids -= 1
+        elif span_id not in trace.early and self._room_for_span(trace):
+            trace.early.add(span_id)
+        trace.settled = self._now
+        if not trace.spans:
+            self._queue(trace)
+
+    def _room_for_span(self, trace: LiveTrace) -> bool:
+        if len(trace.spans) + len(trace.early) >= SPANS or self._span_ids >= ALL_SPANS:
+            return False
+        self._span_ids += 1
+        return True
+
+    def _queue(self, trace: LiveTrace) -> None:
+        """See to it that the heap brings the trace up no later than it is due."""
+        due = trace.due(self._delays)
+        if due < trace.queued:
+            trace.queued = due
+            heapq.heappush(self._heap, (due, trace.id))
+            if len(self._heap) > 4 * len(self._live) + 64:  # most of it is out of date
+                self._requeue()
+
+    def _requeue(self) -> None:
+        for trace in self._live.values():
+            trace.queued = min(trace.due(self._delays), NEVER)
+        self._heap = [(trace.queued, trace.id) for trace in self._live.values() if trace.queued < NEVER]
+        heapq.heapify(self._heap)
+
+    def _fire(self, time: int) -> None:
+        """Move the clock, which never goes back, and let everything happen that is due by then, in order of time,
+        then id."""
+        self._now = now = max(self._now, time)
+        while self._heap and self._heap[0][0] <= now:
+            queued, trace_id = heapq.heappop(self._heap)
+            trace = self._live.get(trace_id)
+            if trace is None or trace.queued != queued:
+                continue
+            if trace.due(self._delays) <= queued:
+                for job_id, job in trace.stalled(queued, self._delays):
+                    job.reported = True
+                    self._emit(derived.job_stalled(trace, job_id, job, self.journal_id, queued))
+                if trace.ends_at(self._delays) <= queued:
+                    self._end(trace, queued, give_up=True)
+                    continue
+            trace.queued = NEVER
+            self._queue(trace)
+
+    def _end(self, trace: LiveTrace, ts: int, give_up: bool = False) -> None:
+        del self._live[trace.id]
+        if give_up:
+            for span_id, span in sorted(trace.spans.items()):
+                self._emit(derived.span_abandoned(trace, span_id, span, self.journal_id, ts))
+        self._span_ids -= len(trace.spans) + len(trace.early)
+        self._emit(derived.trace_ended(trace, self.journal_id, ts, trace.outcome()))
+        self._ended[trace.id] = trace.part
+        room = self._rules.max_traces
+        while room and len(self._ended) > room:
+            self._ended.popitem(last=False)

@@ -1,0 +1,138 @@
+"""What is kept of one trace while it lives, and the rules by which it ends. Times are microseconds.
+
+There are two clocks here: `ts`, `first`, `last` and `started` are the clients' own; everything that a deadline is
+counted from is a group's receive time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from wafermon.messages import LEVELS, TERMINAL, Progress
+
+NEVER = 2**62
+"""Later than any time, and still small enough to be added to one."""
+LINGER = 5_000_000
+"""How long a trace that has nothing left to do waits for stragglers."""
+SERVICES = 64
+SPANS = 1_000
+JOBS = 16
+TEXT = 128
+"""The longest text that is kept of a name, in characters."""
+
+
+class Delays(NamedTuple):
+    """The settings in microseconds; NEVER where there is no limit."""
+
+    stalled: int
+    idle: int
+    longest: int
+
+
+class Span(Struct, gc=False):
+    name: str
+    service: str
+    started: int
+    parent_id: str
+
+
+class Job(Struct, gc=False):
+    percent: float
+    status: str
+    service: str
+    ts: int
+    heard: int
+    """When its last progress was received."""
+    reported: bool = False
+    """It was found stalled and has made no progress since."""
+
+    @property
+    def over(self) -> bool:
+        return self.status in TERMINAL
+
+    def take(self, message: Progress, ts: int, service: str, now: int) -> None:
+        """The next progress message.
+
+        Streams overtake each other when a part of one went through a spill file: an older message shows that the job
+        lives, but does not undo a newer one. An end counts although it looks older, since hosts' clocks differ and an
+        end that is missed would leave the job unfinished for good."""
+        status = message.status[:TEXT] if message.status else self.status
+        self.heard = now
+        self.reported = False
+        if ts >= self.ts or not self.over and status in TERMINAL:
+            self.percent, self.status, self.service = message.percent, status, service
+            self.ts = max(self.ts, ts)
+
+    def stalls_at(self, delays: Delays) -> int:
+        return NEVER if self.reported or self.over else self.heard + delays.stalled
+
+
+class LiveTrace(Struct, gc=False):
+    """One part of a trace, from its first message until it ends."""
+
+    id: str
+    part: int
+    begun: int
+    heard: int
+    first: int
+    last: int
+    settled: int = 0
+    """When a span closed or a job ended last; 0 where none did yet."""
+    services: dict[str, None] = field(default_factory=dict)
+    """In the order in which they were first heard."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Messages by type, but events by level alone: one step less for each message."""
+    failures: int = 0
+    """Spans that ended in error."""
+    spans: dict[str, Span] = field(default_factory=dict)
+    """The open ones, by span id."""
+    early: set[str] = field(default_factory=set)
+    """Spans whose end overtook their start."""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    queued: int = NEVER
+    """The deadline under which the engine looks at it next; never later than `due`."""
+
+    def running(self) -> bool:
+        return bool(self.spans) or not all(job.over for job in self.jobs.values())
+
+    def ends_at(self, delays: Delays) -> int:
+        longest = self.begun + delays.longest
+        if self.running():
+            return longest
+        return min(longest, self.settled + LINGER if self.settled else self.heard + delays.idle)
+
+    def due(self, delays: Delays) -> int:
+        """When something happens to it next if nothing more is heard."""
+        due = self.ends_at(delays)
+        for job in self.jobs.values():
+            due = min(due, job.stalls_at(delays))
+        return due
+
+    def stalled(self, now: int, delays: Delays) -> Iterator[tuple[str, Job]]:
+        """The jobs to report, by id, so that the order is always the same."""
+        for job_id, job in sorted(self.jobs.items()):
+            if job.stalls_at(delays) <= now:
+                yield job_id, job
+
+    def outcome(self) -> str:
+        """Its status if it ends now: what its jobs say, then whether it came to an end by itself."""
+        ends = {job.status for job in self.jobs.values()}
+        if "failed" in ends:
+            return "failed"
+        if "cancelled" in ends:
+            return "cancelled"
+        return "done" if self.settled and not self.running() else "idle"
+
+    def tally(self) -> dict[str, int]:
+        """Messages by type, and events by level, as `trace` has them."""
+        levels = {level: self.counts[level] for level in LEVELS if level in self.counts}
+        counts = {"event": sum(levels.values())} if levels else {}
+        counts |= {kind: count for kind, count in self.counts.items() if kind not in levels}
+        return counts | {f"level.{level}": count for level, count in levels.items()}
+
+    def errors(self) -> int:
+        """Events of level error and critical, and spans that ended in error."""
+        return self.counts.get("error", 0) + self.counts.get("critical", 0) + self.failures
