@@ -41,7 +41,8 @@ def wording(annotation: Any) -> str:
     if get_origin(annotation) is Annotated:
         bare, *metadata = get_args(annotation)
         return next((kind.name for kind in metadata if isinstance(kind, Kind)), None) or wording(bare)
-    annotation = _bare(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        return wording(_without_none(annotation))
     if get_origin(annotation) is Literal:
         *first, last = get_args(annotation)
         return f"{', '.join(first)} or {last}"
@@ -56,5 +57,9 @@ def _bare(annotation: Any) -> Any:
     if get_origin(annotation) is Annotated:
         return _bare(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
-        return _bare(next(arg for arg in get_args(annotation) if arg is not type(None)))
+        return _bare(_without_none(annotation))
     return annotation
+
+
+def _without_none(union: Any) -> Any:
+    return next(arg for arg in get_args(union) if arg is not type(None))

@@ -39,7 +39,7 @@ def check_endpoint(text: str) -> str:
         raise ValueError(f"{text!r}: the {first} is missing; {_WANTED}")
     for key, value in values.items():
         if wanted := names[key](value):
-            raise ValueError(f"{text!r}: {key} must be {wanted}")
+            raise ValueError(f"{text!r}: expected {wanted} as {key}, got {value!r}")
     return text
 
 
@@ -68,7 +68,7 @@ def _twisted_knows(kind: str) -> bool:
 
 
 def _port(value: str) -> str:
-    return "" if value.isascii() and value.isdigit() and int(value[:6]) <= 65535 else "a port from 0 to 65535"
+    return "" if value.isascii() and value.isdigit() and int(value[:6]) <= 65535 else "0 to 65535"
 
 
 def _count(value: str) -> str:

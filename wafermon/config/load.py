@@ -62,9 +62,8 @@ def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) 
     routes = _routes(source, list(backends))
     alone = {key: value for key, value in source.value.items() if key not in ("backends", "routes")}
     settings = check_section(source, Settings, _with_places(alone, environ), ())
-    if settings:
-        _compare_endpoints(source, settings)
-        _compare_paths(source, settings, backends)
+    _compare_endpoints(source)
+    _compare_paths(source, backends)
     if source.faults or not settings:
         raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
     checked = {name: backend for name, backend in backends.items() if backend}
@@ -78,8 +77,8 @@ def _with_places(given: dict[str, Any], environ: Mapping[str, str]) -> dict[str,
         return given
     given = {**given, "journal": {"spill_dir": _spill_dir(environ), **journal}}
     if isinstance(dead_letters, dict) and isinstance(journal.get("dir"), str):
-        beside = Path(journal["dir"]).parent / "dead-letters"
-        given["dead_letters"] = {"dir": str(beside), **dead_letters}
+        beside = os.path.normpath(os.path.join(journal["dir"], "..", "dead-letters"))
+        given["dead_letters"] = {"dir": beside, **dead_letters}
     return given
 
 
@@ -112,8 +111,10 @@ def _backend(source: Source, name: str, given: Any, plugins: Plugins) -> Backend
         return None
     known = len(source.faults)
     common = {key: value for key, value in given.items() if key in BackendKeys.model_fields}
-    keys = check_section(source, BackendKeys, common, path)
     plugin, options = common.get("plugin"), None
+    if "plugin" not in given:
+        source.fault((*path, "plugin"), f"missing; expected one of {', '.join(sorted(plugins))}")
+    keys = check_section(source, BackendKeys, common, path)
     if isinstance(plugin, str) and plugin in plugins:
         own = {key: value for key, value in given.items() if key not in common}
         options = _configure(source, path, plugins[plugin], own)
@@ -125,8 +126,8 @@ def _backend(source: Source, name: str, given: Any, plugins: Plugins) -> Backend
 
 
 def _unknown_plugin(plugin: str, plugins: Plugins) -> str:
-    hint = f"; {did_you_mean(plugin, sorted(plugins))}" if get_close_matches(plugin, plugins) else ""
-    return f"no plugin {plugin!r} is installed{hint}; installed are {', '.join(sorted(plugins)) or 'none'}"
+    hint = f" {did_you_mean(plugin, plugins)}" if get_close_matches(plugin, plugins) else ""
+    return f"no plugin {plugin!r} is installed;{hint} expected one of {', '.join(sorted(plugins))}"
 
 
 def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options: dict[str, Any]) -> Any:
@@ -162,57 +163,62 @@ def _routes(source: Source, backends: list[str]) -> list[Rule]:
     first = next((index for index, rule in enumerate(rules) if rule and rule.catches_all), len(rules))
     for index in range(first + 1, len(rules)):
         line = source.line(("routes", first))
-        source.fault(("routes", index), f"never reached: the rule in line {line} takes everything; move it below")
+        source.fault(
+            ("routes", index), f"never reached: the rule in line {line} takes everything; move this one above it"
+        )
     return [rule for rule in rules if rule]
 
 
 def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rule | None:
     keys = check_section(source, RouteKeys, given, path)
-    if keys is None:
-        return None
-    for index, name in enumerate(keys.to):
+    for index, name in enumerate(keys.to if keys else ()):
         if name not in backends and backends:
             source.fault((*path, "to", index), f"no backend {name!r}; {did_you_mean(name, backends)}")
+    match = source.at((*path, "match"))
     try:
-        return Rule(keys.to, **parse_match(keys.match))
+        conditions = parse_match(match if isinstance(match, dict) else {})
     except ConfigError as error:
         for fault in error.faults:
             source.fault((*path, "match", fault.path), fault.problem)
         return None
+    return Rule(keys.to, **conditions) if keys else None
 
 
-def _compare_endpoints(source: Source, settings: Settings) -> None:
+def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
     places: dict[str, KeyPath] = {}
-    listeners: list[tuple[KeyPath, str | None]] = [
-        (("listen", index, "endpoint"), listener.endpoint) for index, listener in enumerate(settings.listen)
-    ]
-    for path, endpoint in [*listeners, (("http",), settings.http)]:
-        if endpoint is None or re.match(r"(tcp6?|tls):(port=)?0+(:|$)", endpoint):
+    listen = source.at(("listen",))
+    paths: list[KeyPath] = [("listen", index) for index in range(len(listen))] if isinstance(listen, list) else []
+    for path in [*paths, ("http",)]:
+        given = source.at(path)
+        endpoint = given.get("endpoint") if isinstance(given, dict) else given
+        if not isinstance(endpoint, str) or re.match(r"(tcp6?|tls):(port=)?0+(:|$)", endpoint):
             continue
         address = re.sub("^(tcp|tls):", "", endpoint)
         if address in places:
             source.fault(path, f"{dotted(places[address])} has this address already; give it another one")
-        places.setdefault(address, path[:2])
+        places.setdefault(address, path)
 
 
-def _compare_paths(source: Source, settings: Settings, backends: Mapping[str, BackendConfig | None]) -> None:
+def _compare_paths(source: Source, backends: Mapping[str, BackendConfig | None]) -> None:
     """Two writers to one file would tear it. What a backend's options say in `claims`, if they say anything, are the
     beginnings of the paths that it writes to."""
-    journal = _absolute(f"{settings.journal.dir}{os.sep}")
-    if _absolute(f"{settings.dead_letters.dir}{os.sep}").startswith(journal):
-        source.fault(("dead_letters", "dir"), "lies within journal.dir; give it a directory beside that")
     taken: list[tuple[str, str]] = []
     for name, backend in backends.items():
         claims = [_absolute(claim) for claim in getattr(backend and backend.options, "claims", ())]
-        for claim in claims:
-            if claim.startswith(journal):
-                source.fault(("backends", name, "path"), "lies within journal.dir; give it a directory beside that")
-            for other, owner in taken:
-                if claim.startswith(other) or other.startswith(claim):
-                    overlap = f"overlaps with the path of {owner!r}, which begins with {other}"
-                    source.fault(("backends", name, "path"), f"{overlap}; give each backend a directory of its own")
+        for other, owner in taken:
+            if any(claim.startswith(other) or other.startswith(claim) for claim in claims):
+                overlap = f"overlaps with the path of {owner!r}, which begins with {other}"
+                source.fault(("backends", name, "path"), f"{overlap}; give each backend a directory of its own")
         taken += [(claim, name) for claim in claims]
+    journal, dead_letters = source.at(("journal", "dir")), source.at(("dead_letters", "dir"))
+    if isinstance(journal, str):
+        within = _absolute(f"{journal}{os.sep}")
+        inner: list[KeyPath] = [("backends", name, "path") for claim, name in taken if claim.startswith(within)]
+        if isinstance(dead_letters, str) and _absolute(f"{dead_letters}{os.sep}").startswith(within):
+            inner.append(("dead_letters", "dir"))
+        for path in inner:
+            source.fault(path, "lies within journal.dir; give it a directory beside that")
 
 
 def _absolute(path: str) -> str:

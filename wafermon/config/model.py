@@ -313,7 +313,7 @@ class RouteKeys(Section):
         'of globs, of which one must match; a level may be compared, as in `">=warning"`. Only events have a level: '
         "nothing else matches a rule that names one. Without conditions the rule takes everything.",
     )
-    to: tuple[Text, ...] = Field(
+    to: Annotated[tuple[Text, ...], Kind("a list of backends")] = Field(
         description="The backends that a message goes to. `[]` discards it on purpose.", strict=False
     )
 
@@ -340,7 +340,7 @@ class Settings(Section):
     hooks: Hooks | None = Field(default=None, description=Hooks.__doc__)
     reload: Literal["watch", "signal"] = Field(
         default="watch",
-        description="When it is read again: `watch` when the file changes, and at SIGHUP; `signal` at SIGHUP.",
+        description="When this file is read again: `watch` when the file changes, and at SIGHUP; `signal` at SIGHUP.",
     )
 
     @field_validator("http")

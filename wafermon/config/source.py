@@ -63,7 +63,7 @@ class Source:
 
 def read(data: bytes, file: str, environ: Mapping[str, str]) -> Source:
     """The content of a file -> what it says; never raises. `file` is its name in the faults."""
-    source = Source(file)
+    source = Source(file, lines={(): 1})
     try:
         node = yaml.compose(data.decode("utf-8-sig"), Loader=yaml.BaseLoader)
     except UnicodeDecodeError as error:
@@ -75,7 +75,7 @@ def read(data: bytes, file: str, environ: Mapping[str, str]) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         source.lines[()] = mark.line + 1 if mark else 0
-        source.fault((), f"not YAML: {error.problem or error.context}{_context(error)}")
+        source.fault((), f"not YAML: {_problem(error)}")
     except RecursionError:
         source.fault((), _TOO_DEEP)
     else:
@@ -95,10 +95,25 @@ _NULLS = ("", "~", "null", "Null", "NULL")
 _TAGS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
 
 
-def _context(error: yaml.MarkedYAMLError) -> str:
-    if not error.problem or not error.context:
-        return ""
-    return f" ({error.context}" + (f" of line {error.context_mark.line + 1})" if error.context_mark else ")")
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    """What the parser says on several lines, on one; and what may help."""
+    problem = error.problem or "it can't be read"
+    if error.context and problem.startswith("but "):
+        problem = f"{error.context}, {problem}"
+    elif error.context and error.context_mark:
+        problem = f"{problem} ({error.context} of line {error.context_mark.line + 1})"
+    return problem + next((f"; {hint}" for part, hint in _HINTS.items() if part in problem), "")
+
+
+_HINTS = {
+    "\\t": "indent with spaces",
+    "indentation indicators": "put a text that begins with > or | in quotes",
+    "alphabetic or numeric": "put a text that begins with * or & in quotes",
+    "undefined alias": "put a text that begins with * in quotes",
+    "mapping values are not allowed": "indent alike what stands together, and put a text with ': ' in quotes",
+    "another document": "leave one",
+    "but got '{'": "put a text with braces in quotes",
+}
 
 
 class _Reader:
