@@ -8,8 +8,8 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +67,14 @@ class TestExampleOfTheGuide(BackendContract):
     def read_back(self) -> Iterable[tuple[str, int]]:
         with sqlite3.connect(self.directory / "messages.db") as db:
             return db.execute("SELECT client, seq FROM messages").fetchall()
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        with sqlite3.connect(self.directory / "messages.db") as db:
+            db.execute("ALTER TABLE messages RENAME TO hidden")
+        yield
+        with sqlite3.connect(self.directory / "messages.db") as db:
+            db.execute("ALTER TABLE hidden RENAME TO messages")
 
 
 def find_plugins(*directories: Path) -> dict[str, Any]:

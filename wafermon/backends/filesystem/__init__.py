@@ -54,7 +54,7 @@ class FilesystemFactory:
     name = "filesystem"
 
     def configure(self, options: Mapping[str, Any]) -> Options:
-        """Keys: path, rotate_bytes, compress, keep. A relative path is below the directory that the daemon starts in."""
+        """Keys: path, rotate_bytes, compress, keep. A relative path starts where the daemon does."""
         faults: list[Fault] = []
         checked: dict[str, Any] = {}
         readers: dict[str, Callable[[Any], Any]] = {
