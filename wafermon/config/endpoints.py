@@ -8,7 +8,7 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
-_ADDRESS = re.compile(r"(?:tcp:)?(?:/+)?([^/:\[\]]+|\[[^\]]+\]):([0-9]+)")
+_ADDRESS = re.compile(r"(?:tcp:)?(?://)?(localhost|[0-9.]+|\[[0-9a-fA-F:]+\]):([0-9]+)")
 _UNIX_PATH_MAX = 107
 _WANTED = "expected an endpoint such as tcp:7411:interface=127.0.0.1 or unix:/run/wafermon/wafermon.sock:mode=660"
 

@@ -78,6 +78,10 @@ def _arguments(value: Any) -> Any:
     return arguments
 
 
+def _rate(value: Any) -> Any:
+    return value if isinstance(value, Rate) else parse_rate(value)
+
+
 def _false_is_none(value: Any) -> Any:
     return None if value is False else value
 
@@ -97,7 +101,7 @@ Text = Annotated[str, Field(min_length=1), Kind("text")]
 FilePath = Annotated[Path, BeforeValidator(_path), Kind("a path")]
 Endpoint = Annotated[str, BeforeValidator(_endpoint), Kind("an endpoint")]
 Command = Annotated[tuple[str, ...], BeforeValidator(_arguments), Kind("a command")]
-Frequency = Annotated[Rate, BeforeValidator(parse_rate), Kind("a rate")]
+Frequency = Annotated[Rate, BeforeValidator(_rate), Kind("a rate")]
 
 
 class Listener(Section):
@@ -318,16 +322,16 @@ class RouteKeys(Section):
     )
 
 
+ListenEntry = Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
+
+
 class Settings(Section):
     """The keys that stand alone."""
 
-    listen: tuple[Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")], ...] = (
-        Field(
-            default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),
-            description="Where clients connect: endpoint strings, or mappings where a listener needs more.",
-            min_length=1,
-            strict=False,
-        )
+    listen: tuple[ListenEntry, ...] = Field(
+        default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),
+        description="Where clients connect: endpoint strings, or mappings where a listener needs more.",
+        strict=False,
     )
     http: Annotated[Endpoint | None, BeforeValidator(_false_is_none), Kind("an endpoint or false")] = Field(
         default="tcp:7412:interface=127.0.0.1",
@@ -342,6 +346,13 @@ class Settings(Section):
         default="watch",
         description="When this file is read again: `watch` when the file changes, and at SIGHUP; `signal` at SIGHUP.",
     )
+
+    @field_validator("listen")
+    @classmethod
+    def _reachable(cls, value: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        if not value:
+            raise ValueError("expected at least one endpoint, or leave the key out for its default")
+        return value
 
     @field_validator("http")
     @classmethod

@@ -56,9 +56,9 @@ def _problem(section: type[Section], at: Path, kind: str, value: Any, context: d
         return f"missing; expected {wanted}"
     if kind == "greater_than_equal":
         return f"expected {wanted} of at least {context['ge']}, got {value}"
-    if kind in ("too_short", "string_too_short"):
+    if kind == "string_too_short":
         return f"expected {wanted}, got an empty one"
-    quotes = "; put it in quotes" if kind == "string_type" and isinstance(value, (int, float)) else ""
+    quotes = "; put it in quotes" if kind == "string_type" and type(value) in (int, float) else ""
     return f"expected {wanted}, got {shown(value)}{quotes}"
 
 

@@ -41,7 +41,7 @@ def parse_duration(value: str | float) -> float:
 
 def parse_rate(value: str | float) -> Rate:
     """``10/m``, ``100/24h`` -> Rate. ``0`` is no limit. Raises ValueError."""
-    if value == 0 and not isinstance(value, bool):
+    if value in (0, "0") and not isinstance(value, bool):
         return Rate(0, 1.0)
     match = _RATE.fullmatch(value) if isinstance(value, str) else None
     if not match:
