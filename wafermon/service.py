@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 from wafermon import __version__, routing
 from wafermon.backends import Plugins
 from wafermon.config import BackendConfig, Config
-from wafermon.correlation import Correlator, Engine
+from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.delivery import DeadLetters, Delivery, Undertaker
 from wafermon.errors import JournalLocked
 from wafermon.interfaces import BackendContext, IBackend
@@ -116,7 +116,7 @@ class Sidecar(Service):
         )
 
     def _make_correlator(self) -> Correlator:
-        engine = Engine(self.config.correlation, self.journal.id)
+        engine = Engine(Settings(**self.config.correlation.model_dump()), self.journal.id)
         return Correlator(
             engine,
             self.journal,

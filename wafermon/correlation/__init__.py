@@ -4,7 +4,8 @@
 `trace` summaries, abandoned spans, stalled jobs (docs/correlation.md).
 """
 
+from wafermon.correlation.correlator import Correlator
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.engine import Engine, Settings
 
-__all__ = ["Derived", "Engine", "Settings", "key_of"]
+__all__ = ["Correlator", "Derived", "Engine", "Settings", "key_of"]

@@ -82,7 +82,9 @@ class Correlator:
         while True:
             if not self._live and self._cursor.next >= self._replay_until:
                 self._live = True
-                self._emit(self.engine.pending())
+                pending = self.engine.pending()
+                await self._save()
+                self._emit(pending)
             group = await self._cursor.read()
             self._observe(group)
             due = self._reactor.seconds() - self._saved_at >= CHECKPOINT_SECONDS

@@ -190,9 +190,13 @@ class ReceiverProtocol(LineReceiver):
         self._wake = None
         self.transport.abortConnection()
 
-    def abort(self) -> None:
-        """End it at once."""
-        self.transport.abortConnection()
+    def end(self) -> None:
+        """Take nothing more, and close."""
+        self._refused = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        if self._wake is None and not self._gone:
+            self._wake = self._receiver.later(REFUSAL_SECONDS, self._abort)
 
     # -- lines in
 

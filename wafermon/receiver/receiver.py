@@ -60,7 +60,7 @@ class Receiver:
         """End every connection. What was not settled comes again."""
         self._tick.stop()
         for connection in list(self._connections):
-            connection.abort()
+            connection.end()
 
     @property
     def connections(self) -> int:
@@ -121,7 +121,7 @@ class Receiver:
         older = self._streams.get(stream)
         self._streams[stream] = connection
         if older is not None:
-            older.abort()
+            older.end()
         return stream
 
     def paused(self, connection: ReceiverProtocol) -> None:
@@ -168,7 +168,7 @@ class Receiver:
                 bytes=self._partial_bytes,
                 peer=connection.peer,
             )
-            connection.abort()
+            connection.end()
 
     # -- the tick
 
@@ -189,7 +189,7 @@ class Receiver:
                     peer=connection.peer,
                     seconds=silent,
                 )
-                connection.abort()
+                connection.end()
 
 
 class ReceiverFactory(Factory):
