@@ -55,7 +55,7 @@ class Plugin:
         self.known = (needed, *known)
 
     def configure(self, options: Mapping[str, Any]) -> Options:
-        faults = [Fault(key, "unknown key") for key in options if key not in self.known]
+        faults = [Fault(key, f"unknown key; expected {self.needed}") for key in options if key not in self.known]
         if self.needed not in options:
             faults.append(Fault(self.needed, "missing"))
         elif not isinstance(options[self.needed], str):
@@ -327,7 +327,7 @@ jurnal: {}
         "5: backends.db.batch.messages: expected a whole number of at least 0, got -1",
         "5: backends.db.batch.bytes: expected a size such as 64MiB (units KiB MiB GiB; bytes without one), got '4MB'",
         "6: backends.files.path: missing",
-        "8: backends.files.paht: unknown key",
+        "8: backends.files.paht: unknown key; expected path",
         "9: backends.files.when_ful: unknown key; did you mean 'when_full'?",
         "10: backends.more.pool.sizes[0]: too small",
         "12: routes[0].match.service: expected a glob in quotes or a list of such globs, got 4711",
@@ -599,7 +599,9 @@ def test_the_manual_writes_itself() -> None:
 
 def test_every_example_of_the_manual_loads() -> None:
     examples = re.findall(r"^```yaml\n(.*?)^```$", document(), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 2
+    assert len(examples) == 3
     assert read(examples[0]) == load(None, plugins=PLUGINS, environ={})
+    larger = read(examples[1], DB_HOST="db1")
+    assert larger.backends["db"].options.given == {"dsn": "postgresql://wafermon@db1/wafermon"}
     both = "backends:\n  db: {plugin: timescaledb, dsn: x}\n  files: {plugin: filesystem, path: x}\n"
-    assert [rule.to for rule in read(both + examples[1]).routes] == [("db", "files"), ("files",), (), ("db", "files")]
+    assert [rule.to for rule in read(both + examples[2]).routes] == [("db", "files"), ("files",), (), ("db", "files")]

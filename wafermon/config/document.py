@@ -49,6 +49,40 @@ like any other: with `ROWS=500`, `${ROWS}` is a number and `"${ROWS}"` is text. 
 ```yaml
 """
 
+EXAMPLE = """\
+## One with more in it
+
+```yaml
+listen:
+  - tcp:7411:interface=127.0.0.1
+  - unix:/run/wafermon/wafermon.sock:mode=660
+  - endpoint: tls:7413                             # from other machines
+    certificate: /etc/wafermon/server.pem
+    key: /etc/wafermon/server.key
+    client_ca: /etc/wafermon/clients.pem           # only clients with a certificate of this authority,
+    token_file: /etc/wafermon/tokens               # and with one of these tokens
+journal: {dir: /var/lib/wafermon/journal, max_bytes: 8GiB}
+backends:
+  files:
+    plugin: filesystem
+    path: /var/log/wafermon/{service}/{date}.jsonl
+    rotate_bytes: 128MiB
+    compress: gzip
+    keep: 30d
+  db:
+    plugin: timescaledb
+    dsn: "postgresql://${DB_USER:-wafermon}@${DB_HOST:-localhost}/wafermon"
+    when_full: skip                                # the files have everything
+routes:
+  - match: {service: queue-service, type: [metric, progress]}
+    to: [db, files]
+  - match: {service: "config-*"}
+    to: [files]
+  - to: [db, files]
+hooks: {command: /usr/local/bin/page-me, on: [job_stalled, job_failed, dropped], at_most: 10/m}
+```
+"""
+
 BACKENDS = """\
 ## backends
 
@@ -98,7 +132,7 @@ accepted, however late it is delivered; a backend that is new gets what is accep
 
 def document() -> str:
     """The whole page."""
-    parts = [OPENING + default_text() + "```\n", "## Keys that stand alone\n"]
+    parts = [OPENING + default_text() + "```\n", EXAMPLE, "## Keys that stand alone\n"]
     alone = [key for key in Settings.model_fields if key == "listen" or not section_of(declared(Settings, key))]
     parts += [_table(Settings, alone), "A listener that is a mapping:\n"]
     listener = section_of(declared(Settings, "listen"))

@@ -136,7 +136,7 @@ def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options:
         return factory.configure(options)
     except ConfigError as error:
         for fault in error.faults:
-            source.fault((*path, *_steps(fault.path)), fault.problem + _common_key_meant(fault.path, fault.problem))
+            source.fault((*path, *_steps(fault.path)), _common_key_meant(fault.path, fault.problem) or fault.problem)
     except Exception as error:  # a third party's code: its defect must not hide the other faults
         source.fault(path, f"the plugin failed to check it: {type(error).__name__}: {error}; report that to its author")
     return None
@@ -145,8 +145,7 @@ def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options:
 def _common_key_meant(key: str, problem: str) -> str:
     """A plugin does not know the keys that every backend takes, so their misspellings end up there."""
     close = get_close_matches(key, BackendKeys.model_fields, n=1, cutoff=0.8)
-    unclear = close and "unknown" in problem and "did you mean" not in problem
-    return f"; did you mean {close[0]!r}?" if unclear else ""
+    return f"unknown key; did you mean {close[0]!r}?" if close and problem.startswith("unknown") else ""
 
 
 def _steps(path: str) -> KeyPath:
