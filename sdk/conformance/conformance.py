@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import functools
 import json
 import os
 import queue
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fake_sidecar import FakeSidecar, Message
 
@@ -75,6 +78,7 @@ LANGUAGES = {
 }
 
 
+@functools.cache
 def missing(language: Language) -> str | None:
     """Why this language can't be driven here, or None."""
     for program in language.needs:
@@ -87,6 +91,16 @@ def missing(language: Language) -> str | None:
     if not language.driver.exists():
         return f"{language.driver} does not exist"
     return None
+
+
+def available(name: str) -> Language:
+    """The language, or a skip; in CI a toolchain that is not there is a failure."""
+    reason = missing(LANGUAGES[name])
+    if reason is not None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"{name}: {reason}", pytrace=False)
+        pytest.skip(f"{name}: {reason}")
+    return LANGUAGES[name]
 
 
 class DriverError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from conformance import LANGUAGES, Driver, Language, missing
+from conformance import LANGUAGES, Driver, Language, available
 from fake_sidecar import FakeSidecar, Manners
 
-_missing: dict[str, str | None] = {}
 TEST_TIMEOUT = 120  # seconds, with what its fixtures do
 
 
@@ -45,18 +43,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = only.args if only is not None else tuple(LANGUAGES)
         marked = [pytest.param(name, marks=getattr(pytest.mark, f"lang_{name}")) for name in names]
         metafunc.parametrize("language", marked, indirect=True, scope="session")
-
-
-def available(name: str) -> Language:
-    """The language, or a skip; in CI a toolchain that is not there is a failure."""
-    if name not in _missing:
-        _missing[name] = missing(LANGUAGES[name])
-    reason = _missing[name]
-    if reason is not None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"{name}: {reason}", pytrace=False)
-        pytest.skip(f"{name}: {reason}")
-    return LANGUAGES[name]
 
 
 @pytest.fixture(scope="session")

@@ -174,7 +174,7 @@ def test_error_reply(driver: Driver, sidecars: Sidecars) -> None:
 
 
 def test_reset(driver: Driver, sidecars: Sidecars) -> None:
-    """After a reset everything unacknowledged comes again, in order, byte by byte the same (the fake sidecar compares)."""
+    """After a reset everything unacknowledged comes again, in order, the same bytes (the fake sidecar compares)."""
     sidecar = sidecars(Manners(reset_after=5, ack=False), Manners(reset_after=7, ack=False), Manners())
     open_sdk(driver, sidecar)
     driver("burst", n=20)
@@ -246,7 +246,7 @@ def test_states(driver: Driver, sidecar: FakeSidecar) -> None:
 
 
 def test_silence(drivers: Drivers, language: Language, sidecars: Sidecars) -> None:
-    """No byte for 5 s with messages outstanding ends a connection; a repeated ack, even of nothing, keeps it; no welcome ends it too."""
+    """5 s without a byte end a connection that owes acks or a welcome; a repeated ack, even of nothing, keeps it."""
     silent, patient, deaf = (
         sidecars(Manners(ack=False), Manners()),
         sidecars(Manners(ack=False, repeat=True)),

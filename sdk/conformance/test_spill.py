@@ -1,4 +1,4 @@
-"""Spill files: written in overflow and by close, claimed by one reader, left alone while their owner lives, never torn."""
+"""Spill files: written in overflow and by close, claimed by one reader, left to their live owner, never torn."""
 
 from __future__ import annotations
 

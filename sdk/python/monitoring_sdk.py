@@ -13,32 +13,25 @@ What it promises:
 How it does so: a call only puts its arguments into an inbox. One sender thread, started by the first call, encodes
 them, numbers them and writes them. It looks into the inbox every few milliseconds while there is work, and is woken by
 a call only after it has gone to sleep, since waking it costs more than the call itself. Nothing it does with a socket
-blocks; host names, which might, are looked up in a thread of their own.
+blocks; connecting, which might, is done in a thread of its own.
 """
 
 from __future__ import annotations
 
 import atexit
-import codecs
 import contextvars
-import errno
 import fcntl
 import functools
-import heapq
-import importlib
 import inspect
 import itertools
 import json
 import logging
 import numbers
 import os
-import random
 import re
 import reprlib
-import select
 import signal
 import socket
-import stat
 import sys
 import threading
 import time
@@ -47,40 +40,40 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from json.encoder import encode_basestring as _quote
-from typing import Any, Callable, Iterable, Iterator, MutableMapping, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Callable, Iterable, MutableMapping, Optional, TypeVar
 
 __all__ = ["MonitoringHandler", "MonitoringSDK"]
 __version__ = "2.0.0"
 
 _DEFAULT_URL = "tcp://127.0.0.1:7411"
-_BUFFER = 1000  # messages that may wait to be sent
-_BYTES = 4 << 20  # ... and their bytes, and the bytes sent and unacknowledged
+_BUFFER, _BYTES = 1000, 4 << 20  # what may wait to be sent; as many bytes again may be sent and unacknowledged
 _BODY_MAX = 65_536 - 64  # the rest of a line is for client and seq
 _FILE_MAX, _FILES = 1 << 20, 64  # bytes of a spill file, and how many of them
 _SILENCE = 5.0  # seconds without a byte after which a connection that owes us a welcome or acks is dead
 _GRACE = 0.1  # seconds that a burst at the very start may wait for the first welcome before it spills
-
-_TICK, _IDLE_TICKS = 0.005, 10  # how often a busy sender looks into its inbox; this often in vain, and it sleeps
-_PORTION = 96  # messages encoded before others get the interpreter
-_LONG = 256  # an inbox longer than that makes callers let the sender run
-_NAP, _NAP_MAX = 0.00005, 0.0006  # by sleeping this long, again and again, at most that long a call
+# How often a busy sender looks at everything; so often in vain, and it dozes while acks are to come, or sleeps.
+_TICK, _IDLE_TICKS, _DOZE, _SLEEP = 0.005, 10, 0.05, 1.0
+# It encodes so many messages before others get the interpreter. An inbox longer than that makes callers let it run, by
+# naps, again and again, at most so long a call.
+_PORTION, _LONG, _NAP, _NAP_MAX = 96, 256, 0.00005, 0.0006
 
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _SERVICE = re.compile(r"(?!wafermon$)[A-Za-z0-9._:-]{1,128}")
 _TRACE_ID = re.compile(r"[!-~]{1,128}")
 _SPAN_ID = re.compile(r"[0-9a-f]{16}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}.*")
+_COUNT = re.compile("0*[1-9][0-9]{0,8}")
+_URL = re.compile(r"unix://(/.+)|(tcp|tls)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?")
 _time_ns = time.time_ns
-_random = random.SystemRandom()
+_Fields = Optional[Mapping]  # of str to anything
+_Number = Optional[float]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # ---- encoding ----
 
-_EXACT = 1 << 53
-_DEPTH = 8
+_EXACT, _DEPTH = 1 << 53, 8
 _NODES = 32_768  # a context is not copied further: so much can't fit into a line, and is left out as a whole
-_SHORTEST = 64  # cutting strings below this gains nothing: the context goes
+_SHORTEST = 64  # characters; cutting strings below this gains nothing: the context goes
 _FLAT, _FLAT_MAX = frozenset((str, int, float, bool, type(None))), 64
 
 
@@ -97,11 +90,14 @@ _SPAN_START = _kind("span_start", "name", "parent_id", "tags")
 _SPAN_END = _kind("span_end", "status", "name", "start", "duration", "parent_id", "tags")
 
 
-def _json(value: Any) -> str:
-    """JSON of a value made of plain types only; what JSON can't say becomes null, a string or U+FFFD."""
+def _json(value: Any, most: int = _BODY_MAX) -> str:
+    """JSON of a value made of plain types only, its strings cut to so many characters.
+
+    What JSON can't say becomes null, a string or U+FFFD.
+    """
     kind = type(value)
     if kind is str:
-        return _quote(value.replace("\0", "\ufffd"))
+        return _quote(value[:most].replace("\0", "\ufffd"))
     if kind is int:
         # the interpreter refuses to write out very long integers in decimal
         text = repr(value) if value.bit_length() < 2_000 else hex(value)
@@ -109,21 +105,17 @@ def _json(value: Any) -> str:
     if kind is float:
         return repr(value) if value - value == 0.0 else "null"
     if kind is dict:
-        return "{" + ",".join([_json(key) + ":" + _json(item) for key, item in value.items()]) + "}"
+        return "{" + ",".join([f"{_json(key)}:{_json(item, most)}" for key, item in value.items()]) + "}"
     if kind is list:
-        return "[" + ",".join([_json(item) for item in value]) + "]"
+        return "[" + ",".join([_json(item, most) for item in value]) + "]"
     return "null" if value is None else "true" if value else "false"
 
 
-def _replaced(error: Any) -> tuple[bytes, int]:
-    return b"\xef\xbf\xbd" * (error.end - error.start), error.end
-
-
-codecs.register_error("wafermon-replace", _replaced)
-
-
 def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "wafermon-replace")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # lone surrogates
+        return re.sub("[\ud800-\udfff]", "\ufffd", text).encode()
 
 
 def _text(value: Any, convert: Callable[[Any], str] = str) -> str:
@@ -145,8 +137,7 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
         if depth > _DEPTH:
             return _text(value, reprlib.repr)
         # listed first, in one go: another thread may change it at the same time
-        items: Any = list(value.items() if isinstance(value, Mapping) else value)
-        items = itertools.takewhile(lambda _: left[0] > 0, items)
+        items: Any = list(itertools.islice(value.items() if isinstance(value, Mapping) else value, max(0, left[0])))
         if isinstance(value, Mapping):
             return {_text(key): _plain(item, depth + 1, left) for key, item in items}
         return [_plain(item, depth + 1, left) for item in items]
@@ -168,48 +159,22 @@ def _copied_tags(tags: Any) -> Any:
     return {key: tag if type(tag) in (str, int, float) else _json(tag) for key, tag in items if tag is not None} or None
 
 
-def _strings(holder: Any) -> Iterator[tuple[Any, Any, str]]:
-    """Every string in lists and dicts, with its holder and its place there."""
-    for place, value in list(holder.items() if type(holder) is dict else enumerate(holder)):
-        if type(value) is str:
-            yield holder, place, value
-        elif type(value) in (dict, list):
-            yield from _strings(value)
-
-
-def _cut_strings(values: list[Any], excess: int) -> bool:
-    """Cut the longest string, again and again, until `excess` bytes are saved; False if that is not to be had."""
-    heap = [(-len(_utf8(_json(text))), n, holder, place) for n, (holder, place, text) in enumerate(_strings(values))]
-    heapq.heapify(heap)
-    while excess > 0:
-        if not heap or heap[0][0] > -_SHORTEST:
-            return False
-        size, n, holder, place = heap[0]
-        raw = _utf8(holder[place])
-        # bytes may take more room in JSON, here more and there less: cut in proportion, at most half, and look again
-        less = max(1, min(excess, -size // 2) * len(raw) // -size)
-        holder[place] = raw[: len(raw) - less].decode("utf-8", "ignore")
-        smaller = -len(_utf8(_json(holder[place])))
-        excess += size - smaller
-        heapq.heapreplace(heap, (smaller, n, holder, place))
-    return True
-
-
 def _encode(kind: tuple[str, ...], ts: int, origin: str, values: list[Any]) -> bytes:
     """A message without its client, its seq and its closing brace, short enough for any line."""
 
-    def body() -> bytes:
-        fields = [key + _json(value) for key, value in zip(kind[1:], values) if value is not None]
-        return _utf8(f"{kind[0]}{ts}{origin}{''.join(fields)}") + truncated
+    def body(most: int, end: str = ',"truncated":true') -> bytes:
+        fields = [key + _json(value, most) for key, value in zip(kind[1:], values) if value is not None]
+        return _utf8(f"{kind[0]}{ts}{origin}{''.join(fields)}{end}")
 
-    truncated = b""
-    line = body()
-    while len(line) > _BODY_MAX:
-        truncated = b',"truncated":true'
-        if not _cut_strings(values, len(line) + len(truncated) - _BODY_MAX):
-            values[-1] = None
-        line = body()
-    return line
+    line, least, most = body(_BODY_MAX, ""), _SHORTEST, _BODY_MAX
+    if len(line) <= _BODY_MAX:
+        return line
+    if len(body(least)) > _BODY_MAX:
+        values[-1] = None
+    while most - least > 1:  # the longest strings are cut, all to the same length: the greatest that fits
+        middle = (least + most) // 2
+        least, most = (middle, most) if len(body(middle)) <= _BODY_MAX else (least, middle)
+    return body(least)
 
 
 def _line(body: bytes, client: str, seq: int) -> bytes:
@@ -254,8 +219,8 @@ class _Scope:
 
     def __init__(self, trace_id: str | None, span_id: str | None, outer: _Scope | None = None) -> None:
         self.trace_id, self.span_id, self.outer = trace_id, span_id, outer
-        pairs = (("trace_id", trace_id), ("span_id", span_id))
-        self.text = "".join([f',"{key}":{_json(value)}' for key, value in pairs if value])
+        self.variables = {"trace_id": trace_id, "span_id": span_id}
+        self.text = "".join([f',"{key}":{_json(value)}' for key, value in self.variables.items() if value])
         self.ts, self.started, self.pid = time.time_ns(), time.monotonic_ns(), os.getpid()
 
     @classmethod
@@ -270,11 +235,9 @@ class _Scope:
 
     def write(self, environ: MutableMapping[str, str]) -> None:
         """Let processes with this environment fall into the trace, under the span."""
-        for name, value in (("WAFERMON_TRACE_ID", self.trace_id), ("WAFERMON_SPAN_ID", self.span_id)):
-            if value:
-                environ[name] = value
-            else:
-                environ.pop(name, None)
+        for name, value in self.variables.items():
+            environ.pop("WAFERMON_" + name.upper(), None)
+            environ.update({"WAFERMON_" + name.upper(): value} if value else {})
 
 
 # ---- connections ----
@@ -283,22 +246,19 @@ class _Scope:
 def _in_thread(name: str, target: Callable[[], None]) -> threading.Thread | None:
     """Run it in a thread; None when none can be started, since the interpreter is on its way out."""
     thread = threading.Thread(target=target, name=name, daemon=True)
-    try:
+    with suppress(RuntimeError):
         thread.start()
-    except RuntimeError:
+        return thread
+    return None
+
+
+def _parsed(url: str) -> tuple[str, str, int] | None:
+    """Scheme, host and port; of a Unix socket the path is the host. None for what is no sidecar's url."""
+    found = _URL.fullmatch(url)
+    if not found or int(found[5] or 1) not in range(1, 65_536):
         return None
-    return thread
-
-
-def _parsed(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port; of a Unix socket the path is the host."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix" and parts.path and not parts.netloc:
-        return "unix", parts.path, 0
-    if parts.scheme not in ("tcp", "tls") or not parts.hostname or parts.path not in ("", "/"):
-        raise ValueError(f"not a sidecar's url: {url!r}")
-    host = parts.hostname.encode("ascii" if parts.hostname.isascii() else "idna").decode()
-    return parts.scheme, host, parts.port or (7411 if parts.scheme == "tcp" else 7413)
+    path, scheme, ipv6, host, port = found.groups()
+    return ("unix", path, 0) if path else (scheme, ipv6 or host, int(port or {"tcp": 7411, "tls": 7413}[scheme]))
 
 
 class _Stream:
@@ -310,12 +270,12 @@ class _Stream:
     def __init__(self, sdk: MonitoringSDK, client: str, file: _SpillFile | None = None) -> None:
         self._sdk, self.client, self.file = sdk, client, file
         self.sock: socket.socket | None = None
-        self.up, self._tls_to_come = False, False  # up from the welcome on
+        self.dialer: threading.Thread | None = None
+        self.up = False  # from the welcome on
         self.welcomes = self.failures = self._seq = self._highest_sent = self.window_bytes = 0
         self.retry_at = self._heard = 0.0
         self.window: deque[tuple[int, bytes]] = deque()
         self._received, self._out = b"", bytearray()
-        self._would_block: tuple[type[OSError], ...] = (BlockingIOError,)
 
     def number(self, body: bytes) -> None:
         """Give the message its seq, for ever, and keep it until that is acknowledged."""
@@ -338,35 +298,38 @@ class _Stream:
 
     def connect(self, now: float) -> None:
         """Begin a connection, if there is none and the last failure is long enough ago."""
-        if self.sock or now < self.retry_at:
-            return
-        if not self._sdk._targets:
-            self.retry_at = now + 0.05
-            return self._sdk._look_up()
-        family, target = self._sdk._targets.pop()
-        self._heard, self._tls_to_come = now, self._sdk._ssl is not None
-        try:
-            self.sock = socket.socket(family, socket.SOCK_STREAM)
-            self.sock.setblocking(False)
-            if family != socket.AF_UNIX:
-                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self.sock.connect_ex(target) not in (0, errno.EINPROGRESS):
-                return self.lose()
-        except OSError:
-            return self.lose()
-        self._out += b"" if self._tls_to_come else self._sdk._hello(self.client)
+        if not self.sock and now >= self.retry_at:
+            self.retry_at = float("inf")
+            self.dialer = _in_thread("wafermon-dialer", self._dial)
+            if not self.dialer:
+                self._dial()
 
-    def _begin_tls(self, sock: socket.socket) -> bool:
-        """TLS, and with it our hello, can begin only once the socket is connected; False if it never will be."""
+    def _dial(self) -> None:
+        """Look the host up, connect, and agree on TLS: that may take a while, so a thread of its own does it."""
+        sdk, (scheme, host, port), sock = self._sdk, self._sdk._address, None
         try:
-            sock.getpeername()
+            if scheme == "unix":
+                sock = socket.socket(socket.AF_UNIX)
+                sock.settimeout(_SILENCE)
+                sock.connect(host)
+            else:
+                # of a string, and only then, it would import a codec: see _tls
+                sock = socket.create_connection((host.encode(), port), _SILENCE)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sdk._ssl:
+                sock = sdk._ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+            sock.setblocking(False)
         except OSError:
-            return not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        ssl, host = self._sdk._ssl, self._sdk._address[1]
-        self._tls_to_come, self._would_block = False, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self.sock = ssl.create_default_context().wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-        self._out += self._sdk._hello(self.client)
-        return True
+            if sock:
+                sock.close()
+            sock = None
+        with sdk._lock:
+            self.sock = sock
+            self._out += sdk._hello(self.client)
+            self._heard = time.monotonic()
+            if not sock or sdk._over:
+                self.lose()
+        sdk._wake.set()
 
     def lose(self) -> None:
         """Close the connection at once; what is unacknowledged stays for the next one."""
@@ -374,30 +337,26 @@ class _Stream:
             self.sock.close()
         self.sock, self.up, self._received = None, False, b""
         self._out.clear()
-        if not self._sdk._targets:
-            self.back_off()
-
-    def back_off(self) -> None:
-        self.retry_at = time.monotonic() + _random.uniform(0.0, min(30.0, 0.1 * 2 ** min(self.failures, 10)))
+        jitter = int.from_bytes(os.urandom(4), "big") / (1 << 32)
+        self.retry_at = time.monotonic() + jitter * min(30.0, 0.1 * 2 ** min(self.failures, 10))
         self.failures += 1
 
     def pump(self, now: float) -> None:
         """Read what has come, write what the socket takes, and only then judge the connection."""
-        if not self.sock:
+        alive, sock = True, self.sock
+        if not sock:
             return
         try:
-            alive = not self._tls_to_come or self._begin_tls(self.sock)
-            with suppress(*self._would_block):
-                while alive:
-                    data = self.sock.recv(65_536)
-                    self._received += data
-                    self._heard, alive = now, len(data) > 0
+            with suppress(*self._sdk._would_block):
+                while data := sock.recv(65_536):
+                    self._received, self._heard = self._received + data, now
+                alive = False
             *lines, self._received = self._received.split(b"\n")
             for line in lines:
                 self._answer(json.loads(line))
-            with suppress(*self._would_block):
+            with suppress(*self._sdk._would_block):
                 while alive and self._out:
-                    del self._out[: self.sock.send(self._out)]
+                    del self._out[: sock.send(self._out)]
             silent = now - self._heard > _SILENCE and (self.window or not self.up)
             if alive and not silent and len(self._received) < _FILE_MAX:
                 return
@@ -412,7 +371,6 @@ class _Stream:
         elif kind == "welcome" and not self.up and reply.get("v", 2) == 2:
             self.up, self.failures = True, 0
             self.welcomes += 1
-            self._sdk._targets.clear()
             self._settle(reply["acked"])
             self._send(self.window)
         elif kind == "error" and seq is None:
@@ -427,13 +385,6 @@ class _Stream:
         while self.window and self.window[0][0] <= acked:
             self.window_bytes -= len(self.window.popleft()[1])
             self._sdk._counts["acked"] += 1
-
-    def watch(self, poll: select.poll) -> float:
-        """Have the socket polled; when this stream has to be looked at again though nothing happens."""
-        if not self.sock:
-            return self.retry_at
-        poll.register(self.sock, select.POLLIN | (select.POLLOUT if self._out or self._tls_to_come else 0))
-        return self._heard + _SILENCE + 0.01 if self.window or not self.up else float("inf")
 
 
 def _farewell(sock: socket.socket, deadline: float) -> None:
@@ -460,21 +411,16 @@ class _SpillFile:
         with suppress(OSError):  # a file system without locks: the pid in the name still tells that we live
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def append(self, lines: list[bytes]) -> int:
-        """Write the lines; how many got there. One that fits only partly is taken back."""
-        data, kept = b"".join(lines), 0
+    def append(self, lines: list[bytes], room: int) -> int:
+        """Write the lines that fit into so many bytes; how many got there. One that a full disk cuts is taken back."""
+        data = b"".join(lines[: sum([size <= room for size in itertools.accumulate(map(len, lines))])])
+        kept = 0
         with suppress(OSError):
-            written = os.write(self.fd, data)
-            kept = data.rfind(b"\n", 0, written) + 1
+            kept = data.rfind(b"\n", 0, os.write(self.fd, data)) + 1
             os.ftruncate(self.fd, self.size + kept)
         done = data.count(b"\n", 0, kept)
         self.size, self.count = self.size + kept, self.count + done
         return done
-
-    def lines(self) -> list[bytes]:
-        with open(self.fd, "rb", closefd=False) as file:
-            file.seek(0)
-            return file.readlines()
 
     def claim(self) -> bool:
         """Take it for sending; False when somebody else has."""
@@ -513,12 +459,11 @@ class _Spool:
                 self.files.append(file)
             file = self.files[-1]
             lines = [_line(body, file.client, seq) for seq, body in enumerate(bodies[done:], file.count + 1)]
-            fitting = lines[: _fitting(lines, _FILE_MAX - file.size)]
-            written = file.append(fitting)
-            if written < len(fitting):
+            done += file.append(lines, _FILE_MAX - file.size)
+            self.writing = done == len(bodies)
+            if not file.count:  # not one: the disk is full
                 self._retry_at = time.monotonic() + 1.0
-            done += written
-            self.writing = len(fitting) == len(lines)
+                self.files.pop().leave(remove=True)
         return done
 
     def leave(self, client: str, lines: list[bytes]) -> int:
@@ -526,32 +471,31 @@ class _Spool:
         file = self.open(client) if lines else None
         if not file:
             return 0
-        room = _FILES * _FILE_MAX - sum([other.size for other in self.files])
-        written = file.append(lines[: _fitting(lines, room)])
+        written = file.append(lines, _FILES * _FILE_MAX - sum([other.size for other in self.files]))
         file.leave(remove=not written)
         return written
 
     def open(self, client: str) -> _SpillFile | None:
-        directory = self._directory or "/var/spool/wafermon"
+        directory, private = self._directory or "/var/spool/wafermon", f"/tmp/wafermon-{os.getuid()}"
+        if not self._directory and not os.access(directory, os.W_OK | os.X_OK):
+            directory = private
         try:
-            if self._directory:
-                os.makedirs(directory, 0o700, exist_ok=True)
-            elif not os.access(directory, os.W_OK | os.X_OK):
-                directory = f"/tmp/wafermon-{os.getuid()}"
-                os.makedirs(directory, 0o700, exist_ok=True)
-                found = os.lstat(directory)
-                if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-                    return None  # somebody else has laid it there
+            os.makedirs(directory, 0o700, exist_ok=True)
+            found = os.lstat(directory)
+            if directory == private and (found.st_mode & 0o170022, found.st_uid) != (0o040000, os.getuid()):
+                return None  # somebody else has laid it there
             return _SpillFile(directory, self._service, client)
         except OSError:
             return None
 
 
-def _fitting(lines: list[bytes], room: int) -> int:
-    return sum([size <= room for size in itertools.accumulate(map(len, lines))])
-
-
 # ---- the SDK ----
+
+
+def _tls() -> tuple[Any, tuple[type[OSError], ...]]:
+    import ssl  # costs more than all the rest; and not in a thread, since a fork would inherit a locked import
+
+    return ssl, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class MonitoringSDK:
@@ -570,26 +514,22 @@ class MonitoringSDK:
         self, service: str | None = None, url: str | None = None, trace_id: str | None = None,
         buffer: int | None = None, spill_dir: str | None = None, token: str | None = None,
     ) -> None:  # fmt: skip
-        environ = os.environ
-        self._service = str(service or environ.get("WAFERMON_SERVICE") or environ.get("OTEL_SERVICE_NAME") or "")
+        env = os.environ.get
+        self._service = str(service or env("WAFERMON_SERVICE") or env("OTEL_SERVICE_NAME") or "")
         if not _SERVICE.fullmatch(self._service):
             raise ValueError(f"a service is 1 to 128 of A-Z a-z 0-9 . _ - : and not wafermon: {self._service!r}")
         if buffer is not None and (type(buffer) is not int or buffer < 1):
             raise ValueError(f"a buffer holds at least one message: {buffer!r}")
-        self._root = _Scope.inherited(None if trace_id is None else _trace_id(trace_id))
-        self._said: set[str] = set()
-        text = environ.get("WAFERMON_BUFFER", "")
-        self._buffer_max = buffer or (int(text) if re.fullmatch("0*[1-9][0-9]{0,8}", text) else _BUFFER)
-        try:
-            self._address = _parsed(url or environ.get("WAFERMON_URL") or _DEFAULT_URL)
-        except ValueError as error:
-            self._address = _parsed(_DEFAULT_URL)
-            self._say(f"{error}; using {_DEFAULT_URL}")
-        # it costs more than all the rest, and must not be imported by the sender: a fork would inherit a locked import
-        self._ssl: Any = importlib.import_module("ssl") if self._address[0] == "tls" else None
-        self._token = token or environ.get("WAFERMON_TOKEN")
-        self._spill_dir = os.fspath(spill_dir) if spill_dir else environ.get("WAFERMON_SPILL_DIR")
-        self._over = environ.get("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")
+        self._buffer_max = buffer or int((_COUNT.fullmatch(env("WAFERMON_BUFFER", "")) or [_BUFFER])[0])
+        self._root, self._said = _Scope.inherited(None if trace_id is None else _trace_id(trace_id)), {""}
+        wanted = url or env("WAFERMON_URL") or _DEFAULT_URL
+        self._address = _parsed(wanted) or ("tcp", "127.0.0.1", 7411)
+        if not _parsed(wanted):
+            self._say(f"not a sidecar's url: {wanted!r}; using {_DEFAULT_URL}")
+        self._ssl, self._would_block = _tls() if self._address[0] == "tls" else (None, (BlockingIOError,))
+        self._token = token or env("WAFERMON_TOKEN")
+        self._spill_dir = os.fspath(spill_dir) if spill_dir else env("WAFERMON_SPILL_DIR")
+        self._over = env("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")
         # one a handle, not one a module: two SDKs in one process have spans of their own
         self._scope: contextvars.ContextVar[_Scope | None] = contextvars.ContextVar("wafermon_scope", default=None)
         self._spans: dict[str, _Scope] = {}
@@ -602,24 +542,18 @@ class MonitoringSDK:
         """What a forked child has anew."""
         self._pid, self._host = os.getpid(), socket.gethostname()
         self._origin = f',"service":"{self._service}","host":{_json(self._host)},"pid":{self._pid}'
-        self._lock = threading.RLock()
+        # callers that drop messages take the second lock alone
+        self._lock, self._refusing, self._wake = threading.RLock(), threading.RLock(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._bell: tuple[socket.socket, ...] = ()
         self._close_at: float | None = None
-        self._started, self._quiet = 0.0, 0
         self._inbox: deque[tuple[Any, ...]] = deque()
         self._mark = 0  # a longer inbox makes a call do more than append: wake the sender, wait for it, or drop
-        self._refusing, self._refused = threading.RLock(), 0  # dropped by callers, who never take the other lock
-        self._taken = self._reported = self._waiting_bytes = 0
-        names = ("sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
-        self._counts = dict.fromkeys(names, 0)
         self._waiting: deque[bytes] = deque()
-        self._targets: list[tuple[int, Any]] = []  # the sidecar's addresses that are still to be tried
-        self._looking_up = False
-        self._main = _Stream(self, os.urandom(8).hex())
+        self._waiting_bytes = self._taken = self._refused = self._reported = self._quiet = 0
+        self._counts = dict.fromkeys("sent acked rejected dropped spilled handed_over resent".split(), 0)
+        self._main, self._spool = _Stream(self, os.urandom(8).hex()), _Spool(self._spill_dir, self._service)
         self._courier: _Stream | None = None
-        self._spool = _Spool(self._spill_dir, self._service)
-        self._measured = (time.monotonic(), time.process_time())
+        self._started, self._measured = 0.0, (time.monotonic(), time.process_time())
 
     def _say(self, text: str) -> None:
         """One line on stderr; what comes before its colon is said once."""
@@ -630,7 +564,7 @@ class MonitoringSDK:
 
     # -- calls --
 
-    def log_event(self, level: str, message: str, context: Mapping[str, Any] | None = None) -> None:
+    def log_event(self, level: str, message: str, context: _Fields = None) -> None:
         """Something happened. `level` is debug, info, warning, error or critical; `context` any JSON-like values."""
         if level not in _LEVELS:
             raise ValueError(f"unknown level: {level!r}")
@@ -651,9 +585,8 @@ class MonitoringSDK:
             self._attend()
 
     def log_metric(
-        self, name: str, value: float, unit: str | None = None, tags: Mapping[str, Any] | None = None,
-        kind: str | None = None,
-    ) -> None:  # fmt: skip
+        self, name: str, value: float, unit: str | None = None, tags: _Fields = None, kind: str | None = None
+    ) -> None:
         """A measured number. `unit` is UCUM where there is one; `kind` is gauge (default) or counter."""
         if kind not in (None, "gauge", "counter"):
             raise ValueError(f"a metric is a gauge or a counter, not {kind!r}")
@@ -669,16 +602,13 @@ class MonitoringSDK:
             raise ValueError(f"a status has 1 to 64 characters: {status!r}")
         self._put(_PROGRESS, _trace_id(job_id), _numeric(percent), status)
 
-    def log_resource(
-        self, cpu: float | None = None, mem: float | None = None, disk: float | None = None, net: float | None = None
-    ) -> None:
+    def log_resource(self, cpu: _Number = None, mem: _Number = None, disk: _Number = None, net: _Number = None) -> None:
         """Percent of one core, resident bytes, bytes of disk and of network; without arguments, of this process."""
         fields = [None if value is None else _numeric(value) for value in (cpu, mem, disk, net)]
-        if fields == [None] * 4:
-            fields = self._measure()
-        self._put(_RESOURCE, *[None if isinstance(value, str) else value for value in fields])
+        measured = self._measure() if fields == [None] * 4 else fields
+        self._put(_RESOURCE, *[None if isinstance(value, str) else value for value in measured])
 
-    def start_span(self, name: str, trace_id: str | None = None, tags: Mapping[str, Any] | None = None) -> str:
+    def start_span(self, name: str, trace_id: str | None = None, tags: _Fields = None) -> str:
         """Open a span inside the current one, make it the current one, and return its id."""
         outer, span_id = self._scope.get(), os.urandom(8).hex()
         around = outer or self._root
@@ -691,7 +621,7 @@ class MonitoringSDK:
         self._put(_SPAN_START, span.name, span.parent_id, span.tags, ts=span.ts, scope=span)
         return span_id
 
-    def end_span(self, span_id: str, status: str = "ok", tags: Mapping[str, Any] | None = None) -> None:
+    def end_span(self, span_id: str, status: str = "ok", tags: _Fields = None) -> None:
         """Close a span; `tags` join those of its start. Ending a span that a parent process opened sends nothing."""
         if status not in ("ok", "error"):
             raise ValueError(f"a span ends ok or error, not {status!r}")
@@ -710,7 +640,7 @@ class MonitoringSDK:
             fields = (status, span.name, span.ts // 1000, duration, span.parent_id, merged)
             self._put(_SPAN_END, *fields, scope=span)
 
-    def span(self, name: str, trace_id: str | None = None, tags: Mapping[str, Any] | None = None) -> _SpanGuard:
+    def span(self, name: str, trace_id: str | None = None, tags: _Fields = None) -> _SpanGuard:
         """A span as `with sdk.span("name") as span_id:`, or as `@sdk.span("name")` around every call of a function.
 
         It ends with status error when an exception leaves it.
@@ -763,7 +693,7 @@ class MonitoringSDK:
             thread = self._thread
             self._over = not thread and not self._inbox
         if thread:
-            self._ring()
+            self._wake.set()
             thread.join(timeout + 1.0)
         elif not self._over:
             self._run()  # no thread could be started: the interpreter is on its way out
@@ -793,7 +723,7 @@ class MonitoringSDK:
             give_up = time.monotonic() + _NAP_MAX
             while len(inbox) > _LONG and time.monotonic() < give_up:
                 time.sleep(_NAP)
-            if len(inbox) > _LONG + 2 * self._buffer_max:
+            if len(inbox) > _LONG + 2 * max(self._buffer_max, _BUFFER):
                 self._refuse(len(inbox) - 1)  # the sender is stuck, most likely in a write to a dead disk
 
     def _refuse(self, leave: int = 0) -> None:
@@ -804,23 +734,14 @@ class MonitoringSDK:
                 self._refused += 1
 
     def _rouse(self) -> None:
-        if self._bell:
-            self._mark = _LONG
-            self._ring()
-            return
-        with self._lock, suppress(OSError):  # out of descriptors: the next call tries again
-            if not self._bell and not self._over:
-                self._bell = socket.socketpair()
-                for end in self._bell:
-                    end.setblocking(False)
-                self._mark, self._started = _LONG, time.monotonic()
+        self._mark = _LONG
+        if self._thread:
+            return self._wake.set()
+        with self._lock:
+            if not self._thread and not self._over:
+                self._started = time.monotonic()
                 self._thread = _in_thread("wafermon-sender", self._run)
                 _close_with_worker_process(self)
-
-    def _ring(self) -> None:
-        with suppress(OSError):  # full: it rings already; closed: nobody has to be woken
-            if self._bell:
-                self._bell[1].send(b"!")
 
     def _measure(self) -> list[int | float | str | None]:
         """This process's cpu since the last time, its memory and its disk bytes; Linux counts no network by process."""
@@ -858,8 +779,6 @@ class MonitoringSDK:
                 time.sleep(0.1)
         for sock in farewells:
             _farewell(sock, self._close_at or 0.0)
-        for end in self._bell:
-            end.close()
 
     def _tick(self, now: float) -> int:
         """One look at everything; how many messages were taken from the inbox."""
@@ -869,10 +788,7 @@ class MonitoringSDK:
             count, self._reported = self._dropped() - self._reported, self._dropped()
             fields = ("warning", f"{count} messages dropped", {"kind": "dropped", "count": count})
             main.number(self._encoded((_EVENT, time.time_ns(), self._root, *fields)))
-        while main.up and self._waiting and main.window_bytes < _BYTES:
-            body = self._waiting.popleft()
-            self._waiting_bytes -= len(body)
-            main.number(body)
+        self._advance()
         count = min(len(inbox), _PORTION)
         if not main.welcomes and not main.failures and now < self._started + _GRACE:
             count = min(count, self._buffer_max - len(self._waiting))
@@ -881,17 +797,23 @@ class MonitoringSDK:
             body = self._encoded(inbox.popleft()) if inbox else b""
             if not body:
                 continue
-            if main.up and not self._waiting and main.window_bytes < _BYTES:
-                main.number(body)
-            elif len(self._waiting) < self._buffer_max and self._waiting_bytes + len(body) <= _BYTES:
+            if self._full():
+                overflow.append(body)
+            else:
                 self._waiting.append(body)
                 self._waiting_bytes += len(body)
-            else:
-                overflow.append(body)
+                self._advance()
         self._spilled(self._spool.write(overflow), len(overflow))
         main.pump(now)
         self._deliver_spill(now)
         return count
+
+    def _advance(self) -> None:
+        """Number what waits, as far as the window has room for it."""
+        while self._main.up and self._waiting and self._main.window_bytes < _BYTES:
+            body = self._waiting.popleft()
+            self._waiting_bytes -= len(body)
+            self._main.number(body)
 
     def _spilled(self, written: int, wanted: int) -> None:
         self._counts["spilled"] += written
@@ -907,43 +829,20 @@ class MonitoringSDK:
             self._counts["dropped"] += 1
             return b""
 
-    def _look_up(self) -> None:
-        """Find the sidecar's addresses, where that may take a while in a thread."""
-        scheme, host, port = self._address
-
-        def run() -> None:
-            found: list[Any] = []
-            with suppress(OSError, UnicodeError):
-                # of a string, and only then, it would import a codec: see _ssl
-                found = socket.getaddrinfo(host.encode(), port, type=socket.SOCK_STREAM)
-            with self._lock:
-                self._looking_up, self._main.retry_at = False, 0.0
-                self._targets = [(family, target) for family, _, _, _, target in reversed(found)]
-                if not found:
-                    self._main.back_off()
-            self._ring()
-
-        if scheme == "unix":
-            self._targets, self._main.retry_at = [(socket.AF_UNIX, host)], 0.0
-        elif not self._looking_up:
-            self._looking_up = True
-            if not _in_thread("wafermon-resolver", run):
-                run()
-
     def _deliver_spill(self, now: float) -> None:
         """While connected, send closed spill files one by one, each over a connection of its own."""
         spool, courier = self._spool, self._courier
-        if self._main.up and not courier and not self._full():
-            spool.writing = False
-        if self._main.up and not courier and len(spool.files) > spool.writing:
-            file = spool.files.popleft()
-            if file.claim():
-                courier = self._courier = _Stream(self, file.client, file)
-                for line in file.lines():
-                    courier.keep(line)
-            else:
-                self._counts["handed_over"] += file.count
-                os.close(file.fd)
+        if self._main.up and not courier:
+            spool.writing = spool.writing and self._full()
+            if len(spool.files) > spool.writing:
+                file = spool.files.popleft()
+                if file.claim():
+                    courier = self._courier = _Stream(self, file.client, file)
+                    for line in os.pread(file.fd, file.size, 0).splitlines(keepends=True):
+                        courier.keep(line)
+                else:
+                    self._counts["handed_over"] += file.count
+                    os.close(file.fd)
         if courier and courier.file:
             if self._main.up:
                 courier.connect(now)
@@ -955,23 +854,14 @@ class MonitoringSDK:
 
     def _wait(self, moved: int) -> None:
         """Until the next tick while there is work, else until something happens."""
-        self._quiet = 0 if moved else self._quiet + 1
-        busy = self._quiet < _IDLE_TICKS
-        if not busy:
+        self._quiet, pause = 0 if moved else self._quiet + 1, _TICK
+        if self._quiet >= _IDLE_TICKS and self._close_at is None:
             self._mark = 0
-        if not busy and self._inbox:
-            # a call came between the tick and the mark, and did not ring
-            self._mark, self._quiet = _LONG, 0
-            return
-        poll = select.poll()
-        due = [self._close_at or float("inf")]
-        due += [stream.watch(poll) for stream in self._streams() if not busy or not stream.up]
-        if self._bell:
-            poll.register(self._bell[0], select.POLLIN)
-        poll.poll(1000 * (_TICK if busy else max(0.001, min(1.0, min(due) - time.monotonic()))))
-        with suppress(OSError):
-            while self._bell and self._bell[0].recv(4096):
-                pass
+            pause = min(_DOZE if self._main.sock and self._kept() else _SLEEP, self._main.retry_at - time.monotonic())
+        # a call that came before it could see the mark did not ring
+        if self._mark or not self._inbox:
+            self._wake.wait(max(0.0, pause))
+            self._wake.clear()
         self._mark = _LONG
 
     def _finish(self, now: float) -> list[socket.socket] | None:
@@ -1026,8 +916,9 @@ class MonitoringSDK:
     def _begin_in_child(self) -> None:
         """Close what the parent goes on using, without a word to the other side, and start empty."""
         streams = self._streams()
-        for sock in [*self._bell, *[stream.sock for stream in streams if stream.sock]]:
-            sock.close()
+        for stream in streams:
+            if stream.sock:
+                stream.sock.close()
         for file in [*self._spool.files, *[stream.file for stream in streams if stream.file]]:
             os.close(file.fd)
         self._begin()
@@ -1094,18 +985,14 @@ def _before_fork() -> None:
     _fork_lock.acquire()
     _forking[:] = sorted(_instances, key=id)
     for sdk in _forking:
+        if sdk._main.dialer:
+            sdk._main.dialer.join(0.2)  # a host that doesn't answer is not waited for
         sdk._lock.acquire()
 
 
-def _after_fork_in_parent() -> None:
+def _after_fork(in_child: bool) -> None:
     for sdk in _forking:
-        sdk._lock.release()
-    _fork_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for sdk in _forking:
-        sdk._begin_in_child()
+        sdk._begin_in_child() if in_child else sdk._lock.release()
     _fork_lock.release()
 
 
@@ -1123,5 +1010,6 @@ def _close_with_worker_process(sdk: MonitoringSDK) -> None:
             util.Finalize(None, sdk.close, exitpriority=-100)
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+_after = functools.partial(_after_fork, False), functools.partial(_after_fork, True)
+os.register_at_fork(before=_before_fork, after_in_parent=_after[0], after_in_child=_after[1])
 atexit.register(_close_all)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,24 +66,3 @@ def sdks() -> Iterator[Callable[..., MonitoringSDK]]:
 @pytest.fixture
 def sdk(sidecar: FakeSidecar, sdks: Callable[..., MonitoringSDK]) -> MonitoringSDK:
     return sdks(sidecar.url)
-
-
-def law(sdk: MonitoringSDK) -> dict[str, Any]:
-    """The stats, after a check that they add up."""
-    stats = sdk.get_stats()
-    settled = sum(stats[name] for name in ("acked", "rejected", "dropped", "waiting", "handed_over"))
-    assert stats["called"] == settled, stats
-    return stats
-
-
-def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    deadline = time.monotonic() + timeout
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return condition()
-
-
-def run(program: str, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """A program of its own in a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **options)
