@@ -116,7 +116,7 @@ def _backend(source: Source, name: str, given: Any, plugins: Plugins) -> Backend
         source.fault((*path, "plugin"), f"missing; expected one of {', '.join(sorted(plugins))}")
     keys = check_section(source, BackendKeys, common, path)
     if isinstance(plugin, str) and plugin in plugins:
-        own = {key: value for key, value in given.items() if key not in common}
+        own = {key: value for key, value in given.items() if key not in common and value is not None}
         options = _configure(source, path, plugins[plugin], own)
     elif isinstance(plugin, str) and plugin:
         source.fault((*path, "plugin"), _unknown_plugin(plugin, plugins))
