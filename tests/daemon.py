@@ -89,7 +89,7 @@ class Daemon:
         return True
 
     def stop(self) -> int:
-        """End it as an operator would; answers with its exit status."""
+        """End it as an operator would; answers with its exit status, the negated signal."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> None:

@@ -63,12 +63,12 @@ class SpillTaker:
         for path in self._candidates():
             try:
                 await self._take(path)
+            except CancelledError:
+                raise
             except OSError as error:
-                self.log.error(
-                    "Can't take up the spill file {path}: {error}",
-                    path=path,
-                    error=error,
-                )
+                self.log.error("Can't take up the spill file {path}: {error}", path=path, error=error)
+            except Exception:  # noqa: BLE001  # one file must not keep the others waiting
+                self.log.failure("Can't take up the spill file {path}", path=path)
 
     def _candidates(self) -> Iterator[Path]:
         """Files that nobody seems to care for, oldest first."""
@@ -165,7 +165,7 @@ class SpillTaker:
                 break
         if rest:
             message = "The spill file {path} ends in {bytes} bytes without a newline: its program was cut off there"
-            self.log.warning(message, path=path, bytes=len(rest))
+            self.log.warn(message, path=path, bytes=len(rest))  # noqa: G010
         return count
 
     def _append(self, entry: Entry) -> Deferred[None]:
