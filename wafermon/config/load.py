@@ -186,10 +186,13 @@ def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rul
 def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
     places: dict[str, KeyPath] = {}
-    listen = source.at(("listen",))
-    paths: list[KeyPath] = [("listen", index) for index in range(len(listen))] if isinstance(listen, list) else []
-    for path in [*paths, ("http",)]:
-        given = source.at(path)
+    default = Settings()
+    listen = source.value.get("listen", [listener.endpoint for listener in default.listen])
+    listeners = listen if isinstance(listen, list) else []
+    endpoints: list[tuple[KeyPath, Any]] = [(("listen", index), given) for index, given in enumerate(listeners)]
+    at_http = len(endpoints) if "http" in source.value else 0  # a fault shows a line that is there
+    endpoints.insert(at_http, (("http",), source.value.get("http", default.http)))
+    for path, given in endpoints:
         endpoint = given.get("endpoint") if isinstance(given, dict) else given
         if not isinstance(endpoint, str) or re.match(r"(tcp6?|tls):(port=)?0+(:|$)", endpoint):
             continue
