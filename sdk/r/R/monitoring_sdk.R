@@ -46,8 +46,9 @@
 .wm_escapes <- sprintf("\\u%04x", 1:92)
 .wm_escapes[c(8, 9, 10, 12, 13, 34, 92)] <- c("\\b", "\\t", "\\n", "\\f", "\\r", "\\\"", "\\\\")
 
-# By byte: what is not printable ASCII, or is a quote or a backslash. A tenth of what a regular expression costs.
-.wm_special <- !(1:255 %in% setdiff(32:126, c(34, 92)))
+# By byte: what is not printable ASCII, or is a quote or a backslash; and "<", because in a C locale paste0() makes <e4>
+# of Latin-1. A tenth of what a regular expression costs.
+.wm_special <- !(1:255 %in% setdiff(32:126, c(34, 60, 92)))
 
 .wm_count_special <- function(text) sum(.wm_special[as.integer(charToRaw(text))])
 
@@ -602,7 +603,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (!is.null(trace_id)) .wm_check_text(trace_id, "trace_id", .wm_trace)
     fields <- c(list(name = .wm_check_text(name, "name", "(?s).")), .wm_check_tags(tags))
     private$check_fork()
-    around <- private$innermost()
+    around <- private$path[[length(private$path)]]
     fields$parent_id <- around$id
     trace <- .wm_first(trace_id, around$trace_here, .wm_id(16L))
     span <- list2env(list(id = .wm_id(), trace = trace, trace_here = trace, fields = fields, pid = private$pid,
@@ -668,6 +669,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     invisible(self)
   }
 ), private = list(
+  # The open spans are `path`: first what the process began in (id, trace_here), the innermost span last.
   service = NULL, target = NULL, spill_dir = NULL, found_env = NULL,
   path = NULL, where = NULL, running = TRUE, pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0,
   measured = c(cpu = 0, at = 0),
@@ -708,8 +710,10 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     body <- sprintf("{\"type\":\"%s\",\"ts\":%.0f%s%s%s", type, floor(now * 1e6), where, comma, text)
     excess <- nchar(body, "bytes") - .wm_max_line + 60
     if (excess > 0) return(private$emit(type, fields, where, now, .wm_shorten(fields, nchar(text, "bytes") - excess)))
-    private$stats$called <- private$stats$called + 1
-    if (private$running) suspendInterrupts(private$keep(body, now)) else private$drop()
+    suspendInterrupts({
+      private$stats$called <- private$stats$called + 1
+      if (private$running) private$keep(body, now) else private$drop()
+    })
     invisible(self)
   },
 
@@ -751,9 +755,6 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     }
   },
 
-  # The open spans are a path: first what the process began in (id, trace_here), the innermost span last.
-  innermost = function() private$path[[length(private$path)]],
-
   # The fields that say where a message comes from.
   where_in = function(trace = NULL, span = NULL) {
     fields <- list(service = private$service, host = Sys.info()[["nodename"]], pid = private$pid)
@@ -762,7 +763,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
 
   # After each change of trace or span: for the next messages, and for child processes.
   place = function() {
-    here <- private$innermost()
+    here <- private$path[[length(private$path)]]
     private$where <- private$where_in(here$trace_here, here$id)
     .wm_export("WAFERMON_TRACE_ID", here$trace_here)
     .wm_export("WAFERMON_SPAN_ID", here$id)

@@ -103,8 +103,14 @@ test_that("it works where the locale is C and warnings are errors", {
   })
   Sys.setlocale("LC_CTYPE", "C")
   connected(function(sdk, sidecar) {
+    latin1 <- "\xe4"
+    Encoding(latin1) <- "latin1"
     sdk$log_event("info", "\xc3\xa4", list(k = "\u20ac"))
-    heard <- sidecar$hear(1)[[1L]]
+    sdk$log_event("info", latin1, list(k = latin1))
+    heard <- sidecar$hear(2)
+    expect_identical(charToRaw(heard[[2L]]$message), as.raw(c(0xc3, 0xa4)))
+    expect_identical(charToRaw(heard[[2L]]$context$k), as.raw(c(0xc3, 0xa4)))
+    heard <- heard[[1L]]
     expect_identical(charToRaw(heard$message), as.raw(c(0xc3, 0xa4)))
     expect_identical(charToRaw(heard$context$k), as.raw(c(0xe2, 0x82, 0xac)))
     sidecar$hang_up()

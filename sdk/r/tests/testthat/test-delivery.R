@@ -135,6 +135,30 @@ test_that("a forked child begins anew", {
   })
 })
 
+test_that("a forked child that only closes connects to nobody", {
+  connected(function(sdk, sidecar) {
+    child <- parallel::mcparallel({
+      sdk$close()
+      sdk$log_event("info", "too late")
+      sdk$get_stats()
+    })
+    stats <- parallel::mccollect(child)[[1L]]
+    expect_identical(stats[c("state", "called", "dropped")], list(state = "disconnected", called = 1, dropped = 1))
+    expect_false(socketSelect(list(sidecar$listener), FALSE, 0))
+    sdk$log_event("info", "parent")
+    expect_identical(sidecar$hear(1)[[1L]]$message, "parent")
+  })
+})
+
+test_that("an object from another process leaves the connections of this one alone", {
+  close_if_ours <- getFromNamespace(".wm_close", "monitoringsdk")
+  con <- file(tempfile(), "w")
+  close_if_ours(unserialize(serialize(con, NULL)))
+  expect_true(isOpen(con))
+  close_if_ours(con)
+  expect_error(isOpen(con), "invalid connection")
+})
+
 test_that("a script that ends leaves nothing behind in its memory", {
   skip_if_not(length(find.package("monitoringsdk", .libPaths(), quiet = TRUE)) > 0, "the package is not installed")
   dir <- tempfile("spill")
