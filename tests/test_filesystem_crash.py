@@ -226,13 +226,17 @@ BACKEND = """if True:
         await backend.close()
         reactor.stop()
 
-    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(main()).addErrback(lambda f: (f.printTraceback(), reactor.stop())))
+    def failed(failure):
+        failure.printTraceback()
+        reactor.stop()
+
+    reactor.callWhenRunning(lambda: Deferred.fromCoroutine(main()).addErrback(failed))
     reactor.run()
 """
 
 
 def test_the_whole_backend_killed_at_any_time(directory: Path) -> None:
-    """In a daemon's surroundings: reactor, threads, compression going on. It is killed as soon as it has got on a bit."""
+    """In a daemon's surroundings: reactor, threads, compression going on. Killed at random."""
     choose = random.Random(7)
     reached = 1
     kills = 0

@@ -16,14 +16,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from wafermon.errors import ConfigError, PermanentError, RetryableError
 from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
-from wafermon.messages import decode_stored, dumps
+from wafermon.messages import decode_stored, dumps, loads
 
 JOURNAL = "5af1c0de5af1c0de"
 CLIENT = "9f2c6b1d00e4a873"
@@ -97,8 +97,6 @@ def one_of_each(seq: int) -> list[bytes]:
 
 def without_none(text: bytes) -> bytes:
     """A line without those of its own fields that are null."""
-    from wafermon.messages import loads
-
     return dumps({key: value for key, value in loads(text).items() if value is not None}).encode()
 
 
@@ -143,7 +141,7 @@ class BackendContract:
         """Another backend on the same place and the same state, as after a restart."""
         from twisted.internet import reactor
 
-        context = BackendContext("contract", self.state_dir, reactor, reactor.getThreadPool())  # type: ignore[arg-type,attr-defined]
+        context = BackendContext("contract", self.state_dir, reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
         backend = self.factory.build(self.factory.configure(self.options()), context)
         self._built.append(backend)
         return backend
@@ -354,7 +352,7 @@ class BackendContract:
         await self.expect([11, 12, *range(14, 21)])
 
 
-def skip(why: str) -> None:
+def skip(why: str) -> NoReturn:
     import pytest
 
     pytest.skip(why)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from wafermon.backends.filesystem.disk import Disk
+from wafermon.backends.filesystem.disk import Disk, naming
 from wafermon.interfaces import Position
 from wafermon.messages import dumps, loads
 
@@ -72,42 +72,45 @@ class Checkpoint:
 
     def begin(self) -> None:
         """Start a new log with the present state."""
-        line = _encoded(self.position, self.files)
-        self._disk.write_file(self._path + ".tmp", line)
-        self._disk.rename(self._path + ".tmp", self._path)
-        self._renamed = True  # until the directory is synced, the old log can come back
-        self.close()
-        self._fd = self._disk.open(self._path, os.O_WRONLY | os.O_APPEND)
-        self._disk.sync_directory(self._directory)
-        self._renamed = self._torn = False
-        self._size = len(line)
-        self._enough = max(_ENOUGH, 4 * len(line))
+        with naming(self._path):
+            line = _encoded(self.position, self.files)
+            self._disk.write_file(self._path + ".tmp", line)
+            self._disk.rename(self._path + ".tmp", self._path)
+            self._renamed = True  # until the directory is synced, the old log can come back
+            self.close()
+            self._fd = self._disk.open(self._path, os.O_WRONLY | os.O_APPEND)
+            self._disk.sync_directory(self._directory)
+            self._renamed = self._torn = False
+            self._size = len(line)
+            self._enough = max(_ENOUGH, 4 * len(line))
 
     def commit(self, position: Position | None, files: Mapping[str, Entry | None]) -> None:
         """Make one more record durable: the new position (None: as it is) and the files that changed."""
-        self.heal()
-        if self._size > self._enough:
-            self.begin()
-        line = _encoded(position, files)
-        self._torn = True
-        self._disk.write(self._fd, line)
-        self._disk.sync(self._fd)
-        self._torn = False
-        self._size += len(line)
-        self._apply(position, files)
+        with naming(self._path):
+            self.heal()
+            if self._size > self._enough:
+                self.begin()
+            line = _encoded(position, files)
+            self._torn = True
+            self._disk.write(self._fd, line)
+            self._disk.sync(self._fd)
+            self._torn = False
+            self._size += len(line)
+            self._apply(position, files)
 
     def heal(self) -> None:
         """After a failure: make certain that the state is what the disk says, too."""
-        if self._renamed:
-            self.begin()
-        if self._torn:
-            # Parts of the record may be on the disk, or come there later: only once it is gone for certain may the
-            # files be cut to the lengths before it. The old descriptor may be stale.
-            self.close()
-            self._fd = self._disk.open(self._path, os.O_WRONLY | os.O_APPEND)
-            self._disk.cut(self._fd, self._size)
-            self._disk.sync(self._fd)
-            self._torn = False
+        with naming(self._path):
+            if self._renamed:
+                self.begin()
+            if self._torn:
+                # Parts of the record may be on the disk, or come there later: only once it is gone for certain may the
+                # files be cut to the lengths before it. The old descriptor may be stale.
+                self.close()
+                self._fd = self._disk.open(self._path, os.O_WRONLY | os.O_APPEND)
+                self._disk.cut(self._fd, self._size)
+                self._disk.sync(self._fd)
+                self._torn = False
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class Disk:
-    """Each method is one system call, or the few that make one step. OSErrors name their path."""
+    """Each method is one system call, or the few that make one step."""
 
     def open(self, path: str, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
@@ -56,3 +58,14 @@ class Disk:
             self.sync(fd)
         finally:
             os.close(fd)
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Let an OSError tell which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = path
+        raise

@@ -17,8 +17,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +25,7 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from wafermon.backends.filesystem.checkpoint import Checkpoint, Entry
-from wafermon.backends.filesystem.disk import Disk
+from wafermon.backends.filesystem.disk import Disk, naming
 from wafermon.backends.filesystem.names import Template
 from wafermon.interfaces import Batch, Position
 
@@ -87,7 +86,7 @@ class FileStore:
             self._close_files()
             self._checkpoint.load()
             for path, entry in self._checkpoint.files.items():
-                with _naming(path):
+                with naming(path):
                     self._recover(path, entry)
             self._checkpoint.files.clear()
             self._checkpoint.begin()
@@ -161,7 +160,7 @@ class FileStore:
         while chunk := list(islice(paths, MAX_OPEN)):
             self._make_room(chunk)
             for path in chunk:
-                with _naming(path):
+                with naming(path):
                     rotated |= self._prepare(path, len(groups[path]))
             files = {path: self._open[path] for path in chunk}
             fresh = {path: file.entry for path, file in files.items() if self._checkpoint.files.get(path) != file.entry}
@@ -169,11 +168,11 @@ class FileStore:
                 self._checkpoint.commit(None, fresh)
             for path, file in files.items():
                 data = b"\n" + groups[path] if file.torn else groups[path]
-                with _naming(path):
+                with naming(path):
                     self._disk.write(file.fd, data)
                 lengths[path] = file.length + len(data)
             for path, file in files.items():
-                with _naming(path):
+                with naming(path):
                     self._disk.sync(file.fd)
 
         changes: dict[str, Entry | None] = {path: None for path in self._checkpoint.files if path not in self._open}
@@ -191,7 +190,7 @@ class FileStore:
         """After a failure: back to the checkpoint. Raises OSError; it is then tried again before the next batch."""
         self._checkpoint.heal()
         for path, entry in self._checkpoint.files.items():
-            with _naming(path):
+            with naming(path):
                 file = self._open.get(path)
                 if file is None:
                     self._recover(path, entry)
@@ -314,14 +313,3 @@ class FileStore:
 
     def _in_use(self, path: str) -> bool:
         return path in self._open or path in self._checkpoint.files
-
-
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Let an OSError tell which file it is about."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = path
-        raise
