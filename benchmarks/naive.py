@@ -1,6 +1,6 @@
 """The server to compare with: LineReceiver, ujson.loads per line, buffered write. Acknowledges without any durability.
 
-    python benchmarks/naive.py PORT FILE
+python benchmarks/naive.py PORT FILE
 """
 
 from __future__ import annotations

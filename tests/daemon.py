@@ -131,7 +131,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 class Client:
     """An acknowledged connection."""
 
-    def __init__(self, address: tuple[str, int] | str, *, client: str = "", service: str = "test", **hello: Any) -> None:
+    def __init__(
+        self, address: tuple[str, int] | str, *, client: str = "", service: str = "test", **hello: Any
+    ) -> None:
         self.client = client or secrets.token_hex(8)
         if isinstance(address, str):
             self.socket = socket.socket(socket.AF_UNIX)

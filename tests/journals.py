@@ -53,7 +53,9 @@ class OpenJournal:
     def __init__(self, directory: Path, probe: Callable[[str], None] = lambda _: None, **settings: Any) -> None:
         self._pools = pools()
         settings = {"max_bytes": 0, "segment_bytes": 1 << 20, **settings}
-        self.journal = Journal(Settings.model_construct(dir=directory, **settings), reactor, *self._pools.__enter__(), probe=probe)
+        self.journal = Journal(
+            Settings.model_construct(dir=directory, **settings), reactor, *self._pools.__enter__(), probe=probe
+        )
         self.journal.open(ROUTES)
 
     def append(self, entry: Entry) -> Deferred[None]:

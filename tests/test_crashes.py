@@ -69,7 +69,13 @@ async def test_an_exit_at_each_crash_point_loses_nothing_acknowledged(tmp_path: 
     code = CHILD.format(tests=str(Path(__file__).parent), point=point, skip=skip)
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     if point in ("delete",):
         assert done.returncode in (0, 9), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from pathlib import Path
 from typing import Any
@@ -179,7 +180,10 @@ async def test_positions_are_never_used_twice(tmp_path: Path) -> None:
 async def test_rejected_lines_are_journalled(tmp_path: Path) -> None:
     opened = OpenJournal(tmp_path)
     cursor = opened.journal.cursor("c")
-    refused = [Rejected("bad_utf8", "byte 0", b"\xff{", "peer", NOW, "a" * 16, 3), Rejected("bad_json", "x", b"{", "p", NOW)]
+    refused = [
+        Rejected("bad_utf8", "byte 0", b"\xff{", "peer", NOW, "a" * 16, 3),
+        Rejected("bad_json", "x", b"{", "p", NOW),
+    ]
     await opened.append(Entry(block(range(2)), refused))
     group = await cursor.read()
     assert [one for _, one in group.rejected] == refused
@@ -204,7 +208,9 @@ async def test_the_table_in_force_is_found_at_every_position(tmp_path: Path) -> 
     for group in groups:
         [*_, last] = await opened.journal.read(reader, group.start, None)
         assert last.routes == '{"rules":["new"]}'
-        assert (await opened.journal.read(Reader(tmp_path, opened.journal.id), group.start, None))[0].routes == group.routes
+        assert (await opened.journal.read(Reader(tmp_path, opened.journal.id), group.start, None))[
+            0
+        ].routes == group.routes
     assert [group.routes for group in groups] == [ROUTES, '{"rules":["new"]}', '{"rules":["new"]}']
     await opened.close()
 
@@ -245,7 +251,11 @@ async def test_a_damaged_group_is_set_aside_and_the_rest_read(tmp_path: Path) ->
     await opened.close()
 
 
-@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), max_size=6), st.integers(0, 400), st.binary(max_size=3))
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=4), max_size=6),
+    st.integers(0, 400),
+    st.binary(max_size=3),
+)
 def test_scan_finds_whole_groups_and_nothing_else(groups: list[list[int]], where: int, change: bytes) -> None:
     data = b""
     for one in groups:
@@ -257,7 +267,7 @@ def test_scan_finds_whole_groups_and_nothing_else(groups: list[list[int]], where
     whole = [span for span in spans if span.commit is not None]
     intact = sum(1 for span in scan(data) if span.end <= where or span.start >= where + len(change))
     assert len(whole) >= intact
-    assert all(before.end <= after.start for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before.end <= after.start for before, after in itertools.pairwise(spans))
 
 
 @pytest_twisted.ensureDeferred
@@ -313,7 +323,9 @@ async def test_a_failing_disk_loses_nothing_and_recovers_by_itself(
 
 
 @pytest_twisted.ensureDeferred
-async def test_after_a_failed_sync_nothing_is_written_behind_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_failed_sync_nothing_is_written_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fault = Faulty(monkeypatch, "fdatasync", errno.EIO)
     opened = OpenJournal(tmp_path)
     await opened.put(range(10))

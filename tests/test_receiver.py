@@ -156,7 +156,7 @@ def test_every_bad_line_gets_an_error_and_a_dead_letter_and_the_connection_lives
 ) -> None:
     name = secrets.token_hex(8)
     client = shared.client(client=name, service="svc")
-    other = data == dict((case[0], case[1]) for case in BAD)["another client"]
+    other = data == {case[0]: case[1] for case in BAD}["another client"]
     data = data if other else data.replace(b"9f2c9f2c9f2c9f2c", name.encode())
     data = data.replace(b'"seq": 7', b'"seq": 1')
     client.send_line(data + b"\n" + json.dumps(client.line(2)).encode())
@@ -180,7 +180,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"")), max_size=8))
 def test_any_bytes_give_one_error_or_ack_a_line(shared: Daemon, lines: list[bytes]) -> None:
     client = shared.client()
-    client.socket.sendall(b"".join(line + b"\n" for line in lines) + json.dumps(client.line(len(lines) + 1)).encode() + b"\n")
+    client.socket.sendall(
+        b"".join(line + b"\n" for line in lines) + json.dumps(client.line(len(lines) + 1)).encode() + b"\n"
+    )
     replies = client.until_acked(len(lines) + 1)
     assert [reply["seq"] for reply in replies] == list(range(1, len(lines) + 1))
     client.drop()
@@ -229,7 +231,8 @@ def test_a_client_that_reads_nothing_is_served_in_bounded_memory(daemon: Daemon)
 
 
 @pytest.mark.parametrize(
-    ("start", "word"), [(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "TLS")]
+    ("start", "word"),
+    [(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"), (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", "TLS")],
 )
 def test_what_is_not_the_protocol_gets_one_helpful_line_and_a_close(daemon: Daemon, start: bytes, word: str) -> None:
     with daemon.bare() as connection:
@@ -349,7 +352,9 @@ def test_a_rate_limit_pauses_and_loses_nothing(tmp_path: Path) -> None:
         client.send(range(301, 401))
         assert client.until_acked(400) == []
         assert time.monotonic() - begun > 1
-        assert [line["seq"] for line in until(lambda: len(daemon.stored()) == 400 and daemon.stored())] == list(range(1, 401))
+        assert [line["seq"] for line in until(lambda: len(daemon.stored()) == 400 and daemon.stored())] == list(
+            range(1, 401)
+        )
 
 
 def test_running_out_of_descriptors_does_not_spin(tmp_path: Path) -> None:

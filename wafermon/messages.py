@@ -206,7 +206,7 @@ class LineReader:
         if not kinds <= self._known and not all(map(self._sound, kinds - self._known)):
             return None
         for message in messages:
-            if message.ts is UNSET or type(message) in _WITH_IDS and _wrong_id(message):
+            if message.ts is UNSET or (type(message) in _WITH_IDS and _wrong_id(message)):
                 return None
         return messages, kinds
 

@@ -60,7 +60,7 @@ class Sidecar(Service):
     # -- start
 
     def startService(self) -> None:
-        Service.startService(self)
+        Service.startService(self)  # type: ignore[no-untyped-call]
         for name, problem in self._plugins.broken.items():
             self.log.error(
                 "The backend plugin {name} can't be loaded: {problem}",
@@ -85,9 +85,7 @@ class Sidecar(Service):
         self.receiver.start()
         if self.config.journal.spill_dir is not None:
             limit = self.config.limits.max_line_bytes
-            self.spills = SpillTaker(
-                self.config.journal.spill_dir, self.journal, limit, self._reactor
-            )
+            self.spills = SpillTaker(self.config.journal.spill_dir, self.journal, limit, self._reactor)
             self.spills.start()
         for listener in self.config.listen:
             self._listen(listener.endpoint)
@@ -134,9 +132,8 @@ class Sidecar(Service):
             self._cannot_start(f"can't listen on {endpoint}: {failure.value}")
 
         factory = ReceiverFactory(self.receiver, by_peer)
-        serverFromString(self._reactor, endpoint).listen(factory).addCallbacks(
-            listening, failed
-        )
+        server = serverFromString(self._reactor, endpoint)  # type: ignore[no-untyped-call]
+        server.listen(factory).addCallbacks(listening, failed)
 
     def _cannot_start(self, problem: str) -> None:
         self.log.critical("wafermon can't start: {problem}", problem=problem)
@@ -152,16 +149,13 @@ class Sidecar(Service):
 
     async def _stop(self) -> None:
         """Doors first, then what is in the house, the journal last."""
-        Service.stopService(self)
+        Service.stopService(self)  # type: ignore[no-untyped-call]
         await DeferredList([_as_deferred(port.stopListening()) for port in self._ports])
         if self.spills is not None:
             self.spills.stop()
         self.receiver.stop()
         await self.correlator.stop()
-        stopping = [
-            Deferred.fromCoroutine(one.stop(GRACE_SECONDS))
-            for one in self.deliveries.values()
-        ]
+        stopping = [Deferred.fromCoroutine(one.stop(GRACE_SECONDS)) for one in self.deliveries.values()]
         await DeferredList(stopping, consumeErrors=True)
         self.undertaker.stop()
         await self.journal.close()

@@ -31,9 +31,7 @@ class Options(usage.Options):
         self.plugins = find_plugins()
         path = Path(self["config"]) if self["config"] else None
         try:
-            self.checked = load(
-                path, plugins=self.plugins.factories, environ=os.environ
-            )
+            self.checked = load(path, plugins=self.plugins.factories, environ=os.environ)
         except ConfigError as error:
             print(error, file=sys.stderr)
             raise SystemExit(1) from None

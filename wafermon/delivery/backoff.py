@@ -8,9 +8,7 @@ from collections.abc import Callable
 class Backoff:
     """Waits that grow: each is drawn evenly between 0 and a limit that doubles up to `most` (seconds)."""
 
-    def __init__(
-        self, initial: float, most: float, uniform: Callable[[float, float], float]
-    ) -> None:
+    def __init__(self, initial: float, most: float, uniform: Callable[[float, float], float]) -> None:
         self._initial = initial
         self._most = most
         self._uniform = uniform

@@ -44,9 +44,7 @@ class Letter:
     @property
     def id(self) -> str:
         """16 hex; the same whenever the same line is buried for the same backend."""
-        return hashlib.blake2b(
-            f"{self.position} {self.backend}".encode(), digest_size=8
-        ).hexdigest()
+        return hashlib.blake2b(f"{self.position} {self.backend}".encode(), digest_size=8).hexdigest()
 
     def encode(self) -> bytes:
         shown: dict[str, Any] = {
@@ -95,9 +93,7 @@ class DeadLetters:
 
     log = Logger()
 
-    def __init__(
-        self, limits: DeadLetterLimits, reactor: Any, pool: ThreadPool
-    ) -> None:
+    def __init__(self, limits: DeadLetterLimits, reactor: Any, pool: ThreadPool) -> None:
         self.dir = Path(limits.dir)
         self.dropped_files = 0
         """Files that went because the quota was used up."""
@@ -130,16 +126,10 @@ class DeadLetters:
 
     def put(self, letters: Sequence[Letter]) -> Deferred[None]:
         """Fires when they are durable. Fails with OSError, and holds none of them then."""
-        return self._turns.run(
-            deferToThreadPool, self._reactor, self._pool, self._write, letters
-        )
+        return self._turns.run(deferToThreadPool, self._reactor, self._pool, self._write, letters)
 
     def _write(self, letters: Sequence[Letter]) -> None:
-        new = [
-            letter
-            for letter in letters
-            if not any(letter.id in ids for ids in self._ids.values())
-        ]
+        new = [letter for letter in letters if not any(letter.id in ids for ids in self._ids.values())]
         if not new:
             return
         data = b"".join(letter.encode() for letter in new)
@@ -164,21 +154,13 @@ class DeadLetters:
     def _file_for(self, size: int) -> Path:
         files = self.files()
         newest = files[-1] if files else None
-        if newest is not None and (
-            not self._max_bytes or newest.stat().st_size < self._max_bytes // FILES
-        ):
+        if newest is not None and (not self._max_bytes or newest.stat().st_size < self._max_bytes // FILES):
             return newest
-        while (
-            files
-            and self._max_bytes
-            and sum(path.stat().st_size for path in files) + size > self._max_bytes
-        ):
+        while files and self._max_bytes and sum(path.stat().st_size for path in files) + size > self._max_bytes:
             oldest = files.pop(0)
             oldest.unlink()
             self.dropped_files += 1
-            self.log.error(
-                "The dead letters' quota is used up: {file} is gone", file=oldest.name
-            )
+            self.log.error("The dead letters' quota is used up: {file} is gone", file=oldest.name)
         number = int(newest.stem) + 1 if newest is not None else 1
         self._ids = dict(list(self._ids.items())[-1:])
         return self.dir / f"{number:08d}.jsonl"

@@ -80,9 +80,7 @@ class Delivery:
     # -- life
 
     def start(self) -> None:
-        self._cursor = self._journal.cursor(
-            self.name, may_skip=self._config.when_full == "skip"
-        )
+        self._cursor = self._journal.cursor(self.name, may_skip=self._config.when_full == "skip")
         self._running = Deferred.fromCoroutine(self._run())
         self._running.addErrback(self._ended)
 
@@ -174,14 +172,10 @@ class Delivery:
         self._opened = True
         self._succeeded()
         start = self._cursor.kept
-        if reached is not None and (
-            reached.journal != start.journal or reached < self._journal.oldest
-        ):
+        if reached is not None and (reached.journal != start.journal or reached < self._journal.oldest):
             start = self._journal.oldest
             message = "{name} stands at {reached}, which this journal does not hold: it goes on at {start}"
-            self.log.error(
-                message, name=self.name, reached=str(reached), start=str(start)
-            )
+            self.log.error(message, name=self.name, reached=str(reached), start=str(start))
         elif reached is not None and reached <= self._journal.end:
             start = reached
             self._cursor.move(reached)
@@ -221,9 +215,7 @@ class Delivery:
             self._event = Deferred()
             timer = None
             if gatherer.count:
-                timer = self._reactor.callLater(
-                    max(self._config.batch.age - age, 0.001), self._poke
-                )
+                timer = self._reactor.callLater(max(self._config.batch.age - age, 0.001), self._poke)
             await self._event
             if timer is not None and timer.active():
                 timer.cancel()
@@ -254,10 +246,7 @@ class Delivery:
                     raise CancelledError from error
                 if not isinstance(error, RetryableError):
                     unknown.append(f"{type(error).__name__}: {error}")
-                    if (
-                        unknown[-UNKNOWN_TRIES:] == [unknown[-1]] * UNKNOWN_TRIES
-                        and gathered.count
-                    ):
+                    if unknown[-UNKNOWN_TRIES:] == [unknown[-1]] * UNKNOWN_TRIES and gathered.count:
                         raise PermanentError(unknown[-1]) from error
                 self.figures.retries += 1
                 await self._wait_after(error, "can't take a batch")

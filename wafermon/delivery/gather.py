@@ -36,24 +36,14 @@ class Piece:
         return b"\n".join([*(lines[index] for index in self.chosen), b""])
 
     def messages(self) -> Sequence[Message]:
-        return (
-            self.block.messages
-            if self.chosen is None
-            else [self.block.messages[index] for index in self.chosen]
-        )
+        return self.block.messages if self.chosen is None else [self.block.messages[index] for index in self.chosen]
 
     def positions(self) -> list[Position]:
         """Where each chosen line stands."""
         lines = self.block.raw.split(b"\n")[:-1]
-        starts = accumulate(
-            (len(line) + 1 for line in lines), initial=self.start.offset
-        )
+        starts = accumulate((len(line) + 1 for line in lines), initial=self.start.offset)
         places = [self.start._replace(offset=offset) for offset in starts]
-        return (
-            places[:-1]
-            if self.chosen is None
-            else [places[index] for index in self.chosen]
-        )
+        return places[:-1] if self.chosen is None else [places[index] for index in self.chosen]
 
     def cut(self, count: int) -> tuple[Piece, Piece]:
         """Its first `count` chosen messages, and the rest."""
@@ -65,13 +55,9 @@ class Piece:
             self.block.cut(at, len(self.block.messages)),
         )
         if self.chosen is None:
-            return Piece(self.start, middle, first, None), Piece(
-                middle, self.end, second, None
-            )
+            return Piece(self.start, middle, first, None), Piece(middle, self.end, second, None)
         rest = [index - at for index in self.chosen[count:]]
-        return Piece(self.start, middle, first, self.chosen[:count]), Piece(
-            middle, self.end, second, rest
-        )
+        return Piece(self.start, middle, first, self.chosen[:count]), Piece(middle, self.end, second, rest)
 
 
 @dataclass(frozen=True)
@@ -111,9 +97,7 @@ class Gathered:
             first.append(piece)
             half -= piece.count
         middle = rest[0].start
-        return Gathered(self.start, middle, first), Gathered(
-            middle, self.end, list(rest)
-        )
+        return Gathered(self.start, middle, first), Gathered(middle, self.end, list(rest))
 
 
 def select(start: Position, block: Block, table: Table, backend: str) -> Piece | None:
@@ -135,9 +119,7 @@ def select(start: Position, block: Block, table: Table, backend: str) -> Piece |
 def _goes_to(kind: Kind, table: Table, backend: str) -> bool:
     if kind.replay_to:
         return kind.replay_to == backend
-    return (
-        backend in table.route(kind.service, kind.type, kind.level, kind.host).backends
-    )
+    return backend in table.route(kind.service, kind.type, kind.level, kind.host).backends
 
 
 class Gatherer:
@@ -174,9 +156,7 @@ class Gatherer:
 
     def add(self, group: Group, table: Table) -> None:
         for offset, block in group.blocks:
-            piece = select(
-                group.start._replace(offset=offset), block, table, self._backend
-            )
+            piece = select(group.start._replace(offset=offset), block, table, self._backend)
             if piece is not None:
                 self._pieces.append(piece)
                 self._count += piece.count

@@ -39,24 +39,15 @@ def letters_in(group: Group, table: Table) -> list[Letter]:
         if not lost:
             continue
         at = group.start._replace(offset=offset)
-        for line, message, kind in zip(
-            block.raw.split(b"\n"), block.messages, block.each_kind(), strict=False
-        ):
+        for line, message, kind in zip(block.raw.split(b"\n"), block.messages, block.each_kind(), strict=False):
             if kind in lost:
-                letters.append(
-                    letter_of(
-                        at, line, message, "no_route", "no rule of `routes` takes it"
-                    )
-                )
+                letters.append(letter_of(at, line, message, "no_route", "no rule of `routes` takes it"))
             at = at._replace(offset=at.offset + len(line) + 1)
     return letters
 
 
 def _lost(kind: Kind, table: Table) -> bool:
-    return (
-        not kind.replay_to
-        and table.route(kind.service, kind.type, kind.level, kind.host) is NO_ROUTE
-    )
+    return not kind.replay_to and table.route(kind.service, kind.type, kind.level, kind.host) is NO_ROUTE
 
 
 class Undertaker:

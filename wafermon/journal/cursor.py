@@ -23,9 +23,7 @@ class Cursor:
 
     log = Logger()
 
-    def __init__(
-        self, journal: Journal, name: str, position: Position, *, may_skip: bool
-    ) -> None:
+    def __init__(self, journal: Journal, name: str, position: Position, *, may_skip: bool) -> None:
         self.name = name
         self.may_skip = may_skip
         self.next = position
@@ -55,16 +53,10 @@ class Cursor:
         while True:
             if self.next < self.kept:
                 self.seek(self.kept)
-            group = (
-                self._ready.pop(0)
-                if self._ready
-                else self._journal.remembered(self.next)
-            )
+            group = self._ready.pop(0) if self._ready else self._journal.remembered(self.next)
             if group is not None:
                 self.next = self._journal.follow(group.end)
-                self._routes = (
-                    group.routes if self.next.segment == group.end.segment else None
-                )
+                self._routes = group.routes if self.next.segment == group.end.segment else None
                 return group
             if self.at_end:
                 self._waiting = Deferred()
@@ -82,9 +74,7 @@ class Cursor:
         except OSError as error:
             if position >= self.kept:
                 message = "Cursor {cursor} can't read the journal at {position}, trying again: {error}"
-                self.log.error(
-                    message, cursor=self.name, position=position, error=error
-                )
+                self.log.error(message, cursor=self.name, position=position, error=error)
                 await self._journal.sleep(RETRY_SECONDS)
             return
         finally:

@@ -83,9 +83,7 @@ class Disk:
     def _recover(self) -> Recovered:
         recovered = Recovered({}, [], 0)
         found = segments_in(self.dir)
-        marked = self.state.cursors().get(
-            MARKS_CURSOR, Position(self.state.journal, 0, 0)
-        )
+        marked = self.state.cursors().get(MARKS_CURSOR, Position(self.state.journal, 0, 0))
         for number, length in found.items():
             last = number == max(found)
             if last or number >= marked.segment:
@@ -96,9 +94,7 @@ class Disk:
                 path_of(self.dir, number).unlink()
         return recovered
 
-    def _recover_segment(
-        self, number: int, length: int, recovered: Recovered, *, last: bool
-    ) -> int:
+    def _recover_segment(self, number: int, length: int, recovered: Recovered, *, last: bool) -> int:
         """Read a segment's marks; where it is the last one, cut its unfinished tail. Answers with its length."""
         file = SegmentFile(self.dir, number)
         good = 0
@@ -111,9 +107,7 @@ class Disk:
                 self.set_aside(Position(self.state.journal, number, span.start), data)
         file.close()
         if last and good < length:
-            message = (
-                "Journal segment {segment}: cutting {bytes} unfinished bytes at its end"
-            )
+            message = "Journal segment {segment}: cutting {bytes} unfinished bytes at its end"
             self.log.info(message, segment=number, bytes=length - good)
             os.truncate(file.path, good)
             return good
@@ -139,11 +133,7 @@ class Disk:
             self._make_reserve()
         body = [block.raw for block in blocks]
         refused = [one.encode() for one in rejected]
-        if (
-            self._segment.length
-            and self._segment.length + sum(map(len, body))
-            > self._settings.segment_bytes
-        ):
+        if self._segment.length and self._segment.length + sum(map(len, body)) > self._settings.segment_bytes:
             self._segment.sync()
             self._seal()
         segment = self._segment
@@ -155,9 +145,7 @@ class Disk:
         start = Position(self.state.journal, segment.number, segment.length)
         self._append([*lines, encode_commit(lines, time, marks)])
         self._routes = routes
-        group = Group(
-            start, start._replace(offset=segment.length), time, routes, marks=marks
-        )
+        group = Group(start, start._replace(offset=segment.length), time, routes, marks=marks)
         offset = start.offset + len(head)
         for block in blocks:
             group.blocks.append((offset, block))
@@ -206,9 +194,7 @@ class Disk:
 
     # -- bookkeeping
 
-    def save(
-        self, positions: Mapping[str, Position | None], marks: Iterable[Mark], now: int
-    ) -> None:
+    def save(self, positions: Mapping[str, Position | None], marks: Iterable[Mark], now: int) -> None:
         """See `State.save`."""
         self._probe("checkpoint")
         self.state.save(positions, marks, now, now - MARKS_KEPT)
@@ -261,9 +247,7 @@ def lock(directory: Path) -> int:
     except OSError as error:
         owner = os.pread(fd, 20, 0).decode(errors="replace").strip()
         os.close(fd)
-        raise JournalLocked(
-            f"{directory} is in use by process {owner or 'unknown'}"
-        ) from error
+        raise JournalLocked(f"{directory} is in use by process {owner or 'unknown'}") from error
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd

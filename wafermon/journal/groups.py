@@ -55,9 +55,7 @@ class Block:
         if start == 0 and stop >= len(self.messages):
             return self
         lines = self.raw.split(b"\n")[:-1]
-        return Block.of(
-            b"\n".join([*lines[start:stop], b""]), self.messages[start:stop]
-        )
+        return Block.of(b"\n".join([*lines[start:stop], b""]), self.messages[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +90,7 @@ class Rejected:
     @classmethod
     def decode(cls, text: bytes) -> Rejected:
         shown = loads(text)
-        line = (
-            shown["line"].encode()
-            if "line" in shown
-            else base64.b64decode(shown["line_base64"])
-        )
+        line = shown["line"].encode() if "line" in shown else base64.b64decode(shown["line_base64"])
         return cls(
             shown["code"],
             shown["detail"],
@@ -137,9 +131,7 @@ class Group:
                 blocks.append((offset, block.cut(gone, len(block.messages))))
         rejected = [(at, one) for at, one in self.rejected if at >= offset]
         start = self.start._replace(offset=offset)
-        return Group(
-            start, self.end, self.time, self.routes, blocks, rejected, self.marks
-        )
+        return Group(start, self.end, self.time, self.routes, blocks, rejected, self.marks)
 
 
 def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> bytes:
@@ -148,11 +140,7 @@ def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> by
     for part in body:
         crc = crc32(part, crc)
         size += len(part)
-    return (
-        COMMIT
-        + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode()
-        + b"\n"
-    )
+    return COMMIT + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode() + b"\n"
 
 
 def encode_head(journal: str, segment: int, routes: str) -> bytes:
@@ -184,11 +172,7 @@ def scan(data: bytes, base: int = 0) -> Iterator[Span]:
             return
         commit = _read_commit(data[line + len(COMMIT) : end])
         start = line - commit["bytes"] if commit else at
-        if (
-            commit is None
-            or start < at
-            or crc32(memoryview(data)[start:line]) != commit["crc"]
-        ):
+        if commit is None or start < at or crc32(memoryview(data)[start:line]) != commit["crc"]:
             yield Span(base + at, base + end, None)
         else:
             if start > at:
@@ -200,19 +184,12 @@ def scan(data: bytes, base: int = 0) -> Iterator[Span]:
 def _read_commit(text: bytes) -> dict[str, Any] | None:
     try:
         commit = loads(text)
-        return (
-            commit
-            if {"crc", "bytes", "time", "marks"} <= commit.keys()
-            and commit["bytes"] >= 0
-            else None
-        )
+        return commit if {"crc", "bytes", "time", "marks"} <= commit.keys() and commit["bytes"] >= 0 else None
     except (ValueError, AttributeError, TypeError):
         return None
 
 
-def decode_group(
-    data: bytes, span: Span, journal: str, segment: int, routes: str
-) -> Group:
+def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: str) -> Group:
     """Read a group whose commit line matched. `data` are the bytes of `span`; `routes` is the table before it."""
     assert span.commit is not None
     start, end = (

@@ -62,15 +62,8 @@ class Entry:
     """Called once this is durable."""
 
     @property
-    def idle(self) -> bool:
-        """Whether everything that was appended is committed."""
-        return not self._busy and not self._pending
-
-    @property
     def size(self) -> int:
-        return (len(self.block.raw) if self.block else 0) + sum(
-            200 + len(one.line) for one in self.rejected
-        )
+        return (len(self.block.raw) if self.block else 0) + sum(200 + len(one.line) for one in self.rejected)
 
 
 @dataclass
@@ -175,17 +168,11 @@ class Journal:
     def _in_writer(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
         return deferToThreadPool(self._reactor, self._writer, call, *args)
 
-    def read(
-        self, reader: Reader, position: Position, routes: str | None
-    ) -> Deferred[list[Group]]:
+    def read(self, reader: Reader, position: Position, routes: str | None) -> Deferred[list[Group]]:
         """See `Reader.read`."""
-        return deferToThreadPool(
-            self._reactor, self._readers, self._read, reader, position, routes
-        )
+        return deferToThreadPool(self._reactor, self._readers, self._read, reader, position, routes)
 
-    def _read(
-        self, reader: Reader, position: Position, routes: str | None
-    ) -> list[Group]:
+    def _read(self, reader: Reader, position: Position, routes: str | None) -> list[Group]:
         groups = reader.read(position, routes, self._lengths[position.segment])
         for group in groups:
             if group.damaged:
@@ -265,21 +252,15 @@ class Journal:
         blocks = [entry.block for entry in entries if entry.block]
         rejected = [one for entry in entries for one in entry.rejected]
         last = {entry.stream: entry.seq for entry in entries if entry.stream}
-        marks = [
-            Mark(stream.principal, stream.client, seq) for stream, seq in last.items()
-        ]
-        written = self._in_writer(
-            self._disk.write, blocks, rejected, marks, time, self._routes
-        )
+        marks = [Mark(stream.principal, stream.client, seq) for stream, seq in last.items()]
+        written = self._in_writer(self._disk.write, blocks, rejected, marks, time, self._routes)
         written.addCallbacks(
             self._committed,
             self._failed,
             callbackArgs=(entries,),
             errbackArgs=(entries, time),
         )
-        written.addErrback(
-            lambda failure: self.log.failure("A fault of the journal's own", failure)
-        )
+        written.addErrback(lambda failure: self.log.failure("A fault of the journal's own", failure))
 
     def _committed(self, group: Group, entries: list[Entry]) -> None:
         if self.failing:
@@ -311,9 +292,7 @@ class Journal:
     def _failed(self, failure: Failure, entries: list[Entry], time: int) -> None:
         self.figures.failures += 1
         if not isinstance(failure.value, _DISK_ERRORS):
-            self.log.failure(
-                "A fault of the journal's own: this group is tried again", failure
-            )
+            self.log.failure("A fault of the journal's own: this group is tried again", failure)
         elif not self.failing:
             message = "Can't write to the journal in {dir}: {error}. Nothing is acknowledged until that works again"
             self.log.error(message, dir=self.dir, error=failure.value)
@@ -330,11 +309,7 @@ class Journal:
     def _sync(self) -> None:
         self._sync_call = None
         synced = self._in_writer(self._disk.sync)
-        synced.addErrback(
-            lambda failure: self.log.error(
-                "The journal can't sync: {error}", error=failure.value
-            )
-        )
+        synced.addErrback(lambda failure: self.log.error("The journal can't sync: {error}", error=failure.value))
 
     def _remember(self, group: Group) -> None:
         self.figures.groups += 1
@@ -343,9 +318,7 @@ class Journal:
         self.figures.messages += sum(len(block.messages) for _, block in group.blocks)
         self._tail[group.start] = group
         self._tail_bytes += group.end.offset - group.start.offset
-        read = min(
-            (cursor.next for cursor in self._cursors.values()), default=group.end
-        )
+        read = min((cursor.next for cursor in self._cursors.values()), default=group.end)
         while self._tail:
             start = next(iter(self._tail))
             if start >= read and self._tail_bytes <= TAIL_BYTES:
@@ -376,22 +349,14 @@ class Journal:
 
     def follow(self, position: Position) -> Position:
         """The same place, as the start of the next segment where it is the end of one."""
-        while position.segment < self._newest and position.offset >= self._lengths.get(
-            position.segment, 0
-        ):
-            later = next(
-                number for number in self._lengths if number > position.segment
-            )
+        while position.segment < self._newest and position.offset >= self._lengths.get(position.segment, 0):
+            later = next(number for number in self._lengths if number > position.segment)
             position = Position(position.journal, later, 0)
         return position
 
     def distance(self, position: Position) -> int:
         """The bytes from a position to the end."""
-        behind = sum(
-            length
-            for number, length in self._lengths.items()
-            if number >= position.segment
-        )
+        behind = sum(length for number, length in self._lengths.items() if number >= position.segment)
         return behind - (position.offset if position.segment in self._lengths else 0)
 
     def remembered(self, position: Position) -> Group | None:
@@ -406,9 +371,7 @@ class Journal:
         """A consumer's cursor: where it was, or, for a new name, at the end."""
         position = self._stored.setdefault(name, self.end)
         self._dropped.discard(name)
-        cursor = self._cursors[name] = Cursor(
-            self, name, max(position, self.oldest), may_skip=may_skip
-        )
+        cursor = self._cursors[name] = Cursor(self, name, max(position, self.oldest), may_skip=may_skip)
         self.checkpoint_soon()
         return cursor
 
@@ -432,14 +395,8 @@ class Journal:
         oldest = self.oldest.segment
         if not self.full or oldest == self._newest:
             return True
-        holders = [
-            cursor for cursor in self._cursors.values() if cursor.kept.segment <= oldest
-        ]
-        detached = [
-            name
-            for name in self.known_cursors() - set(self._cursors)
-            if self._stored[name].segment <= oldest
-        ]
+        holders = [cursor for cursor in self._cursors.values() if cursor.kept.segment <= oldest]
+        detached = [name for name in self.known_cursors() - set(self._cursors) if self._stored[name].segment <= oldest]
         if not detached and all(cursor.may_skip for cursor in holders):
             after = self.follow(Position(self.id, oldest, self._lengths[oldest]))
             for cursor in holders:
@@ -463,9 +420,7 @@ class Journal:
         def done(result: object) -> None:
             self._checkpointing = False
             if isinstance(result, Failure) and not self.failing:
-                self.log.error(
-                    "A checkpoint of the journal failed: {error}", error=result.value
-                )
+                self.log.error("A checkpoint of the journal failed: {error}", error=result.value)
 
         Deferred.fromCoroutine(self._checkpoint()).addBoth(done)
 
@@ -477,24 +432,12 @@ class Journal:
             **{name: cursor.kept for name, cursor in self._cursors.items()},
             MARKS_CURSOR: self.end,
         }
-        await self._in_writer(
-            self._disk.save, {**dict.fromkeys(dropped), **held}, marks, self.now()
-        )
+        await self._in_writer(self._disk.save, {**dict.fromkeys(dropped), **held}, marks, self.now())
         self.marks.saved(marks)
         self._dropped -= dropped
-        self._stored.update(
-            {
-                name: position
-                for name, position in held.items()
-                if name not in self._dropped
-            }
-        )
+        self._stored.update({name: position for name, position in held.items() if name not in self._dropped})
         needed = min(position.segment for position in self._stored.values())
-        gone = [
-            number
-            for number in self._lengths
-            if number < needed and number != self._newest
-        ]
+        gone = [number for number in self._lengths if number < needed and number != self._newest]
         if gone:
             await self._in_writer(self._disk.delete, gone)
             for number in gone:

@@ -73,10 +73,7 @@ class Marks:
 
     def moved(self) -> list[Mark]:
         """What a checkpoint has to write."""
-        return [
-            Mark(stream.principal, stream.client, stream.synced)
-            for stream in self._moved
-        ]
+        return [Mark(stream.principal, stream.client, stream.synced) for stream in self._moved]
 
     def saved(self, marks: Iterable[Mark]) -> None:
         """These are on disk: streams that are neither connected nor further by now leave the memory."""
@@ -87,9 +84,5 @@ class Marks:
                 self._forget(stream)
 
     def _forget(self, stream: Stream) -> None:
-        if (
-            not stream.holders
-            and stream not in self._moved
-            and stream.appended == stream.synced
-        ):
+        if not stream.holders and stream not in self._moved and stream.appended == stream.synced:
             self._streams.pop((stream.principal, stream.client), None)

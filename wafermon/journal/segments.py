@@ -20,11 +20,7 @@ def path_of(directory: Path, segment: int) -> Path:
 
 def segments_in(directory: Path) -> dict[int, int]:
     """The numbers of the segments that are there, ascending, with their lengths in bytes."""
-    found = {
-        int(path.stem): path.stat().st_size
-        for path in directory.glob("*.segment")
-        if path.stem.isdigit()
-    }
+    found = {int(path.stem): path.stat().st_size for path in directory.glob("*.segment") if path.stem.isdigit()}
     return dict(sorted(found.items()))
 
 
@@ -113,21 +109,14 @@ class Reader:
             routes = self._routes
         groups: list[Group] = []
         size = 0
-        for span, data in file.spans(
-            position.offset if routes is not None else 0, stop
-        ):
-            start, end = (
-                Position(self._journal, position.segment, at)
-                for at in (span.start, span.end)
-            )
+        for span, data in file.spans(position.offset if routes is not None else 0, stop):
+            start, end = (Position(self._journal, position.segment, at) for at in (span.start, span.end))
             if span.commit is None:
                 group = Group(start, end, 0, routes or "", damaged=data)
             elif end <= position and b"!routes" not in data[:4096]:
                 continue
             else:
-                group = decode_group(
-                    data, span, self._journal, position.segment, routes or ""
-                )
+                group = decode_group(data, span, self._journal, position.segment, routes or "")
                 routes = group.routes
             if end <= position:
                 continue

@@ -35,17 +35,13 @@ class State:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
-        self._db.execute(
-            "INSERT OR IGNORE INTO facts VALUES ('journal', ?)", [secrets.token_hex(8)]
-        )
+        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('journal', ?)", [secrets.token_hex(8)])
         self._looker = sqlite3.connect(path, check_same_thread=False)
         self.journal: str = self._fact("journal")
         """The journal's id, 16 hex."""
 
     def _fact(self, name: str, default: str = "") -> str:
-        row = self._db.execute(
-            "SELECT value FROM facts WHERE name = ?", [name]
-        ).fetchone()
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return str(row[0]) if row else default
 
     @property
@@ -56,9 +52,7 @@ class State:
     def use_segment(self, number: int) -> None:
         """Never again is this number or a lower one given to a new segment."""
         with self._lock:
-            self._db.execute(
-                "INSERT OR REPLACE INTO facts VALUES ('segment', ?)", [str(number)]
-            )
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('segment', ?)", [str(number)])
 
     def cursors(self) -> dict[str, Position]:
         with self._lock:
@@ -80,9 +74,7 @@ class State:
     ) -> None:
         """Move the cursors (None removes one) and marks, and forget the marks last `seen` before `keep_from` (both in
         microseconds since the epoch)."""
-        moved = [
-            (name, str(position)) for name, position in cursors.items() if position
-        ]
+        moved = [(name, str(position)) for name, position in cursors.items() if position]
         gone = [(name,) for name, position in cursors.items() if not position]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")

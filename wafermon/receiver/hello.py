@@ -28,7 +28,9 @@ def stranger(start: bytes) -> str:
     if start[:1] == b"\x16" and start[1:2] in (b"\x03", b""):
         return "this is a TLS handshake; this port takes plain lines of JSON: use tcp:// here, or a tls: listener"
     if _HTTP.match(start):
-        return "this is an HTTP request; this port takes lines of JSON: HTTP has a port of its own (`http:` in the config)"
+        return (
+            "this is an HTTP request; this port takes lines of JSON: HTTP has a port of its own (`http:` in the config)"
+        )
     return ""
 
 
@@ -102,7 +104,4 @@ def ack(seq: int) -> bytes:
 
 def error(code: str, detail: str, seq: int | None = None) -> bytes:
     numbered = {} if seq is None else {"seq": seq}
-    return (
-        dumps({"type": "error", **numbered, "code": code, "detail": detail}).encode()
-        + b"\n"
-    )
+    return dumps({"type": "error", **numbered, "code": code, "detail": detail}).encode() + b"\n"

@@ -94,9 +94,7 @@ class Intake:
         foreign = stream is not None and error.client not in (None, stream.client)
         if stream is None or foreign:
             # Another stream's number says nothing of this one's.
-            self._reject(
-                taken, line, error.code, error.detail, now, seq, numbered=False
-            )
+            self._reject(taken, line, error.code, error.detail, now, seq, numbered=False)
         elif self._settle(taken, line, seq, now):
             self._reject(
                 taken,
@@ -140,10 +138,6 @@ class Intake:
         numbered: bool,
     ) -> None:
         stream = self._stream
-        client, number = (
-            (stream.client, seq) if stream is not None and numbered and seq else ("", 0)
-        )
-        taken.rejected.append(
-            Rejected(code, detail, line, self._peer, now, client, number)
-        )
+        client, number = (stream.client, seq) if stream is not None and numbered and seq else ("", 0)
+        taken.rejected.append(Rejected(code, detail, line, self._peer, now, client, number))
         taken.replies.append(Reply(seq, code, detail))

@@ -14,7 +14,5 @@ def by_peer(token: str, transport: Any) -> str:
     connection = transport.getHandle() if hasattr(transport, "getHandle") else None
     if connection is None or connection.family != socket.AF_UNIX:
         return ""
-    _, uid, _ = _PEERCRED.unpack(
-        connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    )
+    _, uid, _ = _PEERCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
     return f"uid:{uid}"

@@ -58,9 +58,7 @@ class ReceiverProtocol(LineReceiver):
     delimiter = b"\n"
     transport: Any
 
-    def __init__(
-        self, receiver: Receiver, authenticate: Authenticate, peer: str
-    ) -> None:
+    def __init__(self, receiver: Receiver, authenticate: Authenticate, peer: str) -> None:
         self.MAX_LENGTH = receiver.limits.max_line_bytes
         self.peer = peer
         self.last_data = receiver.seconds()
@@ -152,12 +150,7 @@ class ReceiverProtocol(LineReceiver):
         if self.line_mode and self._buffer and not self._refused:
             line, self._buffer = self._buffer, b""
             self.lineReceived(line)
-        if (
-            not self.line_mode
-            and self._rest
-            and self.stream is None
-            and not self._refused
-        ):
+        if not self.line_mode and self._rest and self.stream is None and not self._refused:
             self.rawDataReceived(b"\n")
         self._maybe_close()
 
@@ -230,9 +223,7 @@ class ReceiverProtocol(LineReceiver):
                 last = block.rfind(b"\n") + 1
                 block = block[:last]
             taken = self._intake.take(block, self._receiver.now())
-            self._rest = (
-                self._rest[taken.size :] if taken.size < len(self._rest) else b""
-            )
+            self._rest = self._rest[taken.size :] if taken.size < len(self._rest) else b""
             self._hand_over(taken)
         if len(self._rest) > limit and b"\n" not in self._rest:
             self._too_long = True
@@ -246,9 +237,7 @@ class ReceiverProtocol(LineReceiver):
             "line_too_long",
             f"longer than {limit} bytes; what is kept of it are the first {limit}",
         )
-        self._hand_over(
-            self._intake.refuse(line[:limit], problem, self._receiver.now())
-        )
+        self._hand_over(self._intake.refuse(line[:limit], problem, self._receiver.now()))
 
     def _hand_over(self, taken: Taken) -> None:
         count = self._receiver.count(taken)
@@ -256,16 +245,12 @@ class ReceiverProtocol(LineReceiver):
         if taken.block is not None or taken.rejected:
             self._unsettled.append(taken.replies)
             seq = stream.appended if stream else 0
-            self._receiver.append(
-                self, Entry(taken.block, taken.rejected, stream, seq, self._settled)
-            )
+            self._receiver.append(self, Entry(taken.block, taken.rejected, stream, seq, self._settled))
         elif stream is not None and stream.synced >= stream.appended:
             self.acknowledge(again=True)
         rate = self._receiver.limits.messages_per_second
         if rate:
-            self._allowed_at = (
-                max(self._allowed_at, self._receiver.seconds()) + count / rate
-            )
+            self._allowed_at = max(self._allowed_at, self._receiver.seconds()) + count / rate
 
     def _blocked(self) -> bool:
         """Whether nothing may be taken now; reading is paused then, and goes on by itself."""
@@ -279,9 +264,7 @@ class ReceiverProtocol(LineReceiver):
             return True
         if self._allowed_at > receiver.seconds():
             self._pause()
-            self._wake = receiver.later(
-                self._allowed_at - receiver.seconds(), self._go_on
-            )
+            self._wake = receiver.later(self._allowed_at - receiver.seconds(), self._go_on)
             return True
         return False
 
@@ -328,33 +311,16 @@ class ReceiverProtocol(LineReceiver):
     def acknowledge(self, *, again: bool = False) -> None:
         """Send the current ack, if it is news, or `again`."""
         stream = self.stream
-        if (
-            stream is None
-            or self._gone
-            or self._refused
-            or not self._writing.possible
-            or self._replies
-        ):
+        if stream is None or self._gone or self._refused or not self._writing.possible or self._replies:
             return
         if stream.synced > self._acked or again:
             self._acked = stream.synced
             self.transport.write(hellos.ack(stream.synced))
-        if (
-            self.paused
-            and not self._unsettled
-            and self._wake is None
-            and not self._receiver.congested
-        ):
+        if self.paused and not self._unsettled and self._wake is None and not self._receiver.congested:
             self._receiver.soon(self._go_on)
         self._maybe_close()
 
     def _maybe_close(self) -> None:
-        if (
-            self._ended
-            and not self._gone
-            and not self._unsettled
-            and not self._replies
-            and not self.paused
-        ):
+        if self._ended and not self._gone and not self._unsettled and not self._replies and not self.paused:
             self.transport.unregisterProducer()
             self.transport.loseConnection()

@@ -179,9 +179,7 @@ class Receiver:
         for connection in list(self._connections):
             silent = now - connection.last_data
             if not connection.started and 0 < self.limits.first_line < silent:
-                connection.refuse(
-                    "bad_hello", f"no line within {self.limits.first_line:g} s"
-                )
+                connection.refuse("bad_hello", f"no line within {self.limits.first_line:g} s")
                 self._connections.discard(connection)
             elif 0 < self.limits.idle_timeout < silent and not connection.paused:
                 self.log.info(
@@ -203,7 +201,5 @@ class ReceiverFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ReceiverProtocol:
         host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
-        peer = (
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix"
-        )
+        peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix"
         return ReceiverProtocol(self._receiver, self._authenticate, peer)

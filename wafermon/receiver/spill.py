@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.messages import Origin
@@ -22,9 +23,7 @@ SCAN_SECONDS = 5.0
 UNTOUCHED_SECONDS = 10.0
 """A file that was written to more recently is left alone."""
 CHUNK_BYTES = 1 << 16
-NAME = re.compile(
-    r"(?P<service>.+)\.(?P<pid>\d+)\.(?P<client>[0-9a-f]{16})\.ldjson(?P<taken>\.taken)?"
-)
+NAME = re.compile(r"(?P<service>.+)\.(?P<pid>\d+)\.(?P<client>[0-9a-f]{16})\.ldjson(?P<taken>\.taken)?")
 
 
 class SpillTaker:
@@ -32,9 +31,7 @@ class SpillTaker:
 
     log = Logger()
 
-    def __init__(
-        self, directory: Path, journal: Journal, max_line: int, reactor: Any
-    ) -> None:
+    def __init__(self, directory: Path, journal: Journal, max_line: int, reactor: Any) -> None:
         self.files = 0
         """Taken up since the start."""
         self.messages = 0
@@ -56,7 +53,7 @@ class SpillTaker:
 
     def _start_scan(self) -> Deferred[None]:
         self._running = Deferred.fromCoroutine(self._scan_once())
-        self._running.addErrback(lambda failure: failure.trap(CancelledError))
+        self._running.addErrback(_let_cancelled_go)
         return self._running
 
     async def _scan_once(self) -> None:
@@ -73,17 +70,11 @@ class SpillTaker:
     def _candidates(self) -> Iterator[Path]:
         """Files that nobody seems to care for, oldest first."""
         try:
-            paths = sorted(
-                self._directory.iterdir(), key=lambda path: path.lstat().st_mtime
-            )
+            paths = sorted(self._directory.iterdir(), key=lambda path: path.lstat().st_mtime)
         except OSError:
             return
         for path in paths:
-            if (
-                (name := NAME.fullmatch(path.name))
-                and not _runs(int(name["pid"]))
-                and self._untouched(path)
-            ):
+            if (name := NAME.fullmatch(path.name)) and not _runs(int(name["pid"])) and self._untouched(path):
                 yield path
 
     def _untouched(self, path: Path) -> bool:
@@ -91,10 +82,7 @@ class SpillTaker:
             found = path.lstat()
         except OSError:
             return False
-        return (
-            stat.S_ISREG(found.st_mode)
-            and self._reactor.seconds() - found.st_mtime >= UNTOUCHED_SECONDS
-        )
+        return stat.S_ISREG(found.st_mode) and self._reactor.seconds() - found.st_mtime >= UNTOUCHED_SECONDS
 
     async def _take(self, path: Path) -> None:
         try:
@@ -106,11 +94,7 @@ class SpillTaker:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return
-            taken = (
-                path
-                if path.suffix == ".taken"
-                else path.with_name(path.name + ".taken")
-            )
+            taken = path if path.suffix == ".taken" else path.with_name(path.name + ".taken")
             if not _same_file(fd, path):
                 return
             path.rename(taken)
@@ -144,9 +128,7 @@ class SpillTaker:
 
     async def _feed(self, fd: int, path: Path, stream: Stream) -> int:
         """Hand a file's lines to the journal; returns once they are durable."""
-        intake = Intake(
-            Origin(client=stream.client, numbered=True), stream, f"file:{path.name}"
-        )
+        intake = Intake(Origin(client=stream.client, numbered=True), stream, f"file:{path.name}")
         rest = b""
         count = 0
         offset = 0
@@ -158,14 +140,12 @@ class SpillTaker:
                 rest = rest[taken.size :]
                 count += len(taken.block.messages) if taken.block else 0
                 if taken.block or taken.rejected:
-                    await self._append(
-                        Entry(taken.block, taken.rejected, stream, stream.appended)
-                    )
+                    await self._append(Entry(taken.block, taken.rejected, stream, stream.appended))
             if len(rest) > 2 * self._max_line:
                 break
         if rest:
             message = "The spill file {path} ends in {bytes} bytes without a newline: its program was cut off there"
-            self.log.warn(message, path=path, bytes=len(rest))  # noqa: G010
+            self.log.warn(message, path=path, bytes=len(rest))
         return count
 
     def _append(self, entry: Entry) -> Deferred[None]:
@@ -178,6 +158,10 @@ class SpillTaker:
         entry.settled = settle
         self._journal.append(entry)
         return settled
+
+
+def _let_cancelled_go(failure: Failure) -> None:
+    failure.trap(CancelledError)  # type: ignore[no-untyped-call]
 
 
 def _runs(pid: int) -> bool:
