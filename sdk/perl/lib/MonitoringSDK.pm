@@ -1,9 +1,9 @@
 package MonitoringSDK;
 
-# The calls: each checks its arguments, encodes one message and offers it to the stream, else to the buffer, else to the
-# spill. MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files, MonitoringSDK::Encoder makes
-# the JSON. Promises: no call blocks or dies because of the network; a message's content is fixed when the call returns;
-# always: called = acked + rejected + dropped + waiting + handed_over.
+# The calls: each checks its arguments, encodes one message and offers it to the stream, else to the buffer, else to
+# the spill. MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files,
+# MonitoringSDK::Encoder makes the JSON. Promises: no call blocks or dies because of the network; a message's content
+# is fixed when the call returns; always: called = acked + rejected + dropped + waiting + handed_over.
 
 use 5.014;
 use warnings;
@@ -22,9 +22,10 @@ use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
 our $VERSION = '2.0.0';
 our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 
-# Messages, and bytes, that wait to be sent; messages taken from there in one call; seconds between two looks for acks in
-# a hot loop, unless this many bytes are unacknowledged.
-use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2, DRAIN => 500, LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
+# Messages, and bytes, that wait to be sent; messages taken from there in one call.
+use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2, DRAIN => 500 };
+# Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
+use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
 # A line without client, seq and the brace; the clock, as a constant that Perl folds; bytes of a page.
 use constant { BODY => MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC, PAGE => POSIX::sysconf(POSIX::_SC_PAGESIZE()) };
 
@@ -36,8 +37,7 @@ my $COUNT    = qr/\A[1-9][0-9]{0,8}\z/;
 
 my %alive;    # every open object, weakly: END has to find those that globals or closures still hold
 
-sub new {
-    my ($class, %option) = @_;
+sub new { my ($class, %option) = @_;
     my @unknown = grep { my $name = $_; !grep { $_ eq $name } @OPTIONS } sort keys %option;
     croak("unknown option: @unknown") if @unknown;
     my $given = sub {
@@ -70,19 +70,19 @@ sub new {
 
 # A stream and a spill of this process's own, everything at zero: in new, and in a forked child's first call. What the
 # child inherited goes away with its objects, which close descriptors without a word: it is the parent's business.
-sub _begin {
-    my ($self) = @_;
+sub _begin { my ($self) = @_;
     my ($client, $count) = (hex_id(16), { map { $_ => 0 } @STATS });
-    my %hello = (v => 2, type => 'hello', service => $self->{service}, host => $self->{host}, pid => $$, sdk => "perl/$VERSION", ack => \1);
-    $hello{token} = $self->{token} if defined $self->{token};
-    my $target = $self->{target};
+    my ($target, $service, $host, $token) = @$self{qw(target service host token)};
+    my %hello = (v => 2, type => 'hello', service => $service, host => $host, pid => $$, ack => \1);
+    $hello{sdk} = "perl/$VERSION";
+    $hello{token} = $token if defined $token;
     my $stream = sub {
         my ($client) = @_;
         my $hello = object({ %hello, client => $client }) . "\n";
         return MonitoringSDK::Stream->new(target => $target, client => $client, hello => $hello, count => $count);
     };
     my $spill = MonitoringSDK::Spill->new(
-        dir => $self->{spill_dir}, service => $self->{service}, stream => $stream, count => $count);
+        dir => $self->{spill_dir}, service => $service, stream => $stream, count => $count);
     @$self{qw(pid client count stream spill)} = ($$, $client, $count, $stream->($client), $spill);
     @$self{qw(buffer buffer_bytes unreported look_at measured)} = ([], 0, 0, 0, [ _clock(), Time::HiRes::clock() ]);
     $self->_describe;
@@ -94,8 +94,7 @@ sub _clock { return clock_gettime(MONOTONIC) }
 
 # `path` holds what surrounds a call, outermost first: what the environment says, then each open span. The environment's
 # trace and span are a pair: a span of another trace is nobody's parent here.
-sub _surroundings {
-    my ($given) = @_;
+sub _surroundings { my ($given) = @_;
     my ($trace, $span) = map { $_ // '' } @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)};
     if (($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-/) {
         $trace = $1 if $trace eq '';
@@ -107,8 +106,7 @@ sub _surroundings {
 }
 
 # What every message says of its origin, encoded once; and the same for child processes, in the environment.
-sub _describe {
-    my ($self) = @_;
+sub _describe { my ($self) = @_;
     my ($span, $trace) = @{ $self->{path}[-1] }{qw(id trace_here)};
     $self->{place} = join '', qq(,"service":"$self->{service}","host":), string($self->{host}), qq(,"pid":$$),
         defined $trace ? (',"trace_id":', string($trace)) : (), defined $span ? qq(,"span_id":"$span") : ();
@@ -116,8 +114,7 @@ sub _describe {
     defined $id{$_} ? $ENV{$_} = $id{$_} : delete $ENV{$_} for keys %id;
 }
 
-sub set_trace_id {
-    my ($self, $trace_id) = @_;
+sub set_trace_id { my ($self, $trace_id) = @_;
     croak('bad trace id: ' . ($trace_id // 'undef')) if ($trace_id // '') !~ $TRACE_ID;
     my $path = $self->{path};
     $path->[0]{id} = undef if @$path == 1 && $trace_id ne ($path->[0]{trace_here} // '');
@@ -126,8 +123,7 @@ sub set_trace_id {
     return;
 }
 
-sub start_span {
-    my ($self, $name, $trace_id, $tags) = @_;
+sub start_span { my ($self, $name, $trace_id, $tags) = @_;
     croak('empty name') if ($name // '') eq '';
     croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
     my ($around, $extra) = ($self->{path}[-1], _tags($tags));
@@ -144,8 +140,7 @@ sub start_span {
 }
 
 # Out of order it ends that span only; those inside stay open. The process that started it ends it.
-sub end_span {
-    my ($self, $id, $status, $tags) = @_;
+sub end_span { my ($self, $id, $status, $tags) = @_;
     $status //= 'ok';
     croak("unknown status: $status") if $status !~ /\A(?:ok|error)\z/;
     _tags($tags);
@@ -162,47 +157,43 @@ sub end_span {
     return;
 }
 
-sub span {
-    my ($self, @arguments) = @_;
-    return MonitoringSDK::Span->_new($self, $self->start_span(@arguments));
-}
+sub span { my ($self, @arguments) = @_; return MonitoringSDK::Span->_new($self, $self->start_span(@arguments)) }
 
 # --- the calls: a programming error is reported at the caller's line --------------------------------------------------
 
-sub log_event {
-    my ($self, $level, $message, $context) = @_;
+sub log_event { my ($self, $level, $message, $context) = @_;
     croak('unknown level: ' . ($level // 'undef')) if !$LEVEL{ $level // '' };
     croak('no message') if !defined $message;
     croak('context is not a hash reference') if defined $context && ref $context ne 'HASH';
-    $self->_submit('event', qq(,"level":"$level","message":) . string($message), defined $context ? ',"context":' . object($context) : '');
+    my $extra = defined $context ? ',"context":' . object($context) : '';
+    $self->_submit('event', qq(,"level":"$level","message":) . string($message), $extra);
     return;
 }
 
-sub log_metric {
-    my ($self, $name, $value, $unit, $tags, $kind) = @_;
+sub log_metric { my ($self, $name, $value, $unit, $tags, $kind) = @_;
     croak('empty name') if ($name // '') eq '';
     croak("unknown kind: $kind") if defined $kind && $kind !~ /\A(?:gauge|counter)\z/;
     $value = _number(value => $value);
-    my $text = _is_finite($value) ? float($value) : $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"';
-    my $fields = ',"name":' . string($name) . qq(,"value":$text) . (defined $unit ? ',"unit":' . string($unit) : '');
+    my $odd = $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"';
+    my $fields = ',"name":' . string($name) . ',"value":' . (_is_finite($value) ? float($value) : $odd);
+    $fields .= ',"unit":' . string($unit) if defined $unit;
     $fields .= ',"kind":"counter"' if ($kind // '') eq 'counter';
     $self->_submit('metric', $fields, _tags($tags));
     return;
 }
 
-sub log_progress {
-    my ($self, $job_id, $percent, $status) = @_;
+sub log_progress { my ($self, $job_id, $percent, $status) = @_;
     $status //= 'running';
     croak('bad job id: ' . ($job_id // 'undef')) if ($job_id // '') !~ $TRACE_ID;
     $percent = _number(percent => $percent);
     croak("percent out of 0-100: $percent") if !($percent >= 0 && $percent <= 100);
     croak("bad status: $status") if $status eq '' || length $status > 64;
-    $self->_submit('progress', join '', ',"job_id":', string($job_id), ',"percent":', float($percent), ',"status":', string($status));
+    $self->_submit('progress',
+        ',"job_id":' . string($job_id) . ',"percent":' . float($percent) . ',"status":' . string($status));
     return;
 }
 
-sub log_resource {
-    my ($self, @given) = @_;
+sub log_resource { my ($self, @given) = @_;
     my %value;
     @value{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
     my @names = grep { defined $value{$_} && _is_finite($value{$_} = _number($_ => $value{$_})) } qw(cpu mem disk net);
@@ -211,8 +202,7 @@ sub log_resource {
 }
 
 # cpu, mem and disk of the own process; Linux counts no network bytes by process.
-sub _measure {
-    my ($self) = @_;
+sub _measure { my ($self) = @_;
     my ($then, $used) = @{ $self->{measured} };
     my ($now, $using) = @{ $self->{measured} = [ _clock(), Time::HiRes::clock() ] };
     my ($pages, %io) = _slurp('/proc/self/statm') =~ /\A\d+ (\d+)/;
@@ -221,24 +211,21 @@ sub _measure {
         %io ? $io{read_bytes} + $io{write_bytes} : undef);
 }
 
-sub _slurp {
-    my ($path) = @_;
+sub _slurp { my ($path) = @_;
     local $!;
     open my $file, '<', $path or return '';
     return join '', readline $file;
 }
 
 # Text that reads as a number is one: much of what Perl measures was text a moment ago.
-sub _number {
-    my ($what, $value) = @_;
+sub _number { my ($what, $value) = @_;
     croak("$what is not a number: " . ($value // 'undef')) if !looks_like_number($value);
     return $value + 0;
 }
 
 sub _is_finite { return $_[0] - $_[0] == 0 }
 
-sub _tags {
-    my ($tags) = @_;
+sub _tags { my ($tags) = @_;
     croak('tags is not a hash reference') if defined $tags && ref $tags ne 'HASH';
     return defined $tags ? ',"tags":' . tags($tags) : '';
 }
@@ -247,8 +234,7 @@ sub _tags {
 
 # Makes a message of its own fields and `extra`, context or tags, which may go if it is too long, and lets it go as far
 # as it can. Returns its ts.
-sub _submit {
-    my ($self, $type, $fields, $extra) = @_;
+sub _submit { my ($self, $type, $fields, $extra) = @_;
     $self->_begin if $self->{pid} != $$;
     my $ts   = int(time * 1e6);
     my $head = qq({"type":"$type","ts":$ts$self->{place}$fields);
@@ -258,9 +244,7 @@ sub _submit {
 
     my ($stream, $buffer, $count) = @$self{qw(stream buffer count)};
     $count->{called}++;
-    if ($self->{off}) {
-        $count->{dropped}++;
-    }
+    if ($self->{off}) { $count->{dropped}++ }
     elsif ($self->{busy}) {    # a signal handler's call within a call
         $self->_keep($body);
     }
@@ -275,8 +259,7 @@ sub _submit {
     return $ts;
 }
 
-sub _keep {
-    my ($self, $body) = @_;
+sub _keep { my ($self, $body) = @_;
     push @{ $self->{buffer} }, $body;
     $self->{buffer_bytes} += length $body;
 }
@@ -284,8 +267,7 @@ sub _keep {
 sub _is_full { return @{ $_[0]{buffer} } >= $_[0]{limit} || $_[0]{buffer_bytes} >= BUFFER_BYTES }
 
 # All network work that can be done without waiting.
-sub _pump {
-    my ($self, $now) = @_;
+sub _pump { my ($self, $now) = @_;
     my ($stream, $buffer, $spill) = @$self{qw(stream buffer spill)};
     $self->{look_at} = $now + LOOK_EVERY;
     $stream->pump($now);
@@ -309,21 +291,16 @@ sub _pump {
 
 sub _waiting { return @{ $_[0]{buffer} } + $_[0]{stream}->waiting + $_[0]{spill}->waiting }
 
-sub get_stats {
-    my ($self) = @_;
+sub get_stats { my ($self) = @_;
     $self->flush(0);
     my $state = $self->_is_full ? 'overflow' : $self->{stream}->is_open ? 'connected' : 'disconnected';
     return { %{ $self->{count} }, waiting => $self->_waiting, state => $state };
 }
 
-sub flush {
-    my ($self, $timeout) = @_;
-    return $self->_flush(_clock() + ($timeout // 5));
-}
+sub flush { my ($self, $timeout) = @_; return $self->_flush(_clock() + ($timeout // 5)) }
 
 # With $impatient, gives up when there is no connection and none is being made.
-sub _flush {
-    my ($self, $deadline, $impatient) = @_;
+sub _flush { my ($self, $deadline, $impatient) = @_;
     $self->_begin if $self->{pid} != $$;
     return $self->{off} if $self->{off} || $self->{busy};
     local ($!, $self->{busy}) = (0, 1);
@@ -339,8 +316,7 @@ sub _flush {
     }
 }
 
-sub close {
-    my ($self, $timeout) = @_;
+sub close { my ($self, $timeout) = @_;
     my $deadline = _clock() + ($timeout // 2);
     $self->_flush($deadline, 1);
     return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
@@ -357,8 +333,7 @@ sub close {
 
 # An object that goes out of scope, and at the end of the program all of them. A forked child that never called leaves
 # its parent's messages to the parent.
-sub DESTROY {
-    my ($self) = @_;
+sub DESTROY { my ($self) = @_;
     local ($@, $!, $?, $^E);
     delete $alive{ refaddr $self };
     eval { $self->close } if ($self->{pid} // 0) == $$;
@@ -370,25 +345,22 @@ package MonitoringSDK::Span;
 
 # Ends its span when it goes out of scope, also while an exception passes.
 
-sub _new {
-    my ($class, $sdk, $id) = @_;
-    return bless { sdk => $sdk, id => $id, before => _trouble() }, $class;
-}
+sub _new { my ($class, $sdk, $id) = @_; return bless { sdk => $sdk, id => $id, before => _trouble() }, $class }
 
 sub id { return $_[0]{id} }
 
-sub end {
-    my ($self, $status, $tags) = @_;
+sub end { my ($self, $status, $tags) = @_;
     my $sdk = delete $self->{sdk} or return;
     return $sdk->end_span($self->{id}, $status, $tags);
 }
 
 # What a destructor can know: Perl sets $@ before it unwinds to an eval, and $? (below 256, which the status of an ended
 # child is not, unless a signal killed it) before it unwinds to leave the program.
-sub _trouble { return ref $@ ? 'object ' . Scalar::Util::refaddr($@) : $@ ne '' ? $@ : $? > 0 && $? < 256 ? "exit $?" : '' }
+sub _trouble {
+    return ref $@ ? 'object ' . Scalar::Util::refaddr($@) : $@ ne '' ? $@ : $? > 0 && $? < 256 ? "exit $?" : '';
+}
 
-sub DESTROY {
-    my ($self) = @_;
+sub DESTROY { my ($self) = @_;
     my $trouble = _trouble();
     local ($@, $!, $?, $^E);
     eval { $self->end($trouble ne '' && $trouble ne $self->{before} ? 'error' : 'ok') };
@@ -466,12 +438,14 @@ For a listener that asks for one. C<WAFERMON_TOKEN>.
 
 =item coalesce
 
-How many messages one C<send> takes together, 1 by default. A hot loop gets by with a fraction of the time at 50 or 100;
-up to that many messages then stay in the process, until a later call (at most every 10 ms), C<flush> or the end sends them.
+How many messages one C<send> takes together, 1 by default. A hot loop gets by with a fraction of the time at 50 or
+100; up to that many messages then stay in the process, until a later call (at most every 10 ms), C<flush> or the end
+sends them.
 
 =back
 
-C<WAFERMON_DISABLED> set to anything but C<0>, C<false> or C<no> opens nothing: calls are checked and counted as dropped.
+C<WAFERMON_DISABLED> set to anything but C<0>, C<false> or C<no> opens nothing: calls are checked and counted as
+dropped.
 
 =head2 log_event($level, $message, [\%context])
 
@@ -495,8 +469,8 @@ no C<$net>, which Linux does not count by process.
 
 =head2 span($name, [$trace_id, \%tags])
 
-Starts a span and returns a guard that ends it when it goes out of scope: with C<error> while an exception unwinds or the
-program exits with a status other than 0, else with C<ok>. Keep it in a variable.
+Starts a span and returns a guard that ends it when it goes out of scope: with C<error> while an exception unwinds or
+the program exits with a status other than 0, else with C<ok>. Keep it in a variable.
 
 =head2 $guard->end([$status, \%tags])
 
@@ -550,14 +524,15 @@ calls count as dropped.
 
 =head1 VALUES
 
-A value is a number if it has a numeric flag and no string flag, so C<1250> is one and C<"007"> read from a file is not;
-add 0 to make it one. Before Perl 5.36 a number that was once used as a string counts as a string. C<undef> is C<null>,
-as are infinities and NaN inside context and tags. Integers beyond 2^53 are sent there as strings. C<\1>, C<\0> and the
-booleans of JSON::PP and its relatives are true and false. Hash and array references nest to 8 levels; what is deeper, or
-contains itself, is sent as text, and so is any other reference. Tags hold strings and numbers only.
+A value is a number if it has a numeric flag and no string flag, so C<1250> is one and C<"007"> read from a file is
+not; add 0 to make it one. Before Perl 5.36 a number that was once used as a string counts as a string. C<undef> is
+C<null>, as are infinities and NaN inside context and tags. Integers beyond 2^53 are sent there as strings. C<\1>,
+C<\0> and the booleans of JSON::PP and its relatives are true and false. Hash and array references nest to 8 levels;
+what is deeper, or contains itself, is sent as text, and so is any other reference. Tags hold strings and numbers
+only.
 
-A string is taken as characters or as UTF-8 bytes, whichever it is; what is not valid becomes U+FFFD. A message that would
-be longer than 64 KiB is shortened, longest string first, and says C<"truncated":true>.
+A string is taken as characters or as UTF-8 bytes, whichever it is; what is not valid becomes U+FFFD. A message that
+would be longer than 64 KiB is shortened, longest string first, and says C<"truncated":true>.
 
 =head1 WHAT CAN BE LOST
 

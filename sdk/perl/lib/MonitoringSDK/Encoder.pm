@@ -11,7 +11,7 @@ use B ();
 use Encode ();
 use Exporter 'import';
 use List::Util qw(max);
-use Scalar::Util qw(blessed refaddr);
+use Scalar::Util qw(refaddr);
 
 our @EXPORT_OK = qw(MAX_LINE float number object shorten string tags);
 
@@ -49,8 +49,7 @@ sub string {
 }
 
 # The shortest text that reads back as the same double; the value is finite.
-sub float {
-    my ($value) = @_;
+sub float { my ($value) = @_;
     my $text = "$value";    # %.15g, for what is not an integer
     for my $digits (15, 16, 17) {
         last if $text == $value && $text !~ /\A-?[0-9]{16,}\z/;
@@ -61,42 +60,37 @@ sub float {
 }
 
 # A number inside context or tags. Perl's own text of a double has 15 digits, which usually are enough.
-sub number {
-    my ($value) = @_;
+sub number { my ($value) = @_;
     my $text = "$value";
-    return $text if $text == $value && $value <= MAX_INTEGER && $value >= -MAX_INTEGER;
+    return $text if $text == $value && abs $value <= MAX_INTEGER;
     return qq("$text") if $text =~ /\A-?[0-9]{16,}\z/;
     return $value - $value == 0 ? float($value) : 'null';
 }
 
-# A hash reference. This loop is what a call spends most of its time in, so the usual strings are encoded in place.
-sub object {
-    my ($hash, $depth) = @_;
+# A hash reference. This loop is what a call spends most of its time in, so the usual values are encoded in place.
+sub object { my ($hash, $depth) = @_;
     my $json = '';
     for my $key (keys %$hash) {
-        my $value = $hash->{$key};
+        my ($value, $text) = $hash->{$key};
         $json .= $key =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? ',' . string($key) . ':' : qq(,"$key":);
         $json .=
             !defined $value   ? 'null'
           : ref $value        ? nested($value, ($depth || 1) + 1)
-          : is_number($value) ? number($value)
+          : is_number($value) ? (($text = "$value") == $value && abs $value <= MAX_INTEGER ? $text : number($value))
           : $value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? string($value) : qq("$value");
     }
-    return '{' . substr($json, 1) . '}' if $json ne '';
-    return '{}';
+    return '{' . substr($json, !!$json) . '}';
 }
 
 # Tags hold strings and numbers only, so a reference is sent as text.
-sub tags {
-    my ($hash) = @_;
+sub tags { my ($hash) = @_;
     return object({ map { $_ => ref $hash->{$_} ? as_text($hash->{$_}) : $hash->{$_} } keys %$hash });
 }
 
 my %open;      # the containers around the one at hand, by address: a cycle ends as text
 my $budget;    # bytes that one value may still take: data that refer to themselves in many ways must end too
 
-sub nested {
-    my ($value, $depth) = @_;
+sub nested { my ($value, $depth) = @_;
     my ($type, $truth) = (ref $value, boolean($value));
     return $truth if defined $truth;
     $budget = MAX_LINE if !%open;
@@ -104,42 +98,31 @@ sub nested {
         if $type ne 'HASH' && $type ne 'ARRAY' || $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
 
     local $open{ refaddr $value } = 1;
-    my $json = $type eq 'HASH' ? object($value, $depth) : array($value, $depth);
+    my $json = $type eq 'HASH' ? object($value, $depth) : '[' . join(',', map { item($_, $depth + 1) } @$value) . ']';
     $budget -= length $json;
     return $json;
 }
 
-sub array {
-    my ($array, $depth) = @_;
-    my @items;
-    for my $item (@$array) {
-        last if $budget < 0;
-        my $copy = $item;
-        push @items, !defined $copy ? 'null' : ref $copy ? nested($copy, $depth + 1) : is_number($copy) ? number($copy) : string($copy);
-        $budget -= length $items[-1];
-    }
-    return '[' . join(',', @items) . ']';
+sub item { my ($value, $depth) = @_;
+    return 'null' if !defined $value;
+    return ref $value ? nested($value, $depth) : is_number($value) ? number($value) : string($value);
 }
 
 # \1 and \0, as JSON modules take them, and the booleans that those modules return; undef for anything else.
-sub boolean {
-    my ($value) = @_;
-    my $ours = blessed $value
-        ? ref($value) =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/
-        : ref $value eq 'SCALAR' && ($$value // '') =~ /\A[01]\z/;
+sub boolean { my ($value) = @_;
+    my $ours = ref $value eq 'SCALAR' ? ($$value // '') =~ /\A[01]\z/
+        : ref($value) =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/;
     return $ours ? $$value ? 'true' : 'false' : undef;
 }
 
-sub as_text {
-    my ($value) = @_;
+sub as_text { my ($value) = @_;
     local ($@, $SIG{__DIE__});
     return boolean($value) // eval { "$value" } // sprintf '%s(0x%x)', ref $value, refaddr $value;
 }
 
 # A line's beginning and its optional context or tags, made to fit $room bytes: the longest string is cut, again and
 # again; when only short ones are left, context and tags go.
-sub shorten {
-    my ($head, $extra, $room) = @_;
+sub shorten { my ($head, $extra, $room) = @_;
     $room -= length TRUNCATED;
     my $json = $head . $extra;
     while ((my $excess = length($json) - $room) > 0) {
@@ -150,10 +133,8 @@ sub shorten {
             $kept =~ s/[\xC0-\xFF][\x80-\xBF]*\z//;                      # … nor within a character
             substr $json, $start, $length, $kept;
         }
-        else {
-            last if $extra eq '';
-            ($json, $extra) = ($head, '');
-        }
+        elsif ($extra eq '') { last }
+        else { ($json, $extra) = ($head, '') }
     }
     return $json . TRUNCATED;
 }

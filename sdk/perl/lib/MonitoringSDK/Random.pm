@@ -12,12 +12,9 @@ our @EXPORT_OK = qw(hex_id fraction);
 # A supply, since opening the device costs more than a span does. A forked child must not share it.
 my ($supply, $owner) = ('', 0);
 
-sub bytes {
-    my ($count) = @_;
+sub bytes { my ($count) = @_;
     ($supply, $owner) = ('', $$) if $owner != $$ || length $supply < $count;
-    if ($supply eq '' && open my $device, '<:raw', '/dev/urandom') {
-        sysread $device, $supply, 256;
-    }
+    if ($supply eq '' && open my $device, '<:raw', '/dev/urandom') { sysread $device, $supply, 256 }
     # In a chroot without the device: different at least from every other moment and process.
     $supply .= pack 'NN', $$, Time::HiRes::time() * 1e6 & 0xFFFF_FFFF while length $supply < $count;
     return substr $supply, 0, $count, '';

@@ -31,8 +31,7 @@ use constant SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL;
 # window:  lines that are not settled, '' for one refused ahead of its turn; waiting: how many; bytes: their length;
 #          base: the seq of the line before the first; next: index of the first not sent on this connection.
 # high:    the highest seq ever sent. heard: when a byte came last, or when something became due.
-sub new {
-    my ($class, %given) = @_;
+sub new { my ($class, %given) = @_;
     return bless {
         %given, mark => qq(,"client":"$given{client}","seq":),
         phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0,
@@ -47,36 +46,31 @@ sub waiting    { return $_[0]{waiting} }
 sub lines      { return grep { $_ ne '' } @{ $_[0]{window} } }
 sub descriptor { return $_[0]{sock} ? fileno $_[0]{sock} : () }
 
-# Takes lines that have their seq.
-sub take {
-    my ($self, @lines) = @_;
-    push @{ $self->{window} }, @lines;
-    $self->{waiting} += @lines;
-    $self->{bytes} += length for @lines;
+# Takes a line that has its seq.
+sub take { my ($self, $line) = @_;
+    push @{ $self->{window} }, $line;
+    $self->{waiting}++;
+    $self->{bytes} += length $line;
 }
 
 # Takes a message, JSON without its closing brace, and gives it the next seq.
-sub add {
-    my ($self, $body) = @_;
+sub add { my ($self, $body) = @_;
     $self->take($body . $self->{mark} . ($self->{base} + @{ $self->{window} } + 1) . "}\n");
 }
 
 # The same if there is room, and sends when $enough are waiting for it. Every call comes here, hence all in one.
-sub offer {
-    my ($self, $body, $now, $enough) = @_;
+sub offer { my ($self, $body, $now, $enough) = @_;
     return 0 if $self->{phase} != OPEN || $self->{out} ne '' || $self->{bytes} >= WINDOW;
     my $window = $self->{window};
-    $body .= $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
-    push @$window, $body;
+    push @$window, $body . $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
     $self->{waiting}++;
-    $self->{bytes} += length $body;
+    $self->{bytes} += length $window->[-1];
     $self->write($now) if @$window - $self->{next} >= $enough;
     return 1;
 }
 
 # Everything that can be done now.
-sub pump {
-    my ($self, $now) = @_;
+sub pump { my ($self, $now) = @_;
     $self->_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
     $self->_finish_connect($now) if $self->{phase} == CONNECTING;
     $self->_shake_hands($now)    if $self->{phase} == SHAKING;
@@ -86,8 +80,7 @@ sub pump {
     $self->write($now) if $self->{phase} >= GREETING;
 }
 
-sub _connect {
-    my ($self, $now) = @_;
+sub _connect { my ($self, $now) = @_;
     my $address = $self->{target}{addresses}[ $self->{address} ] or return $self->_lose($now);
     socket my $sock, $address->{family}, SOCK_STREAM, 0 or return $self->_lose($now);
     $sock->blocking(0);
@@ -96,8 +89,7 @@ sub _connect {
     connect $sock, $address->{addr} or $! == EINPROGRESS or $self->_lose($now);
 }
 
-sub _finish_connect {
-    my ($self, $now) = @_;
+sub _finish_connect { my ($self, $now) = @_;
     my ($sock, $target) = @$self{qw(sock target)};
     my $error = getsockopt $sock, SOL_SOCKET, SO_ERROR;
     return $self->_lose($now) if !defined $error || unpack 'i', $error;
@@ -108,19 +100,16 @@ sub _finish_connect {
         SSL_verifycn_name => $target->{host}, SSL_verifycn_scheme => 'http') or $self->_lose($now);
 }
 
-sub _shake_hands {
-    my ($self, $now) = @_;
+sub _shake_hands { my ($self, $now) = @_;
     return $self->_greet if $self->{sock}->connect_SSL;
-    return if $! == EAGAIN;
-    $self->{target}->say_refused('tls', $IO::Socket::SSL::SSL_ERROR);
-    $self->_lose($now);
+    $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR) if $! != EAGAIN;
 }
 
 sub _greet { @{ $_[0] }{qw(phase out)} = (GREETING, $_[0]{hello}) }
 
 # The next address of the same name at once, otherwise a pause: exponential, with full jitter.
-sub _lose {
-    my ($self, $now) = @_;
+sub _lose { my ($self, $now, @reason) = @_;
+    $self->{target}->say_refused(@reason) if @reason;
     my $next = $self->is_open ? 0 : $self->{address} + 1;
     $self->hang_up;
     $self->{address} = $next < @{ $self->{target}{addresses} } ? $next : 0;
@@ -131,14 +120,15 @@ sub _lose {
 # Closes the descriptor without a word to the peer.
 sub hang_up { @{ $_[0] }{qw(sock phase in out next)} = (undef, IDLE, '', '', 0) }
 
-sub _read {
-    my ($self, $now) = @_;
+sub _read { my ($self, $now) = @_;
     my $got;
     for (1 .. PORTIONS) {
         $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in} or last;
         $self->{heard} = $now;
     }
     my $ended = defined $got ? !$got : $! != EAGAIN && $! != EINTR;
+    # Acks are cumulative: of hundreds in a row the last is enough, and parsing them all would make a call slow.
+    $self->{in} =~ s/(?:\{"type":"ack","seq":[0-9]+\}\n)+(?=\{"type":"ack","seq":[0-9]+\}\n)//g;
     my @lines = split /\n/, $self->{in}, -1;
     $self->{in} = pop @lines // '';
     for my $line (@lines) {
@@ -149,31 +139,22 @@ sub _read {
 }
 
 # Replies are flat objects of strings and numbers.
-sub _take_reply {
-    my ($self, $line, $now) = @_;
+sub _take_reply { my ($self, $line, $now) = @_;
     my %reply = (type => '');
     $reply{$1} = $2 // $3 while $line =~ /"(\w+)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([0-9]+))/g;
-    if ($reply{type} eq 'ack') {
-        $self->_settle($reply{seq});
-    }
+    if ($reply{type} eq 'ack') { $self->_settle($reply{seq}) }
     elsif ($reply{type} eq 'welcome' && $self->{phase} == GREETING) {
         $self->_settle($reply{acked});
         @$self{qw(phase attempts)} = (OPEN, 0);
         $self->{count}{reconnects}++ if $self->{welcomes}++;
     }
-    elsif ($reply{type} eq 'error' && $reply{seq}) {
-        $self->_reject($reply{seq});
-    }
-    elsif ($reply{type} eq 'error') {
-        $self->{target}->say_refused(@reply{qw(code detail)});
-        $self->_lose($now);
-    }
+    elsif ($reply{type} eq 'error' && $reply{seq}) { $self->_reject($reply{seq}) }
+    elsif ($reply{type} eq 'error') { $self->_lose($now, @reply{qw(code detail)}) }
 }
 
 # Everything up to this seq is in the sidecar's journal. The three middle statements have no branch: Perl runs signal
 # handlers at branches, and one that ends the program must find lines and seqs in step.
-sub _settle {
-    my ($self, $seq) = @_;
+sub _settle { my ($self, $seq) = @_;
     my ($window, $count) = ($self->{window}, ($seq || 0) - $self->{base});
     $count = max(0, min($count, scalar @$window));
     $count++ while $count < @$window && $window->[$count] eq '';
@@ -188,8 +169,7 @@ sub _settle {
 }
 
 # One message can't be accepted, ever. Those before it still wait for their ack.
-sub _reject {
-    my ($self, $seq) = @_;
+sub _reject { my ($self, $seq) = @_;
     my ($window, $index) = ($self->{window}, $seq - $self->{base} - 1);
     return if $index < 0 || $index > $#$window || $window->[$index] eq '';
     $self->{bytes} -= length $window->[$index];
@@ -201,14 +181,14 @@ sub _reject {
 
 # Hands the socket what it takes. Again no branch between sending and forgetting: what was sent must not be found in
 # `out` again.
-sub write {
-    my ($self, $now) = @_;
+sub write { my ($self, $now) = @_;
     no warnings 'uninitialized';
-    local $SIG{PIPE} = 'IGNORE' if $self->{target}{tls};
+    my $tls = $self->{target}{tls};
+    local $SIG{PIPE} = 'IGNORE' if $tls;
     for (1 .. PORTIONS) {
         $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN && $self->{next} < @{ $self->{window} };
         return if $self->{out} eq '';
-        my $sent = $self->{target}{tls} ? syswrite $self->{sock}, $self->{out} : send $self->{sock}, $self->{out}, SEND_FLAGS;
+        my $sent = $tls ? syswrite $self->{sock}, $self->{out} : send $self->{sock}, $self->{out}, SEND_FLAGS;
         substr $self->{out}, 0, $sent, '';
         next if $sent;
         $self->_lose($now) if $! != EAGAIN && $! != EINTR;
@@ -217,8 +197,7 @@ sub write {
 }
 
 # Takes the next lines from the window. What went out on an earlier connection goes out again.
-sub _fill {
-    my ($self, $now) = @_;
+sub _fill { my ($self, $now) = @_;
     my ($window, $next, $again) = (@$self{qw(window next)}, $self->{high} - $self->{base});
     $self->{heard} = $now if !$next;
     my ($out, $sent, $resent) = ('', 0, 0);
@@ -234,8 +213,7 @@ sub _fill {
 
 # Forgets the window, which is somebody else's from now on, ends the sending side and reads to the end: closing with an
 # unread ack would make the kernel send a reset, which may take with it what the sidecar has not read yet.
-sub finish {
-    my ($self, $clock, $deadline) = @_;
+sub finish { my ($self, $clock, $deadline) = @_;
     @$self{qw(window waiting bytes next)} = ([], 0, 0, 0);
     return $self->is_open && $self->{sock}->stop_SSL(SSL_fast_shutdown => 1) if $self->{target}{tls};
     shutdown $self->{sock}, SHUT_WR if $self->is_open;

@@ -8,8 +8,7 @@ use Socket qw(AF_UNIX SOCK_STREAM getaddrinfo pack_sockaddr_un);
 
 use constant DEFAULT => 'tcp://127.0.0.1:7411';
 
-sub new {
-    my ($class, $url) = @_;
+sub new { my ($class, $url) = @_;
     my $place = _parse($url);
     if (!$place) {
         my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
@@ -21,8 +20,7 @@ sub new {
     return $self;
 }
 
-sub _parse {
-    my ($url) = @_;
+sub _parse { my ($url) = @_;
     if ($url =~ m{\Aunix://(/.+)\z}s && length $1 < 108) {
         return { addresses => [ { family => AF_UNIX, addr => pack_sockaddr_un($1) } ] };
     }
@@ -33,18 +31,16 @@ sub _parse {
     return { tls => $scheme eq 'tls', host => $ipv6 // $name, port => $port, addresses => [] };
 }
 
-# Looking up a name may block, so it is done when the SDK is opened and again only in flush, where waiting is allowed, if
-# it found nothing.
-sub resolve {
-    my ($self) = @_;
+# Looking up a name may block, so it is done when the SDK is opened and again only in flush, where waiting is allowed,
+# if it found nothing.
+sub resolve { my ($self) = @_;
     return if @{ $self->{addresses} };
     my ($error, @found) = getaddrinfo($self->{host}, $self->{port}, { socktype => SOCK_STREAM });
     $self->{addresses} = \@found;
 }
 
 # One line on stderr for the SDK's whole life, however often it is refused.
-sub say_refused {
-    my ($self, $code, $detail) = @_;
+sub say_refused { my ($self, $code, $detail) = @_;
     return if $self->{refused}++;
     my $text = join ': ', grep { defined && length } $code, $detail;
     print STDERR "wafermon: refused by $self->{url}: ", $text =~ s/[^\x20-\x7e]/?/gr, "\n";
