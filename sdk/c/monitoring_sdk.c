@@ -15,7 +15,7 @@
  *   only files[file_count - 1] may be written, and only while `writing`; spill.active means that files[0] is being sent
  */
 #ifndef _GNU_SOURCE
-#define _GNU_SOURCE /* flock, getentropy, pipe2, SOCK_CLOEXEC, vasprintf, pthread_cond_clockwait */
+#define _GNU_SOURCE /* flock, getentropy, pipe2, SOCK_CLOEXEC, vasprintf */
 #endif
 #include "monitoring_sdk.h"
 
@@ -119,6 +119,12 @@ static size_t put_number(struct text text, size_t at, double number) {
 
 static int is_plain(unsigned char c) { return c >= ' ' && c < 0x80 && c != '"' && c != '\\'; }
 
+/* Whether all of eight characters are plain: where none has its high bit, a subtraction sets it in the ones below what is subtracted. */
+static int are_plain(uint64_t eight) {
+    const uint64_t each = ~0ULL / 255;
+    return !((eight | (eight - each * ' ') | ((eight ^ each * '"') - each) | ((eight ^ each * '\\') - each)) & each * 0x80);
+}
+
 /* The bytes of the valid UTF-8 sequence at `at`, or 0: cut off, overlong, a surrogate, beyond U+10FFFF. */
 static size_t sequence(const unsigned char *at, size_t left) {
     size_t length = at[0] < 0xC2 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF5 ? 4 : 0;
@@ -142,7 +148,10 @@ static inline size_t put_string(struct text text, size_t at, const char *string,
     size_t i = 0; at = put(text, at, "\"", 1);
     while (i < length) {
         size_t start = i, room = text.size > at ? text.size - at : 0, stop = room < length - i ? i + room : length;
-        for (char *to = room ? text.data + at : NULL; i < stop && is_plain((unsigned char)string[i]); i++) to[i - start] = string[i];
+        char *to = room ? text.data + at : NULL;
+        for (uint64_t eight; stop - i >= sizeof eight && (memcpy(&eight, string + i, sizeof eight), are_plain(eight)); i += sizeof eight)
+            memcpy(to + (i - start), &eight, sizeof eight);
+        for (; i < stop && is_plain((unsigned char)string[i]); i++) to[i - start] = string[i];
         at += i - start;
         if (i < length && is_plain((unsigned char)string[i])) i++, at++;
         else if (i < length) at = put_special(text, at, string, &i, length);
@@ -215,7 +224,7 @@ static size_t encode_long(struct text text, struct message *message, const char 
         size_t coded = put_string((struct text){ NULL, 0 }, 0, string, lengths[longest]) - 2;
         size_t cut = over * lengths[longest] / coded + 1, half = (lengths[longest] + 1) / 2;
         lengths[longest] -= cut < half ? cut : half;
-        while (lengths[longest] && (string[lengths[longest]] & 0xC0) == 0x80) lengths[longest]--;
+        for (int back = 0; back < 3 && lengths[longest] && (string[lengths[longest]] & 0xC0) == 0x80; back++) lengths[longest]--;
     }
     free(lengths); return size;
 }
@@ -306,7 +315,7 @@ static void wake_sender(monitoring_sdk *sdk) { for (sdk->asleep = 0; sdk->runnin
 /* Wait for news until a time of millis(); false when that has come. */
 static int wait_news(monitoring_sdk *sdk, long long deadline) {
     struct timespec until = { (time_t)(deadline / 1000), (long)(deadline % 1000) * 1000000 };
-    return pthread_cond_clockwait(&sdk->news, &sdk->mutex, CLOCK_MONOTONIC, &until) != ETIMEDOUT;
+    return pthread_cond_timedwait(&sdk->news, &sdk->mutex, &until) != ETIMEDOUT;
 }
 
 static void warn_once(monitoring_sdk *sdk, const char *what, const char *detail) {
@@ -418,7 +427,8 @@ static int take_spill(monitoring_sdk *sdk) {
     struct spill_file file = sdk->files[0]; unlock(sdk);
     int claimed = move_spill(sdk, file.client, "", ".taken"), loaded = claimed && load_spill(&sdk->spill, &file);
     if (claimed && !loaded) move_spill(sdk, file.client, ".taken", "");
-    lock(sdk); if ((sdk->spill.active = loaded)) return 0;
+    lock(sdk); if (!sdk->file_count) return free(loaded ? sdk->spill.ring : NULL), 0; /* close did not wait any longer */
+    if ((sdk->spill.active = loaded)) return 0;
     /* Somebody else has it, or the sidecar will. */
     sdk->in_spill -= file.lines, sdk->stats.handed_over += (unsigned long long)file.lines;
     forget_oldest_file(sdk); pthread_cond_broadcast(&sdk->news); return 1;
@@ -512,7 +522,7 @@ static void obey(monitoring_sdk *sdk, struct stream *stream, const char *line) {
         stream->phase = OPEN, stream->welcomed = 1, stream->attempts = 0;
     } else if (stream->phase == GREETING && error) {
         warn_once(sdk, reply.code, reply.detail), lose(sdk, stream);
-    } else if (stream->phase == OPEN && (error || strcmp(reply.type, "ack") == 0)) {
+    } else if (stream->phase == OPEN && reply.seq > 0 && (error || strcmp(reply.type, "ack") == 0)) {
         /* The sidecar sends an error only after the sync that covers everything up to this message. */
         settle(sdk, stream, reply.seq - error, 0), settle(sdk, stream, reply.seq, error);
     }
@@ -584,8 +594,7 @@ static void *send_all(void *argument) {
         int idle = sdk->main.phase == OPEN && !(slots[0].events & POLLOUT);
         if (idle && sdk->main.waiting && sdk->main.window_bytes < MAX_WINDOW - MAX_LINE - SUFFIX) next = now; /* a moment ago */
         sdk->asleep = idle && now >= busy && !sdk->main.waiting;
-        unlock(sdk);
-        poll(slots, 3, next == INT64_MAX ? -1 : next <= now ? 0 : next - now < 60000 ? (int)(next - now) : 60000);
+        unlock(sdk); poll(slots, 3, next == INT64_MAX ? -1 : next <= now ? 0 : next - now < 60000 ? (int)(next - now) : 60000);
     }
     sdk->gone = 1; pthread_cond_broadcast(&sdk->news); unlock(sdk); return NULL;
 }
@@ -622,31 +631,31 @@ static void current_scope(monitoring_sdk *sdk, char trace_id[129], char span_id[
     const void *thread = pthread_getspecific(sdk->thread); lock(sdk);
     const struct span *span = thread ? sdk->spans : NULL;
     while (span && span->owner != thread) span = span->next;
-    strcpy(trace_id, span ? span->trace_id : sdk->trace_id); strcpy(span_id, span ? span->id : sdk->parent_id);
-    unlock(sdk);
+    strcpy(trace_id, span ? span->trace_id : sdk->trace_id); strcpy(span_id, span ? span->id : sdk->parent_id); unlock(sdk);
 }
 
 static int submit_here(monitoring_sdk *sdk, const char *type, const monitoring_field *own, size_t own_count, const char *group,
                        const monitoring_field *fields, int count) {
     char trace[129], span[17]; current_scope(sdk, trace, span);
-    struct message message = { type, *trace ? trace : NULL, *span ? span : NULL, micros(CLOCK_REALTIME), own, fields, own_count, (size_t)count,
-                               group, NULL };
-    return submit(sdk, &message);
+    return submit(sdk, &(struct message){ type, *trace ? trace : NULL, *span ? span : NULL, micros(CLOCK_REALTIME), own, fields, own_count,
+                                         (size_t)count, group, NULL });
 }
 
 /* The fields of a variadic call; their number, or -1. */
 static int collect(monitoring_field fields[MON_MAX_FIELDS], va_list list) {
     int count = 0;
     for (const char *key; (key = va_arg(list, const char *));) {
-        monitoring_field one = { key, (monitoring_kind)va_arg(list, int), { NULL } };
-        const monitoring_field *from = &one; size_t size = 1;
-        if (one.kind == MON_STRING) one.value.string = va_arg(list, const char *);
-        else if (one.kind == MON_INTEGER) one.value.integer = va_arg(list, long long);
-        else if (one.kind == MON_NUMBER) one.value.number = va_arg(list, double);
-        else if (one.kind == MON_TRUTH) one.value.integer = va_arg(list, int);
-        else from = va_arg(list, const monitoring_field *), size = va_arg(list, size_t);
-        if (size > (size_t)(MON_MAX_FIELDS - count) || (size && !from)) return -1;
-        for (; size--; fields[count++] = *from++) if (!from->key || from->kind < MON_STRING || from->kind > MON_TRUTH) return -1;
+        int kind = va_arg(list, int); const monitoring_field *from = kind == MON_LIST ? va_arg(list, const monitoring_field *) : NULL;
+        size_t size = kind == MON_LIST ? va_arg(list, size_t) : 1;
+        if (size > (size_t)(MON_MAX_FIELDS - count) || (kind == MON_LIST && size && !from)) return -1;
+        for (; from && size--; fields[count++] = *from++) if (!from->key || from->kind < MON_STRING || from->kind > MON_TRUTH) return -1;
+        if (kind == MON_LIST) continue;
+        monitoring_field *field = &fields[count++]; field->key = key, field->kind = (monitoring_kind)kind;
+        if (kind == MON_STRING) field->value.string = va_arg(list, const char *);
+        else if (kind == MON_INTEGER) field->value.integer = va_arg(list, long long);
+        else if (kind == MON_NUMBER) field->value.number = va_arg(list, double);
+        else if (kind == MON_TRUTH) field->value.integer = va_arg(list, int);
+        else return -1;
     }
     return count;
 }
@@ -683,8 +692,7 @@ int monitoring_log_metric(monitoring_sdk *sdk, const char *name, double value, c
 }
 
 int monitoring_log_progress(monitoring_sdk *sdk, const char *job_id, double percent, const char *status) {
-    size_t characters = 0;
-    if (!status) status = "running";
+    size_t characters = 0; status = status ? status : "running";
     for (const char *at = status; *at && characters <= 64; at++) characters += (*at & 0xC0) != 0x80;
     int error = !sdk ? MON_EINVAL : !is_trace_id(job_id) ? MON_ETRACE : !(percent >= 0 && percent <= 100) ? MON_EPERCENT
               : characters < 1 || characters > 64 ? MON_ESTATUS : MON_OK;
@@ -724,9 +732,8 @@ static int submit_span(monitoring_sdk *sdk, const struct span *span, const char 
     const monitoring_field own[] = {
         STRING("span_id", span->id), STRING("name", span->name), STRING("parent_id", span->parent_id[0] ? span->parent_id : NULL),
         STRING("status", status), INTEGER("start", span->start), INTEGER("duration", micros(CLOCK_MONOTONIC) - span->start_monotonic) };
-    struct message message = { status ? "span_end" : "span_start", span->trace_id, NULL, status ? micros(CLOCK_REALTIME) : span->start,
-                               own, fields, status ? 6 : 3, (size_t)count, "tags", NULL };
-    return submit(sdk, &message);
+    return submit(sdk, &(struct message){ status ? "span_end" : "span_start", span->trace_id, NULL, status ? micros(CLOCK_REALTIME) : span->start,
+                                         own, fields, status ? 6 : 3, (size_t)count, "tags", NULL });
 }
 
 int monitoring_start_span_tags(monitoring_sdk *sdk, const char *name, const char *trace_id, char id[17], ...) {
@@ -760,8 +767,7 @@ static void free_span(struct span *span) { free(span->name); free(span); }
 
 int monitoring_end_span(monitoring_sdk *sdk, const char *id, const char *status, ...) {
     COLLECT(status); if (!id) return MON_EINVAL;
-    if (!status) status = "ok";
-    if (!is_one_of(status, (const char *[]){ "ok", "error", NULL })) return MON_ESTATUS;
+    status = status ? status : "ok"; if (!is_one_of(status, (const char *[]){ "ok", "error", NULL })) return MON_ESTATUS;
     lock(sdk); struct span *span = take_span(sdk, id); unlock(sdk); if (!span) return MON_ESPAN;
     int result = span->inherited ? MON_OK : submit_span(sdk, span, status, fields, count); free_span(span); return result;
 }
@@ -793,31 +799,32 @@ int monitoring_flush(monitoring_sdk *sdk, int milliseconds) {
 
 /*
  * Write the window, with its seqs, to a spill file of the main client, and behind it what waits; when that file is full, what has no seq
- * yet goes to files of their own. The messages that are in no file are dropped.
+ * yet goes to files of their own. The seq up to which, exclusively, all is in the file.
  */
-static void write_rest(monitoring_sdk *sdk, struct spill_file *file) {
+static long long write_rest(monitoring_sdk *sdk) {
     struct stream *stream = &sdk->main; long long end = stream->given + stream->waiting, kept = stream->first;
-    size_t at = stream->tail; const char *body; memcpy(file->client, stream->client, sizeof file->client);
-    file->fd = kept < end ? create_spill(sdk, stream->client) : -1;
+    struct spill_file file = { -1, "", 0, 0 }; memcpy(file.client, stream->client, sizeof file.client);
+    size_t at = stream->tail; const char *body; file.fd = kept < end ? create_spill(sdk, stream->client) : -1;
     for (long long seq = kept; seq < end; seq++) {
         size_t length = record(stream, &at, &body), size = length + SUFFIX; memcpy(stream->out, body, length);
-        int room = file->fd >= 0 && file->bytes + size <= SPILL_FILE && sdk->spill_bytes + size <= SPILL_TOTAL;
-        if (kept == seq && room && write_line(sdk, file, stream->out, length, seq)) kept++;
-        else if (seq < stream->given || !spill(sdk, stream->out, length)) sdk->stats.dropped++;
+        int room = file.fd >= 0 && file.bytes + size <= SPILL_FILE && sdk->spill_bytes + size <= SPILL_TOTAL;
+        if (kept == seq && room && write_line(sdk, &file, stream->out, length, seq)) kept++;
+        else if (seq >= stream->given && !spill(sdk, stream->out, length)) sdk->stats.dropped++;
     }
-    stream->given = kept, stream->waiting = 0, stream->waiting_bytes = 0;
+    if (file.fd >= 0) close(file.fd);
+    stream->given = kept > stream->given ? kept : stream->given, stream->waiting = 0, stream->waiting_bytes = 0; return kept;
 }
 
 /* After the sender's end: leave to the sidecar what is not acknowledged, and hang up. */
 static void leave(monitoring_sdk *sdk, long long deadline) {
-    struct stream *stream = &sdk->main; struct spill_file file = { -1, "", 0, 0 };
-    write_rest(sdk, &file); stream->out_length = stream->out_at;
+    struct stream *stream = &sdk->main; long long kept = write_rest(sdk); stream->out_length = stream->out_at;
     if (stream->phase == OPEN) shutdown(stream->fd, SHUT_WR);
     for (long long now; stream->phase == OPEN && (now = millis()) < deadline;) {
-        struct pollfd in = slot(stream); if (poll(&in, 1, (int)(deadline - now)) > 0) receive(sdk, stream);
+        struct pollfd in = slot(stream); unlock(sdk); int ready = poll(&in, 1, (int)(deadline - now)); lock(sdk);
+        if (ready > 0) receive(sdk, stream);
     }
-    if (file.fd >= 0 && stream->first == stream->given) move_spill(sdk, file.client, "", NULL);
-    if (file.fd >= 0) close(file.fd);
+    if (stream->first == stream->given) move_spill(sdk, stream->client, "", NULL);
+    for (; stream->given > kept && stream->given > stream->first; stream->given--) sdk->stats.dropped++;
     sdk->stats.handed_over += (unsigned long long)waiting(sdk), sdk->in_spill = 0;
     if (sdk->spill.active) move_spill(sdk, sdk->spill.client, ".taken", "");
     for (end_spill_stream(sdk); sdk->file_count;) forget_oldest_file(sdk);
@@ -826,7 +833,8 @@ static void leave(monitoring_sdk *sdk, long long deadline) {
 
 int monitoring_close(monitoring_sdk *sdk, int milliseconds) {
     long long deadline = millis() + (milliseconds < 0 ? 2000 : milliseconds); if (!sdk) return MON_EINVAL;
-    lock(sdk); if (sdk->closed) return unlock(sdk), MON_OK;
+    /* Where another thread is at it, wait for that one: the process may end afterwards. */
+    lock(sdk); if (sdk->closed) { while (sdk->main.ring && wait_news(sdk, deadline)) continue; unlock(sdk); return MON_OK; }
     int ran = sdk->running; sdk->closed = 1; wake_sender(sdk);
     /* A first attempt that is still under way is worth waiting for: short programs end before it has succeeded. */
     while (ran && waiting(sdk) && !(sdk->main.phase == RESTING && sdk->main.attempts) && wait_news(sdk, deadline)) continue;
@@ -842,12 +850,11 @@ int monitoring_close(monitoring_sdk *sdk, int milliseconds) {
 void monitoring_free(monitoring_sdk *sdk) {
     if (monitoring_close(sdk, -1)) return;
     pthread_mutex_lock(&handles_mutex); monitoring_sdk **link = &handles;
-    while (*link && *link != sdk) link = &(*link)->next;
-    if (*link) *link = sdk->next;
-    pthread_mutex_unlock(&handles_mutex);
+    while (*link != sdk) link = &(*link)->next;
+    *link = sdk->next; pthread_mutex_unlock(&handles_mutex);
     for (struct span *span; (span = take_span(sdk, NULL));) free_span(span);
     pthread_key_delete(sdk->thread); free(sdk->token);
-    if (!sdk->running) free(sdk); /* else a stuck sender will come back to it */
+    if (!sdk->running) pthread_mutex_destroy(&sdk->mutex), pthread_cond_destroy(&sdk->news), free(sdk); /* else a stuck sender will come back to it */
 }
 
 static void each_handle(void (*act)(monitoring_sdk *)) { for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) act(sdk); }
@@ -858,21 +865,22 @@ static void after_fork(void) { each_handle(unlock); pthread_mutex_unlock(&handle
 static void begin(monitoring_sdk *sdk) {
     sdk->pid = getpid(), sdk->cpu = used_cpu(), sdk->cpu_at = micros(CLOCK_MONOTONIC);
     const monitoring_field fields[] = { STRING("service", sdk->service), STRING("host", sdk->host), INTEGER("pid", sdk->pid) };
-    sdk->origin[put_fields((struct text){ sdk->origin, sizeof sdk->origin }, 0, ",", fields, 3, NULL, 0)] = '\0'; pthread_cond_init(&sdk->news, NULL);
-    make_id(sdk->main.client); sdk->main.fd = sdk->spill.fd = -1, sdk->main.active = sdk->main.first = sdk->main.next = sdk->main.given = 1;
+    sdk->origin[put_fields((struct text){ sdk->origin, sizeof sdk->origin }, 0, ",", fields, 3, NULL, 0)] = '\0';
+    pthread_condattr_t clock; pthread_condattr_init(&clock), pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&sdk->news, &clock), pthread_condattr_destroy(&clock), make_id(sdk->main.client);
+    sdk->main.fd = sdk->spill.fd = -1, sdk->main.active = sdk->main.first = sdk->main.next = sdk->main.given = 1;
 }
 
 /* In the child: empty, and without a sender, which the first call starts. */
 static void begin_again(monitoring_sdk *sdk) {
-    char *ring = sdk->main.ring;
+    char *ring = sdk->main.ring; if (sdk->closed) free(ring), ring = NULL;
     if (sdk->running) close(sdk->wake[0]), close(sdk->wake[1]);
     hang_up(&sdk->main); end_spill_stream(sdk);
     while (sdk->file_count) forget_oldest_file(sdk);
     memset(&sdk->main, 0, offsetof(struct stream, out)); memset(&sdk->stats, 0, sizeof sdk->stats);
     sdk->main.ring = ring, sdk->main.ring_size = RING, sdk->in_spill = 0, sdk->unreported = 0;
-    sdk->writing = sdk->running = sdk->stopping = sdk->gone = sdk->asleep = 0;
+    sdk->writing = sdk->running = sdk->stopping = sdk->gone = sdk->asleep = 0; begin(sdk);
     for (struct span *span = sdk->spans; span; span = span->next) span->inherited = 1;
-    begin(sdk);
 }
 
 static void after_fork_in_child(void) { each_handle(begin_again); after_fork(); }
