@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from fake_sidecar import FakeSidecar, Message
+from fake_sidecar import Message
 
 HERE = Path(__file__).resolve().parent
 SDK = HERE.parent
@@ -260,7 +260,7 @@ def dropped(messages: list[Message]) -> int:
 # -- cases
 
 
-def expand(value: Any, saved: dict[str, Any], sidecar: FakeSidecar | None = None) -> Any:
+def expand(value: Any, saved: dict[str, Any], url: str = "$url") -> Any:
     """The notations that are the suite's own, before a request goes to the driver."""
     if isinstance(value, dict):
         if "$saved" in value:
@@ -268,12 +268,10 @@ def expand(value: Any, saved: dict[str, Any], sidecar: FakeSidecar | None = None
         if "$times" in value:
             item, count = value["$times"]
             return [item] * count
-        return {key: expand(item, saved, sidecar) for key, item in value.items()}
+        return {key: expand(item, saved, url) for key, item in value.items()}
     if isinstance(value, list):
-        return [expand(item, saved, sidecar) for item in value]
-    if value == "$url" and sidecar is not None:
-        return sidecar.url
-    return value
+        return [expand(item, saved, url) for item in value]
+    return url if value == "$url" else value
 
 
 def plain(value: Any) -> Any:

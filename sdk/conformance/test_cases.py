@@ -7,12 +7,13 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from conformance import VARIABLES, Driver, DriverError, Language, assert_law, differences, expand, load_cases, numbers
-from fake_sidecar import FakeSidecar
+from fake_sidecar import FakeSidecar, Message
 
 
 class Bench:
@@ -42,24 +43,26 @@ def bench(language: Language, tmp_path_factory: pytest.TempPathFactory) -> Itera
     bench.end()
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load_cases()])
-def test_case(case: dict[str, Any], bench: Bench) -> None:
-    if reason := case.get("not", {}).get(bench.language.name):
-        pytest.skip(f"does not apply: {bench.language.name} {reason}")
-    driver, sidecar = bench.driver(), bench.sidecar
-    sidecar.problems.clear()
+@dataclass(frozen=True)
+class Done:
+    """What is known once a case's calls are done."""
+
+    began: int  # microseconds since the epoch
+    ended: int
+    stats: dict[str, Any]
+    saved: dict[str, Any]  # results by the names that the case gives them
+    envelope: dict[str, Any]  # what all messages have in common
+
+
+def carry_out(case: dict[str, Any], driver: Driver, url: str) -> Done:
+    """The case's calls, up to a flush; the SDK is left open."""
     saved: dict[str, Any] = {}
     # A language may export its trace to its own environment: the last case's is not this one's.
-    env = {
-        **dict.fromkeys(VARIABLES),
-        "WAFERMON_SPILL_DIR": str(driver.spill),
-        **expand(case.get("env", {}), saved, sidecar),
-    }
-    driver("setenv", **env)
-    opening = expand(case.get("open", {"service": "conformance"}), saved, sidecar)
-    if not env["WAFERMON_URL"]:
-        opening.setdefault("url", sidecar.url)
-    known = len(sidecar.connections)
+    given = expand(case.get("env", {}), saved, url)
+    driver("setenv", **{**dict.fromkeys(VARIABLES), "WAFERMON_SPILL_DIR": str(driver.spill), **given})
+    opening = expand(case.get("open", {"service": "conformance"}), saved, url)
+    if not given.get("WAFERMON_URL"):
+        opening.setdefault("url", url)
     began = time.time_ns() // 1000
     driver("open", **opening)
     for request in case["calls"]:
@@ -75,29 +78,42 @@ def test_case(case: dict[str, Any], bench: Bench) -> None:
                 saved[request["save"]] = result
     assert driver("flush", timeout=5) is True
     ended = time.time_ns() // 1000
-    stats = driver.stats()
-    driver("close", timeout=2)
+    envelope = {"service": opening.get("service"), "host": socket.gethostname(), "pid": driver.pid}
+    return Done(began, ended, driver.stats(), saved, envelope)
 
-    assert_law(stats)
+
+def check_messages(case: dict[str, Any], done: Done, messages: list[Message]) -> None:
+    """What arrived is what the case expects, and one stream."""
+    assert_law(done.stats)
     for name, value in case.get("stats", {}).items():
-        assert stats[name] == value, f"{name} is {stats[name]}, expected {value}"
-    messages = [message for connection in sidecar.connections[known:] for message in connection.messages]
+        assert done.stats[name] == value, f"{name} is {done.stats[name]}, expected {value}"
     assert len({message["client"] for message in messages}) <= 1
     if "expect_burst" in case:
         assert numbers(messages) == list(range(case["expect_burst"]))
         stamps = [message["ts"] for message in messages]
         assert stamps == sorted(stamps)
-    else:
-        envelope = {"service": opening.get("service"), "host": socket.gethostname(), "pid": driver.pid}
-        context = {"saved": saved, "messages": messages}
-        wrong: list[str] = []
-        for index, (expected, message) in enumerate(zip(case["expect"], messages)):
-            assert began <= message["ts"] <= ended
-            assert message["seq"] == index + 1
-            whole = {**envelope, "ts": message["ts"], "client": message["client"], "seq": message["seq"], **expected}
-            wrong += differences(whole, message, context, f"message {index}")
-        assert not wrong, "\n".join(wrong)
-        assert len(messages) == len(case["expect"]), [message["type"] for message in messages]
+        return
+    context = {"saved": done.saved, "messages": messages}
+    wrong: list[str] = []
+    for index, (expected, message) in enumerate(zip(case["expect"], messages)):
+        assert done.began <= message["ts"] <= done.ended
+        assert message["seq"] == index + 1
+        known = {"ts": message["ts"], "client": message["client"], "seq": message["seq"]}
+        wrong += differences({**done.envelope, **known, **expected}, message, context, f"message {index}")
+    assert not wrong, "\n".join(wrong)
+    assert len(messages) == len(case["expect"]), [message["type"] for message in messages]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load_cases()])
+def test_case(case: dict[str, Any], bench: Bench) -> None:
+    if reason := case.get("not", {}).get(bench.language.name):
+        pytest.skip(f"does not apply: {bench.language.name} {reason}")
+    driver, sidecar = bench.driver(), bench.sidecar
+    sidecar.problems.clear()
+    known = len(sidecar.connections)
+    done = carry_out(case, driver, sidecar.url)
+    driver("close", timeout=2)
+    check_messages(case, done, [message for one in sidecar.connections[known:] for message in one.messages])
     raw = b"".join(bytes(connection.data) for connection in sidecar.connections[known:]).decode()
     for pattern in case.get("raw", []):
         assert re.search(pattern, raw), pattern

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from conformance import HERE, LANGUAGES, Driver, Language, assert_law, available, numbers, read_spill, spill_files
+from conformance import HERE, LANGUAGES, Driver, assert_law, available, numbers, read_spill, spill_files
 from fake_sidecar import FakeSidecar
 
 Sidecars = Callable[..., FakeSidecar]
