@@ -176,15 +176,19 @@ def test_compression_keeps_content_and_time(place: Callable[..., Place]) -> None
 
 def test_what_a_crash_leaves_of_a_compression_is_cleared_up(place: Callable[..., Place]) -> None:
     files = place(rotate_bytes=300)
-    for _ in range(3):
+    for _ in range(4):
         files.write(message="x" * 200)
-    one, two = (files.log / f"queue-service.{n}.jsonl" for n in (1, 2))
+    one, two, three = (files.log / f"queue-service.{n}.jsonl" for n in (1, 2, 3))
     Path(f"{one}.gz.tmp").write_bytes(b"half")
     Path(f"{two}.gz").write_bytes(gzip.compress(two.read_bytes()))
+    Path(f"{three}.gz").write_bytes(gzip.compress(three.read_bytes())[:-9])  # somebody's own gzip was stopped
     files.tidy(compress=True)
     assert files.files() == {
-        "queue-service.1.jsonl.gz": [1], "queue-service.2.jsonl.gz": [2], "queue-service.jsonl": [3],
-    }  # fmt: skip
+        "queue-service.1.jsonl.gz": [1],
+        "queue-service.2.jsonl.gz": [2],
+        "queue-service.3.jsonl.gz": [3],
+        "queue-service.jsonl": [4],
+    }
 
 
 def test_a_date_that_is_over_is_compressed_an_hour_after_its_last_line(place: Callable[..., Place]) -> None:

@@ -94,8 +94,8 @@ class Tidier:
     def _pack(self, path: str) -> None:
         """FILE -> FILE.gz. At no moment is there neither."""
         packed, partial = path + ".gz", path + ".gz.tmp"
-        if not os.path.exists(packed):
-            found = os.stat(path)
+        found = os.stat(path)
+        if not _is_whole(packed, found.st_size):
             try:
                 self._copy(path, partial)
             except BaseException:
@@ -123,6 +123,16 @@ class Tidier:
         for path in _find(self._names.root, self._names.directory_patterns()):
             if parsed := self._names.parse(path):
                 yield path, parsed
+
+
+def _is_whole(packed: str, size: int) -> bool:
+    """Whether a gzip file is there, and says at its end that it holds `size` bytes."""
+    try:
+        with open(packed, "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            return int.from_bytes(file.read(4), "little") == size & 0xFFFFFFFF
+    except OSError:
+        return False
 
 
 def _find(directory: str, levels: list[re.Pattern[str]]) -> Iterator[str]:
