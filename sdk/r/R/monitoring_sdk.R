@@ -65,16 +65,17 @@
   if (!is.na(scaled) && scaled / 1e6 == x && abs(scaled) < 1e15) sprintf("%.15g", x) else .wm_numbers(x)
 }
 
-# The shortest of %.15g, %.16g, %.17g that reads back equal. as.numeric() rounds twice and now and then takes the
-# neighbour for equal; jsonlite reads with the C library, exactly.
+# Whole numbers to 2^53 stay integers for those who read them (a span's start would be 1.79549603226842e+15). Else the
+# shortest of %.15g, %.16g, %.17g that reads back equal. as.numeric() rounds twice and now and then takes the neighbour
+# for equal; jsonlite reads with the C library, exactly.
 .wm_numbers <- function(x) {
-  finite <- which(is.finite(x))
-  text <- sprintf("%.17g", x)
-  text[!is.finite(x)] <- "null"
+  whole <- is.finite(x) & abs(x) <= 2^53 & x == trunc(x)
+  text <- ifelse(is.finite(x), sprintf(ifelse(whole, "%.0f", "%.17g"), x), "null")
+  broken <- which(is.finite(x) & !whole)
   for (digits in c("%.16g", "%.15g")) {
-    shorter <- sprintf(digits, x[finite])
-    same <- unlist(jsonlite::parse_json(paste0("[", paste(shorter, collapse = ","), "]"))) == x[finite]
-    text[finite[same]] <- shorter[same]
+    shorter <- sprintf(digits, x[broken])
+    same <- unlist(jsonlite::parse_json(paste0("[", paste(shorter, collapse = ","), "]"))) == x[broken]
+    text[broken[same]] <- shorter[same]
   }
   text
 }

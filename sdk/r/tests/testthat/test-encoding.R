@@ -41,6 +41,8 @@ test_that("strings are escaped, and made valid UTF-8", {
 test_that("doubles are written as short as they read back", {
   expect_identical(fields(a = 0.1, b = 0.1 + 0.2, c = 1 / 3, d = 1e5, e = 100000L, f = 2^53),
                    '"a":0.1,"b":0.30000000000000004,"c":0.3333333333333333,"d":100000,"e":100000,"f":9007199254740992')
+  expect_identical(fields(start = 1795496032268420, a = 1e15, b = -2^53, c = c(1e16, 2e15)),
+                   '"start":1795496032268420,"a":1000000000000000,"b":-9007199254740992,"c":[1e+16,2000000000000000]')
   bits <- as.raw(c(sapply(1:4000, function(i) (c(7, 31, 101, 11, 17, 23, 5, 3) * i * i) %% 256)))
   values <- readBin(bits, "double", 4000L)
   values <- c(values[is.finite(values)], 5e-324, .Machine$double.xmax, .Machine$double.xmin, -0.1)
