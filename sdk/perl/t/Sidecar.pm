@@ -5,8 +5,9 @@ package Sidecar;
 #
 #   my $sidecar = Sidecar->start(port => 7411, behave => sub { my ($connection_number) = @_; return {...} });
 #
-# Instead of the port: path => of a Unix socket, tls => [options of IO::Socket::SSL]. What a connection may do: welcome => 0 (stays silent), ack => 0, refuse => 'code', reject => {seq => 'code'},
-# close_after => N lines, read => 0.
+# Instead of the port: path => of a Unix socket, tls => [options of IO::Socket::SSL]. What a connection may do:
+# welcome => 0 (stays silent), ack => 0, refuse => 'code', reject => {seq => 'code'}, close_after => N lines, read => 0.
+# exact => 1 (acknowledges no rejected line).
 
 use strict;
 use warnings;
@@ -131,9 +132,9 @@ sub serve {
                 else {
                     syswrite $log, "$line\n";
                 }
-                $seq = $message->{seq};
+                $seq = $message->{seq} if !$manners->{exact} || !$manners->{reject}{ $message->{seq} };
                 $end = 1 if $manners->{close_after} && ++$one->{lines} >= $manners->{close_after};
-                $mark{ $one->{client} } = $seq if $manners->{ack};
+                $mark{ $one->{client} } = $message->{seq} if $manners->{ack};
             }
             $reply .= qq({"type":"ack","seq":$seq}\n) if $seq && $one->{manners}{ack};
             syswrite $ready, $reply if $reply ne '';

@@ -86,6 +86,13 @@ sub free_port {
     is_deeply [ @{ $sdk->get_stats }{qw(acked rejected waiting)} ], [ 6, 4, 0 ], 'settled either way';
     law($sdk, 'rejected');
 }
+{
+    my $sidecar = Sidecar->start(behave => sub { { exact => 1, reject => { 2 => 'bad_message' } } });
+    my $sdk = new_sdk(url => $sidecar->url);
+    burst($sdk, 1, 2);
+    ok $sdk->flush;
+    is $sdk->{stream}{next}, 0, 'a rejected line without an ack is not outstanding, or the connection would count as dead';
+}
 
 # A refusal is said once, and nothing is lost.
 {
@@ -115,7 +122,10 @@ sub free_port {
     open my $other, '<', $file or die;
     ok !flock($other, LOCK_EX | LOCK_NB), 'locked while its owner lives';
     my $sidecar = Sidecar->start(port => $port);
-    ok $sdk->flush(10), 'delivered';
+    {
+        local ($/, $\, $,, $") = (undef, '!', '!', '!');    # a program's own ideas of lines and lists
+        ok $sdk->flush(10), 'delivered';
+    }
     is_deeply [ sort { $a <=> $b } numbers($sidecar->messages) ], [ 1 .. 60 ];
     is_deeply [ files($sdk) ], [], 'the file is gone';
     is $sdk->get_stats->{state}, 'connected';
