@@ -92,8 +92,8 @@ class Correlator:
                 await self._save()
 
     def _observe(self, group: Group) -> None:
-        messages = [message for _, block in group.blocks for message in block.messages]
-        derived = self.engine.observe(messages, group.time) if messages else []
+        blocks = [(block.messages, block.kinds) for _, block in group.blocks]
+        derived = self.engine.observe_blocks(blocks, group.time) if blocks else []
         self._position = group.end
         if self._live:
             self._emit(derived)
