@@ -45,8 +45,6 @@ class OpenFile:
     length: int
     """All of it counts, but for what `FileStore.write` is just adding."""
     used: float
-    torn: bool
-    """Whether its last line lacks the newline: something else wrote it."""
 
     @property
     def entry(self) -> Entry:
@@ -167,10 +165,9 @@ class FileStore:
             if fresh:
                 self._checkpoint.commit(None, fresh)
             for path, file in files.items():
-                data = b"\n" + groups[path] if file.torn else groups[path]
                 with naming(path):
-                    self._disk.write(file.fd, data)
-                lengths[path] = file.length + len(data)
+                    self._disk.write(file.fd, groups[path])
+                lengths[path] = file.length + len(groups[path])
             for path, file in files.items():
                 with naming(path):
                     self._disk.sync(file.fd)
@@ -183,7 +180,6 @@ class FileStore:
         for path, length in lengths.items():
             if path in self._open:
                 self._open[path].length = length
-                self._open[path].torn = False
         return rotated
 
     def _cut_back(self) -> None:
@@ -249,8 +245,10 @@ class FileStore:
             length = found.st_size
             if not length:
                 self._disk.sync_directory(os.path.dirname(path))
-            torn = length > 0 and os.pread(fd, 1, length - 1) != b"\n"
-            return OpenFile(fd, found.st_dev, found.st_ino, length, self._now(), torn)
+            elif os.pread(fd, 1, length - 1) != b"\n":
+                self._disk.write(fd, b"\n")  # something else left half a line
+                length += 1
+            return OpenFile(fd, found.st_dev, found.st_ino, length, self._now())
         except BaseException:
             os.close(fd)
             raise
