@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wafermon.messages import LineError, LineReader, Message, Origin, kind_of
+from wafermon.messages import LineError, LineReader, Message, Origin, decode_stored, kind_of
 
 ORIGIN = Origin(service="svc", host="h", pid=3, client="9f2c9f2c9f2c9f2c", numbered=True)
 NOW = 1_700_000_000_000_000
@@ -117,6 +117,7 @@ BAD = [
     ("value too large", line(type="metric", name="n", value=0).replace(b": 0", b": 1e400"), "bad_message", "value: "),
     ("kind", line(type="metric", name="n", value=1, kind="sum"), "bad_message", "kind: expected gauge or counter"),
     ("tag a bool", line(type="metric", name="n", value=1, tags={"a": True}), "bad_message", "tags[...]: "),
+    ("tag an array", line(type="metric", name="n", value=1, tags={"a": []}), "bad_message", "tags[...]: "),
     ("tag an object", line(type="metric", name="n", value=1, tags={"a": {}}), "bad_message", "tags[...]: "),
     ("percent 300", line(type="progress", job_id="j", percent=300), "bad_message", "percent: expected float <= 100"),
     ("percent a string", line(type="progress", job_id="j", percent="9"), "bad_message", "percent: expected float"),
@@ -169,7 +170,7 @@ GOOD = [
     raw("123456789012345678901234567890"),
     line(type="metric", name="n", value=1),
     line(type="metric", name="n", value=1.5, unit="Cel", tags={"a": "b", "c": 1, "d": 1.5}, kind="counter"),
-    line(type="metric", name="n", value="NaN"),
+    line(type="metric", name="n", value="NaN", tags={"not finite": None}),
     line(type="metric", name="n", value="-Infinity"),
     line(type="progress", job_id="job-1", percent=0, trace_id="job-1"),
     line(type="progress", job_id="job-1", percent=99.5, status="done", trace_id="t"),
@@ -203,7 +204,9 @@ def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
 
 def test_unknown_fields_are_kept_as_they_came() -> None:
     data = event(colour="blue", nested={"a": [1.50]})
-    assert accepted(data)[0] == data
+    stored, message = accepted(data)
+    assert stored == data
+    assert decode_stored(stored) == message
 
 
 def test_of_duplicate_keys_the_last_one_counts() -> None:

@@ -37,7 +37,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=128)]
 Whole = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
 Ts = Annotated[int, Meta(ge=TS_MIN, le=TS_MAX)]
 Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
-Tags = dict[str, str | float]
+Tags = dict[str, str | float | None]
 
 
 class Message(Struct, tag_field="type", gc=False, kw_only=True, forbid_unknown_fields=True):
@@ -140,7 +140,7 @@ SPAN_ID = CLIENT = re.compile(r"[0-9a-f]{16}")
 decode_wire = msgspec.json.Decoder(Wire).decode
 """One line of a client -> a message of the known fields; raises for anything else. Strict, but it does not look at
 what `check` looks at beyond the types."""
-decode_stored = msgspec.json.Decoder(Wire | Trace).decode
+_decode_known = msgspec.json.Decoder(Wire | Trace).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -261,6 +261,16 @@ class LineReader:
         return added
 
 
+def decode_stored(line: bytes) -> Message:
+    """A line as it was stored -> its message. Raises msgspec.DecodeError for what no sidecar stores."""
+    try:
+        return _decode_known(line)
+    except msgspec.ValidationError:
+        value = _decode_any(line)
+        known = Trace if value["type"] == "trace" else BY_TYPE[value["type"]]
+        return _convert(value, known)
+
+
 def dumps(value: Any) -> str:
     """An object of our own as one compact line of JSON, without a newline."""
     return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)
@@ -276,7 +286,6 @@ _OPENERS = bytes(range(256))
 _NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
 _WITH_IDS = frozenset({Progress, SpanStart, SpanEnd})
 _DECODERS = {name: msgspec.json.Decoder(struct).decode for name, struct in BY_TYPE.items()}
-_FIELDS = {name: frozenset(struct.__struct_fields__) for name, struct in BY_TYPE.items()}
 _JSON_TYPES = ((bool, "a boolean"), (str, "a string"), (list, "an array"), (int, "a number"), (float, "a number"))
 
 
@@ -368,9 +377,8 @@ def _checked(value: dict[str, Any], origin: Origin) -> Message:
         raise ProtocolError("unknown_type", f"type: {name[:64]!r} is none of {', '.join(BY_TYPE)}")
     if _deeper_than(value, MAX_NESTING + 1):
         raise ProtocolError("bad_message", _TOO_DEEP)
-    fields = _FIELDS[name]
     try:
-        message = msgspec.convert({k: v for k, v in value.items() if k in fields or k == "type"}, BY_TYPE[name])
+        message = _convert(value, BY_TYPE[name])
     except msgspec.ValidationError as error:
         raise ProtocolError("bad_message", _reworded(error)) from None
     wrong = _wrong_shared(message.service, message.trace_id, message.span_id, message.client, origin)
@@ -384,6 +392,13 @@ def _checked(value: dict[str, Any], origin: Origin) -> Message:
 
 
 _LONE_SURROGATE = re.compile(rb"(?i)(?<!\\)(?:\\\\)*\\u(?:d[89ab]..(?!\\ud[c-f])|d[c-f])")
+
+
+def _convert(value: dict[str, Any], known: type[Message]) -> Message:
+    """An object without the fields that no struct knows -> its message. Raises msgspec.ValidationError."""
+    return msgspec.convert({k: v for k, v in value.items() if k in known.__struct_fields__ or k == "type"}, known)
+
+
 _TOO_DEEP = f"nested deeper than {MAX_NESTING}"
 _AT = re.compile(r"^(.*?)(?: - at `\$\.?([^`]*)`)?$", re.DOTALL)
 _CHOICES = {
