@@ -233,6 +233,11 @@ def read_spill(path: Path, most: int = 1 << 20) -> list[Message]:
     return messages
 
 
+def everything(folder: Path, ending: str = ".ldjson") -> list[Message]:
+    """The messages of all spill files in a folder."""
+    return [message for path in sorted(folder.iterdir()) if path.name.endswith(ending) for message in read_spill(path)]
+
+
 def is_locked(path: Path) -> bool:
     with path.open("rb") as file:
         try:

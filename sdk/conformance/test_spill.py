@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from conformance import Driver, Language, assert_law, dropped, is_locked, numbers, read_spill, spill_files
+from conformance import Driver, Language, assert_law, dropped, everything, is_locked, numbers, read_spill, spill_files
 from fake_sidecar import FakeSidecar, Manners
 
 Sidecars = Callable[..., FakeSidecar]
@@ -30,10 +30,6 @@ def away(sidecar: FakeSidecar) -> FakeSidecar:
 
 def open_sdk(driver: Driver, url: str, **options: Any) -> None:
     driver("open", service="conformance", url=url, **options)
-
-
-def everything(folder: Path, ending: str = ".ldjson") -> list[Any]:
-    return [message for path in sorted(folder.iterdir()) if path.name.endswith(ending) for message in read_spill(path)]
 
 
 def test_overflow_and_back(driver: Driver, away: FakeSidecar) -> None:
