@@ -1,0 +1,1 @@
+../sdk/python/monitoring_sdk.py
