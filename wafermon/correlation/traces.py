@@ -62,7 +62,7 @@ class Job(Struct, gc=False):
         status = message.status[:TEXT] if message.status else self.status
         self.heard = now
         self.reported = False
-        if ts >= self.ts or not self.over and status in TERMINAL:
+        if ts >= self.ts or (not self.over and status in TERMINAL):
             self.percent, self.status, self.service = message.percent, status, service
             self.ts = max(self.ts, ts)
 

@@ -1,0 +1,98 @@
+"""What correlation costs a message, beside `ujson.loads` of the same lines in the same run: a ratio that carries over
+to other machines. `python benchmarks/correlation.py [messages]`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import ujson
+
+from wafermon.correlation import Engine, Settings
+from wafermon.messages import Message, decode_stored, dumps
+
+T = 1_700_000_000_000_000
+GROUP = 500
+ROUNDS = 5
+
+
+def event(n: int) -> dict[str, Any]:
+    context = {"file": f"/data/lot-{n}.dat", "rows": n, "ok": True}
+    return head("event", n) | {"level": "info", "message": "file received and queued", "context": context}
+
+
+def metric(n: int) -> dict[str, Any]:
+    return head("metric", n) | {"name": "rows", "value": n * 0.5, "unit": "1", "tags": {"tool": "etch-4"}}
+
+
+def head(kind: str, n: int) -> dict[str, Any]:
+    shared = {"v": 2, "type": kind, "ts": T + n, "service": f"service-{n % 4}", "host": "fab1", "pid": 4711}
+    return shared | {"client": "9f2c000000000000", "seq": n + 1}
+
+
+def untraced(count: int) -> Iterator[dict[str, Any]]:
+    for n in range(count):
+        yield event(n) if n % 2 else metric(n)
+
+
+def traced(traces: int) -> Callable[[int], Iterator[dict[str, Any]]]:
+    def bodies(count: int) -> Iterator[dict[str, Any]]:
+        for n, body in enumerate(untraced(count)):
+            yield body | {"trace_id": f"job-{n % traces}"}
+
+    return bodies
+
+
+def work(count: int) -> Iterator[dict[str, Any]]:
+    """Jobs of 20 messages, 100 at a time: a span around ten events, eight progress messages."""
+    for n in range(count):
+        job, step = f"job-{n // 2000}-{n % 100}", n // 100 % 20
+        span = {"span_id": f"{n // 2000:08x}{n % 100:08x}", "name": "load"}
+        if step == 0:
+            body = head("span_start", n) | span
+        elif step == 18:
+            body = head("span_end", n) | span | {"status": "ok", "start": T, "duration": 1234.5}
+        elif step % 2:
+            body = event(n)
+        else:
+            body = head("progress", n) | {"job_id": job, "percent": step * 5, "status": "loading"}
+        yield body | {"trace_id": job}
+
+
+def best(action: Callable[[], object]) -> float:
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def observe(groups: list[list[Message]]) -> None:
+    engine = Engine(Settings(), "00000000000000aa")
+    for number, group in enumerate(groups):
+        engine.observe(group, T + number * 5_000)
+
+
+def main(count: int) -> None:
+    cases = {
+        "without a trace": untraced,
+        "100 traces": traced(100),
+        "20,000 traces": traced(20_000),
+        "spans and jobs": work,
+        "every message its own trace": traced(count),
+    }
+    print(f"{count:,} messages, best of {ROUNDS}\n{'':30}{'ujson.loads':>12}{'observe':>12}{'ratio':>8}")
+    for name, bodies in cases.items():
+        lines = [dumps(body).encode() for body in bodies(count)]
+        messages = list(map(decode_stored, lines))
+        groups = [messages[at : at + GROUP] for at in range(0, count, GROUP)]
+        read = best(lambda lines=lines: [ujson.loads(line) and None for line in lines]) / count * 1e6
+        cost = best(lambda groups=groups: observe(groups)) / count * 1e6
+        print(f"{name:30}{read:>9.2f} µs{cost:>9.3f} µs{cost / read:>8.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 50_000)
