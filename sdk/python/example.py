@@ -26,7 +26,7 @@ def main(names):
             sdk.log_progress("job-4711", 100 * number / len(names))
         sdk.log_resource()
         sdk.log_progress("job-4711", 100, "done")
-        delivered = sdk.flush()
+        delivered = sdk.flush(2)
     print(f"{sdk.get_stats()['called']} messages, " + ("all acknowledged" if delivered else "left for the sidecar"))
 
 

@@ -65,7 +65,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-
 _COUNT = re.compile("0*[1-9][0-9]{0,8}")
 _URL = re.compile(r"unix://(/.+)|(tcp|tls)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?")
 _time_ns = time.time_ns
-_Fields = Optional[Mapping]  # of str to anything
+_Fields = Optional["Mapping[str, Any]"]
 _Number = Optional[float]
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -314,7 +314,7 @@ class _Stream:
                 sock.connect(host)
             else:
                 # of a string, and only then, it would import a codec: see _tls
-                sock = socket.create_connection((host.encode(), port), _SILENCE)
+                sock = socket.create_connection((host.encode(), port), _SILENCE)  # type: ignore[arg-type]
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if sdk._ssl:
                 sock = sdk._ssl.create_default_context().wrap_socket(sock, server_hostname=host)
@@ -492,7 +492,10 @@ class _Spool:
 # ---- the SDK ----
 
 
-def _tls() -> tuple[Any, tuple[type[OSError], ...]]:
+def _tls(scheme: str) -> tuple[Any, tuple[type[OSError], ...]]:
+    """The ssl module where it is needed, and what a socket that would block raises."""
+    if scheme != "tls":
+        return None, (BlockingIOError,)
     import ssl  # costs more than all the rest; and not in a thread, since a fork would inherit a locked import
 
     return ssl, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -526,7 +529,7 @@ class MonitoringSDK:
         self._address = _parsed(wanted) or ("tcp", "127.0.0.1", 7411)
         if not _parsed(wanted):
             self._say(f"not a sidecar's url: {wanted!r}; using {_DEFAULT_URL}")
-        self._ssl, self._would_block = _tls() if self._address[0] == "tls" else (None, (BlockingIOError,))
+        self._ssl, self._would_block = _tls(self._address[0])
         self._token = token or env("WAFERMON_TOKEN")
         self._spill_dir = os.fspath(spill_dir) if spill_dir else env("WAFERMON_SPILL_DIR")
         self._over = env("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")
@@ -636,9 +639,8 @@ class MonitoringSDK:
         self._export()
         if span.pid == self._pid:
             merged = {**(span.tags or {}), **(merged or {})} or None
-            duration = (time.monotonic_ns() - span.started) // 1000
-            fields = (status, span.name, span.ts // 1000, duration, span.parent_id, merged)
-            self._put(_SPAN_END, *fields, scope=span)
+            times = span.ts // 1000, (time.monotonic_ns() - span.started) // 1000
+            self._put(_SPAN_END, status, span.name, *times, span.parent_id, merged, scope=span)
 
     def span(self, name: str, trace_id: str | None = None, tags: _Fields = None) -> _SpanGuard:
         """A span as `with sdk.span("name") as span_id:`, or as `@sdk.span("name")` around every call of a function.
@@ -874,15 +876,15 @@ class MonitoringSDK:
         farewells = [stream.sock for stream in streams if stream.sock]
         for stream in streams:
             stream.sock, stream.up = None, False
-        self._waiting.extend([self._encoded(self._inbox.popleft()) for _ in range(len(self._inbox))])
-        for body in filter(None, self._waiting):
-            main.number(body)
-        self._waiting.clear()
+        while self._waiting or self._inbox:
+            body = self._waiting.popleft() if self._waiting else self._encoded(self._inbox.popleft())
+            if body:
+                main.number(body)
         left = spool.leave(main.client, [line for _, line in main.window])
         self._spilled(left, len(main.window))
         main.window.clear()
         counts["handed_over"] += left + self._kept()
-        for file in [*spool.files, *[stream.file for stream in streams if stream.file]]:
+        for file in self._files():
             file.leave()
         spool.files.clear()
         self._courier = None
@@ -890,6 +892,9 @@ class MonitoringSDK:
 
     def _streams(self) -> list[_Stream]:
         return [self._main, self._courier] if self._courier else [self._main]
+
+    def _files(self) -> list[_SpillFile]:
+        return [*self._spool.files, *[stream.file for stream in self._streams() if stream.file]]
 
     def _kept(self) -> int:
         """Messages that the sender has taken and not yet settled."""
@@ -915,11 +920,9 @@ class MonitoringSDK:
 
     def _begin_in_child(self) -> None:
         """Close what the parent goes on using, without a word to the other side, and start empty."""
-        streams = self._streams()
-        for stream in streams:
-            if stream.sock:
-                stream.sock.close()
-        for file in [*self._spool.files, *[stream.file for stream in streams if stream.file]]:
+        for sock in [stream.sock for stream in self._streams() if stream.sock]:
+            sock.close()
+        for file in self._files():
             os.close(file.fd)
         self._begin()
 
