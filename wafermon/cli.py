@@ -1,5 +1,4 @@
-"""The ``wafermon`` command. Its subcommands are modules that are imported when they run, since a shell script calls
-``wafermon send`` often and should not wait for what the others need."""
+"""The `wafermon` command: finds its subcommands by name and imports only the one that runs."""
 
 from __future__ import annotations
 
@@ -10,11 +9,10 @@ import click
 from wafermon import __version__
 
 COMMANDS = ("bench", "check", "journal", "replay", "run", "send")
-"""Each is a module of `wafermon.commands`."""
 
 
 class Commands(click.Group):
-    """Finds a subcommand in the module of its name."""
+    """Subcommands are `wafermon.commands.NAME.command`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -26,12 +24,12 @@ class Commands(click.Group):
         return command
 
 
-@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="wafermon")
 def main() -> None:
-    """Talk to a wafermon sidecar, and look after its files.
+    """Talk to the wafermon sidecar of this machine, and look after its files.
 
-    Exit status: 0 it worked, 1 it did not, 2 the command was used wrongly. The sidecar itself runs by `twistd wafermon`.
+    The sidecar itself is `twistd wafermon`. Exit status: 0 done, 1 failed, 2 wrong usage.
     """
 
 

@@ -1,1 +1,1 @@
-"""The commands of ``wafermon``: a module each, whose `command` is what click runs."""
+"""What the `wafermon` command does, one module a subcommand. Nothing here is imported before it is asked for."""

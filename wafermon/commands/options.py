@@ -1,27 +1,39 @@
-"""What several commands take."""
+"""Options that several subcommands take, and the one way to say that something failed."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
-_F = TypeVar("_F", bound=Callable[..., Any])
+from wafermon.commands.stream import Address, parse_url
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+DEFAULT_URL = "tcp://127.0.0.1:7411"
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def reaches_sidecar(function: _F) -> _F:
-    """The options of a command that speaks to a sidecar: `url` and `token`."""
-    help_url = "tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH; else WAFERMON_URL, else tcp://127.0.0.1:7411."
-    function = click.option("--token", help="What the listener asks for; else WAFERMON_TOKEN.")(function)
-    return click.option("--url", help=help_url)(function)
+def _address(ctx: click.Context, param: click.Parameter, url: str) -> Address:
+    try:
+        return parse_url(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
-def spill_dir(environ: Mapping[str, str]) -> Path:
-    """Where an SDK of this user leaves what it could not deliver."""
-    if given := environ.get("WAFERMON_SPILL_DIR"):
-        return Path(given)
-    spool = Path("/var/spool/wafermon")
-    return spool if os.access(spool, os.W_OK | os.X_OK) else Path(f"/tmp/wafermon-{os.getuid()}")
+def sidecar_options(command: _Command) -> _Command:
+    """`--url` and `--token`, as the parameters `url` (an Address) and `token`."""
+    url = click.option(
+        "--url", callback=_address, envvar="WAFERMON_URL", default=DEFAULT_URL, show_default=True, show_envvar=True, metavar="URL",
+        help="The sidecar: tcp://HOST:PORT, unix:///PATH or tls://HOST:PORT.",
+    )  # fmt: skip
+    token = click.option(
+        "--token", envvar="WAFERMON_TOKEN", show_envvar=True, help="What the sidecar's listener asks for."
+    )
+    return url(token(command))
+
+
+def service_option(text: str, *, required: bool = False) -> Callable[[_Command], _Command]:
+    """`--service`, also from the environment."""
+    names = ["WAFERMON_SERVICE", "OTEL_SERVICE_NAME"]
+    return click.option("--service", envvar=names, required=required, show_envvar=True, metavar="NAME", help=text)

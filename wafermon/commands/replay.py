@@ -1,235 +1,356 @@
-"""``wafermon replay``: files that hold messages go to the sidecar, each message once however often it is replayed."""
+"""``wafermon replay``: spill files, dead letters, and any other file of LDJSON, to the sidecar. Twice counts once."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import stat
+import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
-from typing import BinaryIO
+from typing import Any
 
 import click
 
-from wafermon.commands.options import reaches_sidecar
-from wafermon.commands.sources import SPILL_NAME, Line, Parcel, parcels_of, spill_parcel
-from wafermon.commands.stream import Link, Refused, Rejection, Stream, hello
+from wafermon.commands.options import sidecar_options
+from wafermon.commands.records import (
+    SPILL_NAME,
+    Content,
+    Line,
+    check,
+    examine,
+    identity,
+    lines_of,
+    open_file,
+    read_letter,
+    readdressed,
+)
+from wafermon.commands.stream import BLOCK_BYTES, Address, Stream, Undelivered
+from wafermon.errors import ProtocolError
+from wafermon.messages import LineError, read_object
 
-AT_ONCE = 16
-"""Connections for parcels of a line each: one sync of the sidecar's journal then serves them all."""
-PROGRESS_SECONDS = 5.0
-PATIENCE = 30.0
-"""Seconds without anything new acknowledged, after which a sidecar that was there once is given up."""
+CONNECTIONS = 16
+"""Dead letters are streams of one line; so many are under way at a time."""
+MOST_SHOWN = 100
+"""Refused lines of one file that are told one by one."""
+MAX_JUMP = 1_000_000
+QUIET = 2.0
+"""Seconds between two words about how far it is."""
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@reaches_sidecar
-@click.option("--service", default="replay", show_default=True, help="For lines that name none.")
-@click.option("--keep", is_flag=True, help="Leave a spill file where it is, instead of removing it at the end.")
-@click.option("--force", is_flag=True, help="Take a spill file although a process with its owner's number runs.")
-def command(files: tuple[Path, ...], url: str | None, token: str | None, service: str, keep: bool, force: bool) -> None:
-    """Send what FILEs hold: SDKs' spill files, the sidecar's dead letters, or any lines of JSON messages.
+@sidecar_options
+@click.option("--service", metavar="NAME", help="The service of lines that name none.")
+@click.option("--force", is_flag=True, help="Take spill files although a process with the id in their name runs here.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def command(files: tuple[Path, ...], url: Address, token: str | None, service: str | None, force: bool) -> None:
+    """Send FILES again: spill files, dead letters, or any file with a message a line (gzip too).
 
-    Replaying a file twice counts its messages once. The lines that are refused are reported as `FILE:LINE: code: why`
-    on standard error; the exit status is 1 then.
+    The same file replayed twice counts once. A spill file is removed when all of it is acknowledged. A dead letter that
+    one backend had refused goes to that backend alone. Exit status: 0 all of it is stored, 1 some lines were refused
+    (each is named), or the sidecar is not there.
     """
-    try:
-        link = Link.of(url, token)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    replay = Replay(url, token, service)
     failed = False
     for path in files:
-        report = Report(path)
-        problem = ""
+        tally = Tally(path)
         try:
-            if SPILL_NAME.fullmatch(path.name):
-                _replay_spill(path, link, report, keep=keep, force=force)
-            else:
-                with _open(path) as file:
-                    _deliver_all(parcels_of(file, service), link, report)
-        except NotNow as error:
-            problem = str(error)
-        except (OSError, Refused) as error:
-            if isinstance(error, OSError) and error.filename is not None:
-                problem = error.strerror or str(error)
-            else:
-                problem = link.explain(error)
-        if problem:
-            click.echo(f"{path}: {problem}", err=True)
-        if not problem or report.met:
-            click.echo(str(report))
-        failed |= bool(problem) or not report.good
-    if failed:
-        raise click.exceptions.Exit(1)
+            replay.file(path, tally, force=force)
+        except (Undelivered, NotYours) as error:
+            raise click.ClickException(f"{path}: {error}{tally.so_far()}") from None
+        except OSError as error:
+            raise click.ClickException(f"{path}: {error.strerror or error}{tally.so_far()}") from None
+        click.echo(tally.summary())
+        failed = failed or bool(tally.refused)
+    raise SystemExit(1 if failed else 0)
 
 
-class NotNow(Exception):
-    """A file that must be left alone; the text says why and what to do."""
+class NotYours(Exception):
+    """A spill file that somebody else is writing or sending."""
 
 
-class Report:
-    """What became of a file's lines. Several threads tell it."""
+@dataclass
+class Tally:
+    """What became of a file's lines, and what is said about it on the way."""
 
-    def __init__(self, path: Path) -> None:
-        self.met = False
-        """Whether the sidecar was there once."""
-        self._delivered = self._known = self._refused = 0
-        self._path = path
-        self._size = path.stat().st_size if path.exists() else 0
-        self._lock = Lock()
-        self._said = time.monotonic()
+    path: Path
+    size: int = 0
+    sent: int = 0
+    known: int = 0
+    """Lines that the sidecar held already."""
+    refused: int = 0
+    kept: bool = False
+    """Whether some line went nowhere, so that the file is still needed."""
+    _spoken: float = field(default_factory=time.monotonic)
 
-    @property
-    def good(self) -> bool:
-        """Whether no line was refused."""
-        return not self._refused
+    def refuse(self, number: int, code: str, detail: str) -> None:
+        self.refused += 1
+        if self.refused <= MOST_SHOWN:
+            click.echo(f"{self.path}:{number}: {code}: {detail}", err=True)
+        elif self.refused == MOST_SHOWN + 1:
+            click.echo(f"{self.path}: more refused lines follow; they are counted alone", err=True)
 
-    def __str__(self) -> str:
-        known = f", {self._known} were there already" if self._known else ""
-        refused = f", {self._refused} refused" if self._refused else ""
-        return f"{self._path}: {self._delivered} message{'s'[: self._delivered != 1]} delivered{known}{refused}"
-
-    def deliver(self) -> None:
-        with self._lock:
-            self._delivered += 1
-
-    def know(self) -> None:
-        with self._lock:
-            self._known += 1
-
-    def refuse(self, line: Line, code: str, detail: str) -> None:
-        with self._lock:
-            self._refused += 1
-            click.echo(f"{self._path}:{line.number}: {code}: {detail}", err=True)
-
-    def at(self, line: Line) -> None:
+    def reached(self, line: Line) -> None:
         """Say how far it is, now and then."""
-        with self._lock:
-            if time.monotonic() - self._said > PROGRESS_SECONDS:
-                self._said = time.monotonic()
-                share = min(100, 100 * line.end // max(1, self._size))
-                click.echo(f"{self._path}: at line {line.number}, {share} %", err=True)
+        if time.monotonic() - self._spoken > QUIET:
+            self._spoken = time.monotonic()
+            click.echo(f"{self.path}: line {line.number}, {100 * line.end // max(1, self.size)} %", err=True)
+
+    def summary(self) -> str:
+        known = f", {self.known} were there already" if self.known else ""
+        refused = f", {self.refused} refused" if self.refused else ""
+        return f"{self.path}: {self.sent} messages acknowledged{known}{refused}"
+
+    def so_far(self) -> str:
+        return "\nRun the same command again later: what has arrived counts once." if self.size else ""
 
 
-# -- files
+class Replay:
+    """Sends files to one sidecar."""
+
+    def __init__(self, address: Address, token: str | None, service: str | None) -> None:
+        self._address = address
+        self._token = token
+        self._service = service
+
+    def file(self, path: Path, tally: Tally, *, force: bool) -> None:
+        """Raises Undelivered, NotYours, OSError."""
+        name = SPILL_NAME.fullmatch(path.name)
+        if name:
+            with claimed(path, int(name["pid"]), force=force) as (taken, done):
+                tally.size = taken.stat().st_size
+                self._spill(taken, name["client"], name["service"], int(name["pid"]), tally)
+                if not tally.kept:
+                    done()
+            return
+        content = examine(path)
+        tally.size = content.size
+        if content.letters:
+            self._letters(path, content, tally)
+        else:
+            self._lines(path, content, tally)
+
+    def _stream(self, client: str, **options: Any) -> Stream:
+        return Stream(self._address, client, token=self._token, **options)
+
+    # -- a spill file
+
+    def _spill(self, path: Path, client: str, service: str, pid: int, tally: Tally) -> None:
+        """Its lines as they are, under the client and the seqs that they have had from the start."""
+        sending = Sending(tally)
+        hello = {"service": service, "host": socket.gethostname(), "pid": pid}
+        with open_file(path) as file, self._stream(client, on_refused=sending.refused, **hello) as stream:
+            sending.begin(stream)
+            last = 0
+            for line in lines_of(file, tally.size):
+                tally.reached(line)
+                if not line.whole:
+                    click.echo(
+                        f"{path}:{line.number}: unfinished, and left out: its program was cut off there", err=True
+                    )
+                    break
+                try:
+                    seq = spill_seq(line.data, client, last)
+                except ProtocolError as error:
+                    tally.refuse(line.number, error.code, error.detail)
+                    tally.kept = True
+                    continue
+                last = seq
+                sending.add(seq, line.number, line.data)
+            sending.finish()
+
+    # -- any other file
+
+    def _lines(self, path: Path, content: Content, tally: Tally) -> None:
+        """All of it as one stream."""
+        sending = Sending(tally)
+        hello = {"service": self._service} if self._service else {}
+        with open_file(path) as file, self._stream(content.client, on_refused=sending.refused, **hello) as stream:
+            sending.begin(stream)
+            seq = last = 0
+            for line in lines_of(file, content.size):
+                tally.reached(line)
+                if not line.data.strip():
+                    continue
+                seq += 1
+                if seq <= sending.acked:
+                    sending.add(seq, line.number, b"")
+                    last = seq
+                    continue
+                try:
+                    made = readdressed(line.data, content.client, seq, stream.max_line)
+                    check(made, content.client, self._service)
+                except ProtocolError as error:
+                    tally.refuse(line.number, error.code, error.detail)
+                    continue
+                if seq - max(last, sending.acked) > MAX_JUMP:
+                    raise Undelivered(f"a million lines before line {line.number} are no messages")
+                last = seq
+                sending.add(seq, line.number, made)
+            sending.finish()
+
+    # -- dead letters
+
+    def _letters(self, path: Path, content: Content, tally: Tally) -> None:
+        """Each one as a stream of its own."""
+        waiting: list[Future[Outcome]] = []
+        with open_file(path) as file, ThreadPoolExecutor(CONNECTIONS) as pool:
+            try:
+                for line in lines_of(file, content.size):
+                    tally.reached(line)
+                    if not line.data.strip():
+                        continue
+                    waiting.append(pool.submit(self._letter, line))
+                    if len(waiting) >= 2 * CONNECTIONS:
+                        self._count(waiting.pop(0).result(), tally)
+                for one in waiting:
+                    self._count(one.result(), tally)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _count(self, outcome: Outcome, tally: Tally) -> None:
+        if outcome.refusal:
+            tally.refuse(outcome.number, *outcome.refusal)
+        elif outcome.known:
+            tally.known += 1
+        else:
+            tally.sent += 1
+
+    def _letter(self, line: Line) -> Outcome:
+        refusals: list[tuple[str, str]] = []
+        hello = {"service": self._service} if self._service else {}
+        try:
+            letter = read_letter(line.data)
+            read_object(letter.line)
+        except ProtocolError as error:
+            return Outcome(line.number, refusal=(error.code, error.detail))
+        stream = self._stream(
+            letter.client, on_refused=lambda _, code, detail: refusals.append((code, detail)), **hello
+        )
+        with stream:
+            known = stream.acked >= 1
+            try:
+                made = readdressed(
+                    letter.line, letter.client, 1, stream.max_line,
+                    ts=letter.ts, replay_of=letter.replay_of, replay_to=letter.replay_to,
+                )  # fmt: skip
+                check(made, letter.client, self._service)
+            except ProtocolError as error:
+                return Outcome(line.number, refusal=(error.code, error.detail))
+            stream.send(1, made + b"\n")
+            stream.drain()
+        return Outcome(line.number, known, refusals[0] if refusals else None)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one dead letter."""
+
+    number: int
+    known: bool = False
+    refusal: tuple[str, str] | None = None
+
+
+class Sending:
+    """Lines of one stream on their way: gathered into blocks, counted when they are settled."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.acked = 0
+        """What the sidecar held before."""
+        self._tally = tally
+        self._block = bytearray()
+        self._last = 0
+        self._numbers: dict[int, int] = {}
+        self._stream: Stream
+
+    def begin(self, stream: Stream) -> None:
+        self._stream = stream
+        self.acked = stream.acked
+
+    def add(self, seq: int, number: int, line: bytes) -> None:
+        """The line `number` of the file."""
+        if seq <= self.acked:
+            self._tally.known += 1
+            return
+        self._numbers[seq] = number
+        self._tally.sent += 1
+        self._block += line
+        self._block += b"\n"
+        self._last = seq
+        if len(self._block) >= BLOCK_BYTES:
+            self._hand_over()
+
+    def finish(self) -> None:
+        """Returns when all of it is acknowledged."""
+        if self._block:
+            self._hand_over()
+        self._stream.drain()
+
+    def _hand_over(self) -> None:
+        self._stream.send(self._last, bytes(self._block))
+        self._block.clear()
+        for seq in [seq for seq in self._numbers if seq <= self._stream.acked]:
+            del self._numbers[seq]
+
+    def refused(self, seq: int, code: str, detail: str) -> None:
+        self._tally.sent -= 1
+        self._tally.refuse(self._numbers.get(seq, 0), code, detail)
+
+
+def spill_seq(line: bytes, client: str, last: int) -> int:
+    """The seq of a spill file's line; one that can't be read has the next one, as the sidecar sees it too. Raises
+    ProtocolError where the line is not of this stream."""
+    try:
+        value = read_object(line)
+    except LineError:
+        return last + 1
+    own = identity(value)
+    if not own:
+        raise ProtocolError(
+            "bad_message", "a spill file's lines carry client and seq; rename the file to replay it as any other"
+        )
+    if own["client"] != client:
+        raise ProtocolError(
+            "bad_message", f"client: this file is the stream of {client!r} alone, not of {own['client']!r}"
+        )
+    seq = int(own["seq"])
+    if seq <= last or (last and seq - last > MAX_JUMP):
+        raise ProtocolError("bad_message", f"seq: {seq} does not follow {last}")
+    return seq
 
 
 @contextmanager
-def _open(path: Path, flags: int = os.O_RDONLY) -> Iterator[BinaryIO]:
-    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise NotNow("no regular file, so it can't be read twice; save it to a file first")
-        yield file
-
-
-def _replay_spill(path: Path, link: Link, report: Report, *, keep: bool, force: bool) -> None:
-    """Send a spill file as the stream that it is, with the care that SDK and sidecar take of each other."""
-    name = SPILL_NAME.fullmatch(path.name)
-    assert name is not None
-    with _open(path, os.O_RDONLY | os.O_NOFOLLOW) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotNow("its program, or a sidecar, holds it and delivers it itself; nothing to do") from None
-        if not force and not path.name.endswith(".taken") and _runs(int(name["pid"])):
-            what = f"its program, process {name['pid']}, still runs and delivers it itself"
-            raise NotNow(f"{what}; where that process is another program, use --force")
-        taken = path if keep or path.name.endswith(".taken") else path.with_name(path.name + ".taken")
-        path.rename(taken)
-        done = False
-        try:
-            _Delivery(spill_parcel(path, file), link, report).run()
-            done = report.good
-        finally:
-            if done and not keep:
-                taken.unlink()
-            else:
-                taken.rename(path)
-
-
-def _runs(pid: int) -> bool:
+def claimed(path: Path, pid: int, *, force: bool) -> Iterator[tuple[Path, Any]]:
+    """A spill file for this process alone: where it is now, and what to call when it may go. Raises NotYours, OSError."""
+    if not force and Path(f"/proc/{pid}").exists():
+        raise NotYours(
+            f"process {pid} runs here and sends it itself. Stop it first, or give --force if that is another program "
+            "which got the same id"
+        )
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotYours("it is locked: its program, or a sidecar, is sending it just now") from None
+        taken = path if path.suffix == ".taken" else path.with_name(path.name + ".taken")
+        if not os.path.samestat(os.fstat(fd), path.lstat()):
+            raise NotYours("somebody else has just sent it")
+        path.rename(taken)
+        removed: list[None] = []
 
+        def done() -> None:
+            taken.unlink()
+            removed.append(None)
 
-# -- delivery
-
-
-def _deliver_all(parcels: Iterator[Parcel], link: Link, report: Report) -> None:
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        while some := list(islice(parcels, AT_ONCE)):
-            if len(some) == 1:
-                _Delivery(some[0], link, report).run()
-            else:
-                list(pool.map(lambda parcel: _Delivery(parcel, link, report).run(), some))
-
-
-class _Delivery:
-    """One stream on its way, over as many connections as that takes: each goes through the file from its start, and
-    sends what the sidecar lacks. The marks say what was counted and reported before."""
-
-    def __init__(self, parcel: Parcel, link: Link, report: Report) -> None:
-        self._parcel = parcel
-        self._link = link
-        self._report = report
-        self._hello = hello(parcel.client, parcel.service, link.token)
-        self._known = -1
-        """The seq up to which everything was there before this run."""
-        self._settled_seq = 0
-        self._seen_line = 0
-        self._rejected_line = 0
-
-    def run(self) -> None:
-        """Raises OSError or Refused where the sidecar is not there, or no longer."""
-        give_up, pause = time.monotonic() + PATIENCE, 0.1
-        while True:
-            before = self._settled_seq
-            try:
-                with Stream(self._link.address, self._hello, self._settle) as stream:
-                    self._report.met = True
-                    self._known = stream.acked if self._known < 0 else self._known
-                    self._send(stream)
-                return
-            except (OSError, Refused) as error:
-                if self._settled_seq > before:
-                    give_up, pause = time.monotonic() + PATIENCE, 0.1
-                passing = error.passing if isinstance(error, Refused) else self._report.met
-                if not passing or time.monotonic() > give_up:
-                    raise
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
-
-    def _send(self, stream: Stream) -> None:
-        for line in self._parcel.lines(stream.max_line):
-            new, self._seen_line = line.number > self._seen_line, max(line.number, self._seen_line)
-            if line.problem:
-                if new:
-                    self._report.refuse(line, *line.problem)
-            elif line.seq > stream.acked:
-                stream.send(line.seq, line.data, line)
-            elif line.seq > max(self._known, self._settled_seq):
-                self._settle(line, None)  # its ack was lost with an earlier connection
-            elif new:
-                self._report.know()
-            self._report.at(line)
-        stream.finish()
-
-    def _settle(self, line: Line, why: Rejection | None) -> None:
-        self._settled_seq = max(line.seq, self._settled_seq)
-        if why is None:
-            self._report.deliver()
-        elif line.number > self._rejected_line:
-            self._rejected_line = line.number
-            self._report.refuse(line, *why)
+        try:
+            yield taken, done
+        finally:
+            if not removed:
+                taken.rename(taken.with_name(taken.name.removesuffix(".taken")))
+    finally:
+        os.close(fd)

@@ -1,275 +1,276 @@
-"""One stream of lines to a sidecar over one connection, for programs that may wait: hello, welcome, window, acks.
+"""The sending side of the protocol over plain blocking sockets: one stream of numbered lines, kept until acknowledged.
 
-The SDKs never wait and never give up; this does both, and tells what became of each line.
+It reconnects by itself and sends again what is unacknowledged. Memory holds the window, which is bounded by bytes.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
+import random
 import re
 import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NamedTuple
 
 from wafermon import __version__
 
-DEFAULT_URL = "tcp://127.0.0.1:7411"
-SILENCE = 5.0
-"""Seconds without a byte, while a welcome or acks are due, after which a connection is dead."""
 WINDOW_BYTES = 4 << 20
 """What may be sent and unacknowledged."""
-_CHUNK = 1 << 16
-_GOODBYE = 1.0
-"""Seconds for the sidecar to close its side."""
-_URL = re.compile(r"unix://(/.+)|(tcp|tls)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?")
-_PORTS = {"tcp": 7411, "tls": 7413}
+SILENCE = 5.0
+"""Seconds without a byte after which a connection that owes an answer is dead."""
+BLOCK_BYTES = 1 << 16
+"""Lines are best handed over in blocks of about this size."""
+PORTS = {"tcp": 7411, "tls": 7413}
+_REPLY_BYTES = 1 << 20
+_TEMPORARY = frozenset({"rate_limited", "too_many_connections"})
+_URL = re.compile(r"(tcp|tls)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?")
 
 
-class Lost(OSError):
-    """The connection ended or fell silent before everything was acknowledged."""
-
-
-class Refused(Exception):
-    """The sidecar does not want this connection. `passing` where a later one may fare better."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        self.code = code
-        self.passing = code in ("rate_limited", "too_many_connections")
-        super().__init__(f"{code}: {detail}" if detail else code)
-
-
-class Rejection(NamedTuple):
-    """Why the sidecar did not accept a line."""
-
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a sidecar listens. Of a Unix socket, `host` is the path."""
+class Address(NamedTuple):
+    """Where a sidecar listens. Of a Unix socket the path is the host."""
 
     scheme: str
     host: str
     port: int = 0
 
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Raises ValueError for what is no sidecar's URL."""
-        found = _URL.fullmatch(url)
-        if not found or int(found[5] or 1) not in range(1, 65_536):
-            raise ValueError(f"not a sidecar's URL: {url!r}; write tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
-        path, scheme, ipv6, host, port = found.groups()
-        return cls("unix", path) if path else cls(scheme, ipv6 or host, int(port or _PORTS[scheme]))
-
     def __str__(self) -> str:
         if self.scheme == "unix":
             return f"unix://{self.host}"
-        return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
+        return f"{self.scheme}://[{self.host}]:{self.port}" if ":" in self.host else "{}://{}:{}".format(*self)
 
     @property
     def local(self) -> bool:
-        """Whether it can only be on this machine."""
-        with suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return self.scheme == "unix" or self.host == "localhost"
-
-    def connect(self) -> socket.socket:
-        """A connected socket that does not block. Raises OSError."""
-        if self.scheme == "unix":
-            connection = socket.socket(socket.AF_UNIX)
-            connection.settimeout(SILENCE)
-            try:
-                connection.connect(self.host)
-            except OSError:
-                connection.close()
-                raise
-        else:
-            connection = socket.create_connection((self.host, self.port), SILENCE)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.scheme == "tls":
-            import ssl  # slow to import, and rarely needed
-
-            try:
-                connection = ssl.create_default_context().wrap_socket(connection, server_hostname=self.host)
-            except OSError:
-                connection.close()
-                raise
-        connection.setblocking(False)
-        return connection
+        """Whether it is on this machine for certain."""
+        return self.scheme == "unix" or self.host in ("localhost", "::1") or bool(_LOOPBACK.fullmatch(self.host))
 
 
-def hello(client: str, service: str, token: str = "", **more: Any) -> dict[str, Any]:
-    """The first line of a connection. Without `host` and `pid`, lines that lack these stay without."""
-    line = {"v": 2, "type": "hello", "client": client, "service": service, **more}
-    line |= {"sdk": f"wafermon/{__version__}", "ack": True}
-    return {**line, "token": token} if token else line
+_LOOPBACK = re.compile(r"127(?:\.[0-9]{1,3}){3}")
 
 
-class _Sent(NamedTuple):
-    seq: int
-    size: int
-    tag: Any
+def parse_url(url: str) -> Address:
+    """``tcp://host:port``, ``tls://host:port`` or ``unix:///path``. Raises ValueError."""
+    if url.startswith("unix:///") and len(url) > len("unix:///"):
+        return Address("unix", url.removeprefix("unix://"))
+    found = _URL.fullmatch(url)
+    if not found or int(found[4] or 1) not in range(1, 65_536):
+        raise ValueError(f"{url!r} is no sidecar's address; expected tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
+    return Address(found[1], found[2] or found[3], int(found[4] or PORTS[found[1]]))
+
+
+class Undelivered(Exception):
+    """The sidecar can't be reached, refuses this client, or did not acknowledge in time. Says what to do."""
 
 
 class Stream:
-    """Use it as a context manager: made, it is welcome; left, it is closed, politely unless an exception leaves it.
+    """One client's stream. `acked` is the highest seq that the sidecar holds durably.
 
-    `settled` is called with the tag of what was sent and, unless it was accepted, the reason. Every method raises Lost,
-    and making one raises OSError or Refused.
+    `on_refused(seq, code, detail)` is called for each line that it can't accept; such a line is settled.
+    `on_acked(seq)` is called whenever `acked` has moved.
     """
 
     def __init__(
-        self,
-        address: Address,
-        hello: Mapping[str, Any],
-        settled: Callable[[Any, Rejection | None], None],
-        window_bytes: int = WINDOW_BYTES,
-    ) -> None:
+        self, address: Address, client: str, *, token: str | None = None, patience: float = 10.0,
+        on_refused: Callable[[int, str, str], None] | None = None, on_acked: Callable[[int], None] | None = None,
+        window_bytes: int = WINDOW_BYTES, **hello: Any,
+    ) -> None:  # fmt: skip
+        """`patience` is how many seconds may pass without anything being acknowledged while the connection is lost;
+        `hello` holds what else it says: service, host, pid."""
+        self.address = address
         self.acked = 0
-        """Everything up to this seq is in the sidecar's journal."""
-        self.max_line = 65_536
-        """The longest line in bytes, without its newline."""
-        self._settled = settled
-        self._window_bytes = window_bytes
-        self._window: deque[_Sent] = deque()
-        self._outstanding = 0
+        self.max_line = BLOCK_BYTES
+        self._hello = {
+            "v": 2,
+            "type": "hello",
+            "client": client,
+            **hello,
+            "sdk": f"wafermon/{__version__}",
+            "ack": True,
+        }
+        if token:
+            self._hello["token"] = token
+        self._patience = patience
+        self._window_max = window_bytes
+        self._on_refused = on_refused
+        self._on_acked = on_acked
+        self._socket: socket.socket | None = None
+        self._waits: tuple[type[OSError], ...] = (BlockingIOError,)
+        self._window: deque[tuple[int, bytes]] = deque()
+        self._window_bytes = 0
+        self._out: deque[memoryview] = deque()
         self._received = b""
-        self._out = bytearray(json.dumps(hello, separators=(",", ":")).encode() + b"\n")
-        self._welcome = False
-        self._socket = address.connect()
-        self._would_block: tuple[type[OSError], ...] = (BlockingIOError,)
-        if address.scheme == "tls":
-            import ssl
+        self._welcomed = False
+        self._heard = 0.0
+        self._trouble = ""
 
-            self._would_block = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-        self._heard = time.monotonic()
-        try:
-            while not self._welcome:
-                self._pump(SILENCE)
-        except BaseException:
-            self._socket.close()
-            raise
+    # -- for callers
 
     def __enter__(self) -> Stream:
+        self.open()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with self._socket, suppress(OSError):
-            if kind is None:
-                # Closing with an unread ack would reset the connection.
-                self._socket.settimeout(_GOODBYE)
-                self._socket.shutdown(socket.SHUT_WR)
-                while self._socket.recv(_CHUNK):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(politely=kind is None)
+
+    def open(self) -> None:
+        """Returns once welcomed. Raises Undelivered."""
+        self._reconnect(time.monotonic() + self._patience)
+
+    def send(self, seq: int, block: bytes) -> None:
+        """Hand over whole lines, of which `seq` is the last one's; waits while the window is full. Raises Undelivered."""
+        if seq <= self.acked:
+            return
+        while self._window and self._window_bytes + len(block) > self._window_max:
+            self._advance()
+        self._window.append((seq, block))
+        if self._window_bytes == 0:
+            self._heard = time.monotonic()
+        self._window_bytes += len(block)
+        self._out.append(memoryview(block))
+        self._guarded(self._write)
+
+    def drain(self) -> None:
+        """Returns once everything is acknowledged. Raises Undelivered."""
+        while self._window:
+            self._advance()
+
+    def close(self, *, politely: bool = True) -> None:
+        """End the sending side and read to the end: unread acks would make the kernel reset the connection."""
+        sock, self._socket = self._socket, None
+        if sock is None:
+            return
+        with sock, suppress(OSError):
+            if politely:
+                sock.settimeout(0.5)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(BLOCK_BYTES):
                     pass
 
-    def send(self, seq: int, data: bytes, tag: Any = None) -> None:
-        """Hand over whole lines, the last of which is number `seq`. Waits while the window is full."""
-        while self._window and self._outstanding + len(data) > self._window_bytes:
-            self._pump(SILENCE)
-        if not self._window:
-            self._heard = time.monotonic()
-        self._window.append(_Sent(seq, len(data), tag))
-        self._outstanding += len(data)
-        self._out += data
-        if len(self._out) >= _CHUNK:
-            self._pump(0)
+    # -- one step
 
-    def finish(self) -> None:
-        """Wait until everything is settled."""
-        while self._window:
-            self._pump(SILENCE)
+    def _advance(self) -> None:
+        """Wait for something to happen, and lose a connection that is dead."""
+        self._guarded(self._step)
 
-    def _pump(self, patience: float) -> None:
-        """Read what has come and write what the socket takes; wait for either at most so many seconds."""
+    def _guarded(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._trouble = str(error) or type(error).__name__
+            self._reconnect(time.monotonic() + self._patience)
+
+    def _step(self) -> None:
+        self._write()
+        if not self._read():
+            self._wait()
+            self._read()  # before judging: it may be us who were away
+        if time.monotonic() - self._heard > SILENCE:
+            raise ConnectionError(f"no answer for {SILENCE:g} s")
+
+    def _wait(self) -> None:
+        assert self._socket is not None
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._out else 0))
-        poll.poll(patience * 1000)
-        ended = False
+        poll.poll(500)
+
+    def _write(self) -> None:
+        assert self._socket is not None
+        with suppress(*self._waits):
+            while self._out:
+                sent = self._socket.send(self._out[0])
+                rest = self._out[0][sent:]
+                if rest:
+                    self._out[0] = rest
+                else:
+                    self._out.popleft()
+
+    def _read(self) -> bool:
+        assert self._socket is not None
         try:
-            with suppress(*self._would_block):
-                while data := self._socket.recv(_CHUNK):
-                    self._received += data
-                    self._heard = time.monotonic()
-                ended = True
-        except OSError as error:
-            raise Lost(f"the connection broke: {error.strerror or error}") from error
-        finally:
-            *lines, self._received = self._received.split(b"\n")
-            for line in lines:
-                self._take(line)
-        if ended:
-            raise Lost("the sidecar closed the connection")
-        try:
-            with suppress(*self._would_block):
-                while self._out:
-                    del self._out[: self._socket.send(self._out)]
-        except OSError as error:
-            raise Lost(f"the connection broke: {error.strerror or error}") from error
-        if (self._window or not self._welcome) and time.monotonic() - self._heard > SILENCE:
-            raise Lost(f"the sidecar said nothing for {SILENCE:g} s")
+            data = self._socket.recv(BLOCK_BYTES)
+        except self._waits:
+            return False
+        if not data:
+            raise ConnectionError("it closed the connection")
+        self._heard = time.monotonic()
+        *lines, self._received = (self._received + data).split(b"\n")
+        for line in lines:
+            self._answer(json.loads(line))
+        if len(self._received) > _REPLY_BYTES:
+            raise ConnectionError("it does not speak this protocol")
+        return True
 
-    def _take(self, line: bytes) -> None:
-        try:
-            reply = json.loads(line)
-            kind, seq = reply["type"], reply.get("seq")
-            if kind == "ack":
-                self._settle(int(seq))
-            elif kind == "welcome":
-                self._welcome = True
-                self.max_line = int(reply.get("max_line", self.max_line))
-                self.acked = int(reply["acked"])
-            elif kind == "error" and seq is None and not self._welcome:
-                raise Refused(str(reply.get("code")), str(reply.get("detail", "")))
-            elif kind == "error":
-                self._reject(seq, Rejection(str(reply.get("code")), str(reply.get("detail", ""))))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise Lost(f"this is not a sidecar: it said {line[:80]!r}") from error
+    def _answer(self, reply: dict[str, Any]) -> None:
+        kind = reply.get("type")
+        if kind == "welcome":
+            self._welcomed = True
+            self.max_line = int(reply.get("max_line", self.max_line))
+            self._settle(int(reply["acked"]))
+        elif kind == "ack":
+            self._settle(int(reply["seq"]))
+        elif kind == "error":
+            code, detail, seq = str(reply.get("code")), str(reply.get("detail", "")), reply.get("seq")
+            if isinstance(seq, int):
+                if self._on_refused:
+                    self._on_refused(seq, code, detail)
+            elif not self._welcomed and code not in _TEMPORARY:
+                raise Undelivered(f"the sidecar at {self.address} refuses this client: {code}: {detail}")
+            else:
+                raise ConnectionError(f"{code}: {detail}")
 
-    def _settle(self, acked: int) -> None:
-        self.acked = max(acked, self.acked)
-        while self._window and self._window[0].seq <= acked:
-            sent = self._window.popleft()
-            self._outstanding -= sent.size
-            self._settled(sent.tag, None)
+    def _settle(self, seq: int) -> None:
+        if seq <= self.acked:
+            return
+        self.acked = seq
+        while self._window and self._window[0][0] <= seq:
+            self._window_bytes -= len(self._window.popleft()[1])
+        if self._on_acked:
+            self._on_acked(seq)
 
-    def _reject(self, seq: int | None, why: Rejection) -> None:
-        """A line of the window was refused. One whose number the sidecar could not read is named by its place."""
-        for sent in self._window:
-            if sent.seq == seq:
-                self._window.remove(sent)
-                self._outstanding -= sent.size
-                self._settled(sent.tag, why)
-                return
+    # -- connections
 
+    def _reconnect(self, deadline: float) -> None:
+        """Try until welcomed; what is unacknowledged is then on its way again."""
+        attempt = 0
+        while True:
+            self.close(politely=False)
+            self._received, self._welcomed = b"", False
+            self._out.clear()
+            try:
+                self._connect()
+                self._out.append(memoryview(json.dumps(self._hello, separators=(",", ":")).encode() + b"\n"))
+                while not self._welcomed:
+                    self._step()
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._trouble = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                pause = random.uniform(0.05, min(2.0, 0.1 * 2**attempt))
+                if time.monotonic() + pause > deadline:
+                    raise Undelivered(
+                        f"the sidecar at {self.address} can't be reached: {self._trouble}. Is it running there "
+                        "(`twistd wafermon`), and is --url or WAFERMON_URL right?"
+                    ) from None
+                time.sleep(pause)
+                attempt += 1
+                continue
+            self._out.extend(memoryview(block) for _, block in self._window)
+            return
 
-@dataclass(frozen=True)
-class Link:
-    """How to reach the sidecar, from the command's options and the environment."""
+    def _connect(self) -> None:
+        scheme, host, port = self.address
+        if scheme == "unix":
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(SILENCE)
+            self._socket.connect(host)
+        else:
+            self._socket = socket.create_connection((host, port), timeout=SILENCE)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if scheme == "tls":
+            import ssl  # costs more than all the rest
 
-    address: Address
-    token: str
-
-    @classmethod
-    def of(cls, url: str | None, token: str | None) -> Link:
-        """Raises ValueError for a bad URL."""
-        given = url or os.environ.get("WAFERMON_URL") or DEFAULT_URL
-        return cls(Address.parse(given), token or os.environ.get("WAFERMON_TOKEN") or "")
-
-    def explain(self, error: Exception) -> str:
-        """What went wrong, and what to do."""
-        if isinstance(error, Refused):
-            what = f"the sidecar at {self.address} refuses: {error}"
-            return f"{what}; give its token by --token or WAFERMON_TOKEN" if error.code == "unauthorized" else what
-        if isinstance(error, Lost):
-            return f"{self.address}: {error}"
-        reason = getattr(error, "strerror", None) or error
-        return f"can't reach a sidecar at {self.address}: {reason}; start it, or name another by --url or WAFERMON_URL"
+            self._waits = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+            self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=host)
+        self._socket.setblocking(False)
+        self._heard = time.monotonic()
