@@ -312,7 +312,10 @@ def test_backoff(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
 
 @pytest.mark.languages("python", "c")
 def test_storm(drivers: Drivers, language: Language, sidecars: Sidecars) -> None:
-    """500 clients of one process come back from an outage without a storm, and nothing is lost."""
+    """500 clients of one process come back from an outage without a storm, and nothing is lost.
+
+    Perl and R reconnect within calls alone, and a driver calls one SDK at a time: `test_backoff` is theirs.
+    """
     clients, outage = 500, 2.5
     sidecar = sidecars()
     driver = drivers(language)

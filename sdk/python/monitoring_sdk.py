@@ -572,6 +572,8 @@ class MonitoringSDK:
         if level not in _LEVELS:
             raise ValueError(f"unknown level: {level!r}")
         if type(message) is not str:
+            if message is None:
+                raise ValueError("an event has a message")
             message = _text(message)
         # spelled out, for speed: a small flat dict, as most are, is copied as it is and encoded by the sender
         if type(context) is dict and len(context) <= _FLAT_MAX:
