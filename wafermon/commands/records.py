@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple, cast
 import msgspec
 
 from wafermon.errors import ProtocolError
-from wafermon.messages import CLIENT, SEQ_MAX, LineError, LineReader, Origin, read_object
+from wafermon.messages import CLIENT, OWN_SERVICE, SEQ_MAX, LineError, LineReader, Origin, read_object
 
 LONGEST = 8 << 20
 """Bytes of a line in a file; a dead letter's is longer than what it holds."""
@@ -95,6 +95,16 @@ def is_letter(line: bytes) -> bool:
     except LineError:
         return False
     return CLIENT.fullmatch(str(value.get("id"))) is not None and ("line" in value or "line_base64" in value)
+
+
+def is_own(line: bytes) -> bool:
+    """Whether a sidecar made this message itself."""
+    if b'"wafermon"' not in line:
+        return False
+    try:
+        return read_object(line).get("service") == OWN_SERVICE
+    except LineError:
+        return False
 
 
 class Letter(NamedTuple):

@@ -23,6 +23,7 @@ from wafermon.commands.records import (
     check,
     examine,
     identity,
+    is_own,
     lines_of,
     open_file,
     read_letter,
@@ -81,6 +82,8 @@ class Tally:
     sent: int = 0
     known: int = 0
     """Lines that the sidecar held already."""
+    own: int = 0
+    """Messages that a sidecar made itself, as an archive holds them: they are derived anew from the others."""
     refused: int = 0
     kept: bool = False
     """Whether some line went nowhere, so that the file is still needed."""
@@ -102,7 +105,8 @@ class Tally:
     def summary(self) -> str:
         known = f", {self.known} were there already" if self.known else ""
         refused = f", {self.refused} refused" if self.refused else ""
-        return f"{self.path}: {self.sent} messages acknowledged{known}{refused}"
+        own = f", {self.own} of the sidecar's own left out" if self.own else ""
+        return f"{self.path}: {self.sent} messages acknowledged{known}{own}{refused}"
 
     def so_far(self) -> str:
         return "\nRun the same command again later: what has arrived counts once." if self.size else ""
@@ -176,6 +180,9 @@ class Replay:
                 if not line.data.strip():
                     continue
                 seq += 1
+                if is_own(line.data):
+                    tally.own += 1
+                    continue
                 if seq <= sending.acked:
                     sending.add(seq, line.number, b"")
                     last = seq

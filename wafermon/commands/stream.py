@@ -22,6 +22,8 @@ WINDOW_BYTES = 4 << 20
 """What may be sent and unacknowledged."""
 SILENCE = 5.0
 """Seconds without a byte after which a connection that owes an answer is dead."""
+FIRST_SECONDS = 2.0
+"""How long a sidecar that was never there is tried: it may just be starting."""
 BLOCK_BYTES = 1 << 16
 """Lines are best handed over in blocks of about this size."""
 PORTS = {"tcp": 7411, "tls": 7413}
@@ -73,7 +75,7 @@ class Stream:
     """
 
     def __init__(
-        self, address: Address, client: str, *, token: str | None = None, patience: float = 10.0,
+        self, address: Address, client: str, *, token: str | None = None, patience: float = 30.0,
         on_refused: Callable[[int, str, str], None] | None = None, on_acked: Callable[[int], None] | None = None,
         window_bytes: int = WINDOW_BYTES, **hello: Any,
     ) -> None:  # fmt: skip
@@ -117,7 +119,7 @@ class Stream:
 
     def open(self) -> None:
         """Returns once welcomed. Raises Undelivered."""
-        self._reconnect(time.monotonic() + self._patience)
+        self._reconnect(time.monotonic() + min(FIRST_SECONDS, self._patience))
 
     def send(self, seq: int, block: bytes) -> None:
         """Hand over whole lines, of which `seq` is the last one's; waits while the window is full. Raises Undelivered."""
