@@ -16,41 +16,48 @@ from throughput import CONFIG
 
 PORT = 7492
 IDLE = 5_000
+MESSAGES = 600_000
 DEAD = """
   dead: {{plugin: filesystem, path: "blocked/{{service}}.jsonl"}}
 routes: [{{to: [files, dead]}}]
 """
 
 
-def main() -> None:
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 20_000), most))
-    with tempfile.TemporaryDirectory(dir=".") as directory:
-        here = Path(directory)
-        (here / "blocked").write_text("a file where a directory should be")
+def run(name: str, *, idle: int, dead: bool) -> None:
+    config = CONFIG
+    if dead:
         config = CONFIG.replace("routes: [{{to: [files]}}]\n", DEAD.lstrip("\n")).replace(
             "dir: journal,", "dir: journal, max_bytes: 2GiB,"
         )
+    with tempfile.TemporaryDirectory(dir=".") as directory:
+        here = Path(directory)
+        (here / "blocked").write_text("a file where a directory should be")
         server = sidecar(here, config.format(port=PORT))
         try:
             connect(PORT).close()
-            print(f"started: {server.rss:.0f} MiB")
-            idle = []
-            for _ in range(IDLE):
+            begun = server.rss
+            connections = []
+            for _ in range(idle):
                 connection = connect(PORT)
                 hello = {"v": 2, "type": "hello", "client": secrets.token_hex(8), "service": "idle", "ack": True}
                 connection.sendall(json.dumps(hello).encode() + b"\n")
-                idle.append(connection)
-            for connection in idle:
+                connections.append(connection)
+            for connection in connections:
                 assert b'"welcome"' in connection.recv(4096)
-            print(f"{IDLE:,} idle connections: {server.rss:.0f} MiB")
-            for round_ in range(4):
-                senders(PORT, 2, 250_000)
-                print(
-                    f"after {(round_ + 1) * 500_000:,} messages, one backend dead: {server.rss:.0f} MiB, peak {server.peak:.0f} MiB"
-                )
+            quiet = server.rss
+            senders(PORT, 2, MESSAGES // 2)
+            print(f"{name:40} started {begun:.0f}, before the load {quiet:.0f}, peak {server.peak:.0f} MiB", flush=True)
         finally:
             server.stop()
+
+
+def main() -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 20_000), most))
+    run("load", idle=0, dead=False)
+    run("5,000 idle connections", idle=IDLE, dead=False)
+    run("a dead backend", idle=0, dead=True)
+    run("both", idle=IDLE, dead=True)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
+from wafermon.blocks import Block
 from wafermon.config import Journal as Settings
 from wafermon.interfaces import Position
-from wafermon.journal import Block, Cursor, Entry, Group, Journal, Stream
+from wafermon.journal import Cursor, Entry, Group, Journal, Stream
 from wafermon.messages import decode_stored
 
 NOW = 1_700_000_000_000_000

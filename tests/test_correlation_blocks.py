@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wafermon.blocks import Block
 from wafermon.correlation import Engine, Settings
-from wafermon.journal import Block
 from wafermon.messages import Message, decode_stored, dumps
 
 NOW = 1_700_000_000_000_000
@@ -57,6 +57,6 @@ def test_blocks_and_messages_say_the_same(groups: list[tuple[list[list[Message]]
     for blocks, seconds in groups:
         time += seconds * 1_000_000
         made = [Block.of(b"", block) for block in blocks]
-        first = by_block.observe_blocks([(block.messages, block.kinds) for block in made], time)
+        first = by_block.observe_blocks(made, time)
         assert first == by_message.observe([one for block in blocks for one in block], time)
     assert by_block.snapshot() == by_message.snapshot()

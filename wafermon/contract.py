@@ -21,9 +21,10 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
+from wafermon.blocks import Block
 from wafermon.errors import ConfigError, PermanentError, RetryableError
 from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
-from wafermon.messages import decode_stored, dumps, loads
+from wafermon.messages import dumps, loads
 
 JOURNAL = "5af1c0de5af1c0de"
 CLIENT = "9f2c6b1d00e4a873"
@@ -67,7 +68,7 @@ def batch(start: Position, lines: Iterable[bytes]) -> Batch:
     lines = list(lines)
     raw = b"".join(line + b"\n" for line in lines)
     end = start._replace(offset=start.offset + len(raw) + 1)
-    return Batch(start, end, [decode_stored(line) for line in lines], raw)
+    return Batch(start, end, Block.parse(raw))
 
 
 def one_of_each(seq: int) -> list[bytes]:
@@ -234,7 +235,7 @@ class BackendContract:
     @awaited
     async def test_an_empty_batch_moves_the_position(self) -> None:
         backend = await self.opened()
-        empty = Batch(self.start, self.start._replace(offset=4096), [], b"")
+        empty = Batch(self.start, self.start._replace(offset=4096), Block.parse(b""))
         await backend.write(empty)
         await self.close(backend)
         assert await self.build().open() == empty.end

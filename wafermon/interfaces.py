@@ -13,6 +13,7 @@ from twisted.plugin import IPlugin
 from twisted.python.threadpool import ThreadPool
 from zope.interface import Attribute, Interface
 
+from wafermon.blocks import Block
 from wafermon.messages import Message
 
 
@@ -37,19 +38,32 @@ class Position(NamedTuple):
 class Batch:
     """Messages in journal order, with the stretch of journal that they stand for.
 
-    `messages[i]` is what `lines[i]` says. `raw` is the same lines joined, each ended by a newline. A batch may be
-    empty: its stretch then holds nothing for this backend, and only the position moves.
+    A batch may be empty: its stretch then holds nothing for this backend, and only the position moves.
     """
 
     start: Position
     end: Position
-    messages: Sequence[Message]
-    raw: bytes
+    block: Block
+    """The lines, and what they have in common: a backend that can do with that need not parse any."""
+
+    @property
+    def count(self) -> int:
+        return self.block.count
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What the lines say; parsed when it is first asked for. ``messages[i]`` is what ``lines[i]`` says."""
+        return self.block.messages
+
+    @property
+    def raw(self) -> bytes:
+        """The lines joined, each ended by a newline."""
+        return self.block.raw
 
     @property
     def lines(self) -> list[bytes]:
-        """The raw lines without their newlines, one for each of `messages`."""
-        return self.raw.split(b"\n")[:-1]
+        """The raw lines without their newlines."""
+        return self.block.lines
 
 
 @dataclass(frozen=True)

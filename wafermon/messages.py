@@ -264,7 +264,8 @@ class LineReader:
 def decode_stored(line: bytes) -> Message:
     """A line as it was stored -> its message. Raises msgspec.DecodeError for what no sidecar stores."""
     try:
-        return _decode_known(line)
+        message: Message = _decode_known(line)
+        return message
     except msgspec.ValidationError:
         value = _decode_any(line)
         known = Trace if value["type"] == "trace" else BY_TYPE[value["type"]]
@@ -396,7 +397,10 @@ _LONE_SURROGATE = re.compile(rb"(?i)(?<!\\)(?:\\\\)*\\u(?:d[89ab]..(?!\\ud[c-f])
 
 def _convert(value: dict[str, Any], known: type[Message]) -> Message:
     """An object without the fields that no struct knows -> its message. Raises msgspec.ValidationError."""
-    return msgspec.convert({k: v for k, v in value.items() if k in known.__struct_fields__ or k == "type"}, known)
+    message: Message = msgspec.convert(
+        {k: v for k, v in value.items() if k in known.__struct_fields__ or k == "type"}, known
+    )
+    return message
 
 
 _TOO_DEEP = f"nested deeper than {MAX_NESTING}"

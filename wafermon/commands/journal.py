@@ -152,7 +152,7 @@ def _read(directory: Path, number: int, length: int, journal: str) -> _Segment:
                 found.faults.append((span.start, f"the checksum is good, but it can't be read: {error}"))
                 continue
             found.groups += 1
-            found.messages += sum(len(block.messages) for _, block in group.blocks)
+            found.messages += sum(block.count for _, block in group.blocks)
             found.rejected += len(group.rejected)
             found.first = found.first or group.time
             found.last = group.time

@@ -12,10 +12,11 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from wafermon.blocks import Block
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine
 from wafermon.interfaces import Position
-from wafermon.journal import Block, Entry, Group, Journal
+from wafermon.journal import Entry, Group, Journal
 from wafermon.messages import decode_stored, dumps
 
 CURSOR = "!correlation"
@@ -92,7 +93,7 @@ class Correlator:
                 await self._save()
 
     def _observe(self, group: Group) -> None:
-        blocks = [(block.messages, block.kinds) for _, block in group.blocks]
+        blocks = [block for _, block in group.blocks]
         derived = self.engine.observe_blocks(blocks, group.time) if blocks else []
         self._position = group.end
         if self._live:

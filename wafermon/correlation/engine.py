@@ -17,24 +17,21 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
 
+from wafermon.blocks import Block
 from wafermon.correlation import derived, views
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
 from wafermon.messages import OWN_SERVICE, Kind, Message, Progress, SpanEnd, SpanStart
 
 VERSION = 1
-Alike = tuple[Sequence[Message], Collection[tuple[Any, ...]]]
-"""Messages, and the distinct kinds among them."""
 _SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))
-_ts_of: Callable[[Message], Any] = attrgetter("ts")
 ALL_SPANS = 200_000
 """How many span ids are held in all traces together."""
 
@@ -121,38 +118,37 @@ class Engine:
         self._observe_each(messages)
         return self._taken()
 
-    def observe_blocks(self, blocks: Iterable[Alike], time: int) -> list[Derived]:
+    def observe_blocks(self, blocks: Iterable[Block], time: int) -> list[Derived]:
         """The same for a group in blocks: what the messages of a block have in common is looked at once."""
         self._fire(time)
-        for messages, kinds in blocks:
-            traces = {kind[_TRACE] for kind in kinds}
-            if len(traces) > 1 or not self._handlers.keys().isdisjoint(kind[_TYPE] for kind in kinds):
-                self._observe_each(messages)
+        for block in blocks:
+            traces = {kind[_TRACE] for kind in block.kinds}
+            if len(traces) > 1 or not self._handlers.keys().isdisjoint(kind[_TYPE] for kind in block.kinds):
+                self._observe_each(block.messages)
             elif traces != {UNSET}:
-                self._observe_alike(traces.pop(), messages, kinds)
+                self._observe_alike(traces.pop(), block)
         return self._taken()
 
-    def _observe_alike(self, trace_id: str, messages: Sequence[Message], kinds: Collection[tuple[Any, ...]]) -> None:
+    def _observe_alike(self, trace_id: str, block: Block) -> None:
         """Messages of one trace that only count."""
-        services = {kind[_SERVICE] for kind in kinds}
+        services = {kind[_SERVICE] for kind in block.kinds}
         if len(services) > 1 or OWN_SERVICE in services:
-            self._observe_each(messages)
+            self._observe_each(block.messages)
             return
         [service] = services
         trace = self._live.get(trace_id)
         if trace is None or service not in trace.services:
-            trace = self._admit(trace, trace_id, messages[0])
+            trace = self._admit(trace, trace_id, block.messages[0])
             assert trace is not None
             if service not in trace.services:
-                self.counters["services_over"] += len(messages) - 1
+                self.counters["services_over"] += block.count - 1
         if trace.heard != self._now:
             trace.heard = self._now
             self._live.move_to_end(trace_id)
-        stamps: list[Any] = list(map(_ts_of, messages))
-        trace.first = min(trace.first, min(stamps))
-        trace.last = max(trace.last, max(stamps))
-        names = {kind[_LEVEL] or kind[_TYPE] for kind in kinds}
-        counted = Counter(map(_level_or_type, messages)) if len(names) > 1 else {names.pop(): len(messages)}
+        trace.first = min(trace.first, block.first)
+        trace.last = max(trace.last, block.last)
+        names = {kind[_LEVEL] or kind[_TYPE] for kind in block.kinds}
+        counted = Counter(map(_level_or_type, block.messages)) if len(names) > 1 else {names.pop(): block.count}
         for name, count in counted.items():
             trace.counts[name] = trace.counts.get(name, 0) + count
 

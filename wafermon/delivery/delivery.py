@@ -7,7 +7,7 @@ stand alone: those become dead letters, the rest goes on. No delivery waits for 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -260,16 +260,11 @@ class Delivery:
 
     async def _bury(self, gathered: Gathered, reason: str) -> None:
         """The one message of it becomes a dead letter; the backend's position moves over it."""
-        letters: Sequence[Letter] = [
-            letter_of(at, line, message, "refused", reason, self.name)
-            for piece in gathered.pieces
-            for at, line, message in zip(
-                piece.positions(),
-                piece.lines().split(b"\n"),
-                piece.messages(),
-                strict=False,
-            )
-        ]
+        letters: list[Letter] = []
+        for piece in gathered.pieces:
+            block = piece.selected()
+            for at, line, message in zip(piece.positions(), block.lines, block.messages, strict=True):
+                letters.append(letter_of(at, line, message, "refused", reason, self.name))
         await self._dead_letters.put(letters)
         self.figures.dead_letters += len(letters)
         self.log.error(

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+from wafermon.blocks import Block
 from wafermon.config import BatchLimits
 from wafermon.interfaces import Batch, Position
-from wafermon.journal import Block, Group
-from wafermon.messages import Kind, Message
+from wafermon.journal import Group
+from wafermon.messages import Kind
 from wafermon.routing import Table
 
 
@@ -26,17 +27,11 @@ class Piece:
 
     @property
     def count(self) -> int:
-        return len(self.block.messages) if self.chosen is None else len(self.chosen)
+        return self.block.count if self.chosen is None else len(self.chosen)
 
-    def lines(self) -> bytes:
-        """The chosen lines, each ended by a newline."""
-        if self.chosen is None:
-            return self.block.raw
-        lines = self.block.raw.split(b"\n")
-        return b"\n".join([*(lines[index] for index in self.chosen), b""])
-
-    def messages(self) -> Sequence[Message]:
-        return self.block.messages if self.chosen is None else [self.block.messages[index] for index in self.chosen]
+    def selected(self) -> Block:
+        """The chosen lines."""
+        return self.block if self.chosen is None else self.block.pick(self.chosen)
 
     def positions(self) -> list[Position]:
         """Where each chosen line stands."""
@@ -52,7 +47,7 @@ class Piece:
         middle = self.start._replace(offset=self.start.offset + size)
         first, second = (
             self.block.cut(0, at),
-            self.block.cut(at, len(self.block.messages)),
+            self.block.cut(at, self.block.count),
         )
         if self.chosen is None:
             return Piece(self.start, middle, first, None), Piece(middle, self.end, second, None)
@@ -73,16 +68,7 @@ class Gathered:
         return sum(piece.count for piece in self.pieces)
 
     def batch(self) -> Batch:
-        pieces = self.pieces
-        if len(pieces) == 1:
-            return Batch(self.start, self.end, pieces[0].messages(), pieces[0].lines())
-        messages = [message for piece in pieces for message in piece.messages()]
-        return Batch(
-            self.start,
-            self.end,
-            messages,
-            b"".join([piece.lines() for piece in pieces]),
-        )
+        return Batch(self.start, self.end, Block.join([piece.selected() for piece in self.pieces]))
 
     def halves(self) -> tuple[Gathered, Gathered]:
         """The two halves of two messages or more."""

@@ -2,12 +2,11 @@
 
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.disk import lock
-from wafermon.journal.groups import Block, Group, Mark, Rejected
+from wafermon.journal.groups import Group, Mark, Rejected
 from wafermon.journal.journal import Entry, Journal
 from wafermon.journal.marks import Marks, Stream
 
 __all__ = [
-    "Block",
     "Cursor",
     "Entry",
     "Group",

@@ -10,14 +10,15 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from wafermon.blocks import Block
 from wafermon.config import Journal as JournalSettings
 from wafermon.errors import JournalLocked
 from wafermon.interfaces import Position
 from wafermon.journal.groups import (
-    Block,
     Group,
     Mark,
     Rejected,
+    encode_blocks,
     encode_commit,
     encode_head,
     encode_routes,
@@ -141,6 +142,7 @@ class Disk:
             head = encode_head(self.state.journal, segment.number, routes)
         else:
             head = encode_routes(routes) if routes != self._routes else b""
+        head += encode_blocks(blocks)
         lines = [head, *body, *refused]
         start = Position(self.state.journal, segment.number, segment.length)
         self._append([*lines, encode_commit(lines, time, marks)])

@@ -2,6 +2,7 @@
 
     !segment {"version":1,"journal":"…","segment":7}     first line of a segment's first group
     !routes [...]                                        the table in force, where it changes and in each first group
+    !blocks [[18211,81,[…]],…]                           what the lines that follow have in common, block by block
     {"type":"event",…}                                   messages, as their clients sent them
     !rejected {"client":…,"seq":…,"code":…,…}            lines that were refused
     !commit {"crc":…,"bytes":…,"time":…,"marks":[…]}     ends the group; the CRC-32 covers all of its lines above
@@ -17,12 +18,18 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from zlib import crc32
 
+from msgspec import UNSET
+
+from wafermon.blocks import Block
 from wafermon.interfaces import Position
-from wafermon.messages import Message, decode_stored, dumps, kind_of, loads
+from wafermon.messages import dumps, loads
 
 COMMIT = b"!commit "
 _COMMIT_LINE = b"\n" + COMMIT
 VERSION = 1
+TOLD_MESSAGES = 16
+"""A block of fewer messages is parsed sooner than told."""
+TOLD_KINDS = 16
 
 
 class Mark(NamedTuple):
@@ -31,31 +38,6 @@ class Mark(NamedTuple):
     principal: str
     client: str
     seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Accepted lines of one connection, in order: `raw` holds them, each ended by a newline."""
-
-    raw: bytes
-    messages: Sequence[Message]
-    kinds: frozenset[tuple[Any, ...]]
-    """The distinct `messages.Kind`s among them."""
-
-    @classmethod
-    def of(cls, raw: bytes, messages: Sequence[Message]) -> Block:
-        return cls(raw, messages, frozenset(map(kind_of, messages)))
-
-    def each_kind(self) -> Iterator[tuple[Any, ...]]:
-        """The kind of each message, in order."""
-        return map(kind_of, self.messages)
-
-    def cut(self, start: int, stop: int) -> Block:
-        """Its messages from index `start` to before `stop`."""
-        if start == 0 and stop >= len(self.messages):
-            return self
-        lines = self.raw.split(b"\n")[:-1]
-        return Block.of(b"\n".join([*lines[start:stop], b""]), self.messages[start:stop])
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +110,7 @@ class Group:
                 blocks.append((at, block))
             elif at + len(block.raw) > offset:
                 gone = block.raw.count(b"\n", 0, offset - at)
-                blocks.append((offset, block.cut(gone, len(block.messages))))
+                blocks.append((offset, block.cut(gone, block.count)))
         rejected = [(at, one) for at, one in self.rejected if at >= offset]
         start = self.start._replace(offset=offset)
         return Group(start, self.end, self.time, self.routes, blocks, rejected, self.marks)
@@ -189,48 +171,51 @@ def _read_commit(text: bytes) -> dict[str, Any] | None:
         return None
 
 
+def encode_blocks(blocks: Sequence[Block]) -> bytes:
+    """What the lines of large blocks have in common, so that nobody has to parse them to find out; else nothing."""
+    if not any(map(_worth_telling, blocks)):
+        return b""
+    told = [_tell(block) if _worth_telling(block) else [len(block.raw)] for block in blocks]
+    return f"!blocks {dumps(told)}\n".encode()
+
+
+def _worth_telling(block: Block) -> bool:
+    return block.count >= TOLD_MESSAGES and len(block.kinds) <= TOLD_KINDS
+
+
+def _tell(block: Block) -> list[Any]:
+    kinds = [[None if field is UNSET else field for field in kind] for kind in block.kinds]
+    return [len(block.raw), block.count, block.first, block.last, kinds]
+
+
+def _told(raw: bytes, told: list[Any]) -> Block:
+    if len(told) == 1:
+        return Block.parse(raw)
+    _, count, first, last, kinds = told
+    return Block(raw, count, frozenset(tuple(UNSET if f is None else f for f in kind) for kind in kinds), first, last)
+
+
 def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: str) -> Group:
     """Read a group whose commit line matched. `data` are the bytes of `span`; `routes` is the table before it."""
     assert span.commit is not None
-    start, end = (
-        Position(journal, segment, span.start),
-        Position(journal, segment, span.end),
-    )
-    group = Group(
-        start,
-        end,
-        span.commit["time"],
-        routes,
-        marks=[Mark(*mark) for mark in span.commit["marks"]],
-    )
-    offset = first = span.start
-    lines: list[bytes] = []
-
-    def close_block() -> None:
-        if lines:
-            group.blocks.append(
-                (
-                    first,
-                    Block.of(
-                        b"\n".join([*lines, b""]),
-                        [decode_stored(line) for line in lines],
-                    ),
-                )
-            )
-            lines.clear()
-
-    for line in data.split(b"\n")[:-1]:
-        if line.startswith(b"!"):
-            close_block()
-            word, _, rest = line.partition(b" ")
-            if word == b"!routes":
-                group.routes = rest.decode()
-            elif word == b"!rejected":
-                group.rejected.append((offset, Rejected.decode(rest)))
-        else:
-            if not lines:
-                first = offset
-            lines.append(line)
-        offset += len(line) + 1
-    close_block()
+    start, end = Position(journal, segment, span.start), Position(journal, segment, span.end)
+    group = Group(start, end, span.commit["time"], routes, marks=[Mark(*mark) for mark in span.commit["marks"]])
+    at = 0
+    while at < len(data):
+        if data[at : at + 1] != b"!":
+            stop = data.index(b"\n!", at) + 1
+            group.blocks.append((span.start + at, Block.parse(data[at:stop])))
+            at = stop
+            continue
+        stop = data.index(b"\n", at) + 1
+        word, _, rest = data[at : stop - 1].partition(b" ")
+        if word == b"!routes":
+            group.routes = rest.decode()
+        elif word == b"!rejected":
+            group.rejected.append((span.start + at, Rejected.decode(rest)))
+        at = stop
+        if word == b"!blocks":
+            for told in loads(rest):
+                group.blocks.append((span.start + at, _told(data[at : at + told[0]], told)))
+                at += told[0]
     return group

@@ -25,17 +25,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from wafermon.blocks import Block
 from wafermon.config import Journal as JournalSettings
 from wafermon.interfaces import Position
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.disk import MARKS_CURSOR, Disk
-from wafermon.journal.groups import Block, Group, Mark, Rejected
+from wafermon.journal.groups import Group, Mark, Rejected
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.segments import Reader
 
-GROUP_BYTES = 1 << 20
+GROUP_BYTES = 512 << 10
 """A group is cut when it holds this much."""
-IN_FLIGHT_BYTES = 2 << 20
+IN_FLIGHT_BYTES = 1 << 20
 """What waits to be written, before receivers pause."""
 TAIL_BYTES = 4 << 20
 """Committed groups that stay in memory for the cursors that keep up."""
@@ -281,6 +282,8 @@ class Journal:
         self._relieve()
         for cursor in list(self._cursors.values()):
             cursor.wake()
+        for _, block in group.blocks:
+            block.release()
         if self.settings.sync == "interval" and self._sync_call is None:
             self._sync_call = self._reactor.callLater(SYNC_SECONDS, self._sync)
         if self._disk.sealed or self.marks.pressing(MARKS_IN_MEMORY):
@@ -315,10 +318,12 @@ class Journal:
         self.figures.groups += 1
         self.figures.bytes += group.end.offset - group.start.offset
         self.figures.rejected += len(group.rejected)
-        self.figures.messages += sum(len(block.messages) for _, block in group.blocks)
+        self.figures.messages += sum(block.count for _, block in group.blocks)
         self._tail[group.start] = group
         self._tail_bytes += group.end.offset - group.start.offset
-        read = min((cursor.next for cursor in self._cursors.values()), default=group.end)
+        # A cursor that has fallen behind the tail reads the disk anyway: it keeps nothing here.
+        first = next(iter(self._tail))
+        read = min((cursor.next for cursor in self._cursors.values() if cursor.next >= first), default=group.end)
         while self._tail:
             start = next(iter(self._tail))
             if start >= read and self._tail_bytes <= TAIL_BYTES:

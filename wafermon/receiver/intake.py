@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from wafermon.journal import Block, Rejected, Stream
+from wafermon.blocks import Block
+from wafermon.journal import Rejected, Stream
 from wafermon.messages import LineError, LineReader, Message, Origin
 
 MAX_JUMP = 1_000_000
@@ -52,13 +53,13 @@ class Intake:
         if read is not None:
             messages, kinds = read
             if stream is None:
-                return Taken(len(block), Block(block, messages, kinds))
+                return Taken(len(block), Block.of(block, messages, kinds))
             first = stream.appended + 1
             after = first + len(messages)
             if [message.seq for message in messages] == list(range(first, after)):
                 stream.appended = after - 1
                 self._next = after
-                return Taken(len(block), Block(block, messages, kinds))
+                return Taken(len(block), Block.of(block, messages, kinds))
         return self._take_lines(block, now)
 
     def _take_lines(self, block: bytes, now: int) -> Taken:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +73,9 @@ class ReceiverProtocol(LineReceiver):
         """What came behind the last line that was taken."""
         self._too_long = False
         """The line whose start is `_rest` is longer than may be: what follows is skipped."""
-        self._unsettled: deque[list[Reply]] = deque()
+        self._unsettled: list[list[Reply]] = []
         """The replies of each entry that the journal has not settled, in order."""
-        self._replies: deque[Reply] = deque()
+        self._replies: list[Reply] = []
         self._acked = 0
         self._ended = False
         """The client sends no more."""
@@ -289,7 +288,7 @@ class ReceiverProtocol(LineReceiver):
 
     def _settled(self) -> None:
         """The oldest entry is durable. Its errors go out before the ack that covers them."""
-        replies = self._unsettled.popleft()
+        replies = self._unsettled.pop(0)
         if replies and (self._writing.possible or self.stream is not None):
             self._replies.extend(replies)
             self._drained()
@@ -303,7 +302,7 @@ class ReceiverProtocol(LineReceiver):
     def _drained(self) -> None:
         """Send what waits, as far as the client reads it."""
         while self._replies and self._writing.possible and not self._gone:
-            reply = self._replies.popleft()
+            reply = self._replies.pop(0)
             self.transport.write(hellos.error(reply.code, reply.detail, reply.seq))
         if not self._replies and not self._gone and self.stream is not None:
             self._receiver.acknowledge_soon(self.stream)

@@ -147,7 +147,7 @@ class Receiver:
     def count(self, taken: Taken) -> int:
         """Count what was taken; answers with its number of lines."""
         figures = self.figures
-        accepted = len(taken.block.messages) if taken.block else 0
+        accepted = taken.block.count if taken.block else 0
         figures.messages += accepted
         figures.duplicates += taken.duplicates
         figures.gaps += taken.gaps

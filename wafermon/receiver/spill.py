@@ -138,7 +138,7 @@ class SpillTaker:
             while b"\n" in rest:
                 taken = intake.take(rest[: rest.rfind(b"\n") + 1], self._journal.now())
                 rest = rest[taken.size :]
-                count += len(taken.block.messages) if taken.block else 0
+                count += taken.block.count if taken.block else 0
                 if taken.block or taken.rejected:
                     await self._append(Entry(taken.block, taken.rejected, stream, stream.appended))
             if len(rest) > 2 * self._max_line:

@@ -19,8 +19,10 @@ from operator import attrgetter
 from time import gmtime, strftime
 from typing import Any, NamedTuple
 
+from wafermon.blocks import Block
 from wafermon.errors import ConfigError, Fault
 from wafermon.interfaces import Batch
+from wafermon.messages import Kind
 
 HOUR = 3_600_000_000
 """In microseconds, as `ts` is."""
@@ -69,6 +71,7 @@ class Template:
 
         used = set(_PLACEHOLDER.findall(self.text))
         self._fields = tuple(field for field in ("service", "type", "host") if field in used)
+        self._indices = [Kind._fields.index(field) for field in self._fields]
         self._period = HOUR if "hour" in used else 24 * HOUR if "date" in used else 0
         self._paths: dict[tuple[Any, int], str] = {}
 
@@ -83,9 +86,11 @@ class Template:
 
     def group(self, batch: Batch) -> dict[str, bytes]:
         """A batch's lines by the path of their file, in the batch's order."""
-        messages = batch.messages
-        if not messages:
+        if not batch.count:
             return {}
+        if (path := self._common(batch.block)) is not None:
+            return {path: batch.raw}
+        messages = batch.messages
         keys: list[Any] = list(map(attrgetter(*self._fields), messages)) if self._fields else [()] * len(messages)
         hour = 0
         if self._period:
@@ -96,6 +101,15 @@ class Template:
         if len(set(keys)) == 1:
             return {self._path(keys[0], hour): batch.raw}
         return self._split([(key, hour) for key in keys], batch.raw)
+
+    def _common(self, block: Block) -> str | None:
+        """The path of all lines, where it is one."""
+        values = {tuple(kind[index] for index in self._indices) for kind in block.kinds}
+        if len(values) > 1 or (self._period and block.first // self._period != block.last // self._period):
+            return None
+        hour = block.first // self._period * (self._period // HOUR) if self._period else 0
+        value = values.pop()
+        return self._path(value[0] if len(value) == 1 else value, hour)
 
     def _split(self, keys: list[tuple[Any, int]], raw: bytes) -> dict[str, bytes]:
         paths = {key: self._path(*key) for key in set(keys)}
