@@ -64,7 +64,7 @@ class Correlator:
             return
         try:
             position = Position.parse(head.decode())
-            if position.journal != self._journal.id or position < self._journal.oldest:
+            if position.journal != self._journal.id or self._journal.follow(position) < self._cursor.kept:
                 raise ValueError(f"it stands at {position}, which this journal does not hold")
             self.engine.restore(snapshot)
         except Exception as error:  # noqa: BLE001  # a checkpoint that can't be read must not keep the daemon down

@@ -172,13 +172,13 @@ class Delivery:
         self._opened = True
         self._succeeded()
         start = self._cursor.kept
-        if reached is not None and (reached.journal != start.journal or reached < self._journal.oldest):
-            start = self._journal.oldest
-            message = "{name} stands at {reached}, which this journal does not hold: it goes on at {start}"
-            self.log.error(message, name=self.name, reached=str(reached), start=str(start))
-        elif reached is not None and reached <= self._journal.end:
-            start = reached
-            self._cursor.move(reached)
+        if reached is not None:
+            known = reached.journal == start.journal and reached <= self._journal.end
+            gone = known and reached < self._journal.oldest and self._journal.follow(reached) < start
+            start = self._journal.follow(reached) if known else self._journal.oldest
+            if gone or not known:
+                message = "{name} stands at {reached}, which this journal does not hold: it goes on at {start}"
+                self.log.error(message, name=self.name, reached=str(reached), start=str(start))
         self._cursor.seek(start)
         self._gatherer = Gatherer(self.name, self._config.batch, reached or start)
 
