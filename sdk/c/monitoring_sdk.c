@@ -212,21 +212,21 @@ static const char *string_at(const struct message *message, size_t i) {
 
 /* Encode a long message: cut the longest string again and again, and drop the group where that helps too little. 0: no memory. */
 static size_t encode_long(struct text text, struct message *message, const char *origin) {
-    size_t count = message->own_count + message->field_count, *lengths = malloc(count * sizeof *lengths), size = 0;
-    for (size_t i = 0; lengths && i < count; i++) lengths[i] = string_at(message, i) ? strnlen(string_at(message, i), MAX_LINE) : 0;
-    for (int cuts = 0; lengths && (size = encode(text, message, origin)) > MAX_BODY; cuts++) {
+    size_t count = message->own_count + message->field_count, *lengths = malloc(count * sizeof *lengths), size = encode(text, message, origin);
+    if (!lengths || size <= MAX_BODY) { free(lengths); return size <= MAX_BODY ? size : 0; }
+    for (size_t i = 0; i < count; i++) lengths[i] = string_at(message, i) ? strnlen(string_at(message, i), MAX_LINE) : 0;
+    message->lengths = lengths, size = encode(text, message, origin);
+    for (int cuts = CUTS; size > MAX_BODY; cuts--) {
         size_t longest = 0, over = size - MAX_BODY;
         for (size_t i = 1; i < message->own_count + message->field_count; i++) if (lengths[i] > lengths[longest]) longest = i;
-        if (!message->lengths) { message->lengths = lengths; continue; }
-        if (message->field_count && (cuts > CUTS || lengths[longest] < SHORT)) { message->field_count = 0; continue; }
-        const char *string = string_at(message, longest);
+        if (message->field_count && (cuts < 0 || lengths[longest] < SHORT)) { message->field_count = 0, size = encode(text, message, origin); continue; }
+        const char *string = string_at(message, longest); size_t coded = put_string((struct text){ NULL, 0 }, 0, string, lengths[longest]);
         /* As if escapes were spread evenly; at most half of it, so that several long strings share the loss. */
-        size_t coded = put_string((struct text){ NULL, 0 }, 0, string, lengths[longest]) - 2;
-        size_t cut = over * lengths[longest] / coded + 1, half = (lengths[longest] + 1) / 2;
-        lengths[longest] -= cut < half ? cut : half;
+        size_t cut = over * lengths[longest] / coded + 1, half = (lengths[longest] + 1) / 2; lengths[longest] -= cut < half ? cut : half;
         for (int back = 0; back < 3 && lengths[longest] && (string[lengths[longest]] & 0xC0) == 0x80; back++) lengths[longest]--;
+        size -= coded - put_string((struct text){ NULL, 0 }, 0, string, lengths[longest]);
     }
-    free(lengths); return size;
+    size = encode(text, message, origin); free(lengths); return size;
 }
 
 /* ---- what the sidecar says ---- */
