@@ -479,8 +479,9 @@ def test_faults(text: str, expected: str) -> None:
 def test_a_config_can_not_nest_without_end() -> None:
     deep = "nested deeper than a config has any use for; nest at most 32 deep"
     assert faults("[" * 5000) == [f"1: {deep}"]
-    assert faults(FILES + f"journal: {'[' * 40}{']' * 40}") == [f"2: journal{'[0]' * 32}: {deep}"] + [
-        "2: journal: expected a mapping, got a list"
+    assert faults(FILES + f"journal: {'[' * 40}{']' * 40}") == [
+        f"2: journal{'[0]' * 32}: {deep}",
+        "2: journal: expected a mapping, got a list",
     ]
     assert faults(FILES + "journal: &j {dir: *j}")[0].endswith(deep)
     laughs = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(

@@ -123,7 +123,7 @@ FIELDS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "event": {"level": st.sampled_from(["debug", "critical", "loud"]), "message": WORDS, "context": VALUES},
     "metric": {"name": WORDS, "value": WHOLE | BROKEN | WORDS, "unit": WORDS, "tags": TAGS, "kind": WORDS},
     "progress": {"job_id": WORDS, "percent": st.integers(-1, 101) | BROKEN, "status": WORDS},
-    "resource": {name: WHOLE | BROKEN for name in ("cpu", "mem", "disk", "net")},
+    "resource": dict.fromkeys(("cpu", "mem", "disk", "net"), WHOLE | BROKEN),
     "span_start": {"name": WORDS, "span_id": WORDS, "trace_id": WORDS, "parent_id": WORDS, "tags": TAGS},
     "span_end": {
         "name": WORDS, "span_id": WORDS, "trace_id": WORDS, "status": st.sampled_from(["ok", "error", "done"]),

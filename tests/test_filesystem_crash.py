@@ -71,6 +71,7 @@ class MortalDisk(Disk):
             fd, data = args
             os.write(fd, data[: self._random.randrange(len(data))])
         self._die()
+        raise AssertionError("it outlived its own SIGKILL")
 
     def _die(self) -> None:
         if self._power:
@@ -222,7 +223,7 @@ BACKEND = """if True:
         for number in range(at.segment, 4000):
             todo = batch(at, [line(number * 10 + n, service=f"s{n % 4}") for n in range(10)])
             at = Position(JOURNAL, number + 1, 0)
-            await backend.write(type(todo)(todo.start, at, todo.messages, todo.raw))
+            await backend.write(type(todo)(todo.start, at, todo.block))
         await backend.close()
         reactor.stop()
 

@@ -122,7 +122,7 @@ def test_what_is_no_table_does_not_load(text: str) -> None:
 
 
 def test_a_route_names_backends_that_exist() -> None:
-    with pytest.raises(ValueError, match="^no such backend: db, files$"):
+    with pytest.raises(ValueError, match=r"^no such backend: db, files$"):
         compile_routes([Rule(("files", "db", "hot"))], ["hot"])
 
 

@@ -49,7 +49,7 @@ def _value(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (key, inner), = value.items()
+        ((key, inner),) = value.items()
         if key.startswith("$"):
             if key not in _NOTATIONS:
                 raise NotImplementedError

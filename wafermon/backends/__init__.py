@@ -35,7 +35,7 @@ def find_plugins() -> Plugins:
     for module in getModule(__name__).iterModules():  # type: ignore[no-untyped-call]
         try:
             module.load()
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a third party's code may do anything
             broken[module.name.rpartition(".")[2]] = f"{type(error).__name__}: {error}"
 
     # getPlugins logs a traceback for what is in `broken` already, and that it may not write its cache into a directory

@@ -137,7 +137,7 @@ def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options:
     except ConfigError as error:
         for fault in error.faults:
             source.fault((*path, *_steps(fault.path)), _common_key_meant(fault.path, fault.problem) or fault.problem)
-    except Exception as error:  # a third party's code: its defect must not hide the other faults
+    except Exception as error:  # noqa: BLE001  # a third party's code: its defect must not hide the other faults
         source.fault(path, f"the plugin failed to check it: {type(error).__name__}: {error}; report that to its author")
     return None
 
