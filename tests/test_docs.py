@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +23,8 @@ from wafermon.receiver.hello import read_hello
 DOCS = ROOT / "docs"
 SCHEMA = json.loads((DOCS / "protocol.schema.json").read_text())
 DEFS = SCHEMA["$defs"]
-PAGES = ["docs/architecture.md", "docs/journal.md", "docs/protocol.md"]
+FOLDERS = ("docs", "sdk", "examples", "deploy", "benchmarks")
+PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md")))]
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -271,12 +273,20 @@ def test_the_pages_session_runs_as_it_is_printed(daemon: Daemon) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *PAGES])
-def test_links_lead_somewhere(name: str) -> None:
-    page = ROOT / name
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links to them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
+        if not target.startswith(("http", "mailto:")):
+            aim = page.parent / target if target else page
+            assert aim.exists(), target
+            assert not anchor or anchor in anchors(aim), f"{target}#{anchor}"
 
 
 def test_every_line_of_the_table_of_fields_is_in_the_schema() -> None:

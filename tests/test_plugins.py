@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -110,8 +109,6 @@ def drop(directory: Path, name: str, text: str) -> Path:
 @pytest.fixture(scope="module")
 def distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The guide's example, built and installed as a distribution of its own."""
-    if not all(map(find_spec, ("pip", "setuptools", "wheel"))):
-        pytest.skip("needs pip, setuptools and wheel")
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("target")
     for name, text in examples().items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
