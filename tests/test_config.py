@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -515,7 +515,6 @@ def test_a_file_is_named_as_it_was_given(tmp_path: Path) -> None:
     assert load(path, plugins=PLUGINS, environ={}) == read(FILES)
 
 
-@settings(deadline=None)
 @given(st.text("abeghilnorst:-{}[]*&!|>'\"%@#,? \n\t$7~", max_size=80))
 def test_no_text_breaks_the_reader(text: str) -> None:
     for content in (text, FILES + text, FILES + f"journal: {{dir: {text}}}"):
@@ -529,19 +528,16 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 # Units
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**62))
 def test_sizes_read_back(size: int) -> None:
     assert parse_size(size) == parse_size(str(size)) == parse_size(format_size(size)) == size
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**30), st.sampled_from(list(SIZE_UNITS.items())))
 def test_sizes_have_units(count: int, unit: tuple[str, int]) -> None:
     assert parse_size(f"{count}{unit[0]}") == parse_size(f"{count} {unit[0]}") == count * unit[1]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_times_read_back(milliseconds: int) -> None:
     seconds = milliseconds / 1000
@@ -549,13 +545,11 @@ def test_times_read_back(milliseconds: int) -> None:
     assert parse_duration(f"{milliseconds}ms") == seconds
 
 
-@settings(deadline=None)
 @given(st.integers(0, 36_500), st.sampled_from(list(TIME_UNITS.items())))
 def test_times_have_units(count: int, unit: tuple[str, Any]) -> None:
     assert parse_duration(f"{count}{unit[0]}") == float(count * unit[1])
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**9), st.integers(1, 10**9))
 def test_rates_read_back(count: int, milliseconds: int) -> None:
     rate = Rate(count, milliseconds / 1000) if count else Rate(0, 1.0)

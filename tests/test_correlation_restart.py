@@ -100,7 +100,7 @@ class Sidecar:
         self.checkpoint = self.cursor, self.engine.snapshot()
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(STEPS, max_size=40))
 def test_exactly_once(steps: list[tuple[Any, ...]]) -> None:
     sidecar = Sidecar()
@@ -122,7 +122,7 @@ def test_exactly_once(steps: list[tuple[Any, ...]]) -> None:
     assert {key_of(one): one for one in own} == {one.key: stored(one.body) for one in wanted}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(TIMES, st.lists(MESSAGES, min_size=1, max_size=6)), max_size=20))
 def test_a_snapshot_holds_everything(groups: list[tuple[int, list[Message]]]) -> None:
     whole, chain, time = Engine(RULES, JOURNAL), Engine(RULES, JOURNAL), T

@@ -167,7 +167,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
     return message
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @example({**SHARED, "type": "event", "level": "info", "message": "m", "x": {"\0": 1}})
 @example({**SHARED, "type": "metric", "name": "n", "value": 10**400})
 @example({**SHARED, "type": "resource", "trace_id": "t\n"})
@@ -189,7 +189,7 @@ HELLO = {"v": 2, "type": "hello", "client": "9f2c9f2c9f2c9f2c", "service": "file
 HELLO_WORDS = WORDS.filter(lambda text: "\0" not in text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @example({})
 @example({"v": 3})
 @example({"ack": False, "client": None})

@@ -176,7 +176,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Any:
     assert "Traceback" not in running.log(), running.log()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"")), max_size=8))
 def test_any_bytes_give_one_error_or_ack_a_line(shared: Daemon, lines: list[bytes]) -> None:
     client = shared.client()

@@ -6,7 +6,7 @@ import json
 from fnmatch import fnmatchcase
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
@@ -67,7 +67,6 @@ def naive(rules: list[Rule], service: str, type: str, level: object, host: objec
     return None
 
 
-@settings(deadline=None)
 @given(tables, st.lists(messages, min_size=1, max_size=20))
 def test_a_table_does_what_its_rules_say(rules: list[Rule], messages: list[tuple[str, str, object, object]]) -> None:
     table = compile_routes(rules, BACKENDS)
@@ -79,7 +78,6 @@ def test_a_table_does_what_its_rules_say(rules: list[Rule], messages: list[tuple
         assert route.matched == (expected is not None)
 
 
-@settings(deadline=None)
 @given(tables, messages)
 def test_equal_routes_are_one_object(rules: list[Rule], fields: tuple[str, str, object, object]) -> None:
     table = compile_routes([Rule(("db", "files"), service=("\n",)), *rules, Rule(("files", "db", "files"))], BACKENDS)
@@ -89,7 +87,6 @@ def test_equal_routes_are_one_object(rules: list[Rule], fields: tuple[str, str, 
     assert (route == both) == (route is both)
 
 
-@settings(deadline=None)
 @given(tables)
 def test_a_table_outlives_the_journal(rules: list[Rule]) -> None:
     table = compile_routes(rules, BACKENDS)
