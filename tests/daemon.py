@@ -28,6 +28,12 @@ def until(condition: Callable[[], Any], what: str = "the condition", patience: f
     return found
 
 
+def pages() -> list[Path]:
+    """All that is written for people."""
+    folders = ("docs", "sdk", "examples", "deploy", "benchmarks")
+    return [*ROOT.glob("*.md"), *(page for folder in folders for page in sorted((ROOT / folder).rglob("*.md")))]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from daemon import ROOT, Daemon, read_lines, until
+from daemon import ROOT, Daemon, pages, read_lines, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -23,8 +23,6 @@ from wafermon.receiver.hello import read_hello
 DOCS = ROOT / "docs"
 SCHEMA = json.loads((DOCS / "protocol.schema.json").read_text())
 DEFS = SCHEMA["$defs"]
-FOLDERS = ("docs", "sdk", "examples", "deploy", "benchmarks")
-PAGES = [*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md")))]
 
 
 def validator(name: str) -> Draft202012Validator:
@@ -279,7 +277,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text):
