@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
+from postgres import database, postgres  # noqa: F401  # fixtures
 
 # How quickly examples are made says how busy the machine is, not whether the code is right.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

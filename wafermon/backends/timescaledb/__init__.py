@@ -1,0 +1,41 @@
+"""Messages as rows of PostgreSQL, with TimescaleDB's hypertables where the server has them; over txpostgres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from zope.interface import implementer
+
+from wafermon.errors import ConfigError, Fault
+from wafermon.interfaces import BackendContext, IBackendFactory
+
+if TYPE_CHECKING:
+    from wafermon.backends.timescaledb.backend import TimescaleBackend
+    from wafermon.backends.timescaledb.options import Options
+
+
+@implementer(IBackendFactory)
+class TimescaleFactory:
+    """`plugin: timescaledb`. Its libraries are an extra: whoever does not name it in a config does not need them."""
+
+    name = "timescaledb"
+
+    def configure(self, options: Mapping[str, Any]) -> Options:
+        """Keys: dsn, password_file, passfile, schema, keep, compress_after, chunk, timeout."""
+        missing = [name for name in ("psycopg2", "txpostgres") if find_spec(name) is None]
+        if missing:
+            problem = f"needs {' and '.join(missing)}: pip install 'wafermon[timescaledb]'"
+            raise ConfigError([Fault("plugin", problem)])
+        from wafermon.backends.timescaledb.options import check
+
+        return check(options)
+
+    def build(self, options: Options, context: BackendContext) -> TimescaleBackend:
+        from wafermon.backends.timescaledb.backend import TimescaleBackend
+
+        return TimescaleBackend(options, context)
+
+
+timescaledb = TimescaleFactory()

@@ -1,0 +1,194 @@
+"""The backend: one connection, one statement a batch, and the cursor moved in it.
+
+A connection that is lost leaves two questions: whether its last statement was committed, and whether the server might
+still be about to run it. Both are settled by the next connection before it stores anything: it makes itself the cursor's
+`writer`, waits thereby for what holds the row, and reads where the cursor stands. From then on no earlier connection can
+move it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import suppress
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from wafermon.backends.timescaledb.connection import Connector, Session
+from wafermon.backends.timescaledb.failures import Unsuitable, failure_of
+from wafermon.backends.timescaledb.options import Options
+from wafermon.backends.timescaledb.schema import arrange, upgrade
+from wafermon.backends.timescaledb.statements import store
+from wafermon.errors import PermanentError, RetryableError
+from wafermon.interfaces import BackendContext, Batch, Health, IBackend, Position
+
+MARK = "sidecar"
+"""The file in the backend's own directory that holds the sidecar's id."""
+
+
+@implementer(IBackend)
+class TimescaleBackend:
+    """See the module."""
+
+    log = Logger()
+
+    def __init__(self, options: Options, context: BackendContext) -> None:
+        self._options = options
+        self._context = context
+        self._connector = Connector(options, context.name, context.reactor, context.pool)
+        self._session: Session | None = None
+        self._sidecar = ""
+        self._writer = ""
+        self._reached: Position | None = None
+        """The end of the last batch that is known to be durable."""
+        self._state = "starting"
+        self._detail = ""
+        self._note = ""
+        self._connects = 0
+        self._messages = 0
+        self._seconds = 0.0
+
+    def open(self) -> Deferred[Position | None]:
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> Position | None:
+        self._state = "starting"
+        self._let_go()
+        try:
+            self._sidecar = self._sidecar or self._identity()
+            await self._connect(prepare=True)
+        except Exception as error:
+            raise self._failed(error) from error
+        self._state, self._detail = "ok", ""
+        return self._reached
+
+    def _identity(self) -> str:
+        """The sidecar's own id, by which its cursor is known; made at the first start."""
+        path = self._context.state_dir / MARK
+        with suppress(FileNotFoundError):
+            return path.read_text().strip()
+        made = path.with_suffix(".new")
+        made.write_text(secrets.token_hex(8) + "\n")
+        made.rename(path)
+        return path.read_text().strip()
+
+    async def _connect(self, prepare: bool = False) -> Session:
+        """A session that alone may move the cursor; `_reached` is where that stands. Raises RetryableError."""
+        name = self._context.name
+        try:
+            session = await self._connector.connect()
+        except Exception as error:
+            raise self._failed(error) from error
+        try:
+            for file in await upgrade(session, self._options.schema):
+                self.log.info("{name}: the tables were brought up to date by {file}", name=name, file=file)
+            if prepare:
+                self._note = await arrange(session, self._options)
+                if self._note:
+                    self.log.warn("{name}: {note}", name=name, note=self._note)
+            writer = secrets.token_hex(8)
+            [(position,)] = await session.query(
+                "INSERT INTO deliveries (sidecar, backend, writer) VALUES (%s, %s, %s)"
+                " ON CONFLICT (sidecar, backend) DO UPDATE SET writer = excluded.writer RETURNING position",
+                (self._sidecar, name, writer),
+            )
+        except BaseException as error:
+            session.close()
+            raise (self._failed(error, connected=False) if isinstance(error, Exception) else error) from error
+        self._session, self._writer = session, writer
+        self._reached = Position.parse(position) if position else None
+        self._connects += 1
+        return session
+
+    def write(self, batch: Batch) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._write(batch))
+
+    async def _write(self, batch: Batch) -> None:
+        if self._state in ("starting", "closed"):
+            raise RetryableError(f"the backend is {self._state}")
+        try:
+            await self._store(batch)
+        except Exception as error:
+            raise self._failed(error) from error
+        self._state, self._detail = "ok", ""
+
+    async def _store(self, batch: Batch) -> None:
+        session = self._session
+        if session is None or session.closed:
+            before = self._reached
+            session = await self._connect()
+            if self._reached == batch.end:  # it was committed, and only the answer was lost
+                self._messages += batch.count
+                return
+            self._compare(before)
+        begun = self._context.reactor.seconds()
+        types = {kind[1] for kind in batch.block.kinds}
+        [(moved,)] = await session.query(store(batch.raw, batch.count, types, self._move(batch)))
+        if moved != 1:
+            raise self._rivalled()
+        self._reached = batch.end
+        self._messages += batch.count
+        self._seconds += self._context.reactor.seconds() - begun
+
+    def _compare(self, before: Position | None) -> None:
+        """Where the cursor was, beside where a new connection finds it."""
+        now = self._reached
+        if now == before:
+            return
+        if before is None or (now is not None and now > before):
+            self._reached = before
+            raise self._rivalled()
+        message = "{name}: the server has forgotten what it had stored between {now} and {before}: it was restored, or failed over to a standby that lagged"
+        self.log.error(message, name=self._context.name, now=str(now), before=str(before))
+
+    def _rivalled(self) -> Unsuitable:
+        mark = self._context.state_dir / MARK
+        return Unsuitable(
+            f"something else moves this sidecar's cursor; if two sidecars run on copies of one journal, remove {mark} of one"
+        )
+
+    def _move(self, batch: Batch) -> bytes:
+        """The UPDATE that moves the cursor, where it is this connection's and where it is known to stand."""
+        at = f"= {_quoted(str(self._reached))}" if self._reached else "IS NULL"
+        return (
+            f"UPDATE deliveries SET position = {_quoted(str(batch.end))}, messages = messages + {batch.count},"
+            f" moved = now() WHERE sidecar = {_quoted(self._sidecar)} AND backend = {_quoted(self._context.name)}"
+            f" AND writer = {_quoted(self._writer)} AND position {at}"
+        ).encode()
+
+    def close(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        self._state, self._detail = "closed", ""
+        self._let_go()
+
+    def health(self) -> Health:
+        """Figures: connects, messages and seconds spent storing them, since the start."""
+        figures = {"connects": self._connects, "messages": self._messages, "seconds": self._seconds}
+        return Health(self._state, self._detail or self._note, figures)
+
+    def _failed(self, error: Exception, connected: bool = True) -> Exception:
+        """An error as what `IBackend` promises. Rows can only be at fault on a connection that is set up."""
+        if isinstance(error, (CancelledError, RetryableError)):
+            if isinstance(error, CancelledError):
+                self._let_go()
+            return error
+        failure = failure_of(error, self._options.target)
+        if failure.lost:
+            self._let_go()
+        if failure.permanent and connected:
+            return PermanentError(failure.text)
+        self._detail = failure.text
+        self._state = "failing" if self._state in ("ok", "failing") else self._state
+        return RetryableError(failure.text)
+
+    def _let_go(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

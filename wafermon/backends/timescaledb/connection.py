@@ -1,0 +1,182 @@
+"""One connection to PostgreSQL that never blocks the reactor and never hangs.
+
+What txpostgres and libpq leave to us: names are resolved in a thread (libpq would block), each address is tried with a
+timer of its own (`connect_timeout` only holds for connections that block), a query that gets no answer is ended by
+closing the connection (`cancel()` blocks), and a connection that dies while it is idle is closed without an outcry.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import psycopg2
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from txpostgres import txpostgres
+
+from wafermon.backends.timescaledb.failures import Silent, Unsuitable
+from wafermon.backends.timescaledb.options import Options
+
+OLDEST = 130000
+"""PostgreSQL 13."""
+GRACE_SECONDS = 5.0
+"""How much longer than the server itself the sidecar waits for a statement to end."""
+
+Rows = list[tuple[Any, ...]]
+
+
+class Wire(txpostgres.Connection):  # type: ignore[misc]  # it is without types
+    """A txpostgres connection whose end, while nothing is asked of it, is no error."""
+
+    def close(self) -> None:
+        if self.pollable() is not None:
+            super().close()
+
+    def continuePolling(self, swallowErrors: bool = False) -> None:
+        try:
+            super().continuePolling(swallowErrors)
+        except psycopg2.Error:
+            self.close()
+
+
+class Session:
+    """An open connection in autocommit mode. One query at a time."""
+
+    def __init__(self, wire: Wire, reactor: IReactorTime, timeout: float) -> None:
+        self._wire = wire
+        self._reactor = reactor
+        self._timeout = timeout
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._wire.closed)
+
+    def close(self) -> None:
+        self._wire.close()
+
+    def query(
+        self, sql: str | bytes, parameters: tuple[Any, ...] | None = None, seconds: float = 0.0
+    ) -> Deferred[Rows]:
+        """The rows of the last statement, or none where that has no result. Fails with Silent after the session's
+        timeout, or after `seconds`; then, and when it is cancelled, the connection is closed."""
+        cursor = self._wire.cursor()
+        running = cursor.execute(sql, parameters)
+        running.addCallback(lambda done: done.fetchall() if done.description else [])
+        return _bounded(self._wire, running, self._reactor, seconds or self._timeout + GRACE_SECONDS)
+
+
+class Connector:
+    """Makes sessions."""
+
+    def __init__(self, options: Options, name: str, reactor: IReactorTime, pool: ThreadPool) -> None:
+        self._options = options
+        self._name = name
+        self._reactor = reactor
+        self._pool = pool
+
+    async def connect(self) -> Session:
+        """The first of the DSN's servers that can be written to. Fails with the error of the last one."""
+        error: Exception = Unsuitable("the dsn names no server")
+        async for place in self._places():
+            try:
+                return await self._connect(place)
+            except (psycopg2.Error, Silent, Unsuitable) as failed:
+                error = failed
+        raise error
+
+    async def _places(self) -> AsyncIterator[dict[str, str]]:
+        """Where to try, one address after the other: libpq's parameters that say so."""
+        known = self._options.dsn
+        hosts = known.get("host", "").split(",")
+        ports = known.get("port", "").split(",")
+        given = known.get("hostaddr", "").split(",")
+        for at in range(max(len(hosts), len(given))):
+            host, address = (values[at] if at < len(values) else "" for values in (hosts, given))
+            place = {"host": host, "port": ports[at % len(ports)]}
+            if address or not host or host.startswith(("/", "@")):
+                yield place | {"hostaddr": address}
+                continue
+            for address in await self._resolve(host):
+                yield place | {"hostaddr": address}
+
+    async def _resolve(self, host: str) -> list[str]:
+        reactor = cast(IReactorFromThreads, self._reactor)
+        try:
+            found = await deferToThreadPool(
+                reactor, self._pool, socket.getaddrinfo, host, None, type=socket.SOCK_STREAM
+            )
+        except OSError as error:
+            raise Unsuitable(f"{host} can't be resolved: {error.strerror}") from None
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    async def _connect(self, place: dict[str, str]) -> Session:
+        options = self._options
+        parameters: dict[str, Any] = {
+            **options.dsn, **place, "client_encoding": "UTF8", "target_session_attrs": "any",
+            "fallback_application_name": f"wafermon {self._name}",
+        }  # fmt: skip
+        parameters = {key: value for key, value in parameters.items() if value != ""}
+        if options.password_file is not None:
+            reactor = cast(IReactorFromThreads, self._reactor)
+            try:
+                read = deferToThreadPool(reactor, self._pool, options.password_file.read_text)
+                parameters["password"] = (await read).rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise Unsuitable(f"password_file: {error}") from None
+        wire = Wire(self._reactor)
+        session = Session(wire, self._reactor, options.timeout)
+        try:
+            await _bounded(wire, wire.connect(**parameters), self._reactor, options.connect_seconds)
+            await self._greet(session)
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    async def _greet(self, session: Session) -> None:
+        """Settings, and whether the server is one to write to."""
+        milliseconds = int(self._options.timeout * 1000)
+        [(version, encoding, standby, read_only)] = await session.query(
+            f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; SET timezone = 'UTC';"
+            f"SET search_path = {self._options.schema}, public; SET client_min_messages = warning;"
+            "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
+            " pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'",
+            seconds=self._options.connect_seconds,
+        )
+        if version < OLDEST:
+            raise Unsuitable(f"PostgreSQL {version // 10000} is too old; 13 or later is needed")
+        if encoding != "UTF8":
+            raise Unsuitable(f"the database's encoding is {encoding}; create it with ENCODING 'UTF8'")
+        if standby or read_only:
+            why = "a standby" if standby else "set so"
+            raise Unsuitable(f"the server is read-only ({why}); the dsn may name several hosts")
+
+
+def _bounded(wire: Wire, running: Deferred[Any], reactor: IReactorTime, seconds: float) -> Deferred[Any]:
+    """What `running` comes to; at a cancel, or after so many seconds, the wire is closed."""
+    given_up = False
+
+    def give_up(_: object) -> None:
+        nonlocal given_up
+        given_up = True
+        if timer.active():
+            timer.cancel()
+        wire.close()
+
+    def expire() -> None:
+        give_up(None)
+        done.errback(Silent(f"no answer for {seconds:g} s"))
+
+    def settle(result: object) -> None:
+        if not given_up:
+            timer.cancel()
+            done.callback(result)
+
+    done: Deferred[Any] = Deferred(give_up)
+    timer = reactor.callLater(seconds, expire)
+    running.addBoth(settle)
+    return done

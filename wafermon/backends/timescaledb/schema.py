@@ -1,0 +1,120 @@
+"""The tables: made and brought up to date by numbered SQL files, by whichever sidecar comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+
+import psycopg2
+
+from wafermon.backends.timescaledb.connection import Session
+from wafermon.backends.timescaledb.options import Options
+
+LOCK = 0x77616665726D6F6E
+"""The advisory lock that schema work is done under, the same in every sidecar: "wafermon" in ASCII."""
+SECONDS = 3600.0
+"""How long schema work may take: an index on a large table, say."""
+HYPERTABLES = ("events", "metrics", "progress", "resources", "span_starts", "spans")
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One numbered file."""
+
+    version: int
+    name: str
+    sql: str
+
+
+def migrations() -> list[Migration]:
+    """All of them, in order."""
+    found = sorted(
+        (entry for entry in files(__package__).iterdir() if entry.name.endswith(".sql")), key=lambda entry: entry.name
+    )
+    return [Migration(int(entry.name.partition("_")[0]), entry.name, entry.read_text("utf-8")) for entry in found]
+
+
+async def upgrade(session: Session, schema: str) -> list[str]:
+    """Bring the tables up to date; answers with the files that were run. Where they are, nothing is locked, and no more
+    rights are needed than to read and insert."""
+    wanted = migrations()
+    if await _version(session, schema) >= wanted[-1].version:
+        return []
+    await _begin(session)
+    version = await _version(session, schema)
+    todo = [migration for migration in wanted if migration.version > version]
+    if version == 0:
+        if schema != "public":
+            await session.query(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        await session.query(
+            f"CREATE TABLE {schema}.schema_versions (version integer PRIMARY KEY, name text NOT NULL,"
+            " applied timestamptz NOT NULL DEFAULT now())"
+        )
+    for migration in todo:
+        await session.query(migration.sql, seconds=SECONDS)
+        await session.query(
+            f"INSERT INTO {schema}.schema_versions (version, name) VALUES (%s, %s)", (migration.version, migration.name)
+        )
+    await session.query("COMMIT")
+    return [migration.name for migration in todo]
+
+
+async def _begin(session: Session) -> None:
+    """A transaction that holds the lock. Where it fails, the caller closes the session, which rolls it back."""
+    await session.query("BEGIN")
+    await session.query(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {int(SECONDS * 1000)}")
+    await session.query("SELECT pg_advisory_xact_lock(%s)", (LOCK,), seconds=SECONDS)
+
+
+async def _version(session: Session, schema: str) -> int:
+    [(there,)] = await session.query("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.schema_versions",))
+    if not there:
+        return 0
+    [(version,)] = await session.query(f"SELECT coalesce(max(version), 0) FROM {schema}.schema_versions")
+    return int(version)
+
+
+async def arrange(session: Session, options: Options) -> str:
+    """With the timescaledb extension: hypertables and their policies, as far as the build has them. Answers with what
+    the operator should know of that; empty where all is as the config has it."""
+    found = await session.query("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
+    wishes = [key for key in ("keep", "compress_after") if getattr(options, key)]
+    if not found:
+        without = f": {' and '.join(wishes)} have no effect" if wishes else ""
+        return f"the database is without the timescaledb extension{without}" if wishes else ""
+    await _begin(session)
+    refused: list[str] = []
+    for statement in hypertables(options):
+        await session.query("SAVEPOINT arrange")
+        try:
+            await session.query(statement, seconds=SECONDS)
+        except psycopg2.Error as error:
+            if session.closed:
+                raise
+            refused.append((error.diag.message_primary or str(error)).strip())
+            await session.query("ROLLBACK TO arrange")
+    await session.query("COMMIT")
+    if not refused:
+        return ""
+    return f"TimescaleDB {found[0][0]} lacks what the config asks for: {'; '.join(dict.fromkeys(refused))}"
+
+
+def hypertables(options: Options) -> Iterator[str]:
+    """The statements that make the tables what the config says. Each may be run again and again."""
+    chunk, compress, keep = (
+        f"interval '{seconds} seconds'" for seconds in (options.chunk, options.compress_after, options.keep)
+    )
+    for table in HYPERTABLES:
+        name = f"'{options.schema}.{table}'"
+        yield f"SELECT create_hypertable({name}, 'time', chunk_time_interval => {chunk}, if_not_exists => true, migrate_data => true)"
+        yield f"SELECT set_chunk_time_interval({name}, {chunk})"
+        # A policy that is there with another interval is not changed by adding it.
+        if options.keep:
+            yield f"SELECT remove_retention_policy({name}, if_exists => true), add_retention_policy({name}, {keep})"
+        if options.compress_after:
+            yield (
+                f"ALTER TABLE {options.schema}.{table} SET (timescaledb.compress,"
+                " timescaledb.compress_segmentby = 'service', timescaledb.compress_orderby = 'time')"
+            )
+            yield f"SELECT remove_compression_policy({name}, if_exists => true), add_compression_policy({name}, {compress})"

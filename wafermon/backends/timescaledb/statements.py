@@ -1,0 +1,139 @@
+"""The one statement that stores a batch and moves the cursor. Pure.
+
+The batch's raw lines become one literal, and the server makes rows of it: no message is looked at here. One statement is
+one transaction, in one exchange with the server; it stores nothing where the cursor can't be moved.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+REPLACEMENT = rb"\ufffd"
+_NUL_OR_SURROGATE = re.compile(rb"(?i)\\u0000|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\ud[89a-f][0-9a-f]{2}|\\.")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where the messages of one type go: column -> what of the line it is."""
+
+    name: str
+    columns: dict[str, str]
+
+
+# A line's fields are taken as they are named here, by `json_to_recordset`. What only some types have is text at first: a
+# line of another type may have a field of its own by that name, and whatever in it.
+_COMMON = {
+    "ts": "bigint", "service": "text", "host": "text", "pid": "bigint", "trace_id": "text", "span_id": "text",
+    "client": "text", "seq": "bigint", "truncated": "text", "type": "text",
+}  # fmt: skip
+_JSON = {"context", "tags", "counts", "services"}
+_HEAD = {
+    "time": "timestamptz 'epoch' + ts * interval '1 microsecond'", "service": "service", "host": "host", "pid": "pid",
+    "trace_id": "trace_id", "span_id": "span_id", "client": "client", "seq": "seq",
+    "truncated": "CASE truncated WHEN 'true' THEN true END",
+}  # fmt: skip
+_FIELDS = {
+    "event": ("level", "message", "context"),
+    "metric": ("name", "value", "unit", "kind", "tags"),
+    "progress": ("job_id", "percent", "status"),
+    "resource": ("cpu", "mem", "disk", "net"),
+    "span_start": ("name", "parent_id", "tags"),
+    "span_end": ("name", "parent_id", "status", "start", "duration", "tags"),
+    "trace": ("first", "last", "services", "counts", "errors", "status", "part"),
+}
+
+
+def _doubles(*names: str) -> dict[str, str]:
+    return {name: f"{name}::float8" for name in names}
+
+
+def _same(*names: str) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+TABLES = {
+    "event": Table("events", _HEAD | _same("level", "message", "context")),
+    "metric": Table(
+        "metrics", _HEAD | _same("name", "unit", "tags") | _doubles("value") | {"kind": "coalesce(kind, 'gauge')"}
+    ),
+    "progress": Table("progress", _HEAD | _same("job_id", "status") | _doubles("percent")),
+    "resource": Table("resources", _HEAD | _doubles("cpu", "mem", "disk", "net")),
+    "span_start": Table("span_starts", _HEAD | _same("name", "parent_id", "tags")),
+    "span_end": Table(
+        "spans",
+        _HEAD
+        | _same("name", "parent_id", "status", "tags")
+        | {
+            "start": "timestamptz 'epoch' + start::bigint * interval '1 microsecond'",
+            "duration": "duration::float8 / 1e6",
+        },
+    ),
+}
+"""By the message's type; `trace` is apart."""
+
+# The parts of a trace that are in one batch are added up first: a statement can't touch a row twice.
+_TRACES = """
+    INSERT INTO traces AS t (time, service, client, seq, trace_id, first, last, services, counts, errors, status, part)
+    SELECT timestamptz 'epoch' + max(ts) * interval '1 microsecond', min(service), min(client), max(seq), trace_id,
+        timestamptz 'epoch' + min(first::bigint) * interval '1 microsecond',
+        timestamptz 'epoch' + max(last::bigint) * interval '1 microsecond',
+        sum_services(ARRAY(SELECT jsonb_array_elements_text(services)) ORDER BY ts), sum_counts(counts),
+        sum(errors::bigint), sum_status(status), max(part::bigint)
+    FROM {lines} WHERE type = 'trace' GROUP BY trace_id
+    ON CONFLICT (trace_id) DO UPDATE SET
+        time = greatest(t.time, excluded.time), client = excluded.client, seq = excluded.seq,
+        first = least(t.first, excluded.first), last = greatest(t.last, excluded.last),
+        services = add_services(t.services, excluded.services), counts = add_counts(t.counts, excluded.counts),
+        errors = t.errors + excluded.errors, status = add_status(t.status, excluded.status),
+        part = greatest(t.part, excluded.part)
+"""
+
+
+def store(raw: bytes, count: int, types: Iterable[str], move: bytes) -> bytes:
+    """`move` is an UPDATE that touches one row or none. The statement answers with that number; it stores the `count`
+    lines of `raw`, which are of these types, only if it is one."""
+    types = sorted(types)
+    if not count:
+        return b"WITH moved AS (%b RETURNING 1) SELECT count(*) FROM moved" % move
+    known = _COMMON | {name: "jsonb" if name in _JSON else "text" for kind in types for name in _FIELDS[kind]}
+    columns = ", ".join(f"{name} {kind}" for name, kind in known.items())
+    inserts = ", ".join(f"{kind}_rows AS ({_insert(kind)})" for kind in types)
+    return (
+        b"WITH moved AS (%b RETURNING 1), lines AS MATERIALIZED (SELECT line.* FROM moved, json_to_recordset(%b) AS line(%b)"
+        b"), %b SELECT count(*) FROM moved" % (move, literal(raw), columns.encode(), inserts.encode())
+    )
+
+
+def _insert(kind: str) -> str:
+    if kind == "trace":
+        return _TRACES.format(lines="lines")
+    table = TABLES[kind]
+    names, values = ", ".join(table.columns), ", ".join(table.columns.values())
+    return f"INSERT INTO {table.name} ({names}) SELECT {values} FROM lines WHERE type = '{kind}'"
+
+
+def literal(raw: bytes) -> bytes:
+    """Lines of JSON, each ended by a newline -> an SQL literal of one JSON array. A newline is only ever between lines,
+    since JSON has it escaped in strings, and a dollar-quoted text is taken as it stands up to its tag, which nobody can
+    know beforehand."""
+    lines = clean(raw[:-1]).replace(b"\n", b",")
+    tag = b"$w%b$" % secrets.token_hex(8).encode()
+    while tag in lines:
+        tag = b"$w%b$" % secrets.token_hex(8).encode()
+    return b"%b[%b]%b" % (tag, lines, tag)
+
+
+def clean(raw: bytes) -> bytes:
+    """The same with U+FFFD for every escape that PostgreSQL can't store: NUL, and half of a surrogate pair. The receiver
+    lets none of them in; what comes by other ways must not cost a batch."""
+    if rb"\u" not in raw or not (rb"\u0000" in raw or rb"\ud" in raw or rb"\uD" in raw):
+        return raw
+    return _NUL_OR_SURROGATE.sub(lambda found: REPLACEMENT if _refused(found[0]) else found[0], raw)
+
+
+def _refused(escape: bytes) -> bool:
+    """Whether it is one that can't be stored; ``\\\\`` and other escapes are matched so that their second half begins none."""
+    return len(escape) == 6
