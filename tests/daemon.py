@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -138,7 +139,13 @@ class Client:
     """An acknowledged connection."""
 
     def __init__(
-        self, address: tuple[str, int] | str, *, client: str = "", service: str = "test", **hello: Any
+        self,
+        address: tuple[str, int] | str,
+        *,
+        client: str = "",
+        service: str = "test",
+        tls: ssl.SSLContext | None = None,
+        **hello: Any,
     ) -> None:
         self.client = client or secrets.token_hex(8)
         if isinstance(address, str):
@@ -146,6 +153,8 @@ class Client:
             self.socket.connect(address)
         else:
             self.socket = socket.create_connection(address)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.socket.settimeout(PATIENCE)
         self.replies = self.socket.makefile("rb")
         self.send_line({"v": 2, "type": "hello", "client": self.client, "service": service, "ack": True, **hello})

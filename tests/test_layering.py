@@ -12,12 +12,12 @@ from daemon import ROOT
 
 HOUSE = ROOT / "wafermon"
 ROOMS = [
-    "errors", "messages", "blocks", "interfaces", "routing", "config", "journal", "receiver", "correlation", "delivery",
+    "errors", "changes", "messages", "blocks", "interfaces", "routing", "config", "journal", "receiver", "correlation", "delivery",
     "backends", "http", "service", "tap", "cli", "commands",
 ]  # fmt: skip
 """From the ground up. `tap` and `cli` are the two doors; `commands` is what is behind the second."""
 TOP = {"tap", "cli", "commands", "__main__"}
-APART = {"contract": {"errors", "messages", "blocks", "interfaces"}, "monitoring_sdk": set[str]()}
+APART = {"contract": {"errors", "changes", "messages", "blocks", "interfaces"}, "monitoring_sdk": set[str]()}
 """Not in the house: the test tool that third parties import, and the SDK, which is handed out on its own."""
 MAY_TAKE_THE_REACTOR = {"tap", "service", "cli"}
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path.parent != HOUSE or path.stem != "__init__")

@@ -54,3 +54,14 @@ class JournalFull(Exception):
 
 class JournalLocked(Exception):
     """Another process has the journal's directory open."""
+
+
+PRINTED_MAX = 1000
+
+
+def printable(text: object) -> str:
+    """What others have said, as it may stand in a log: of bounded length, and without a character that a terminal or a
+    reader of lines could take for something else."""
+    said = str(text)[: PRINTED_MAX + 1]
+    cut = said if len(said) <= PRINTED_MAX else f"{said[:PRINTED_MAX]}…"
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)

@@ -10,22 +10,23 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
 from wafermon.backends import Plugins
+from wafermon.changes import CannotChange
 from wafermon.config import BackendConfig, Config
 from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.delivery import DeadLetters, Delivery, Undertaker
 from wafermon.errors import JournalLocked
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import Journal
-from wafermon.receiver import Receiver, ReceiverFactory, SpillTaker, by_peer
+from wafermon.receiver import Listeners, Receiver, SpillTaker
 
+ACK_SECONDS = 2.0
+"""How long a stop waits for the journal to have what was received; the rest comes again."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for each backend to take what it lacks; the rest is delivered after the next start."""
 THREADS = 8
@@ -45,13 +46,13 @@ class Sidecar(Service):
         self.config = config
         self._plugins = plugins
         self._reactor = reactor
-        self._ports: list[IListeningPort] = []
         self._writer = ThreadPool(1, 1, "journal")
         self._pool = ThreadPool(0, THREADS, "wafermon")
         self._tables = lru_cache(16)(routing.load)
         self.journal = Journal(config.journal, reactor, self._writer, self._pool)
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
         self.receiver = Receiver(self.journal, config.limits, reactor)
+        self.listeners = Listeners(self.receiver, reactor)
         self.deliveries: dict[str, Delivery] = {}
         self.undertaker = Undertaker(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
@@ -87,8 +88,10 @@ class Sidecar(Service):
             limit = self.config.limits.max_line_bytes
             self.spills = SpillTaker(self.config.journal.spill_dir, self.journal, limit, self._reactor)
             self.spills.start()
-        for listener in self.config.listen:
-            self._listen(listener.endpoint)
+        try:
+            self.listeners.prepare(self.config.listen).commit()
+        except CannotChange as error:
+            self._cannot_start(str(error))
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -123,18 +126,6 @@ class Sidecar(Service):
             self._reactor,
         )
 
-    def _listen(self, endpoint: str) -> None:
-        def listening(port: IListeningPort) -> None:
-            self._ports.append(port)
-            self.log.info("Listening on {endpoint}", endpoint=endpoint)
-
-        def failed(failure: Any) -> None:
-            self._cannot_start(f"can't listen on {endpoint}: {failure.value}")
-
-        factory = ReceiverFactory(self.receiver, by_peer)
-        server = serverFromString(self._reactor, endpoint)  # type: ignore[no-untyped-call]
-        server.listen(factory).addCallbacks(listening, failed)
-
     def _cannot_start(self, problem: str) -> None:
         self.log.critical("wafermon can't start: {problem}", problem=problem)
         print(f"wafermon can't start: {problem}", file=sys.stderr)
@@ -150,10 +141,10 @@ class Sidecar(Service):
     async def _stop(self) -> None:
         """Doors first, then what is in the house, the journal last."""
         Service.stopService(self)  # type: ignore[no-untyped-call]
-        await DeferredList([_as_deferred(port.stopListening()) for port in self._ports])
+        await self.listeners.stop()
         if self.spills is not None:
             self.spills.stop()
-        self.receiver.stop()
+        await self.receiver.stop(ACK_SECONDS)
         await self.correlator.stop()
         stopping = [Deferred.fromCoroutine(one.stop(GRACE_SECONDS)) for one in self.deliveries.values()]
         await DeferredList(stopping, consumeErrors=True)
@@ -162,12 +153,3 @@ class Sidecar(Service):
         self._writer.stop()
         self._pool.stop()
         self.log.info("wafermon has stopped")
-
-
-def _as_deferred(result: Deferred[None] | None) -> Deferred[None]:
-    done: Deferred[None] = Deferred()
-    if result is None:
-        done.callback(None)
-    else:
-        result.addBoth(done.callback)
-    return done

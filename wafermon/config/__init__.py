@@ -1,5 +1,6 @@
 """YAML -> a frozen Config; all faults at once, each with its file and line."""
 
+from wafermon.config.endpoints import arguments_of, kind_of
 from wafermon.config.load import check, default_text, load
 from wafermon.config.model import (
     BackendConfig,
@@ -25,7 +26,9 @@ __all__ = [
     "Limits",
     "Listener",
     "Retry",
+    "arguments_of",
     "check",
     "default_text",
+    "kind_of",
     "load",
 ]

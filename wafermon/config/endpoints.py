@@ -27,6 +27,21 @@ def check_endpoint(text: str) -> str:
             raise ValueError(f"{_WANTED}, got {text!r}")
         return text
     names = _KINDS[kind]
+    for key, value in _named(text, kind, args).items():
+        if wanted := names[key](value):
+            raise ValueError(f"{text!r}: expected {wanted} as {key}, got {value!r}")
+    return text
+
+
+def arguments_of(endpoint: str) -> dict[str, str]:
+    """The arguments of a checked ``tcp`` ``tcp6`` ``unix`` or ``tls`` endpoint, by name; empty for other kinds."""
+    (_, kind), *args = _split(endpoint)
+    return _named(endpoint, kind, args) if kind in _KINDS else {}
+
+
+def _named(text: str, kind: str, args: list[tuple[str | None, str]]) -> dict[str, str]:
+    """Give the arguments without a name theirs. Raises ValueError where one is out of place, or the first is missing."""
+    names = _KINDS[kind]
     values: dict[str, str] = {}
     unnamed = iter(names)
     for key, value in args:
@@ -37,10 +52,7 @@ def check_endpoint(text: str) -> str:
     first = next(iter(names))
     if first not in values:
         raise ValueError(f"{text!r}: the {first} is missing; {_WANTED}")
-    for key, value in values.items():
-        if wanted := names[key](value):
-            raise ValueError(f"{text!r}: expected {wanted} as {key}, got {value!r}")
-    return text
+    return values
 
 
 def kind_of(endpoint: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -86,6 +87,10 @@ def _false_is_none(value: Any) -> Any:
     return None if value is False else value
 
 
+def _user(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
 def _endpoint(value: Any) -> Any:
     return check_endpoint(value) if isinstance(value, str) else value
 
@@ -99,6 +104,7 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Kind("a time")]
 Count = Annotated[int, Field(ge=0), Kind("a whole number")]
 Text = Annotated[str, Field(min_length=1), Kind("text")]
 FilePath = Annotated[Path, BeforeValidator(_path), Kind("a path")]
+User = Annotated[str, BeforeValidator(_user), Field(min_length=1), Kind("a name or a number")]
 Endpoint = Annotated[str, BeforeValidator(_endpoint), Kind("an endpoint")]
 Command = Annotated[tuple[str, ...], BeforeValidator(_arguments), Kind("a command")]
 Frequency = Annotated[Rate, BeforeValidator(_rate), Kind("a rate")]
@@ -108,8 +114,8 @@ class Listener(Section):
     """One place where clients connect. A bare endpoint string is a mapping of `endpoint` alone."""
 
     endpoint: Endpoint = Field(
-        description="A Twisted endpoint string: `tcp:PORT:interface=ADDRESS`, `tcp6:PORT`, `unix:PATH:mode=660`, or "
-        "`tls:PORT`, which needs `certificate` and `key`."
+        description="A Twisted endpoint string: `tcp:PORT:interface=ADDRESS`, `tcp6:PORT`, `unix:PATH:mode=660` "
+        "(660 is the default mode), or `tls:PORT`, which needs `certificate` and `key`."
     )
     certificate: FilePath | None = Field(
         default=None, description="The server's certificate chain, PEM.", validate_default=True
@@ -119,7 +125,17 @@ class Listener(Section):
         default=None, description="PEM of the authorities that a client's certificate must come from (mutual TLS)."
     )
     token_file: FilePath | None = Field(
-        default=None, description="Clients must name one of this file's tokens in their hello; one token a line."
+        default=None,
+        description="Clients must name one of this file's tokens in their hello. One token a line; behind it, where it "
+        "may only speak for some services, their globs: `TOKEN receiver-* cron`. Read again when it changes.",
+    )
+    owner: User | None = Field(default=None, description="Of a `unix:` endpoint: the user that the socket belongs to.")
+    group: User | None = Field(default=None, description="Of a `unix:` endpoint: the socket's group.")
+    allow_users: tuple[User, ...] | None = Field(
+        default=None,
+        description="Of a `unix:` endpoint: only processes of these users (names or numbers) may connect, whatever the "
+        "socket's mode says. The kernel says whose process it is.",
+        strict=False,
     )
 
     @property
@@ -136,6 +152,23 @@ class Listener(Section):
             raise ValueError(f"missing; {endpoint!r} needs a certificate and a key")
         if kind_of(endpoint) != "tls" and value is not None:
             raise ValueError(f"only a tls: endpoint takes this, not {endpoint!r}; write tls:PORT there")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _tls_installed(cls, value: str) -> str:
+        if kind_of(value) == "tls" and not all(map(find_spec, ("OpenSSL", "service_identity"))):
+            raise ValueError(f"{value!r} needs packages that are not installed; pip install 'wafermon[tls]'")
+        return value
+
+    @field_validator("owner", "group", "allow_users")
+    @classmethod
+    def _only_with_unix(cls, value: Any, info: ValidationInfo) -> Any:
+        endpoint = info.data.get("endpoint")
+        if value is not None and endpoint is not None and kind_of(endpoint) != "unix":
+            raise ValueError(f"only a unix: endpoint takes this, not {endpoint!r}")
+        if value == ():
+            raise ValueError("expected at least one user, or leave the key out to let in whom the socket's mode does")
         return value
 
 

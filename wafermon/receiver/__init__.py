@@ -1,7 +1,7 @@
 """Connections in, acknowledgements out. See docs/protocol.md."""
 
-from wafermon.receiver.principals import by_peer
-from wafermon.receiver.receiver import Receiver, ReceiverFactory
+from wafermon.receiver.listeners import Listeners
+from wafermon.receiver.receiver import Receiver
 from wafermon.receiver.spill import SpillTaker
 
-__all__ = ["Receiver", "ReceiverFactory", "SpillTaker", "by_peer"]
+__all__ = ["Listeners", "Receiver", "SpillTaker"]

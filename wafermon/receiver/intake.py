@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wafermon.blocks import Block
 from wafermon.journal import Rejected, Stream
-from wafermon.messages import LineError, LineReader, Message, Origin
+from wafermon.messages import Kind, LineError, LineReader, Message, Origin
+from wafermon.receiver.principals import ANYBODY, Principal
 
 MAX_JUMP = 1_000_000
 """A `seq` further ahead than this is refused."""
 MAX_REFUSED = 500
 """A block is left after so many refused lines, so that the replies wait in bounded memory."""
+_SERVICE = Kind._fields.index("service")
 
 
 class Reply(NamedTuple):
@@ -39,8 +42,9 @@ class Taken:
 class Intake:
     """Reads blocks of whole lines and moves the stream's appended mark over them."""
 
-    def __init__(self, origin: Origin, stream: Stream | None, peer: str) -> None:
+    def __init__(self, origin: Origin, stream: Stream | None, peer: str, principal: Principal = ANYBODY) -> None:
         self._reader = LineReader(origin)
+        self._principal = principal
         self._stream = stream
         self._peer = peer
         self._next = stream.synced + 1 if stream else 0
@@ -50,7 +54,7 @@ class Intake:
         """`block` is whole lines, each ended by a newline; `now` the receive time in microseconds since the epoch."""
         read = self._reader.read_block(block)
         stream = self._stream
-        if read is not None:
+        if read is not None and self._allows(read[1]):
             messages, kinds = read
             if stream is None:
                 return Taken(len(block), Block.of(block, messages, kinds))
@@ -62,6 +66,11 @@ class Intake:
                 return Taken(len(block), Block.of(block, messages, kinds))
         return self._take_lines(block, now)
 
+    def _allows(self, kinds: Iterable[tuple[Any, ...]]) -> bool:
+        if not self._principal.services:
+            return True
+        return all(self._principal.allows(service) for service in {kind[_SERVICE] for kind in kinds})
+
     def _take_lines(self, block: bytes, now: int) -> Taken:
         taken = Taken(0)
         lines: list[bytes] = []
@@ -70,6 +79,9 @@ class Intake:
             taken.size += len(line) + 1
             try:
                 stored, message = self._reader.read_line(line, now)
+                if not self._principal.allows(message.service or ""):
+                    problem = f"service: this token may not speak for {message.service!r}"
+                    raise LineError("bad_message", problem, message.client or None, message.seq or None)
             except LineError as error:
                 self._refuse(taken, line, error, now)
                 if len(taken.rejected) >= MAX_REFUSED:

@@ -1,18 +1,73 @@
-"""Who a client is, so that nobody moves another's marks."""
+"""Who a client is, so that nobody moves another's marks, and what that one may do."""
 
 from __future__ import annotations
 
+import grp
+import pwd
+import re
 import socket
 import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import translate
+from functools import cached_property
 from typing import Any
 
 _PEERCRED = struct.Struct("3i")
 
 
-def by_peer(token: str, transport: Any) -> str:
-    """The principal of a listener without tokens: ``uid:N`` over a Unix socket, else the empty string."""
-    connection = transport.getHandle() if hasattr(transport, "getHandle") else None
-    if connection is None or connection.family != socket.AF_UNIX:
-        return ""
+@dataclass(frozen=True)
+class Principal:
+    """Whom the marks of a stream belong to."""
+
+    name: str = ""
+    """``token:`` and a hash of it, ``uid:N``, or empty where nobody can tell."""
+    services: tuple[str, ...] = ()
+    """Globs, of which one must match each message's service; empty where all are allowed."""
+
+    def allows(self, service: str) -> bool:
+        """Whether it may send messages of this service."""
+        return not self.services or self._match(service) is not None
+
+    @cached_property
+    def _match(self) -> Any:
+        return re.compile("|".join(map(translate, self.services))).match
+
+
+ANYBODY = Principal()
+
+
+def peer_uid(transport: Any) -> int | None:
+    """The user of the process at the other end of a Unix socket, as the kernel knows it; None elsewhere."""
+    connection: Any = transport.getHandle() if hasattr(transport, "getHandle") else None
+    if getattr(connection, "family", None) != socket.AF_UNIX:
+        return None
     _, uid, _ = _PEERCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
-    return f"uid:{uid}"
+    return int(uid)
+
+
+def user_id(user: str) -> int:
+    """A name or a number -> the number. Raises ValueError."""
+    return _number(user) if user.isdigit() else _known("user", user, lambda: pwd.getpwnam(user).pw_uid)
+
+
+def group_id(group: str) -> int:
+    """A name or a number -> the number. Raises ValueError."""
+    return _number(group) if group.isdigit() else _known("group", group, lambda: grp.getgrnam(group).gr_gid)
+
+
+def user_ids(users: Iterable[str]) -> frozenset[int]:
+    return frozenset(map(user_id, users))
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or int(text) >= 1 << 32:
+        raise ValueError(f"{text} is not the number of a user or group")
+    return int(text)
+
+
+def _known(what: str, name: str, look_up: Any) -> int:
+    try:
+        return int(look_up())
+    except KeyError:
+        raise ValueError(f"there is no {what} {name!r} on this machine") from None

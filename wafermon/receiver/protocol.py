@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHalfCloseableProtocol,
+    INegotiated,
     IPushProducer,
 )
 from twisted.internet.protocol import connectionDone
@@ -20,15 +22,20 @@ from wafermon.journal import Entry, Stream
 from wafermon.messages import LineError, Origin
 from wafermon.receiver import hello as hellos
 from wafermon.receiver.intake import Intake, Reply, Taken
+from wafermon.receiver.principals import ANYBODY, Principal
 
 if TYPE_CHECKING:
     from wafermon.receiver.receiver import Receiver
 
-Authenticate = Callable[[str, Any], str]
-"""(token, transport) -> principal; raises ProtocolError with ``unauthorized``."""
-
 REFUSAL_SECONDS = 1.0
 """How long a refused client has to read why, before the connection is cut."""
+
+
+class Admits(Protocol):
+    """Who decides whether a connection may stay."""
+
+    def admit(self, token: str, transport: Any) -> Principal:
+        """Asked once, at the first line; raises ProtocolError with ``unauthorized``."""
 
 
 @implementer(IPushProducer)
@@ -57,16 +64,20 @@ class ReceiverProtocol(LineReceiver):
     delimiter = b"\n"
     transport: Any
 
-    def __init__(self, receiver: Receiver, authenticate: Authenticate, peer: str) -> None:
+    def __init__(self, receiver: Receiver, door: Admits, peer: str) -> None:
         self.MAX_LENGTH = receiver.limits.max_line_bytes
+        """What this client may send in one line, whatever a reload says meanwhile."""
+        self.door = door
         self.peer = peer
+        self.principal = ANYBODY
         self.last_data = receiver.seconds()
         """When bytes came last, by the reactor's clock."""
         self.stream: Stream | None = None
         self.started = False
         """Whether the first line has come."""
+        self.admitted = False
+        """Whether the door has let it in."""
         self._receiver = receiver
-        self._authenticate = authenticate
         self._intake: Intake
         self._writing = _Writing(self._drained)
         self._rest = b""
@@ -80,6 +91,7 @@ class ReceiverProtocol(LineReceiver):
         self._ended = False
         """The client sends no more."""
         self._refused = False
+        self._finishing = False
         self._gone = False
         self._wake: IDelayedCall | None = None
         self._allowed_at = 0.0
@@ -111,10 +123,7 @@ class ReceiverProtocol(LineReceiver):
         line = line.removesuffix(b"\r")
         try:
             hello = hellos.read_hello(line)
-            if hello is not None:
-                principal = self._authenticate(hello.token, self.transport)
-            else:
-                principal = self._authenticate("", self.transport)
+            self._admit(hello)
         except ProtocolError as problem:
             self.refuse(problem.code, problem.detail)
             return
@@ -123,11 +132,19 @@ class ReceiverProtocol(LineReceiver):
             self.setRawMode(line + b"\n")
             return
         if hello.ack:
-            self.stream = self._receiver.hold(self, principal, hello.origin.client)
+            self.stream = self._receiver.hold(self, self.principal.name, hello.origin.client)
             self._acked = self.stream.synced
-        self.transport.write(self._receiver.welcome(self._acked))
+            self._allowed_at = self._receiver.allowed_at(self.stream)
+        self.transport.write(self._receiver.welcome(self._acked, self.MAX_LENGTH))
         self._begin(hello.origin)
         self.setRawMode()
+
+    def _admit(self, hello: hellos.Hello | None) -> None:
+        self.principal = self.door.admit(hello.token if hello else "", self.transport)
+        service = hello.origin.service if hello else ""
+        if service and not self.principal.allows(service):
+            raise ProtocolError("unauthorized", f"this token may not speak for the service {service!r}")
+        self.admitted = True
 
     def setRawMode(self, first: bytes = b"") -> None:
         """What follows is split by `rawDataReceived`."""
@@ -137,27 +154,40 @@ class ReceiverProtocol(LineReceiver):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.started = True
+        try:
+            self._admit(None)
+        except ProtocolError as problem:
+            self.refuse(problem.code, problem.detail)
+            return
         self._begin(Origin())
         self.setRawMode(line)
 
     def _begin(self, origin: Origin) -> None:
-        self._intake = Intake(origin, self.stream, self.peer)
+        self._intake = Intake(origin, self.stream, self.peer, self.principal)
 
     def readConnectionLost(self) -> None:
         """The client is done sending; it may still wait for acks."""
+        self._take_end()
+        self._maybe_close()
+
+    def _take_end(self) -> None:
+        """Without a hello a last line needs no newline."""
         self._ended = True
         if self.line_mode and self._buffer and not self._refused:
             line, self._buffer = self._buffer, b""
             self.lineReceived(line)
         if not self.line_mode and self._rest and self.stream is None and not self._refused:
             self.rawDataReceived(b"\n")
-        self._maybe_close()
 
     def writeConnectionLost(self) -> None:
         """Nobody reads our replies any more."""
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._ended and not self._refused and reason.check(ConnectionDone):  # type: ignore[no-untyped-call]
+            self._take_end()  # TLS has no half-closed connections
+        elif reason.type.__module__.startswith("OpenSSL"):
+            self._receiver.complain(self.peer, f"TLS failed: {_tls_problem(reason)}")
         self._gone = True
         if self._wake is not None:
             self._wake.cancel()
@@ -168,15 +198,34 @@ class ReceiverProtocol(LineReceiver):
     def refuse(self, code: str, detail: str) -> None:
         """Say why in one line and close. What comes in meanwhile is read and dropped, since closing with unread bytes
         would take the reason back."""
-        self._refused = True
         self._receiver.figures.refused += 1
+        self._receiver.complain(self.peer, f"refused: {code}: {detail}")
         self.transport.write(hellos.error(code, detail))
+        self.part()
+
+    def part(self) -> None:
+        """Send what there is to send, and nothing more; read and drop what comes, until the client has gone or a second
+        is over."""
+        self._refused = True
         self.transport.unregisterProducer()
-        if hasattr(self.transport, "loseWriteConnection"):
-            self.transport.loseWriteConnection()
-            self._wake = self._receiver.later(REFUSAL_SECONDS, self._abort)
+        self.transport.resumeProducing()
+        if INegotiated.providedBy(self.transport):
+            self.transport.loseConnection()  # of TLS: waits for the other side to say goodbye as well
         else:
-            self.transport.loseConnection()
+            self.transport.loseWriteConnection()
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = None if self._gone else self._receiver.later(REFUSAL_SECONDS, self._abort)
+
+    def finish(self) -> None:
+        """Take no more lines; those that were taken are still acknowledged."""
+        self._finishing = True
+        self._pause()
+
+    @property
+    def owes(self) -> bool:
+        """Whether lines were taken whose acks and errors are not sent."""
+        return bool(self._unsettled or self._replies)
 
     def _abort(self) -> None:
         self._wake = None
@@ -203,7 +252,7 @@ class ReceiverProtocol(LineReceiver):
 
     def _work(self) -> None:
         """Take what lines there are, as far as the journal and the client's reading allow."""
-        limit = self._receiver.limits.max_line_bytes
+        limit = self.MAX_LENGTH
         while self._rest and not self.paused:
             first = self._rest.find(b"\n")
             if first < 0:
@@ -231,7 +280,7 @@ class ReceiverProtocol(LineReceiver):
 
     def _refuse_long(self, line: bytes) -> None:
         self._too_long = False
-        limit = self._receiver.limits.max_line_bytes
+        limit = self.MAX_LENGTH
         problem = LineError(
             "line_too_long",
             f"longer than {limit} bytes; what is kept of it are the first {limit}",
@@ -250,6 +299,8 @@ class ReceiverProtocol(LineReceiver):
         rate = self._receiver.limits.messages_per_second
         if rate:
             self._allowed_at = max(self._allowed_at, self._receiver.seconds()) + count / rate
+            if stream is not None:
+                self._receiver.allow(stream, self._allowed_at)
 
     def _blocked(self) -> bool:
         """Whether nothing may be taken now; reading is paused then, and goes on by itself."""
@@ -277,7 +328,7 @@ class ReceiverProtocol(LineReceiver):
     def _go_on(self) -> None:
         if self._wake is not None and not self._wake.active():
             self._wake = None
-        if self.paused and not self._gone:
+        if self.paused and not self._gone and not self._finishing:
             self.paused = False
             self._work()
             if not self.paused:
@@ -323,3 +374,10 @@ class ReceiverProtocol(LineReceiver):
         if self._ended and not self._gone and not self._unsettled and not self._replies and not self.paused:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
+
+
+def _tls_problem(reason: Failure) -> str:
+    """What OpenSSL says, in its shortest words."""
+    arguments: Any = getattr(reason.value, "args", ())
+    said = [str(part[-1]) for part in arguments[0]] if arguments else []
+    return ", ".join(said) or "the connection ended within the handshake"

@@ -12,12 +12,18 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from wafermon.config import Limits
+from wafermon.errors import printable
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.receiver import hello as hellos
 from wafermon.receiver.intake import Taken
-from wafermon.receiver.protocol import Authenticate, ReceiverProtocol
+from wafermon.receiver.protocol import REFUSAL_SECONDS, Admits, ReceiverProtocol
 
 TICK_SECONDS = 1.0
+LOOK_SECONDS = 0.02
+COMPLAINTS = 5
+"""Log lines a second about clients, so that no client fills the log; the rest is counted."""
+ALLOWANCES = 20_000
+"""Streams whose allowance is remembered; beyond it the one that was told longest ago is forgotten."""
 
 
 @dataclass
@@ -50,17 +56,28 @@ class Receiver:
         self._news: set[Stream] = set()
         self._partial: dict[ReceiverProtocol, int] = {}
         self._partial_bytes = 0
+        self._allowances: dict[Stream, float] = {}
+        """When the rate limit lets a stream go on: kept over a reconnect, which would else be a way around it."""
+        self._complaints = 0
         self._tick = LoopingCall(self._every_second)
         self._tick.clock = reactor
 
     def start(self) -> None:
         self._tick.start(TICK_SECONDS, now=False)
 
-    def stop(self) -> None:
-        """End every connection. What was not settled comes again."""
+    async def stop(self, patience: float) -> None:
+        """Take nothing more, acknowledge what was taken, for at most `patience` seconds, and end every connection. What
+        was not settled by then comes again."""
         self._tick.stop()
+        for connection in self._connections:
+            connection.finish()
+        until = self.seconds() + patience
+        while any(one.owes for one in self._connections) and self.seconds() < until:
+            await self._journal.sleep(LOOK_SECONDS)
         for connection in list(self._connections):
-            connection.end()
+            connection.part()
+        while self._connections and self.seconds() < until + REFUSAL_SECONDS:
+            await self._journal.sleep(LOOK_SECONDS)
 
     @property
     def connections(self) -> int:
@@ -87,8 +104,8 @@ class Receiver:
     def on_relief(self, call: Callable[[], None]) -> None:
         self._journal.on_relief(call)
 
-    def welcome(self, acked: int) -> bytes:
-        return hellos.welcome(self._journal.id, acked, self.limits.max_line_bytes)
+    def welcome(self, acked: int, max_line: int) -> bytes:
+        return hellos.welcome(self._journal.id, acked, max_line)
 
     def append(self, connection: ReceiverProtocol, entry: Entry) -> None:
         self._owed.add(connection)
@@ -123,6 +140,26 @@ class Receiver:
         if older is not None:
             older.end()
         return stream
+
+    def admitted_by(self, door: Admits) -> list[ReceiverProtocol]:
+        """The connections of a listener that were let in."""
+        return [one for one in self._connections if one.door is door and one.admitted]
+
+    def allowed_at(self, stream: Stream) -> float:
+        return self._allowances.get(stream, 0.0)
+
+    def allow(self, stream: Stream, at: float) -> None:
+        """The rate limit takes nothing more of this stream before `at`."""
+        self._allowances.pop(stream, None)
+        self._allowances[stream] = at
+        if len(self._allowances) > ALLOWANCES:
+            del self._allowances[next(iter(self._allowances))]
+
+    def complain(self, peer: str, problem: str) -> None:
+        """Log what is wrong with a client, within bounds."""
+        self._complaints += 1
+        if self._complaints <= COMPLAINTS:
+            self.log.warn("{peer}: {problem}", peer=peer, problem=printable(problem))
 
     def paused(self, connection: ReceiverProtocol) -> None:
         self._owed.add(connection)
@@ -163,11 +200,8 @@ class Receiver:
         self._partial_bytes += size - before
         limit = self.limits.partial_bytes
         if limit and size > before and self._partial_bytes > limit:
-            self.log.error(
-                "Unfinished lines take {bytes} bytes, more than limits.partial_bytes: closing {peer}",
-                bytes=self._partial_bytes,
-                peer=connection.peer,
-            )
+            problem = f"closed: unfinished lines take {self._partial_bytes} bytes, more than limits.partial_bytes"
+            self.complain(connection.peer, problem)
             connection.end()
 
     # -- the tick
@@ -176,6 +210,10 @@ class Receiver:
         for connection in list(self._owed):
             connection.acknowledge(again=True)
         now = self.seconds()
+        self._allowances = {stream: at for stream, at in self._allowances.items() if at > now}
+        if self._complaints > COMPLAINTS:
+            self.log.warn("{count} more such lines within a second", count=self._complaints - COMPLAINTS)
+        self._complaints = 0
         for connection in list(self._connections):
             silent = now - connection.last_data
             if not connection.started and 0 < self.limits.first_line < silent:
@@ -195,11 +233,11 @@ class ReceiverFactory(Factory):
 
     noisy = False
 
-    def __init__(self, receiver: Receiver, authenticate: Authenticate) -> None:
+    def __init__(self, receiver: Receiver, door: Admits) -> None:
         self._receiver = receiver
-        self._authenticate = authenticate
+        self._door = door
 
     def buildProtocol(self, addr: IAddress | None) -> ReceiverProtocol:
         host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix"
-        return ReceiverProtocol(self._receiver, self._authenticate, peer)
+        return ReceiverProtocol(self._receiver, self._door, peer)

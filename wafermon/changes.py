@@ -1,0 +1,24 @@
+"""How a part of the running sidecar takes another config: prepared first, and then either put in force or let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one part has prepared. Exactly one of the two is called, and neither fails."""
+
+    commit: Callable[[], None]
+    """Put it in force: at once, as far as anybody can see."""
+    undo: Callable[[], None] = _nothing
+    """Let go of what was prepared: nothing has happened."""
+
+
+class CannotChange(Exception):
+    """A part can't take the new config; the text says what to do. Nothing is left of its preparation."""
