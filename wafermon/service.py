@@ -1,29 +1,34 @@
-"""The composition root: the only place where the parts meet. Ordered start, ordered stop."""
+"""The composition root: the only place where the parts meet. Ordered start, ordered stop, and reload between them."""
 
 from __future__ import annotations
 
 import gc
+import signal
 import sqlite3
 import sys
+import threading
+from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
 from wafermon.backends import Plugins
-from wafermon.changes import CannotChange
+from wafermon.changes import CannotChange, Change
 from wafermon.config import BackendConfig, Config
 from wafermon.correlation import Correlator, Engine, Settings
-from wafermon.delivery import DeadLetters, Delivery, Undertaker
-from wafermon.errors import JournalLocked
+from wafermon.delivery import DeadLetters, Deliveries, Delivery, Undertaker
+from wafermon.errors import ConfigError, JournalLocked
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import Journal
 from wafermon.receiver import Listeners, Receiver, SpillTaker
+from wafermon.reload import Refused, Reloader, Watch, differences, needs_restart
 
 ACK_SECONDS = 2.0
 """How long a stop waits for the journal to have what was received; the rest comes again."""
@@ -42,55 +47,69 @@ class Sidecar(Service):
 
     log = Logger()
 
-    def __init__(self, config: Config, plugins: Plugins, reactor: Any) -> None:
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        reactor: Any,
+        file: Path | None = None,
+        read: Callable[[], Config] | None = None,
+        *,
+        probe: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        """`file` is where the config comes from, and `read` reads it again; without them nothing is reloaded. `probe` is
+        told the points of the journal's life and of the stop by name."""
         self.config = config
         self._plugins = plugins
         self._reactor = reactor
+        self._probe = probe
         self._writer = ThreadPool(1, 1, "journal")
         self._pool = ThreadPool(0, THREADS, "wafermon")
         self._tables = lru_cache(16)(routing.load)
-        self.journal = Journal(config.journal, reactor, self._writer, self._pool)
+        self.journal = Journal(config.journal, reactor, self._writer, self._pool, probe=probe)
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
         self.receiver = Receiver(self.journal, config.limits, reactor)
-        self.listeners = Listeners(self.receiver, reactor)
-        self.deliveries: dict[str, Delivery] = {}
+        self.doors = Listeners(self.receiver, reactor)
+        self.deliveries = Deliveries(self._make_delivery, self.journal)
         self.undertaker = Undertaker(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
+        self.reloader: Reloader | None = None
+        self._watch: Watch | None = None
+        if file is not None and read is not None:
+            self.reloader = Reloader(file, read, self.take, self._pool, reactor)
+            self._watch = Watch(file, self.reloader.request, reactor)
+
+    @property
+    def refused(self) -> Refused | None:
+        """The last config that a reload refused, until one is accepted."""
+        return self.reloader.refused if self.reloader is not None else None
 
     # -- start
 
     def startService(self) -> None:
         Service.startService(self)  # type: ignore[no-untyped-call]
+        self._listen_for_changes()
         for name, problem in self._plugins.broken.items():
             self.log.error(
                 "The backend plugin {name} can't be loaded: {problem}",
                 name=name,
                 problem=problem,
             )
-        table = routing.compile_routes(self.config.routes, self.config.backends)
         self._writer.start()
         self._pool.start()
         try:
-            self.journal.open(table.dump())
+            self.journal.open(self._routes(self.config))
             self.dead_letters.open()
             self.correlator = self._make_correlator()
-            for backend in self.config.backends.values():
-                self.deliveries[backend.name] = self._make_delivery(backend)
-        except (JournalLocked, OSError, sqlite3.Error) as error:
-            self._cannot_start(str(error))
-        self.correlator.start()
-        self.undertaker.start()
-        for delivery in self.deliveries.values():
-            delivery.start()
-        self.receiver.start()
-        if self.config.journal.spill_dir is not None:
-            limit = self.config.limits.max_line_bytes
-            self.spills = SpillTaker(self.config.journal.spill_dir, self.journal, limit, self._reactor)
-            self.spills.start()
-        try:
-            self.listeners.prepare(self.config.listen).commit()
-        except CannotChange as error:
+            deliveries = self.deliveries.prepare(self.config.backends)
+            self.correlator.start()
+            self.undertaker.start()
+            deliveries.commit()
+            self.receiver.start()
+            self._take_up_spills(self.config)
+            self.doors.prepare(self.config.listen).commit()
+        except (JournalLocked, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
         gc.collect()
         gc.freeze()
@@ -117,7 +136,7 @@ class Sidecar(Service):
         )
 
     def _make_correlator(self) -> Correlator:
-        engine = Engine(Settings(**self.config.correlation.model_dump()), self.journal.id)
+        engine = Engine(_correlation(self.config), self.journal.id)
         return Correlator(
             engine,
             self.journal,
@@ -126,12 +145,88 @@ class Sidecar(Service):
             self._reactor,
         )
 
+    def _take_up_spills(self, config: Config) -> None:
+        """From the directory that the config names, and from no other any more."""
+        if self.spills is not None:
+            self.spills.stop()
+            self.spills = None
+        if config.journal.spill_dir is not None:
+            limit = config.limits.max_line_bytes
+            self.spills = SpillTaker(config.journal.spill_dir, self.journal, limit, self._reactor)
+            self.spills.start()
+
+    def _routes(self, config: Config) -> str:
+        return routing.compile_routes(config.routes, config.backends).dump()
+
     def _cannot_start(self, problem: str) -> None:
         self.log.critical("wafermon can't start: {problem}", problem=problem)
         print(f"wafermon can't start: {problem}", file=sys.stderr)
         self._writer.stop()
         self._pool.stop()
         raise CannotStart(1)
+
+    # -- reload
+
+    def _listen_for_changes(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        if self._watch is not None and self.config.reload == "watch":
+            self._watch.start()
+
+    def _set_watch(self, config: Config) -> None:
+        if self._watch is not None and config.reload == "watch":
+            self._watch.catch_up()
+            self._watch.start()
+        elif self._watch is not None:
+            self._watch.stop()
+
+    def reload(self) -> None:
+        """Read the config's file again, soon."""
+        if self.reloader is None:
+            self.log.warn("wafermon runs on its default config: there is no file to read again")
+        else:
+            self.reloader.request()
+
+    def take(self, config: Config) -> list[str]:
+        """Put another config in force; answers with what has changed. Raises ConfigError or CannotChange where that is
+        not possible: nothing has changed then."""
+        file = str(self.reloader.path) if self.reloader is not None else ""
+        if faults := needs_restart(self.config, config, file):
+            raise ConfigError(faults)
+        prepared: list[Change] = []
+        try:
+            for prepare in self._parts(config):
+                prepared.append(prepare())
+        except CannotChange:
+            for change in reversed(prepared):
+                change.undo()
+            raise
+        for change in prepared:
+            change.commit()
+        changed, self.config = differences(self.config, config), config
+        return changed
+
+    def _parts(self, config: Config) -> list[Callable[[], Change]]:
+        """What prepares a config, part by part."""
+        return [
+            lambda: self.deliveries.prepare(config.backends),
+            lambda: Change(lambda: self._take_values(config)),
+            lambda: self.doors.prepare(config.listen),
+        ]
+
+    def _take_values(self, config: Config) -> None:
+        """What needs no preparation."""
+        before = self.config
+        self.journal.change(config.journal)
+        self.journal.set_routes(self._routes(config))
+        self.dead_letters.change(config.dead_letters)
+        self.receiver.limits = config.limits
+        if config.correlation != before.correlation:
+            self.correlator.configure(_correlation(config))
+        if (config.journal.spill_dir, config.limits) != (before.journal.spill_dir, before.limits):
+            self._take_up_spills(config)
+        if config.reload != before.reload:
+            self._set_watch(config)
 
     # -- stop
 
@@ -141,15 +236,27 @@ class Sidecar(Service):
     async def _stop(self) -> None:
         """Doors first, then what is in the house, the journal last."""
         Service.stopService(self)  # type: ignore[no-untyped-call]
-        await self.listeners.stop()
+        if self._watch is not None:
+            self._watch.stop()
+        if self.reloader is not None:
+            await self.reloader.stop()
+        await self.doors.stop()
+        self._probe("doors closed")
         if self.spills is not None:
             self.spills.stop()
         await self.receiver.stop(ACK_SECONDS)
+        self._probe("connections ended")
         await self.correlator.stop()
-        stopping = [Deferred.fromCoroutine(one.stop(GRACE_SECONDS)) for one in self.deliveries.values()]
-        await DeferredList(stopping, consumeErrors=True)
+        self._probe("correlation saved")
+        await self.deliveries.stop(GRACE_SECONDS)
+        self._probe("backends closed")
         self.undertaker.stop()
         await self.journal.close()
+        self._probe("journal closed")
         self._writer.stop()
         self._pool.stop()
         self.log.info("wafermon has stopped")
+
+
+def _correlation(config: Config) -> Settings:
+    return Settings(**config.correlation.model_dump())

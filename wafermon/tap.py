@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,6 +31,8 @@ class Options(usage.Options):
         """Check the config before anything else happens. Ends the process with 1 where it is bad."""
         self.plugins = find_plugins()
         path = Path(self["config"]) if self["config"] else None
+        self.file = path and path.absolute()  # twistd may go to another directory before it is read again
+        self.read = partial(load, self.file, plugins=self.plugins.factories, environ=dict(os.environ))
         try:
             self.checked = load(path, plugins=self.plugins.factories, environ=os.environ)
         except ConfigError as error:
@@ -41,4 +44,4 @@ def makeService(options: Options) -> Sidecar:
     """The service of checked options."""
     from twisted.internet import reactor
 
-    return Sidecar(options.checked, options.plugins, reactor)
+    return Sidecar(options.checked, options.plugins, reactor, options.file, options.read)

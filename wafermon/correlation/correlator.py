@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from twisted.python.threadpool import ThreadPool
 
 from wafermon.blocks import Block
 from wafermon.correlation.derived import Derived
-from wafermon.correlation.engine import Engine
+from wafermon.correlation.engine import Engine, Settings
 from wafermon.interfaces import Position
 from wafermon.journal import Entry, Group, Journal
 from wafermon.messages import decode_stored, dumps
@@ -38,7 +38,7 @@ class Correlator:
         self._reactor = reactor
         self._position: Position
         self._saved_at = 0.0
-        self._saving = False
+        self._saving = DeferredLock()
         self._live = False
         self._running: Deferred[None] | None = None
         self._clock = LoopingCall(self._advance)
@@ -111,7 +111,18 @@ class Correlator:
         block = Block.of(b"\n".join([*lines, b""]), [decode_stored(line) for line in lines])
         self._journal.append(Entry(block))
 
-    async def _save(self) -> None:
+    def configure(self, settings: Settings) -> None:
+        """Put other settings in force; what the engine decided before is saved, since a replay can't know of this."""
+        if not self._live:
+            self.engine.settings = settings
+            return
+        self.engine.configure(settings)
+        self._save().addErrback(self._ended)
+
+    def _save(self) -> Deferred[None]:
+        return self._saving.run(lambda: Deferred.fromCoroutine(self._save_now()))
+
+    async def _save_now(self) -> None:
         position, snapshot = self._position, self.engine.snapshot()
         self._saved_at = self._reactor.seconds()
         try:

@@ -21,6 +21,8 @@ from wafermon.messages import Message, dumps, loads
 
 FILES = 8
 """The quota is divided into so many files; the oldest one goes when it is used up."""
+FILE_BYTES = 32 << 20
+"""Of a file where there is no quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +100,17 @@ class DeadLetters:
         self.dropped_files = 0
         """Files that went because the quota was used up."""
         self.written = 0
-        self._max_bytes = limits.max_bytes
+        self.change(limits)
         self._reactor = reactor
         self._pool = pool
         self._turns = DeferredLock()
         self._ids: dict[str, set[str]] = {}
         """By file, for the newest two: the letters in it."""
+
+    def change(self, limits: DeadLetterLimits) -> None:
+        """Go on with another quota; the directory stays."""
+        self._max_bytes = limits.max_bytes
+        self._file_bytes = limits.max_bytes // FILES or FILE_BYTES
 
     def open(self) -> None:
         """Blocks. Cuts what a crash left unfinished."""
@@ -154,7 +161,7 @@ class DeadLetters:
     def _file_for(self, size: int) -> Path:
         files = self.files()
         newest = files[-1] if files else None
-        if newest is not None and (not self._max_bytes or newest.stat().st_size < self._max_bytes // FILES):
+        if newest is not None and newest.stat().st_size < self._file_bytes:
             return newest
         while files and self._max_bytes and sum(path.stat().st_size for path in files) + size > self._max_bytes:
             oldest = files.pop(0)

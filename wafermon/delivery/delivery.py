@@ -89,18 +89,20 @@ class Delivery:
             self.error = f"stopped by a fault of wafermon's own: {failure.value}"
             self.log.failure("The delivery to {name} stopped", failure, name=self.name)
 
-    async def stop(self, grace: float) -> None:
-        """Write what is there, for at most `grace` seconds, then let go of the backend."""
+    async def stop(self, grace: float, *, deliver: bool = True) -> None:
+        """Write what is there, for at most `grace` seconds, then let go of the backend. Without `deliver` only a batch
+        that the backend has already is waited for."""
         if self._running is None:
             return
-        try:
-            await self.drain().addTimeout(grace, self._reactor)
-        except (CancelledError, TimeoutError) as error:
-            self.log.info(
-                "{name} keeps what it lacks for the next start: {error}",
-                name=self.name,
-                error=str(error),
-            )
+        if deliver:
+            try:
+                await self.drain().addTimeout(grace, self._reactor)
+            except (CancelledError, TimeoutError) as error:
+                self.log.info(
+                    "{name} keeps what it lacks for the next start: {error}",
+                    name=self.name,
+                    error=str(error),
+                )
         self._stopping = True
         if self._outstanding:
             await self._ended_within(self._running, grace)
@@ -176,7 +178,9 @@ class Delivery:
             known = reached.journal == start.journal and reached <= self._journal.end
             gone = known and reached < self._journal.oldest and self._journal.follow(reached) < start
             start = self._journal.follow(reached) if known else self._journal.oldest
-            if gone or not known:
+            if self._cursor.new:
+                start = max(start, self._cursor.kept)
+            elif gone or not known:
                 message = "{name} stands at {reached}, which this journal does not hold: it goes on at {start}"
                 self.log.error(message, name=self.name, reached=str(reached), start=str(start))
         self._cursor.seek(start)
@@ -242,6 +246,7 @@ class Delivery:
             except (CancelledError, PermanentError):
                 raise
             except Exception as error:
+                self._outstanding = False  # a stop need not wait for the next try
                 if self._stopping:
                     raise CancelledError from error
                 if not isinstance(error, RetryableError):

@@ -23,9 +23,11 @@ class Cursor:
 
     log = Logger()
 
-    def __init__(self, journal: Journal, name: str, position: Position, *, may_skip: bool) -> None:
+    def __init__(self, journal: Journal, name: str, position: Position, *, may_skip: bool, new: bool = False) -> None:
         self.name = name
         self.may_skip = may_skip
+        self.new = new
+        """Whether the journal did not know the name: what lies before is not for it."""
         self.next = position
         """Where it reads next."""
         self.kept = position

@@ -63,7 +63,7 @@ class Disk:
         self.sealed = False
         """Whether a segment was sealed since somebody last looked and set this back."""
         self.state: State
-        self._settings = settings
+        self.settings = settings
         self._probe = probe
         self._lock = -1
         self._segment: SegmentFile
@@ -134,7 +134,7 @@ class Disk:
             self._make_reserve()
         body = [block.raw for block in blocks]
         refused = [one.encode() for one in rejected]
-        if self._segment.length and self._segment.length + sum(map(len, body)) > self._settings.segment_bytes:
+        if self._segment.length and self._segment.length + sum(map(len, body)) > self.settings.segment_bytes:
             self._segment.sync()
             self._seal()
         segment = self._segment
@@ -165,7 +165,7 @@ class Disk:
         except OSError:
             segment.cut()
             raise
-        if self._settings.sync == "always":
+        if self.settings.sync == "always":
             self._probe("sync")
             try:
                 segment.sync()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -222,6 +223,16 @@ class Journal:
         self._pending_bytes += entry.size
         self._start()
 
+    def settled(self) -> Deferred[None]:
+        """Fires once everything that has been appended by now is committed."""
+        done: Deferred[None] = Deferred()
+        self.append(Entry(settled=partial(done.callback, None)))
+        return done
+
+    def change(self, settings: JournalSettings) -> None:
+        """Go on with other settings; the directory stays."""
+        self.settings = self._disk.settings = settings
+
     def set_routes(self, routes: str) -> None:
         """From here on messages are routed by this table."""
         self._routes = routes
@@ -374,9 +385,10 @@ class Journal:
 
     def cursor(self, name: str, *, may_skip: bool = False) -> Cursor:
         """A consumer's cursor: where it was, or, for a new name, at the end."""
+        new = name not in self._stored
         position = self._stored.setdefault(name, self.end)
         self._dropped.discard(name)
-        cursor = self._cursors[name] = Cursor(self, name, max(position, self.oldest), may_skip=may_skip)
+        cursor = self._cursors[name] = Cursor(self, name, max(position, self.oldest), may_skip=may_skip, new=new)
         self.checkpoint_soon()
         return cursor
 
@@ -385,6 +397,10 @@ class Journal:
         cursor.close()
         self._stored[cursor.name] = cursor.kept
         self._cursors.pop(cursor.name, None)
+
+    def stored(self, name: str) -> Position | None:
+        """Where a cursor with which nobody reads now is; None for an unknown name."""
+        return self._stored.get(name)
 
     def forget(self, name: str) -> None:
         """This cursor holds nothing any more."""
