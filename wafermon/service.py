@@ -22,6 +22,9 @@ from wafermon.config import BackendConfig, Config
 from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.delivery import DeadLetters, Delivery, Undertaker
 from wafermon.errors import JournalLocked
+from wafermon.hooks import CURSOR as HOOKS_CURSOR
+from wafermon.hooks import Hooks
+from wafermon.http import HttpRoom, ListenerState, Refused
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import Journal
 from wafermon.receiver import Receiver, ReceiverFactory, SpillTaker, by_peer
@@ -46,6 +49,8 @@ class Sidecar(Service):
         self._plugins = plugins
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
+        self._addresses: dict[str, str] = {}
+        self._http_port: IListeningPort | None = None
         self._writer = ThreadPool(1, 1, "journal")
         self._pool = ThreadPool(0, THREADS, "wafermon")
         self._tables = lru_cache(16)(routing.load)
@@ -56,6 +61,10 @@ class Sidecar(Service):
         self.undertaker = Undertaker(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
+        self.hooks: Hooks | None = None
+        self.refused: Refused | None = None
+        self.stopping = False
+        self.http: HttpRoom
 
     # -- start
 
@@ -87,8 +96,14 @@ class Sidecar(Service):
             limit = self.config.limits.max_line_bytes
             self.spills = SpillTaker(self.config.journal.spill_dir, self.journal, limit, self._reactor)
             self.spills.start()
+        if self.config.hooks is not None:
+            self.hooks = Hooks(self.config.hooks, self.journal, self._reactor)
+            self.hooks.start()
+        else:
+            self.journal.forget(HOOKS_CURSOR)
         for listener in self.config.listen:
             self._listen(listener.endpoint)
+        self._serve_http()
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -126,6 +141,7 @@ class Sidecar(Service):
     def _listen(self, endpoint: str) -> None:
         def listening(port: IListeningPort) -> None:
             self._ports.append(port)
+            self._addresses[endpoint] = _shown(port.getHost())
             self.log.info("Listening on {endpoint}", endpoint=endpoint)
 
         def failed(failure: Any) -> None:
@@ -134,6 +150,26 @@ class Sidecar(Service):
         factory = ReceiverFactory(self.receiver, by_peer)
         server = serverFromString(self._reactor, endpoint)  # type: ignore[no-untyped-call]
         server.listen(factory).addCallbacks(listening, failed)
+
+    def listeners(self) -> list[ListenerState]:
+        """See `House`."""
+        return [ListenerState(one.endpoint, self._addresses.get(one.endpoint, "")) for one in self.config.listen]
+
+    def _serve_http(self) -> None:
+        self.http = HttpRoom(self, self._reactor)
+        self.http.start()
+        endpoint = self.config.http
+        if endpoint is None:
+            return
+
+        def serving(port: IListeningPort) -> None:
+            self._http_port = port
+            self.log.info("Health and metrics on {endpoint}", endpoint=endpoint)
+
+        def failed(failure: Any) -> None:
+            self._cannot_start(f"can't serve HTTP on {endpoint}: {failure.value}")
+
+        self.http.listen(endpoint).addCallbacks(serving, failed)
 
     def _cannot_start(self, problem: str) -> None:
         self.log.critical("wafermon can't start: {problem}", problem=problem)
@@ -150,18 +186,32 @@ class Sidecar(Service):
     async def _stop(self) -> None:
         """Doors first, then what is in the house, the journal last."""
         Service.stopService(self)  # type: ignore[no-untyped-call]
+        self.stopping = True
         await DeferredList([_as_deferred(port.stopListening()) for port in self._ports])
         if self.spills is not None:
             self.spills.stop()
         self.receiver.stop()
         await self.correlator.stop()
+        if self.hooks is not None:
+            await self.hooks.stop(GRACE_SECONDS)
         stopping = [Deferred.fromCoroutine(one.stop(GRACE_SECONDS)) for one in self.deliveries.values()]
         await DeferredList(stopping, consumeErrors=True)
         self.undertaker.stop()
+        if self._http_port is not None:
+            await _as_deferred(self._http_port.stopListening())
+        self.http.stop()
         await self.journal.close()
         self._writer.stop()
         self._pool.stop()
         self.log.info("wafermon has stopped")
+
+
+def _shown(address: Any) -> str:
+    """Where a port listens, in a word."""
+    name = getattr(address, "name", None)
+    if name is not None:
+        return name.decode() if isinstance(name, bytes) else str(name)
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
 def _as_deferred(result: Deferred[None] | None) -> Deferred[None]:
