@@ -2,9 +2,11 @@
 
 It is one more cursor, so that nothing is forgotten over a restart:
 
-- The cursor moves over an event once its command has ended, whether well or not, and that is made durable at once. After a clean stop
-  no event is told again and none is left out. A sidecar that was killed tells those again whose command had not ended, and
-  with bad luck the one that had ended just then. A command that must not act twice can go by the event's `ts` and ids.
+- The cursor moves over an event once its command has ended, whether well or not, and that is made durable at once. A stop
+  gives the commands that run a few seconds, and ends them then. After a clean stop the events whose commands were ended
+  so, or had not started, are told, and no other again. A sidecar that was killed tells those again whose command had
+  not ended, and with bad luck the one that had ended just then. A command that must not act twice can go by the
+  event's `ts` and ids.
 - An event beyond `at_most`, or beyond what may wait, is counted and not told later either.
 - A hook that is new begins with what is accepted from then on.
 - Commands run beside each other, a few at most, and are ended when they take too long. The cursor never waits for
@@ -146,6 +148,9 @@ class Hooks:
 
     def _run_ended(self, problem: str, run: Run, one: Notable, stretch: _Stretch) -> None:
         self._runs.discard(run)
+        if problem and self._running is None:
+            self.log.info("The hook was ended with the sidecar; it is told of {kind} again", kind=one.kind)
+            return
         if problem:
             self.failed += 1
             self.log.error("The hook failed for {kind}: {problem}", kind=one.kind, problem=problem)
