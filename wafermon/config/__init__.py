@@ -1,5 +1,6 @@
 """YAML -> a frozen Config; all faults at once, each with its file and line."""
 
+from wafermon.config.endpoints import place_of
 from wafermon.config.load import check, default_text, load
 from wafermon.config.model import (
     BackendConfig,
@@ -28,4 +29,5 @@ __all__ = [
     "check",
     "default_text",
     "load",
+    "place_of",
 ]

@@ -98,3 +98,15 @@ _KINDS: dict[str, dict[str, Callable[[str], str]]] = {
     "tls": _TCP,
     "unix": {"address": _address, "mode": _mode, "backlog": _count, "lockfile": _flag},
 }
+
+
+def place_of(endpoint: str) -> tuple[str, int] | str | None:
+    """Where a checked endpoint listens: (interface, port), the interface perhaps empty; a path; None for other kinds."""
+    (_, kind), *args = _split(endpoint)
+    names = iter(_KINDS.get(kind, ()))
+    values = {key or next(names, ""): value for key, value in args}
+    if kind == "unix":
+        return values["address"]
+    if kind in _KINDS:
+        return values.get("interface", ""), int(values["port"])
+    return None

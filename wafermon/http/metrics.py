@@ -105,6 +105,13 @@ class Figures(Collector):
 
         failing = {name: one.health().state == "failing" for name, one in deliveries.items()}
         yield gauges("wafermon_backend_failing", "1 as long as the last try failed.", failing)
+        own = GaugeMetricFamily(
+            "wafermon_backend_figure", "What a backend tells of itself.", labels=["backend", "figure"]
+        )
+        for name, one in deliveries.items():
+            for figure, value in one.health().figures.items():
+                own.add_metric([name, figure], value)
+        yield own
         delivered = {name: one.messages for name, one in figures.items()}
         yield counters("wafermon_messages_delivered", "Messages that a backend has durably.", delivered)
         batches = {name: one.batches for name, one in figures.items()}
