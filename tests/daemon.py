@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import signal
 import socket
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,12 @@ def pages() -> list[Path]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that the kernel gives to no outgoing connection meanwhile."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 CONFIG = """
@@ -76,6 +81,7 @@ class Daemon:
         """Returns when it listens."""
         command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile="]
         with (self.directory / "daemon.log").open("ab") as log:
+            self._log_begins = log.tell()
             self.process = subprocess.Popen(
                 [*command, "wafermon", "--config", "wafermon.yaml"],
                 cwd=self.directory,
@@ -84,16 +90,12 @@ class Daemon:
                 stdout=log,
                 stderr=log,
             )
-        until(self._listens, "the daemon listening")
+        until(self._ready, "a daemon that is ready")
 
-    def _listens(self) -> bool:
+    def _ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log()
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
-        except OSError:
-            return False
-        return True
+        return b"is ready; its journal is" in (self.directory / "daemon.log").read_bytes()[self._log_begins :]
 
     def stop(self) -> int:
         """End it as an operator would; answers with its exit status, the negated signal."""

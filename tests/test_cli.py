@@ -33,7 +33,8 @@ def stored(daemon: Daemon, service: str, count: int) -> list[dict[str, Any]]:
 # -- all of them
 
 
-COMMANDS = ("", "bench", "check", "journal", "journal check", "journal list", "replay", "run")
+COMMANDS = ("", "bench", "check", "doctor", "drain", "jobs", "journal", "journal check", "journal list", "replay", "run", "status",
+            "tail", "trace")  # fmt: skip
 KINDS = ("send", "send event", "send metric", "send progress")
 
 

@@ -378,13 +378,15 @@ def test_what_people_see() -> None:
     assert seen is not None
     tree = [(span.pop("span_id")[0], span.pop("depth")) for span in seen["spans"]]
     assert tree == [("5", 0), ("1", 0), ("2", 1), ("4", 2), ("3", 0), ("6", 0), ("7", 1)]
-    assert seen.pop("spans")[2] == {"parent_id": "1" * 16, "name": "span 2", "service": "reader", "started": T + 20}
+    span = {"parent_id": "1" * 16, "name": "span 2", "service": "reader", "start": T + 20}
+    assert seen.pop("spans")[2] == {**span, "duration": None, "status": None}
     job = {
         "job_id": "job-1",
         "trace_id": "t",
         "percent": 40.0,
         "status": "loading",
         "service": "reader",
+        "first": T + 50,
         "last_progress": T + 50,
         "stalled": False,
     }
@@ -399,8 +401,9 @@ def test_what_people_see() -> None:
         "counts": {"span_start": 7, "progress": 1},
         "errors": 0,
         "jobs": [job],
-        "open_spans": 7,
+        "events": [],
     }
+    assert it.traces()[0]["open_spans"] == 7
     assert it.trace("unknown") is None
 
 

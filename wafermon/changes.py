@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -18,6 +18,15 @@ class Change:
     """Put it in force: at once, as far as anybody can see."""
     undo: Callable[[], None] = _nothing
     """Let go of what was prepared: nothing has happened."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The last config that a reload refused, until one is accepted."""
+
+    at: int
+    """Microseconds since the epoch."""
+    faults: Sequence[str]
 
 
 class CannotChange(Exception):

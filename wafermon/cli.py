@@ -8,7 +8,9 @@ import click
 
 from wafermon import __version__
 
-COMMANDS = ("bench", "check", "journal", "replay", "run", "send")
+COMMANDS = (
+    "bench", "check", "doctor", "drain", "jobs", "journal", "replay", "run", "send", "status", "tail", "trace",
+)  # fmt: skip
 
 
 class Commands(click.Group):

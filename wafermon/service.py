@@ -20,15 +20,17 @@ from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
 from wafermon.backends import Plugins
-from wafermon.changes import CannotChange, Change
+from wafermon.changes import CannotChange, Change, Refused
 from wafermon.config import BackendConfig, Config
 from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.delivery import DeadLetters, Deliveries, Delivery, Undertaker
 from wafermon.errors import ConfigError, JournalLocked
+from wafermon.hooks import Hooks
+from wafermon.http import HttpRoom, ListenerState
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import Journal
 from wafermon.receiver import Listeners, Receiver, SpillTaker
-from wafermon.reload import Refused, Reloader, Watch, differences, needs_restart
+from wafermon.reload import Reloader, Watch, differences, needs_restart
 
 ACK_SECONDS = 2.0
 """How long a stop waits for the journal to have what was received; the rest comes again."""
@@ -74,6 +76,9 @@ class Sidecar(Service):
         self.undertaker = Undertaker(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
+        self.hooks = Hooks(config.hooks, self.journal, reactor)
+        self.http = HttpRoom(self, reactor)
+        self.stopping = False
         self.reloader: Reloader | None = None
         self._watch: Watch | None = None
         if file is not None and read is not None:
@@ -84,6 +89,10 @@ class Sidecar(Service):
     def refused(self) -> Refused | None:
         """The last config that a reload refused, until one is accepted."""
         return self.reloader.refused if self.reloader is not None else None
+
+    def listeners(self) -> list[ListenerState]:
+        """See `House`."""
+        return [ListenerState(listener.endpoint, address) for listener, address in self.doors.open]
 
     # -- start
 
@@ -108,7 +117,10 @@ class Sidecar(Service):
             deliveries.commit()
             self.receiver.start()
             self._take_up_spills(self.config)
+            self.hooks.start()
             self.doors.prepare(self.config.listen).commit()
+            self.http.start()
+            self.http.prepare(self.config.http).commit()
         except (JournalLocked, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
         gc.collect()
@@ -212,6 +224,7 @@ class Sidecar(Service):
             lambda: self.deliveries.prepare(config.backends),
             lambda: Change(lambda: self._take_values(config)),
             lambda: self.doors.prepare(config.listen),
+            lambda: self.http.prepare(config.http),
         ]
 
     def _take_values(self, config: Config) -> None:
@@ -225,6 +238,8 @@ class Sidecar(Service):
             self.correlator.configure(_correlation(config))
         if (config.journal.spill_dir, config.limits) != (before.journal.spill_dir, before.limits):
             self._take_up_spills(config)
+        if config.hooks != before.hooks:
+            self.hooks.configure(config.hooks)
         if config.reload != before.reload:
             self._set_watch(config)
 
@@ -236,6 +251,7 @@ class Sidecar(Service):
     async def _stop(self) -> None:
         """Doors first, then what is in the house, the journal last."""
         Service.stopService(self)  # type: ignore[no-untyped-call]
+        self.stopping = True
         if self._watch is not None:
             self._watch.stop()
         if self.reloader is not None:
@@ -248,9 +264,11 @@ class Sidecar(Service):
         self._probe("connections ended")
         await self.correlator.stop()
         self._probe("correlation saved")
+        await self.hooks.stop(GRACE_SECONDS)
         await self.deliveries.stop(GRACE_SECONDS)
         self._probe("backends closed")
         self.undertaker.stop()
+        await self.http.stop()
         await self.journal.close()
         self._probe("journal closed")
         self._writer.stop()

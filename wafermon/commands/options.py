@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import click
 
+from wafermon.commands.ask import Site, parse_site
 from wafermon.commands.stream import Address, parse_url
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 DEFAULT_URL = "tcp://127.0.0.1:7411"
+DEFAULT_HTTP = "http://127.0.0.1:7412"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -37,3 +39,28 @@ def service_option(text: str, *, required: bool = False) -> Callable[[_Command],
     """`--service`, also from the environment."""
     names = ["WAFERMON_SERVICE", "OTEL_SERVICE_NAME"]
     return click.option("--service", envvar=names, required=required, show_envvar=True, metavar="NAME", help=text)
+
+
+def _site(ctx: click.Context, param: click.Parameter, url: str) -> Site:
+    try:
+        return parse_site(url)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def http_option(command: _Command) -> _Command:
+    """`--http`, as the parameter `http`, a Site."""
+    return click.option(
+        "--http", callback=_site, envvar="WAFERMON_HTTP", default=DEFAULT_HTTP, show_default=True, show_envvar=True, metavar="URL",
+        help="Where the sidecar serves HTTP: http://HOST:PORT or unix:///PATH.",
+    )(command)  # fmt: skip
+
+
+def json_option(command: _Command) -> _Command:
+    """`--json`, as the parameter `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")(command)
+
+
+def watch_option(command: _Command) -> _Command:
+    """`--watch`, as the parameter `watch`."""
+    return click.option("--watch", is_flag=True, help="Again every 2 s, until interrupted.")(command)

@@ -1,6 +1,6 @@
 """YAML -> a frozen Config; all faults at once, each with its file and line."""
 
-from wafermon.config.endpoints import arguments_of, kind_of
+from wafermon.config.endpoints import arguments_of, kind_of, place_of
 from wafermon.config.load import check, default_text, load
 from wafermon.config.model import (
     BackendConfig,
@@ -31,4 +31,5 @@ __all__ = [
     "default_text",
     "kind_of",
     "load",
+    "place_of",
 ]

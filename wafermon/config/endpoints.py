@@ -110,3 +110,11 @@ _KINDS: dict[str, dict[str, Callable[[str], str]]] = {
     "tls": _TCP,
     "unix": {"address": _address, "mode": _mode, "backlog": _count, "lockfile": _flag},
 }
+
+
+def place_of(endpoint: str) -> tuple[str, int] | str | None:
+    """Where a checked endpoint listens: (interface, port), the interface perhaps empty; a path; None for other kinds."""
+    arguments = arguments_of(endpoint)
+    if not arguments:
+        return None
+    return arguments.get("address") or (arguments.get("interface", ""), int(arguments["port"]))

@@ -1,4 +1,4 @@
-"""Feeds the engine from its cursor over the journal, and journals what it derives."""
+"""Feeds the engine from its cursor over the journal, and journals what it derives. Fills the memory of the recent."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from twisted.python.threadpool import ThreadPool
 from wafermon.blocks import Block
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
+from wafermon.correlation.notable import notables
+from wafermon.correlation.recent import Recent
 from wafermon.interfaces import Position
-from wafermon.journal import Entry, Group, Journal
+from wafermon.journal import Entry, Group, Journal, groups_before
 from wafermon.messages import decode_stored, dumps
 
 CURSOR = "!correlation"
 CHECKPOINT_SECONDS = 30.0
 ADVANCE_SECONDS = 1.0
+HISTORY_BYTES = 64 << 20
+"""How much of the journal is read at a start for the memory of the recent."""
 
 
 class Correlator:
@@ -31,6 +35,9 @@ class Correlator:
 
     def __init__(self, engine: Engine, journal: Journal, directory: Path, pool: ThreadPool, reactor: Any) -> None:
         self.engine = engine
+        self.recent = Recent()
+        self.sdk_dropped = 0
+        """Messages that SDKs reported as dropped since the start."""
         self.error = ""
         self._journal = journal
         self._path = directory / "checkpoint"
@@ -79,7 +86,17 @@ class Correlator:
             self.error = f"stopped by a fault of wafermon's own: {failure.value}"
             self.log.failure("The correlation stopped", failure)
 
+    def jobs(self, limit: int) -> list[dict[str, Any]]:
+        """See `views.jobs`."""
+        return self.engine.jobs(self.recent, limit)
+
+    def trace(self, trace_id: str) -> dict[str, Any] | None:
+        """See `views.trace`."""
+        return self.engine.trace(trace_id, self.recent)
+
     async def _run(self) -> None:
+        async for group in groups_before(self._journal, self._position, HISTORY_BYTES):
+            self.recent.observe([block for _, block in group.blocks], group.time)
         while True:
             if not self._live and self._cursor.next >= self._replay_until:
                 self._live = True
@@ -95,8 +112,10 @@ class Correlator:
     def _observe(self, group: Group) -> None:
         blocks = [block for _, block in group.blocks]
         derived = self.engine.observe_blocks(blocks, group.time) if blocks else []
+        self.recent.observe(blocks, group.time)
         self._position = group.end
         if self._live:
+            self.sdk_dropped += sum(one.dropped for block in blocks for one in notables(block))
             self._emit(derived)
 
     def _advance(self) -> None:
@@ -109,6 +128,7 @@ class Correlator:
             return
         lines = [dumps(one.body).encode() for one in derived]
         block = Block.of(b"\n".join([*lines, b""]), [decode_stored(line) for line in lines])
+        self.recent.observe([block], self._journal.now())
         self._journal.append(Entry(block))
 
     def configure(self, settings: Settings) -> None:

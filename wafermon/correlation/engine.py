@@ -27,6 +27,7 @@ from msgspec import UNSET, Struct
 from wafermon.blocks import Block
 from wafermon.correlation import derived, views
 from wafermon.correlation.derived import Derived, key_of
+from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
 from wafermon.messages import OWN_SERVICE, Kind, Message, Progress, SpanEnd, SpanStart
 
@@ -105,11 +106,11 @@ class Engine:
     def traces(self, limit: int = 100) -> list[dict[str, Any]]:
         return views.traces(self._live, limit)
 
-    def trace(self, trace_id: str) -> dict[str, Any] | None:
-        return views.trace(self._live, trace_id)
+    def trace(self, trace_id: str, recent: Recent | None = None) -> dict[str, Any] | None:
+        return views.trace(self._live, recent or Recent(), trace_id)
 
-    def jobs(self) -> list[dict[str, Any]]:
-        return views.jobs(self._live)
+    def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
+        return views.jobs(self._live, recent or Recent(), limit)
 
     def observe(self, messages: Sequence[Message], time: int) -> list[Derived]:
         """One whole group of the journal, received at `time` (microseconds since the epoch) -> what is to be
@@ -277,7 +278,7 @@ class Engine:
             job.take(message, ts, service, self._now)
         elif len(trace.jobs) < JOBS:
             status = message.status[:TEXT] if message.status else ""
-            job = trace.jobs[message.job_id] = Job(message.percent, status, service, ts, self._now)
+            job = trace.jobs[message.job_id] = Job(message.percent, status, service, ts, self._now, first=ts)
         else:
             self.counters["jobs_over"] += 1
             return

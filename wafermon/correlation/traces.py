@@ -48,6 +48,8 @@ class Job(Struct, gc=False):
     """When its last progress was received."""
     reported: bool = False
     """It was found stalled and has made no progress since."""
+    first: int = 0
+    """The `ts` of the progress that was heard first; 0 in snapshots of before it was kept."""
 
     @property
     def over(self) -> bool:

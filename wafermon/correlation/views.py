@@ -1,36 +1,85 @@
-"""What people see of the live traces: plain dicts of JSON values. Times are microseconds since the Unix epoch."""
+"""What people see of traces and jobs: plain dicts of JSON values. Times are microseconds since the Unix epoch.
+
+A backend that is asked for a job or a trace later answers in the same shapes.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
-from wafermon.correlation.traces import Job, LiveTrace, Span
+from wafermon.correlation.recent import Recent, RecentTrace
+from wafermon.correlation.traces import Job, LiveTrace
+from wafermon.messages import Trace
+
+EVENTS = 200
+"""How many of its latest events are shown of a trace."""
+Live = OrderedDict[str, LiveTrace]
 
 
-def traces(live: OrderedDict[str, LiveTrace], limit: int) -> list[dict[str, Any]]:
-    """The traces that were heard last, the latest first: ``trace_id``, ``part``, ``status`` (``running``, or how it is
-    about to end), ``first``, ``last``, ``services``, ``counts``, ``errors``, ``jobs`` (as `jobs` has them) and
-    ``open_spans``, a number."""
-    return [_trace(trace) for trace in islice(reversed(live.values()), limit)]
+def traces(live: Live, limit: int) -> list[dict[str, Any]]:
+    """The live traces that were heard last, the latest first: as `trace` has them, with a number ``open_spans`` in
+    place of spans and events."""
+    return [{**_living(trace), "open_spans": len(trace.spans)} for trace in islice(reversed(live.values()), limit)]
 
 
-def trace(live: OrderedDict[str, LiveTrace], trace_id: str) -> dict[str, Any] | None:
-    """One live trace as `traces` has it, and its open ``spans``: each with ``span_id``, ``name``, ``service``,
-    ``started``, ``parent_id`` (may be empty, or not open) and ``depth``, every parent followed by its children."""
-    found = live.get(trace_id)
-    return None if found is None else {**_trace(found), "spans": list(_tree(found.spans))}
+def trace(live: Live, recent: Recent, trace_id: str) -> dict[str, Any] | None:
+    """One trace; None where nothing is known of it: ``trace_id``, ``part``, ``status`` (``running``, or how it ended or is
+    about to end), ``first``, ``last``, ``services``, ``counts``, ``errors``, ``jobs`` (as `jobs` has them), ``spans`` (as
+    `tree` has them), ``events`` (the latest, with the fields that were sent).
+
+    Counts are those of the part that lives, or ended last; spans, jobs and events are of all parts that are remembered."""
+    living, known = live.get(trace_id), recent.traces.get(trace_id)
+    summary = recent.summary(trace_id)
+    if living is not None:
+        head = _living(living)
+    elif summary is not None:
+        head = _ended(summary)
+    else:
+        return None
+    spans = {**_open_spans(living), **_known_spans(known)}
+    return {
+        **head,
+        "jobs": [*_jobs_of(trace_id, living, known)],
+        "spans": [*tree(spans.values())],
+        "events": recent.events(trace_id, EVENTS),
+    }
 
 
-def jobs(live: OrderedDict[str, LiveTrace]) -> list[dict[str, Any]]:
-    """The jobs of all live traces, those of the trace that was heard last first: ``job_id``, ``trace_id``,
-    ``percent``, ``status`` (may be empty), ``service``, ``last_progress``, ``stalled``."""
-    return [_job(trace, job_id, job) for trace in reversed(live.values()) for job_id, job in trace.jobs.items()]
+def jobs(live: Live, recent: Recent, limit: int) -> list[dict[str, Any]]:
+    """Jobs that run or ended a while ago, those of the trace that was heard of last first: ``job_id``, ``trace_id``,
+    ``percent``, ``status`` (may be empty), ``service``, ``first``, ``last_progress``, ``stalled``."""
+    remembered = (_jobs_of(trace_id, live.get(trace_id), known) for trace_id, known in reversed(recent.traces.items()))
+    others = (_jobs_of(one.id, one, None) for one in reversed(live.values()) if one.id not in recent.traces)
+    return list(islice(chain.from_iterable(chain(remembered, others)), limit))
 
 
-def _trace(trace: LiveTrace) -> dict[str, Any]:
+def tree(spans: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Spans -> the same, each with its ``depth``: every parent followed by its children, earliest first. They have
+    ``span_id``, ``parent_id`` (may be empty, or of a span that is not among them), ``name``, ``service``, ``start``,
+    ``duration`` (microseconds) and ``status``, both None while it is open.
+
+    Without recursion; ids that name each other as parent come out once too."""
+    by_start = {span["span_id"]: span for span in sorted(spans, key=lambda span: (span["start"], span["span_id"]))}
+    children: dict[str, list[str]] = {}
+    for span_id, span in by_start.items():
+        children.setdefault(span["parent_id"], []).append(span_id)
+    roots = [span_id for span_id, span in by_start.items() if span["parent_id"] not in by_start]
+    seen: set[str] = set()
+    for root in [*roots, *by_start]:
+        stack = [(root, 0)]
+        while stack:
+            span_id, depth = stack.pop()
+            if span_id in seen:
+                continue
+            seen.add(span_id)
+            yield {**by_start[span_id], "depth": depth}
+            stack.extend((child, depth + 1) for child in reversed(children.get(span_id, ())))
+
+
+def _living(trace: LiveTrace) -> dict[str, Any]:
     outcome = trace.outcome()
     return {
         "trace_id": trace.id,
@@ -41,45 +90,59 @@ def _trace(trace: LiveTrace) -> dict[str, Any]:
         "services": list(trace.services),
         "counts": trace.tally(),
         "errors": trace.errors(),
-        "jobs": [_job(trace, job_id, job) for job_id, job in trace.jobs.items()],
-        "open_spans": len(trace.spans),
+        "jobs": [*_jobs_of(trace.id, trace, None)],
     }
 
 
-def _job(trace: LiveTrace, job_id: str, job: Job) -> dict[str, Any]:
+def _ended(summary: Trace) -> dict[str, Any]:
+    fields = ("trace_id", "part", "status", "first", "last", "services", "counts", "errors")
+    return {name: getattr(summary, name) for name in fields}
+
+
+def _jobs_of(trace_id: str, living: LiveTrace | None, known: RecentTrace | None) -> Iterator[dict[str, Any]]:
+    found = {**(known.jobs if known else {}), **(living.jobs if living else {})}
+    for job_id, job in found.items():
+        yield _job(trace_id, job_id, job)
+
+
+def _job(trace_id: str, job_id: str, job: Job) -> dict[str, Any]:
     return {
         "job_id": job_id,
-        "trace_id": trace.id,
+        "trace_id": trace_id,
         "percent": job.percent,
         "status": job.status,
         "service": job.service,
+        "first": job.first or job.ts,
         "last_progress": job.ts,
         "stalled": job.reported,
     }
 
 
-def _tree(spans: dict[str, Span]) -> Iterator[dict[str, Any]]:
-    """Depth first, earliest start first. Without recursion; ids that name each other as parent come out once too."""
-    by_start = sorted(spans, key=lambda span_id: (spans[span_id].started, span_id))
-    children: dict[str, list[str]] = {}
-    for span_id in by_start:
-        children.setdefault(spans[span_id].parent_id, []).append(span_id)
-    roots = [span_id for span_id in by_start if spans[span_id].parent_id not in spans]
-    seen: set[str] = set()
-    for root in roots + by_start:
-        stack = [(root, 0)]
-        while stack:
-            span_id, depth = stack.pop()
-            if span_id in seen:
-                continue
-            seen.add(span_id)
-            span = spans[span_id]
-            yield {
-                "span_id": span_id,
-                "parent_id": span.parent_id,
-                "name": span.name,
-                "service": span.service,
-                "started": span.started,
-                "depth": depth,
-            }
-            stack.extend((child, depth + 1) for child in reversed(children.get(span_id, ())))
+def _open_spans(living: LiveTrace | None) -> dict[str, dict[str, Any]]:
+    spans = living.spans if living else {}
+    return {
+        span_id: _span(span_id, span.parent_id, span.name, span.service, span.started, None, None)
+        for span_id, span in spans.items()
+    }
+
+
+def _known_spans(known: RecentTrace | None) -> dict[str, dict[str, Any]]:
+    spans = known.spans if known else {}
+    return {
+        span_id: _span(span_id, span.parent_id, span.name, span.service, span.start, span.duration, span.status)
+        for span_id, span in spans.items()
+    }
+
+
+def _span(
+    span_id: str, parent_id: str, name: str, service: str, start: int, duration: int | None, status: str | None
+) -> dict[str, Any]:
+    return {
+        "span_id": span_id,
+        "parent_id": parent_id,
+        "name": name,
+        "service": service,
+        "start": start,
+        "duration": duration,
+        "status": status,
+    }

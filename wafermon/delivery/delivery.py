@@ -6,10 +6,12 @@ stand alone: those become dead letters, the rest goes on. No delivery waits for 
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
@@ -38,6 +40,17 @@ class Figures:
     dead_letters: int = 0
 
 
+class Lag(NamedTuple):
+    """What one backend has not confirmed yet. All 0 where nothing waits for it."""
+
+    messages: int = 0
+    """Exact where it keeps up. What still has to be read from disk is reckoned by its bytes, as if all were for it."""
+    bytes: int = 0
+    """Of journal, from its oldest message to the end."""
+    seconds: float = 0.0
+    """Since the oldest one was received."""
+
+
 class Delivery:
     """One backend's delivery. `start` it once the journal is open; `stop` leaves the rest to the next start."""
 
@@ -57,6 +70,11 @@ class Delivery:
         self.figures = Figures()
         self.error = ""
         """Why the last try failed; empty where it did not."""
+        self.error_since = 0
+        """When the tries began to fail, in microseconds since the epoch. It stays when they work again, as do the two
+        that follow; 0 where none failed since the start."""
+        self.last_error = ""
+        self.last_error_at = 0
         self.backend = backend
         self._config = config
         self._journal = journal
@@ -72,9 +90,12 @@ class Delivery:
         self._timer: IDelayedCall | None = None
         self._waiting_since = 0.0
         self._room: Deferred[None] | None = None
-        self._draining = False
+        self._drains = 0
         self._stopping = False
         self._outstanding = False
+        self._under_way: Gathered | None = None
+        self._read_time = 0
+        """When the group that was read last was received; before the first one, that where the backlog begins."""
         self._opened = False
 
     # -- life
@@ -86,7 +107,7 @@ class Delivery:
 
     def _ended(self, failure: Any) -> None:
         if not failure.check(CancelledError):
-            self.error = f"stopped by a fault of wafermon's own: {failure.value}"
+            self._note_error(f"stopped by a fault of wafermon's own: {failure.value}")
             self.log.failure("The delivery to {name} stopped", failure, name=self.name)
 
     async def stop(self, grace: float, *, deliver: bool = True) -> None:
@@ -133,18 +154,31 @@ class Delivery:
         return Deferred.fromCoroutine(self._drain(self._journal.end))
 
     async def _drain(self, until: Position) -> None:
-        self._draining = True
+        self._drains += 1
         try:
-            while self._cursor.kept < self._journal.follow(until):
+            while self._journal.follow(self._cursor.kept) < self._journal.follow(until):
                 self._poke()
                 await self._journal.sleep(0.02)
         finally:
-            self._draining = False
+            self._drains -= 1
 
     @property
-    def lag(self) -> int:
-        """Bytes of journal that this backend has not confirmed yet."""
-        return self._journal.distance(self._cursor.kept)
+    def lag(self) -> Lag:
+        """How far this backend is behind."""
+        journal = self._journal
+        if not self._opened:
+            unread, waiting, oldest = journal.distance(self._cursor.kept), 0, None
+        else:
+            pieces = self._under_way.pieces if self._under_way else ()
+            unread = 0 if self._cursor.at_end else journal.distance(self._cursor.next)
+            waiting = self._gatherer.count + sum(piece.count for piece in pieces)
+            oldest = pieces[0] if pieces else self._gatherer.oldest
+        if oldest is None and not unread:
+            return Lag()
+        size = journal.distance(oldest.start) if oldest else unread
+        since = oldest.time if oldest else self._read_time
+        seconds = max(0.0, self._reactor.seconds() - since / 1e6) if since else 0.0
+        return Lag(waiting + math.ceil(unread / journal.message_bytes), size, seconds)
 
     def health(self) -> Health:
         """The backend's own view; failing as long as the last try failed."""
@@ -159,7 +193,9 @@ class Delivery:
         self._reading.addErrback(self._ended)
         while not self._stopping:
             gathered = await self._collect()
+            self._under_way = gathered
             await self._deliver(gathered)
+            self._under_way = None
             self._cursor.move(gathered.end)
 
     async def _open(self) -> None:
@@ -170,6 +206,7 @@ class Delivery:
             except CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  # a plugin may raise anything
+                await self._note_backlog()
                 await self._wait_after(error, "can't be opened")
         self._opened = True
         self._succeeded()
@@ -186,12 +223,19 @@ class Delivery:
         self._cursor.seek(start)
         self._gatherer = Gatherer(self.name, self._config.batch, reached or start)
 
+    async def _note_backlog(self) -> None:
+        """Find out how long the oldest message waits, as long as no message was read."""
+        if not self._read_time:
+            with suppress(OSError, KeyError):
+                self._read_time = await self._journal.received(self._cursor.kept)
+
     async def _read(self) -> None:
         """Fill the gatherer, a batch ahead at most."""
         while True:
             group = await self._cursor.read()
             if not self._gatherer.count:
                 self._waiting_since = self._reactor.seconds()
+            self._read_time = group.time
             self._gatherer.add(group, self._tables(group.routes))
             self._poke()
             while self._gatherer.full:
@@ -208,7 +252,7 @@ class Delivery:
             gatherer = self._gatherer
             age = self._reactor.seconds() - self._waiting_since
             due = gatherer.count and age >= self._config.batch.age
-            flush = self._draining and self._cursor.at_end and gatherer.moved
+            flush = self._drains and self._cursor.at_end and gatherer.moved
             if gatherer.full or due or flush or gatherer.crossed:
                 gathered = gatherer.take()
                 self._waiting_since = self._reactor.seconds()
@@ -285,8 +329,14 @@ class Delivery:
         if self.error != text:
             message = "{name} {what}, trying again: {error}"
             self.log.error(message, name=self.name, what=what, error=text)
-        self.error = text
+        self._note_error(text)
         await self._journal.sleep(seconds)
+
+    def _note_error(self, text: str) -> None:
+        self.last_error_at = self._journal.now()
+        if not self.error:
+            self.error_since = self.last_error_at
+        self.error = self.last_error = text
 
     def _succeeded(self) -> None:
         if self.error:

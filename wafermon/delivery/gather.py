@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from wafermon.blocks import Block
@@ -24,6 +24,8 @@ class Piece:
     block: Block
     chosen: Sequence[int] | None
     """The indices of the messages for this backend; None where all are."""
+    time: int = 0
+    """When the group was received, in microseconds since the epoch."""
 
     @property
     def count(self) -> int:
@@ -50,9 +52,12 @@ class Piece:
             self.block.cut(at, self.block.count),
         )
         if self.chosen is None:
-            return Piece(self.start, middle, first, None), Piece(middle, self.end, second, None)
+            return replace(self, end=middle, block=first), replace(self, start=middle, block=second)
         rest = [index - at for index in self.chosen[count:]]
-        return Piece(self.start, middle, first, self.chosen[:count]), Piece(middle, self.end, second, rest)
+        return (
+            replace(self, end=middle, block=first, chosen=self.chosen[:count]),
+            replace(self, start=middle, block=second, chosen=rest),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,12 @@ class Gathered:
         return Gathered(self.start, middle, first), Gathered(middle, self.end, list(rest))
 
 
-def select(start: Position, block: Block, table: Table, backend: str) -> Piece | None:
-    """What of a block that stands at `start` goes to a backend."""
+def select(start: Position, block: Block, table: Table, backend: str, time: int) -> Piece | None:
+    """What of a block that stands at `start` and was received at `time` goes to a backend."""
     end = start._replace(offset=start.offset + len(block.raw))
     wanted = {kind for kind in block.kinds if _goes_to(Kind(*kind), table, backend)}
     if len(wanted) == len(block.kinds):
-        return Piece(start, end, block, None)
+        return Piece(start, end, block, None, time)
     if not wanted:
         return None
     return Piece(
@@ -99,6 +104,7 @@ def select(start: Position, block: Block, table: Table, backend: str) -> Piece |
         end,
         block,
         [index for index, kind in enumerate(block.each_kind()) if kind in wanted],
+        time,
     )
 
 
@@ -126,6 +132,11 @@ class Gatherer:
         return self._count
 
     @property
+    def oldest(self) -> Piece | None:
+        """The first that waits."""
+        return self._pieces[0] if self._pieces else None
+
+    @property
     def full(self) -> bool:
         limits = self._limits
         return 0 < limits.messages <= self._count or 0 < limits.bytes <= self._bytes
@@ -142,7 +153,7 @@ class Gatherer:
 
     def add(self, group: Group, table: Table) -> None:
         for offset, block in group.blocks:
-            piece = select(group.start._replace(offset=offset), block, table, self._backend)
+            piece = select(group.start._replace(offset=offset), block, table, self._backend, group.time)
             if piece is not None:
                 self._pieces.append(piece)
                 self._count += piece.count

@@ -3,6 +3,7 @@
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.disk import lock
 from wafermon.journal.groups import Group, Mark, Rejected
+from wafermon.journal.history import groups_before
 from wafermon.journal.journal import Entry, Journal
 from wafermon.journal.marks import Marks, Stream
 
@@ -15,5 +16,6 @@ __all__ = [
     "Marks",
     "Rejected",
     "Stream",
+    "groups_before",
     "lock",
 ]

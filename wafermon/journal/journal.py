@@ -32,6 +32,7 @@ from wafermon.interfaces import Position
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.disk import MARKS_CURSOR, Disk
 from wafermon.journal.groups import Group, Mark, Rejected
+from wafermon.journal.latency import Latency
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.segments import Reader
 
@@ -41,6 +42,8 @@ IN_FLIGHT_BYTES = 1 << 20
 """What waits to be written, before receivers pause."""
 TAIL_BYTES = 4 << 20
 """Committed groups that stay in memory for the cursors that keep up."""
+MESSAGE_BYTES = 250.0
+"""What a message takes, as long as none has come that says more."""
 RETRY_SECONDS = 1.0
 FULL_SECONDS = 0.1
 """How often a full journal looks for room."""
@@ -78,6 +81,8 @@ class Figures:
     rejected: int = 0
     failures: int = 0
     """Writes and syncs that failed."""
+    ack: Latency = field(default_factory=Latency)
+    """For each group, how long its oldest entry waited until the group was durable."""
     skipped_segments: dict[str, int] = field(default_factory=dict)
     """By cursor: segments let go because the journal was full and the cursor may skip."""
 
@@ -114,7 +119,9 @@ class Journal:
         self._routes = "[]"
         self._pending: list[Entry] = []
         self._pending_bytes = 0
+        self._pending_since = 0.0
         self._writing_bytes = 0
+        self._writing_since = 0.0
         self._busy = False
         self._closing = False
         self._flushed: Deferred[None] | None = None
@@ -122,6 +129,7 @@ class Journal:
         self._tail: dict[Position, Group] = {}
         self._tail_bytes = 0
         self._cursors: dict[str, Cursor] = {}
+        self._watchers: list[Callable[[Group], None]] = []
         self._stored: dict[str, Position] = {}
         self._dropped: set[str] = set()
         self._last_time = 0
@@ -219,6 +227,8 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Take an entry. Its `settled` is called once it is durable, however long that takes."""
+        if not self._pending:
+            self._pending_since = self._reactor.seconds()
         self._pending.append(entry)
         self._pending_bytes += entry.size
         self._start()
@@ -258,6 +268,7 @@ class Journal:
         del self._pending[:count]
         self._pending_bytes -= size
         self._writing_bytes = size
+        self._writing_since = self._pending_since
         self._write(entries, self.now())
 
     def _write(self, entries: list[Entry], time: int) -> None:
@@ -280,6 +291,7 @@ class Journal:
             self.failing = ""
         self._busy = False
         self._writing_bytes = 0
+        self.figures.ack.add(max(0.0, self._reactor.seconds() - self._writing_since))
         self._lengths[group.start.segment] = group.end.offset
         self._remember(group)
         self._probe("before ack")
@@ -293,6 +305,8 @@ class Journal:
         self._relieve()
         for cursor in list(self._cursors.values()):
             cursor.wake()
+        for watcher in self._watchers:
+            watcher(group)
         for _, block in group.blocks:
             block.release()
         if self.settings.sync == "interval" and self._sync_call is None:
@@ -347,6 +361,16 @@ class Journal:
             for call in relief:
                 call()
 
+    def watch(self, watcher: Callable[[Group], None]) -> Callable[[], None]:
+        """Show a watcher each group from now on, just after it was committed and told to its clients. It must be quick,
+        and never raise. Answers with a call that ends this."""
+        self._watchers = [*self._watchers, watcher]
+
+        def stop() -> None:
+            self._watchers = [one for one in self._watchers if one is not watcher]
+
+        return stop
+
     # -- cursors
 
     @property
@@ -374,6 +398,33 @@ class Journal:
         """The bytes from a position to the end."""
         behind = sum(length for number, length in self._lengths.items() if number >= position.segment)
         return behind - (position.offset if position.segment in self._lengths else 0)
+
+    def segment_before(self, until: Position, most: int) -> Position:
+        """The start of the oldest segment from which at most so many bytes lie before `until`; else of the one that
+        ends there."""
+        behind = self.distance(until)
+        starts = [Position(self.id, number, 0) for number in self._lengths if number <= until.segment]
+        near = [start for start in starts if self.distance(start) - behind <= most]
+        last = [start for start in starts if self._lengths[start.segment] and start < until]
+        return min([*near, *last[-1:]], default=until)
+
+    def received(self, position: Position) -> Deferred[int]:
+        """When the group that stands there, or that `position` lies within, was received, in microseconds since the
+        epoch; 0 where nothing does. Fails with OSError."""
+        return Deferred.fromCoroutine(self._received(self.follow(position)))
+
+    async def _received(self, position: Position) -> int:
+        group = self.remembered(position)
+        if group is None and position < self.end:
+            reader = Reader(self.dir, self.id)
+            group = (await self.read(reader, position, None))[0]
+            reader.close()
+        return group.time if group else 0
+
+    @property
+    def message_bytes(self) -> float:
+        """What a message takes on the average since the start, with its share of the journal's own lines."""
+        return self.figures.bytes / self.figures.messages if self.figures.messages else MESSAGE_BYTES
 
     def remembered(self, position: Position) -> Group | None:
         """The group that starts there, if it is still in memory."""

@@ -72,13 +72,7 @@ class Door:
                 connection.end()
 
     def close(self) -> Deferred[None]:
-        done: Deferred[None] = Deferred()
-        closing = self.port.stopListening()
-        if closing is None:
-            done.callback(None)
-        else:
-            closing.addBoth(lambda _: done.callback(None))
-        return done
+        return ports.close(self.port)
 
 
 class _Entrance(Factory):
@@ -106,9 +100,9 @@ class Listeners:
         self._look.clock = reactor
 
     @property
-    def listeners(self) -> list[Listener]:
-        """Those that are open."""
-        return [door.listener for door in self._doors.values()]
+    def open(self) -> list[tuple[Listener, str]]:
+        """Those that are open, each with where: ``host:port`` or a path."""
+        return [(door.listener, ports.where(door.port)) for door in self._doors.values()]
 
     def prepare(self, wanted: Sequence[Listener]) -> Change:
         """Open what is not open yet, and read the files. Nobody is served at a new door, and no old one closes, before
@@ -142,12 +136,12 @@ class Listeners:
             raise CannotChange(f"{listener.endpoint}: {error}") from None
 
     def _open(self, listener: Listener, gate: Gate, going: Sequence[Door]) -> Door:
-        number = _number(listener)
-        beside = next((one.port for one in going if number and _number(one.listener) == number), None)
+        number = ports.number_of(listener.endpoint)
+        beside = next((one.port for one in going if number and ports.number_of(one.listener.endpoint) == number), None)
         try:
             return Door(listener, gate, self._receiver, self._reactor, beside)
         except (OSError, ValueError, CannotListenError) as error:
-            raise CannotChange(f"can't listen on {listener.endpoint}: {_in_words(error)}") from None
+            raise CannotChange(f"can't listen on {listener.endpoint}: {ports.in_words(error)}") from None
 
     def _commit(self, gates: _Gates, opened: dict[Address, Door], going: Sequence[Door]) -> None:
         for door in going:
@@ -172,7 +166,7 @@ class Listeners:
         try:
             door.adjust()
         except (OSError, ValueError) as error:
-            self.log.error("{endpoint}: {error}", endpoint=door.listener.endpoint, error=_in_words(error))
+            self.log.error("{endpoint}: {error}", endpoint=door.listener.endpoint, error=ports.in_words(error))
 
     def _refresh(self) -> None:
         for door in self._doors.values():
@@ -200,16 +194,6 @@ def address_of(listener: Listener) -> Address:
     return (listener.endpoint,)
 
 
-def _number(listener: Listener) -> int:
-    """Its TCP port; 0 where it has none, or the system chooses."""
-    return int(arguments_of(listener.endpoint).get("port", 0))
-
-
 def _close(doors: Iterable[Door]) -> None:
     for door in doors:
         door.close()
-
-
-def _in_words(error: Exception) -> str:
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    return str(getattr(cause, "strerror", None) or cause)

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort
-from twisted.internet.protocol import Factory
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
 from wafermon.config import Listener, arguments_of, kind_of
@@ -32,7 +33,9 @@ MODE = "660"
 """Of a Unix socket that names none."""
 
 
-def listen(listener: Listener, factory: Factory, reactor: Any, beside: tcp.Port | None = None) -> IListeningPort:
+def listen(
+    listener: Listener, factory: IProtocolFactory, reactor: Any, beside: tcp.Port | None = None
+) -> IListeningPort:
     """Open a listener. `beside` is a port on the same number that goes away soon. Raises OSError and ValueError."""
     kind, arguments = kind_of(listener.endpoint), arguments_of(listener.endpoint)
     if kind == "unix":
@@ -43,7 +46,7 @@ def listen(listener: Listener, factory: Factory, reactor: Any, beside: tcp.Port 
 
 
 def _listen_tcp(
-    kind: str, arguments: dict[str, str], factory: Factory, reactor: Any, beside: tcp.Port | None
+    kind: str, arguments: dict[str, str], factory: IProtocolFactory, reactor: Any, beside: tcp.Port | None
 ) -> IListeningPort:
     interface = arguments.get("interface", "")
     family = socket.AF_INET6 if kind == "tcp6" or ":" in interface else socket.AF_INET
@@ -68,7 +71,9 @@ def _listen_tcp(
         opened.close()
 
 
-def _listen_unix(listener: Listener, arguments: dict[str, str], factory: Factory, reactor: Any) -> IListeningPort:
+def _listen_unix(
+    listener: Listener, arguments: dict[str, str], factory: IProtocolFactory, reactor: Any
+) -> IListeningPort:
     path = arguments["address"]
     if not Path(path).parent.is_dir():
         raise OSError(errno.ENOENT, f"there is no directory {Path(path).parent}; make it, or let systemd do so")
@@ -128,7 +133,7 @@ def remove_stale(path: str) -> None:
             raise OSError(errno.EADDRINUSE, f"another process listens on {path}")
 
 
-def _listen_as_twisted_does(endpoint: str, factory: Factory, reactor: Any) -> IListeningPort:
+def _listen_as_twisted_does(endpoint: str, factory: IProtocolFactory, reactor: Any) -> IListeningPort:
     opened: list[Any] = []
     server = serverFromString(reactor, endpoint)  # type: ignore[no-untyped-call]
     server.listen(factory).addBoth(opened.append)
@@ -138,3 +143,34 @@ def _listen_as_twisted_does(endpoint: str, factory: Factory, reactor: Any) -> IL
         raise OSError(opened[0].getErrorMessage())
     port: IListeningPort = opened[0]
     return port
+
+
+def number_of(endpoint: str) -> int:
+    """The TCP port of a checked endpoint; 0 where it has none, or the system chooses."""
+    return int(arguments_of(endpoint).get("port", 0))
+
+
+def where(port: Any) -> str:
+    """Where an open port listens, in a word: ``host:port`` or a path."""
+    address = port.getHost()
+    name = getattr(address, "name", None)
+    if name is not None:
+        return os.fsdecode(name)
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def in_words(error: Exception) -> str:
+    """Why a port can't be opened."""
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    return str(getattr(cause, "strerror", None) or cause)
+
+
+def close(port: Any) -> Deferred[None]:
+    """Fires once nobody comes in any more."""
+    done: Deferred[None] = Deferred()
+    closing = port.stopListening()
+    if closing is None:
+        done.callback(None)
+    else:
+        closing.addBoth(lambda _: done.callback(None))
+    return done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,12 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from wafermon.changes import CannotChange
+from wafermon.changes import CannotChange, Refused
 from wafermon.config import Config
 from wafermon.errors import ConfigError
 
 PAUSE_SECONDS = 0.2
 """Between two readings, however often somebody asks: the last word is always read."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The last config that was refused, until one is accepted."""
-
-    at: int
-    """Microseconds since the epoch."""
-    faults: Sequence[str]
 
 
 class Reloader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, cast
@@ -77,6 +77,10 @@ class FilesystemFactory:
         if faults:
             raise ConfigError(faults)
         return Options(**checked)
+
+    def examine(self, options: Options) -> Sequence[str]:
+        """What would keep it from writing. Blocks, and changes nothing."""
+        return [problem for claim in options.claims if (problem := _unwritable(claim))]
 
     def build(self, options: Options, context: BackendContext) -> FilesystemBackend:
         return FilesystemBackend(options, context)
@@ -217,3 +221,15 @@ def _advice(error: OSError) -> str:
 
 
 filesystem = FilesystemFactory()
+
+
+def _unwritable(claim: str) -> str:
+    """Why nothing can be written to paths that begin so; empty where something can."""
+    place = os.path.dirname(os.path.abspath(claim + "x"))
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        return f"{place} is no directory; move it, or choose another path"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"{place} can't be written by user {os.geteuid()}; chown it to the sidecar's user"
+    return ""

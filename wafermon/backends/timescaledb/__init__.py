@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,12 @@ class TimescaleFactory:
         from wafermon.backends.timescaledb.options import check
 
         return check(options)
+
+    def examine(self, options: Options) -> Sequence[str]:
+        """What would keep it from writing. Blocks, and changes nothing."""
+        from wafermon.backends.timescaledb.examine import problems
+
+        return problems(options)
 
     def build(self, options: Options, context: BackendContext) -> TimescaleBackend:
         from wafermon.backends.timescaledb.backend import TimescaleBackend

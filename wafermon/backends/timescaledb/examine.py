@@ -1,0 +1,34 @@
+"""Whether the database can be used, for `wafermon doctor`. Blocks; reads only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg2
+
+from wafermon.backends.timescaledb.connection import OLDEST
+from wafermon.backends.timescaledb.options import Options
+
+
+def problems(options: Options) -> list[str]:
+    """What is wrong, each with what to do; none where it can be used."""
+    parameters: dict[str, Any] = {"connect_timeout": round(options.connect_seconds) or 1, **options.dsn}
+    try:
+        if options.password_file is not None:
+            parameters["password"] = options.password_file.read_text().rstrip("\r\n")
+        connection = psycopg2.connect(**parameters)
+    except OSError as error:
+        return [f"password_file can't be read: {error}; name a file that the sidecar's user can read"]
+    except psycopg2.Error as error:
+        return [f"can't connect to {options.target}: {' '.join(str(error).split())}; see docs/backends/timescaledb.md"]
+    try:
+        if connection.server_version < OLDEST:
+            return ["the server is older than PostgreSQL 13; upgrade it"]
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_is_in_recovery()")
+            [replica] = cursor.fetchone()
+        return ["the server is a replica, which can't be written to; name the primary in the dsn"] if replica else []
+    except psycopg2.Error as error:
+        return [f"can't be asked: {' '.join(str(error).split())}"]
+    finally:
+        connection.close()

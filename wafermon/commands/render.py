@@ -1,0 +1,292 @@
+"""Plain objects, as the sidecar or a backend answers them -> lines for a terminal. Pure.
+
+What came from clients is shown without control characters, so that no message can do anything to the terminal.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+
+_COLORS = {
+    "failed": "red", "failing": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
+    "warning": "yellow", "done": "green", "ok": "green",
+}  # fmt: skip
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+BAR = "█"
+LEFT = "├ "
+NAME_WIDTH = 36
+
+
+# -- words
+
+
+def plain(value: object) -> str:
+    """Text on one line, without what a terminal would obey."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text.replace("\n", " ⏎ "))
+
+
+def size(count: float) -> str:
+    for unit in _UNITS:
+        if count < 1024 or unit == _UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def duration(seconds: float) -> str:
+    """In at most two units."""
+    if not seconds:
+        return "0 s"
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 1:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def moment(microseconds: int, *, day: bool = True) -> str:
+    """UTC, to the millisecond."""
+    shown = datetime.fromtimestamp(microseconds / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return shown if day else shown[11:]
+
+
+def colored(text: str, word: str) -> str:
+    """`text` in the color of a status or level; `click.echo` leaves colors out where no terminal reads."""
+    return click.style(text, fg=_COLORS[word]) if word in _COLORS else text
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "", color: int = -1) -> list[str]:
+    """Aligned columns. `right` has an ``r`` for each column that is aligned to the right; the column of number `color` holds
+    words that may have one."""
+    given = list(rows)
+    widths = [max(len(row[at]) for row in [header, *given]) for at in range(len(header))]
+
+    def line(row: Sequence[str], *, styled: bool) -> str:
+        cells = []
+        for at, cell in enumerate(row):
+            padded = cell.rjust(widths[at]) if right[at : at + 1] == "r" else cell.ljust(widths[at])
+            cells.append(colored(padded, cell) if styled and at == color else padded)
+        return "  ".join(cells).rstrip()
+
+    return [click.style(line(header, styled=False), dim=True), *(line(row, styled=True) for row in given)]
+
+
+# -- jobs and traces
+
+
+def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """A line a job. `now` is microseconds since the epoch."""
+    if not found:
+        return ["no jobs"]
+    return table(
+        ["JOB", "DONE", "STATUS", "SERVICE", "RUNS", "LAST HEARD", "TRACE"],
+        [
+            [
+                plain(job["job_id"]),
+                f"{job['percent']:g} %",
+                _job_status(job),
+                plain(job["service"]),
+                duration(max(0, job["last_progress"] - job["first"]) / 1e6),
+                duration(max(0, now - job["last_progress"]) / 1e6) + " ago",
+                "" if job["trace_id"] == job["job_id"] else plain(job["trace_id"]),
+            ]
+            for job in found
+        ],
+        right="-r--rr",
+        color=2,
+    )
+
+
+def _job_status(job: Mapping[str, Any]) -> str:
+    return "stalled" if job["stalled"] else plain(job["status"]) if job["status"] else "running"
+
+
+def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
+    """Everything known of a trace, with its spans as a waterfall `width` columns wide."""
+    part = f"  part {found['part']}" if found["part"] > 1 else ""
+    took = duration((found["last"] - found["first"]) / 1e6)
+    counts = ", ".join(f"{count} {name}" for name, count in found["counts"].items() if not name.startswith("level."))
+    lines = [
+        f"trace {plain(found['trace_id'])}  {colored(found['status'], found['status'])}{part}",
+        f"from {moment(found['first'])} UTC, {took}",
+        f"services {', '.join(map(plain, found['services']))}",
+        f"messages {counts or 'none'}; errors {found['errors']}",
+    ]
+    if found["jobs"]:
+        lines += ["", *jobs(found["jobs"], now)]
+    if found["spans"]:
+        lines += ["", *waterfall(found["spans"], max(found["last"], found["first"] + 1), width)]
+    if found["events"]:
+        lines += ["", *(message(event) for event in found["events"])]
+    return lines
+
+
+def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list[str]:
+    """A line a span, in their order: name (by depth), service, status, start, duration, and when it ran between the first
+    start and the last end. One that is open reaches to `last`, as it is known so far."""
+    first = min(span["start"] for span in spans)
+    ends = [span["start"] + span["duration"] if span["duration"] is not None else last for span in spans]
+    whole = max(1, max(ends) - first)
+    texts = [
+        [
+            _name(span),
+            plain(span["service"]),
+            span["status"] or "open",
+            "+" + duration(max(0, span["start"] - first) / 1e6),
+            duration(span["duration"] / 1e6) if span["duration"] is not None else "-",
+        ]
+        for span in spans
+    ]
+    lines = table(["SPAN", "SERVICE", "STATUS", "START", "TOOK"], texts, right="---rr", color=2)
+    used = max(len(click.unstyle(line)) for line in lines)
+    room = max(10, width - used - 4)
+    shown = [f"{lines[0]}"]
+    for line, span, end in zip(lines[1:], spans, ends, strict=True):
+        begin = round((span["start"] - first) / whole * room)
+        length = max(1, round((end - span["start"]) / whole * room))
+        begin = min(begin, room - 1)
+        bar = BAR * min(length, room - begin)
+        pad = " " * (used - len(click.unstyle(line)))
+        shown.append(f"{line}{pad}  {' ' * begin}{colored(bar, span['status'] or '')}".rstrip())
+    return shown
+
+
+def _name(span: Mapping[str, Any]) -> str:
+    depth = min(span["depth"], 10)
+    name: str = "  " * (depth - 1) + (LEFT if depth else "") + plain(span["name"])
+    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"
+
+
+# -- messages
+
+
+def message(found: Mapping[str, Any]) -> str:
+    """One message of any type on one line; an event of a trace needs no type."""
+    kind = found.get("type", "event")
+    head = f"{moment(found['ts'], day=False)}  "
+    level = found.get("level", kind)
+    return f"{head}{colored(level.ljust(8), level)}  {plain(found.get('service', ''))}  {_SAYS[kind](found)}".rstrip()
+
+
+def _event(found: Mapping[str, Any]) -> str:
+    return plain(found["message"]) + _pairs(found.get("context"))
+
+
+def _metric(found: Mapping[str, Any]) -> str:
+    return plain(f"{found['name']} = {found['value']} {found.get('unit', '')}".rstrip()) + _pairs(found.get("tags"))
+
+
+def _progress(found: Mapping[str, Any]) -> str:
+    return plain(f"{found['job_id']}  {found['percent']:g} % {found.get('status', '')}".rstrip())
+
+
+def _resource(found: Mapping[str, Any]) -> str:
+    return _pairs({name: found[name] for name in ("cpu", "mem", "disk", "net") if name in found}).lstrip()
+
+
+def _span_start(found: Mapping[str, Any]) -> str:
+    return f"{plain(found['name'])} begins" + _pairs(found.get("tags"))
+
+
+def _span_end(found: Mapping[str, Any]) -> str:
+    return f"{plain(found['name'])} {found['status']}, {duration(found['duration'] / 1e6)}" + _pairs(found.get("tags"))
+
+
+def _trace(found: Mapping[str, Any]) -> str:
+    services = ", ".join(map(plain, found["services"]))
+    return f"{plain(found['trace_id'])} {found['status']}, errors {found['errors']}, services {services}"
+
+
+def _pairs(given: Mapping[str, Any] | None) -> str:
+    return "".join(f"  {plain(key)}={plain(value)}" for key, value in (given or {}).items())
+
+
+_SAYS = {
+    "event": _event,
+    "metric": _metric,
+    "progress": _progress,
+    "resource": _resource,
+    "span_start": _span_start,
+    "span_end": _span_end,
+    "trace": _trace,
+}
+
+
+# -- the sidecar
+
+
+def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[str]:
+    """How a sidecar is doing; with what it said `before`, rates too."""
+    ready = colored("ready", "ok") if found["ready"] else colored("NOT READY", "failed")
+    up = duration((found["now"] - found["started"]) / 1e6)
+    journal, messages = found["journal"], found["messages"]
+    quota = f" of {size(journal['max_bytes'])} ({journal['fill']:.0%})" if journal["max_bytes"] else ""
+    rejected = sum(messages["rejected"].values())
+    lines = [f"wafermon {found['version']}: {ready}, up {up}"]
+    lines += [f"  {colored('!', 'failed')} {plain(problem)}" for problem in found["problems"]]
+    if found["refused_config"]:
+        lines.append(f"  {colored('!', 'failed')} refused the config of {moment(found['refused_config']['at'])} UTC:")
+        lines += [f"    {plain(fault)}" for fault in found["refused_config"]["faults"]]
+    lines += [
+        "",
+        f"journal      {size(journal['bytes'])}{quota} in {plain(journal['dir'])}, sync {journal['sync']}",
+        f"connections  {found['connections']} open, {found['connections_total']} since the start",
+        f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
+        f"{rejected:,} rejected{_codes(messages['rejected'])}",
+        f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
+        f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
+    ]
+    if messages["sdk_dropped"]:
+        lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
+    if found["hooks"]:
+        hooks = found["hooks"]
+        problem = f": {plain(hooks['error'])}" if hooks["error"] else ""
+        lines.append(
+            f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{problem}"
+        )
+    lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
+    return lines
+
+
+def _rate(found: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    if before is None or found["now"] <= before["now"] or found["started"] != before["started"]:
+        return ""
+    more = found["messages"]["accepted"] - before["messages"]["accepted"]
+    return f" ({more / (found['now'] - before['now']) * 1e6:,.0f}/s)"
+
+
+def _codes(rejected: Mapping[str, int]) -> str:
+    return f" ({', '.join(f'{count} {code}' for code, count in sorted(rejected.items()))})" if rejected else ""
+
+
+def _listeners(listeners: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [[one["endpoint"], one["address"] or "failing", one["error"]] for one in listeners]
+    return table(["LISTENER", "ADDRESS", ""], rows, color=1)
+
+
+def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for name, one in backends.items():
+        since = f" since {moment(one['error_since'])[:19]}" if one["error_since"] else ""
+        rows.append(
+            [
+                name, one["state"], f"{one['lag_messages']:,}", size(one["lag_bytes"]), duration(one["lag_seconds"]),
+                f"{one['delivered']:,}", f"{one['retries']:,}", f"{one['dead_letters']:,}",
+                plain(one["error"] or one["detail"]) + since,
+            ]
+        )  # fmt: skip
+    header = ["BACKEND", "STATE", "LAG", "BYTES", "AGE", "DELIVERED", "RETRIES", "DEAD LETTERS", ""]
+    return table(header, rows, right="--rrrrrr", color=1)

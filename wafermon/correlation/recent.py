@@ -1,0 +1,178 @@
+"""What people ask about shortly after it happened: the finished spans and jobs of the latest traces, and their events.
+
+The engine forgets a span when it ends and a trace when it is over. This is a memory beside it, for looking at only:
+nothing is derived from it, it is in no snapshot, and it is bounded whatever clients send. After a restart it is filled
+again from what the journal still holds (`Correlator`).
+
+A message costs something only if it starts or ends a span or reports progress. Blocks of other messages are kept whole, without being
+looked into, until newer ones push them out; a question about a trace reads those that concern it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec import UNSET, Struct, field
+
+from wafermon.blocks import Block
+from wafermon.correlation.traces import JOBS, TEXT, Job
+from wafermon.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace, decode_stored
+
+TRACES = 1_000
+SPANS = 1_000
+"""Of one trace."""
+ALL_SPANS = 20_000
+BLOCK_BYTES = 16 << 20
+"""Blocks with events of traces."""
+BLOCK_COST = 600
+"""What a kept block takes beside its lines, in bytes."""
+_SERVICE, _TYPE, _TRACE = map(Kind._fields.index, ("service", "type", "trace_id"))
+_FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
+
+
+class RecentSpan(Struct, gc=False):
+    """`duration` is microseconds; it and `status` are None while the span is open."""
+
+    name: str
+    service: str
+    parent_id: str
+    start: int
+    duration: int | None = None
+    status: str | None = None
+
+
+class RecentTrace(Struct):
+    spans: dict[str, RecentSpan] = field(default_factory=dict)
+    """By span id."""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    summary: Trace | None = None
+
+
+class Recent:
+    """The latest traces, the one heard of last at the end."""
+
+    def __init__(self) -> None:
+        self.traces: OrderedDict[str, RecentTrace] = OrderedDict()
+        self._plain: OrderedDict[str, Trace] = OrderedDict()
+        """Ended traces without spans and jobs, which must not push out those that have some."""
+        self._spans = 0
+        self._blocks: deque[Block] = deque()
+        self._bytes = 0
+
+    def observe(self, blocks: Iterable[Block], time: int) -> None:
+        """The blocks of a group that was received at `time`."""
+        for block in blocks:
+            kinds = block.kinds
+            if not _FOLLOWED.isdisjoint(kind[_TYPE] for kind in kinds) or any(
+                kind[_SERVICE] == OWN_SERVICE for kind in kinds
+            ):
+                self._observe_each(block.messages, time)
+            if any(kind[_TYPE] == "event" and kind[_TRACE] is not UNSET for kind in kinds):
+                self._keep(block)
+
+    def events(self, trace_id: str, limit: int) -> list[dict[str, Any]]:
+        """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
+        found: list[Event] = []
+        for block in reversed(self._blocks):
+            if len(found) >= limit:
+                break
+            if any(kind[_TRACE] == trace_id and kind[_TYPE] == "event" for kind in block.kinds):
+                found += _events_in(block, trace_id)
+        found.sort(key=lambda event: event.ts or 0)
+        return [_event(event) for event in found[-limit:]]
+
+    def _keep(self, block: Block) -> None:
+        # A copy, so that messages that somebody else parses later are not kept along with it.
+        self._blocks.append(Block(block.raw, block.count, block.kinds, block.first, block.last))
+        self._bytes += len(block.raw) + BLOCK_COST
+        while self._bytes > BLOCK_BYTES:
+            self._bytes -= len(self._blocks.popleft().raw) + BLOCK_COST
+
+    def _observe_each(self, messages: Iterable[Message], time: int) -> None:
+        for message in messages:
+            kind = message.type
+            if kind in _FOLLOWED and message.trace_id is not UNSET:
+                if isinstance(message, Progress):
+                    self._progress(self._trace(message.trace_id), message, time)
+                elif isinstance(message, (SpanStart, SpanEnd)):
+                    self._span(self._trace(message.trace_id), message)
+                elif isinstance(message, Trace):
+                    self._summary(message.trace_id, message)
+            elif message.service == OWN_SERVICE and isinstance(message, Event):
+                trace_id = message.trace_id or ""
+                if trace_id in self.traces:
+                    self._derived(self.traces[trace_id], message)
+
+    def _trace(self, trace_id: str) -> RecentTrace:
+        trace = self.traces.get(trace_id)
+        if trace is not None:
+            self.traces.move_to_end(trace_id)
+            return trace
+        trace = self.traces[trace_id] = RecentTrace()
+        if len(self.traces) > TRACES:
+            self._let_go()
+        return trace
+
+    def _summary(self, trace_id: str, summary: Trace) -> None:
+        if trace_id in self.traces:
+            self.traces[trace_id].summary = summary
+            return
+        self._plain[trace_id] = summary
+        if len(self._plain) > TRACES:
+            self._plain.popitem(last=False)
+
+    def summary(self, trace_id: str) -> Trace | None:
+        """That of the trace's part that ended last."""
+        trace = self.traces.get(trace_id)
+        return (trace and trace.summary) or self._plain.get(trace_id)
+
+    def _let_go(self) -> None:
+        _, oldest = self.traces.popitem(last=False)
+        self._spans -= len(oldest.spans)
+
+    def _progress(self, trace: RecentTrace, message: Progress, time: int) -> None:
+        ts, service = message.ts or 0, message.service or ""
+        job = trace.jobs.get(message.job_id)
+        if job is not None:
+            job.take(message, ts, service, time)
+        elif len(trace.jobs) < JOBS:
+            status = message.status[:TEXT] if message.status else ""
+            trace.jobs[message.job_id] = Job(message.percent, status, service, ts, time, first=ts)
+
+    def _span(self, trace: RecentTrace, message: SpanStart | SpanEnd) -> None:
+        span_id = message.span_id or ""
+        span = trace.spans.get(span_id)
+        if span is None:
+            if len(trace.spans) >= SPANS:
+                return
+            start = message.start if isinstance(message, SpanEnd) else message.ts or 0
+            span = RecentSpan(message.name[:TEXT], message.service or "", message.parent_id or "", start)
+            trace.spans[span_id] = span
+            self._spans += 1
+            while self._spans > ALL_SPANS and len(self.traces) > 1:
+                self._let_go()
+        if isinstance(message, SpanEnd):
+            span.start, span.duration, span.status = message.start, round(message.duration), message.status
+
+    def _derived(self, trace: RecentTrace, event: Event) -> None:
+        """What the engine found out and journalled: stalled jobs, abandoned spans."""
+        context = event.context or {}
+        if context.get("kind") == "job_stalled" and (job := trace.jobs.get(str(context.get("job_id")))):
+            job.reported = not job.over
+        elif context.get("kind") == "span_abandoned" and (span := trace.spans.get(str(context.get("span_id")))):
+            span.status = span.status or "abandoned"
+
+
+def _events_in(block: Block, trace_id: str) -> Iterator[Event]:
+    for line in block.lines:
+        message = decode_stored(line)
+        if isinstance(message, Event) and message.trace_id == trace_id:
+            yield message
+
+
+def _event(event: Event) -> dict[str, Any]:
+    shown = {"ts": event.ts, "service": event.service, "level": event.level, "message": event.message}
+    more = {"host": event.host, "pid": event.pid, "span_id": event.span_id, "context": event.context}
+    return shown | {name: value for name, value in more.items() if value is not UNSET}
