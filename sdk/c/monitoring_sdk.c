@@ -335,7 +335,7 @@ static size_t record(const struct stream *stream, size_t *at, const char **body)
 /* A record may hang over ring_size and is never split; the bounds on bytes keep head behind tail. */
 static void append(struct stream *stream, const char *body, size_t length) {
     uint32_t header = (uint32_t)length; memcpy(stream->ring + stream->head, &header, sizeof header);
-    memcpy(stream->ring + stream->head + sizeof header, body, length); record(stream, &stream->head, &body);
+    memmove(stream->ring + stream->head + sizeof header, body, length); record(stream, &stream->head, &body);
     stream->waiting++, stream->waiting_bytes += length + SUFFIX;
 }
 
@@ -404,31 +404,32 @@ static void forget_oldest_file(monitoring_sdk *sdk) {
     memmove(sdk->files, sdk->files + 1, (size_t)--sdk->file_count * sizeof *sdk->files);
 }
 
-/* Make the lines of a file the records of the spill stream. */
+/* Make the lines of a file, read into the ring itself, the records of the spill stream: a record's header is shorter than a line's suffix. */
 static int load_spill(struct stream *stream, const struct spill_file *file) {
-    char *lines = malloc(file->bytes + 1), *ring = malloc(file->bytes + 1), *at = lines, *newline, end[SUFFIX];
-    int good = lines && ring && pread(file->fd, lines, file->bytes, 0) == (ssize_t)file->bytes;
-    memset(stream, 0, offsetof(struct stream, out)); memcpy(stream->client, file->client, sizeof stream->client);
-    stream->fd = -1, stream->first = stream->next = stream->given = 1;
-    stream->ring = ring, stream->ring_size = file->bytes + 1; /* a record's header is shorter than a line's suffix */
-    for (; good && stream->waiting < file->lines; at = newline + 1) {
-        size_t length = suffix(end, file->client, stream->waiting + 1);
-        newline = memchr(at, '\n', file->bytes - (size_t)(at - lines));
-        if (!(good = newline && (size_t)(newline - at) > length)) break;
+    char *at = stream->ring + SUFFIX, *stop = at + file->bytes, *newline, end[SUFFIX];
+    if (!stream->ring || pread(file->fd, at, file->bytes, 0) != (ssize_t)file->bytes) return 0;
+    for (; stream->waiting < file->lines; at = newline + 1) {
+        size_t length = suffix(end, file->client, stream->waiting + 1); newline = memchr(at, '\n', (size_t)(stop - at));
+        if (!newline || (size_t)(newline - at) <= length) return 0;
         append(stream, at, (size_t)(newline + 1 - at) - length);
     }
-    free(lines); free(good ? NULL : ring); return good;
+    return 1;
 }
+
+static void drop_ring(struct stream *stream) { free(stream->ring), stream->ring = NULL; }
 
 /* Start to send the oldest closed file; the newest one is closed for it when calls have no need of it. True: try the next one. */
 static int take_spill(monitoring_sdk *sdk) {
     if (sdk->file_count == 1 && !is_full(sdk)) sdk->writing = 0;
     if (sdk->main.phase != OPEN || sdk->spill.active || sdk->file_count == sdk->writing) return 0;
-    struct spill_file file = sdk->files[0]; unlock(sdk);
-    int claimed = move_spill(sdk, file.client, "", ".taken"), loaded = claimed && load_spill(&sdk->spill, &file);
+    struct spill_file file = sdk->files[0]; struct stream *stream = &sdk->spill;
+    memset(stream, 0, offsetof(struct stream, out)); memcpy(stream->client, file.client, sizeof stream->client);
+    stream->fd = -1, stream->first = stream->next = stream->given = 1;
+    stream->ring_size = file.bytes + SUFFIX, stream->ring = malloc(stream->ring_size); unlock(sdk);
+    int claimed = move_spill(sdk, file.client, "", ".taken"), loaded = claimed && load_spill(stream, &file);
     if (claimed && !loaded) move_spill(sdk, file.client, ".taken", "");
-    lock(sdk); if (!sdk->file_count) return free(loaded ? sdk->spill.ring : NULL), 0; /* close did not wait any longer */
-    if ((sdk->spill.active = loaded)) return 0;
+    lock(sdk); if ((stream->active = loaded && sdk->file_count)) return 0;
+    drop_ring(stream); if (!sdk->file_count) return 0; /* close did not wait any longer */
     /* Somebody else has it, or the sidecar will. */
     sdk->in_spill -= file.lines, sdk->stats.handed_over += (unsigned long long)file.lines;
     forget_oldest_file(sdk); pthread_cond_broadcast(&sdk->news); return 1;
@@ -436,9 +437,7 @@ static int take_spill(monitoring_sdk *sdk) {
 
 static void hang_up(struct stream *stream) { if (stream->fd >= 0) close(stream->fd); stream->fd = -1; }
 
-static void end_spill_stream(monitoring_sdk *sdk) {
-    hang_up(&sdk->spill); free(sdk->spill.active ? sdk->spill.ring : NULL); sdk->spill.active = 0;
-}
+static void end_spill_stream(monitoring_sdk *sdk) { hang_up(&sdk->spill); if (sdk->spill.active) drop_ring(&sdk->spill); sdk->spill.active = 0; }
 
 /* ---- connections ---- */
 
@@ -828,7 +827,7 @@ static void leave(monitoring_sdk *sdk, long long deadline) {
     sdk->stats.handed_over += (unsigned long long)waiting(sdk), sdk->in_spill = 0;
     if (sdk->spill.active) move_spill(sdk, sdk->spill.client, ".taken", "");
     for (end_spill_stream(sdk); sdk->file_count;) forget_oldest_file(sdk);
-    lose(sdk, stream); stream->first = stream->given; free(stream->ring), stream->ring = NULL;
+    lose(sdk, stream); stream->first = stream->given; drop_ring(stream);
 }
 
 int monitoring_close(monitoring_sdk *sdk, int milliseconds) {
@@ -875,7 +874,7 @@ static void begin(monitoring_sdk *sdk) {
 static void begin_again(monitoring_sdk *sdk) {
     char *ring = sdk->main.ring; if (sdk->closed) free(ring), ring = NULL;
     if (sdk->running) close(sdk->wake[0]), close(sdk->wake[1]);
-    hang_up(&sdk->main); end_spill_stream(sdk);
+    hang_up(&sdk->main); end_spill_stream(sdk); drop_ring(&sdk->spill); /* which the sender may have been filling */
     while (sdk->file_count) forget_oldest_file(sdk);
     memset(&sdk->main, 0, offsetof(struct stream, out)); memset(&sdk->stats, 0, sizeof sdk->stats);
     sdk->main.ring = ring, sdk->main.ring_size = RING, sdk->in_spill = 0, sdk->unreported = 0;

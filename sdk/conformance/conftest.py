@@ -34,6 +34,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
 def pytest_configure(config: pytest.Config) -> None:
     for name in LANGUAGES:
         config.addinivalue_line("markers", f"lang_{name}: the tests of the {name} SDK")
+    config.addinivalue_line("markers", "xdist_group(name): what pytest-xdist, if it is there, runs in one process")
     config.addinivalue_line("markers", "languages(*names): for these languages only")
 
 
@@ -41,7 +42,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "language" in metafunc.fixturenames:
         only = metafunc.definition.get_closest_marker("languages")
         names = only.args if only is not None else tuple(LANGUAGES)
-        marked = [pytest.param(name, marks=getattr(pytest.mark, f"lang_{name}")) for name in names]
+        marked = [
+            pytest.param(name, marks=(getattr(pytest.mark, f"lang_{name}"), pytest.mark.xdist_group(name)))
+            for name in names
+        ]
         metafunc.parametrize("language", marked, indirect=True, scope="session")
 
 

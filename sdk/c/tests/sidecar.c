@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +36,7 @@ struct sidecar {
     pthread_mutex_t mutex;
     char url[160];
     const char *refused;
-    int listener, wake[2], stopping, hanging_up, problems;
+    int listener, wake[2], serving, stopping, hanging_up, problems;
     enum mood mood;
     struct client *clients;
     char **lines;
@@ -155,6 +156,7 @@ static void *serve(void *argument) {
     struct pollfd slots[CONNECTIONS + 2];
     char drain[64];
     pthread_mutex_lock(&sidecar->mutex);
+    sidecar->serving = 1;
     for (long long due = 0; !sidecar->stopping;) {
         int reading = sidecar->mood != HUNG, owed = 0;
         for (size_t i = 0; i < CONNECTIONS; i++) {
@@ -195,6 +197,11 @@ struct sidecar *sidecar_start(const char *path, enum mood mood) {
     else snprintf(sidecar->url, sizeof sidecar->url, "tcp://127.0.0.1:%d", ntohs(tcp.sin_port));
     pthread_mutex_init(&sidecar->mutex, NULL);
     if (pthread_create(&sidecar->thread, NULL, serve, sidecar) != 0) abort();
+    for (int serving = 0; !serving; sched_yield()) {
+        pthread_mutex_lock(&sidecar->mutex);
+        serving = sidecar->serving;
+        pthread_mutex_unlock(&sidecar->mutex);
+    }
     return sidecar;
 }
 

@@ -481,6 +481,16 @@ static void test_exit_without_close(void) {
 
 /* ---- forks ---- */
 
+/*
+ * The AddressSanitizer of gcc 12 leaves its allocator locked in a forked child: where another thread was inside it,
+ * child hangs. So under them all is quiet at a fork, and the test that forks from a busy process is left to valgrind and ThreadSanitizer.
+ */
+#ifdef __SANITIZE_ADDRESS__
+enum { FORKS_ANY_TIME = 0 };
+#else
+enum { FORKS_ANY_TIME = 1 };
+#endif
+
 static char parents_span[17];
 
 static void log_in_child(monitoring_sdk *sdk) {
@@ -495,6 +505,7 @@ static void test_fork(void) {
     monitoring_sdk *sdk = open_sdk(sidecar, 0);
     CHECK(monitoring_start_span(sdk, "parent's", NULL, parents_span) == 0);
     for (long i = 0; i < 100; i++) CHECK(log_number(sdk, i) == 0);
+    CHECK(FORKS_ANY_TIME || monitoring_flush(sdk, 1000 * PATIENCE) == 0);
     for (int i = 0; i < 3; i++) CHECK(in_child(log_in_child, sdk) == 0);
     AWAIT(sidecar_count(sidecar) == 401);
     check_numbers(sidecar, 100, 4);
@@ -510,6 +521,7 @@ static void close_in_child(monitoring_sdk *sdk) {
 }
 
 static void test_fork_among_threads(void) {
+    if (!FORKS_ANY_TIME) return;
     struct sidecar *sidecar = sidecar_start(NULL, ANSWERING);
     struct worker workers[THREADS];
     monitoring_sdk *sdk = open_sdk(sidecar, 20); /* spill files are open too */

@@ -1,3 +1,6 @@
+# R CMD check and test_local() test the package; test_dir(), on its own, the file as source() takes it.
+if (!exists("MonitoringSDK")) source(test_path("../../R/monitoring_sdk.R"), local = TRUE)
+
 # A sidecar within the test's own process: the test plays it, step by step, over a real socket.
 
 new_sidecar <- function() {

@@ -151,7 +151,7 @@ test_that("a forked child that only closes connects to nobody", {
 })
 
 test_that("an object from another process leaves the connections of this one alone", {
-  close_if_ours <- getFromNamespace(".wm_close", "monitoringsdk")
+  close_if_ours <- .wm_close
   con <- file(tempfile(), "w")
   close_if_ours(unserialize(serialize(con, NULL)))
   expect_true(isOpen(con))

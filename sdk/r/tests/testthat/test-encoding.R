@@ -1,5 +1,5 @@
-fields <- function(...) getFromNamespace(".wm_fields", "monitoringsdk")(list(...))
-shorten <- function(...) getFromNamespace(".wm_shorten", "monitoringsdk")(...)
+fields <- function(...) .wm_fields(list(...))
+shorten <- .wm_shorten
 
 test_that("R values become JSON values", {
   expect_identical(fields(a = "x", b = 1L, c = TRUE, d = 2.5), '"a":"x","b":1,"c":true,"d":2.5')
