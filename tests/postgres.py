@@ -18,6 +18,9 @@ import psycopg2
 import pytest
 from daemon import until
 
+from wafermon.backends.timescaledb import timescaledb
+from wafermon.interfaces import BackendContext
+
 USER = "wafermon"
 SETTINGS = {
     "listen_addresses": "''",
@@ -175,6 +178,21 @@ class Database:
 
     def drop(self) -> None:
         self.server.query(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+
+
+@contextmanager
+def backend(database: Database | str, **options: Any) -> Iterator[Any]:
+    """The timescaledb backend, with a directory of its own; closed at the end."""
+    from twisted.internet import reactor
+
+    dsn = database if isinstance(database, str) else database.dsn
+    with tempfile.TemporaryDirectory() as directory:
+        context = BackendContext("db", Path(directory), reactor, reactor.getThreadPool())  # type: ignore[attr-defined,arg-type]
+        made = timescaledb.build(timescaledb.configure({"dsn": dsn, **options}), context)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 TABLES = ("events", "metrics", "progress", "resources", "span_starts", "spans", "traces")

@@ -63,7 +63,7 @@ _ADVICE = {
     "3F000": "create the schema, or let the user create it",
     "40": "tried again",
     "42501": "grant the user what it lacks: it creates and fills the tables of its schema",
-    "42P01": "a table of wafermon's was dropped: it is made again if its row in schema_versions is deleted",
+    "42P01": "no sidecar has written here yet, or a table of its own was dropped",
     "42": "the tables are not as wafermon made them: look at what was changed",
     "53100": "the server's disk is full: free space there",
     "53200": "the server is out of memory",

@@ -27,13 +27,13 @@ class Table:
 # line of another type may have a field of its own by that name, and whatever in it.
 _COMMON = {
     "ts": "bigint", "service": "text", "host": "text", "pid": "bigint", "trace_id": "text", "span_id": "text",
-    "client": "text", "seq": "bigint", "truncated": "text", "type": "text",
+    "client": "text", "seq": "bigint", "truncated": "boolean", "type": "text",
 }  # fmt: skip
 _JSON = {"context", "tags", "counts", "services"}
 _HEAD = {
     "time": "timestamptz 'epoch' + ts * interval '1 microsecond'", "service": "service", "host": "host", "pid": "pid",
     "trace_id": "trace_id", "span_id": "span_id", "client": "client", "seq": "seq",
-    "truncated": "CASE truncated WHEN 'true' THEN true END",
+    "truncated": "truncated",
 }  # fmt: skip
 _FIELDS = {
     "event": ("level", "message", "context"),
