@@ -38,7 +38,7 @@ def failure_of(error: Exception, target: str) -> Failure:
         return Failure(f"{target}: the connection was lost")
     code = error.pgcode
     if code is None:
-        text = " ".join(str(error).split())
+        text = " ".join(str(error).partition("\n")[0].split())
         advice = next((advice for words, advice in _WORDS if words in text), "")
         return Failure(f"{target}: {text or 'the connection was lost'}{advice and '; ' + advice}")
     said = (error.diag.message_primary or str(error)).strip()

@@ -68,7 +68,12 @@ async def _begin(session: Session) -> None:
 
 
 async def _version(session: Session, schema: str) -> int:
-    [(there,)] = await session.query("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.schema_versions",))
+    # Not `to_regclass`: what that has looked for in vain, it does not see when another sidecar has just made it.
+    there = await session.query(
+        "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = 'schema_versions'",
+        (schema,),
+    )
     if not there:
         return 0
     [(version,)] = await session.query(f"SELECT coalesce(max(version), 0) FROM {schema}.schema_versions")
