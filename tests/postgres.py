@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,12 @@ class Database:
     def one(self, sql: str, *parameters: Any) -> Any:
         [(value,)] = self.query(sql, *parameters)
         return value
+
+    def columns(self, sql: str) -> list[str]:
+        """The names of a query's columns."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [column.name for column in cursor.description or ()]
 
     def stored(self) -> list[tuple[str, int]]:
         """(client, seq) of everything, in whatever table; nothing where there are no tables yet."""

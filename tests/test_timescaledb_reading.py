@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from daemon import ROOT
 from postgres import Database, Postgres, backend
 from pytest_twisted import ensureDeferred
 
@@ -16,7 +18,7 @@ from wafermon.messages import dumps
 
 T0 = 1_795_500_000_000_000
 """2026-11-24 06:00:00 UTC"""
-ROOT, CHILD, OTHER, OPEN = (f"{n:016x}" for n in (1, 2, 3, 4))
+WHOLE, CHILD, OTHER, OPEN = (f"{n:016x}" for n in (1, 2, 3, 4))
 
 
 def at(second: float) -> datetime:
@@ -39,9 +41,9 @@ def span(
 
 
 STORY = [
-    *span(0, 10, "receiver", "receive", ROOT, ""),
-    *span(1, 2, "parser", "parse", CHILD, ROOT),
-    *span(4, 5, "loader", "load", OTHER, ROOT, "error"),
+    *span(0, 10, "receiver", "receive", WHOLE, ""),
+    *span(1, 2, "parser", "parse", CHILD, WHOLE),
+    *span(4, 5, "loader", "load", OTHER, WHOLE, "error"),
     said("event", 0.5, "receiver", level="info", message="received", context={"file": "a.csv"}),
     said("event", 1.5, "parser", level="warning", message="odd line", span_id=CHILD),
     said("event", 8, "loader", level="error", message="no room"),
@@ -83,8 +85,8 @@ async def test_a_whole_trace(database: Database) -> None:
     }  # fmt: skip
     assert [(s["name"], s["depth"], s["parent_id"], s["start"] - T0, s["duration"], s["status"]) for s in spans] == [
         ("receive", 0, "", 0, 10_000_000, "ok"),
-        ("parse", 1, ROOT, 1_000_000, 2_000_000, "ok"),
-        ("load", 1, ROOT, 4_000_000, 5_000_000, "error"),
+        ("parse", 1, WHOLE, 1_000_000, 2_000_000, "ok"),
+        ("load", 1, WHOLE, 4_000_000, 5_000_000, "error"),
     ]
     assert [(e["ts"] - T0, e["service"], e["level"], e["message"]) for e in events] == [
         (500_000, "receiver", "info", "received"), (1_500_000, "parser", "warning", "odd line"),
@@ -206,3 +208,33 @@ def test_what_can_not_be_read_is_told_in_one_line(database: Database, postgres: 
         reading.jobs("host=/nowhere")
     with pytest.raises(reading.ReadError, match="bogus"):
         reading.jobs("bogus=1")
+
+
+PAGE = (ROOT / "docs" / "backends" / "timescaledb.md").read_text()
+
+
+@ensureDeferred
+async def test_the_queries_of_the_page_run_and_have_these_columns(database: Database) -> None:
+    await told(database, [*STORY, SUMMARY])
+    blocks = re.findall(r"```sql\n(SELECT .*?)```\n(?:```text\n(.*?)\n)?", PAGE, re.DOTALL)
+    assert len(blocks) == 8
+    for sql, heading in blocks:
+        columns = database.columns(sql)
+        assert not heading or columns == [name.strip() for name in heading.split("|")], sql
+
+
+@ensureDeferred
+async def test_what_is_old_is_forgotten(database: Database) -> None:
+    old = T0 - 86_400_000_000 * 4000
+    await told(database, [*STORY, SUMMARY, {**STORY[6], "ts": old}, {**SUMMARY, "trace_id": "job-0", "ts": old}])
+    assert database.one("SELECT forget('2000 days')") == 2
+    assert len(database.stored()) == len(STORY) + 1
+
+
+@ensureDeferred
+async def test_the_page_names_every_table_and_view(database: Database) -> None:
+    await told(database, STORY)
+    for (name,) in database.query(
+        "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace = 'public'::regnamespace"
+    ):
+        assert name in PAGE, name

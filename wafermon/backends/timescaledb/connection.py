@@ -187,6 +187,8 @@ class Connector:
         [(version, encoding, standby, read_only)] = await session.query(
             f"SET statement_timeout = {milliseconds}; SET lock_timeout = {max(milliseconds * 4 // 5, 1)}; SET timezone = 'UTC';"
             f"SET search_path = {self._options.schema}, public; SET client_min_messages = warning;"
+            # A batch that fails is megabytes of other people's messages: not for the server's log, where we may say so.
+            "SELECT set_config('log_min_error_statement', 'panic', false) FROM pg_roles WHERE rolname = current_user AND rolsuper;"
             "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
             " pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'",
             seconds=self._options.connect_seconds,

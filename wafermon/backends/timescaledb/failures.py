@@ -5,6 +5,7 @@ A connection that can't be made has no SQLSTATE in libpq: there, the server's wo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import psycopg2
@@ -39,7 +40,7 @@ def failure_of(error: Exception, target: str) -> Failure:
     code = error.pgcode
     if code is None:
         text = " ".join(str(error).partition("\n")[0].split())
-        advice = next((advice for words, advice in _WORDS if words in text), "")
+        advice = next((advice for words, advice in _WORDS if re.search(words, text)), "")
         return Failure(f"{target}: {text or 'the connection was lost'}{advice and '; ' + advice}")
     said = (error.diag.message_primary or str(error)).strip()
     if code[:2] in _ROWS_AT_FAULT or code in _ROWS_AT_FAULT:
@@ -85,11 +86,11 @@ _WORDS = (
     ("too many clients", "raise max_connections, or close other connections"),
     ("remaining connection slots", "raise max_connections, or close other connections"),
     ("too many connections", "raise the limit of the user or the database, or close other connections"),
-    ("database", "create the database, or name another one in the dsn"),
-    ("role", "create the user, or name another one in the dsn"),
+    (r"database .* does not exist", "create the database, or name another one in the dsn"),
+    (r"role .* does not exist", "create the user, or name another one in the dsn"),
     ("Connection refused", "see that the server runs and listens there"),
     ("No such file or directory", "see that the server runs and listens there"),
     ("starting up", "the server starts"),
     ("shutting down", "the server stops"),
-    ("recovery", "the server recovers"),
+    ("recovery|not yet accepting", "the server recovers"),
 )
