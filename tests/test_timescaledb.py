@@ -142,7 +142,7 @@ def test_any_text_comes_back(postgres: Postgres, texts: list[str]) -> None:
     raw = b"".join(line(n, message=text, context={text: text}) + b"\n" for n, text in enumerate(texts))
     rows = postgres.query(
         "SELECT message, context FROM json_to_recordset("
-        + literal(raw).decode()
+        + b"".join(literal(raw)).decode()
         + ") AS x(message text, context jsonb)"
     )
     assert rows == [(text, {text: text}) for text in texts]
