@@ -491,6 +491,7 @@ async def test_tables_of_an_older_and_of_a_newer_sidecar(database: Database) -> 
         database.query("DROP VIEW " + ", ".join(name for (name,) in database.query(
             "SELECT viewname FROM pg_views WHERE schemaname = 'public'"
         )))  # fmt: skip
+        database.query("DROP FUNCTION forget")
         database.query("DELETE FROM schema_versions WHERE version > 1")
         await writer.open()
         assert database.one("SELECT count(*) FROM timeline") == 0
