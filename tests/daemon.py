@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -201,3 +202,48 @@ class Client:
     def drop(self) -> None:
         self.replies.close()
         self.socket.close()
+
+
+class Load:
+    """A client that goes on through everything, as an SDK does: reconnects, and sends what is not acknowledged."""
+
+    def __init__(self, daemon: Daemon, number: int) -> None:
+        self.name = f"{number:016x}"
+        self.service = f"load-{number}"
+        self.acked = 0
+        self.stopping = False
+        self._daemon = daemon
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self.stopping:
+            try:
+                self._talk()
+            except OSError:
+                time.sleep(random.uniform(0, 0.05))
+
+    def _talk(self) -> None:
+        client = Client(("127.0.0.1", self._daemon.port), client=self.name, service=self.service)
+        try:
+            if not client.welcome:
+                return
+            assert client.welcome["acked"] >= self.acked
+            self.acked = client.welcome["acked"]
+            client.socket.settimeout(30)
+            while not self.stopping:
+                first = self.acked + 1
+                client.send(range(first, first + random.randrange(1, 300)), service=self.service)
+                while self.acked < first:
+                    reply = client.reply()
+                    if not reply:
+                        return
+                    assert reply["type"] == "ack", reply
+                    self.acked = max(self.acked, reply["seq"])
+        finally:
+            client.drop()
+
+    def join(self) -> None:
+        self.stopping = True
+        self._thread.join(60)
+        assert not self._thread.is_alive()

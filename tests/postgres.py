@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from typing import Any
 import psycopg2
 import pytest
 from daemon import until
+
+from wafermon.backends.timescaledb import timescaledb
+from wafermon.interfaces import BackendContext
 
 USER = "wafermon"
 SETTINGS = {
@@ -57,6 +60,8 @@ class Postgres:
             os.chown(self.directory, user.pw_uid, user.pw_gid)
         arguments = ["--auth=trust", f"--username={USER}", "--no-sync", "--encoding=UTF8", "--locale=C.UTF-8"]
         self._run("initdb", *arguments, "--no-instructions", str(self.data))
+        hba = self.data / "pg_hba.conf"
+        hba.write_text(f"local all locked scram-sha-256\n{hba.read_text()}")  # the one user who needs a password
         self.configure(unix_socket_directories=f"'{self.directory}'", **{**SETTINGS, **settings})
 
     def configure(self, **settings: str) -> None:
@@ -121,12 +126,29 @@ class Postgres:
             for pid in stopped:
                 os.kill(pid, signal.SIGCONT)
 
+    def clone(self) -> Postgres:
+        """A standby of it, which is not started yet."""
+        copy = object.__new__(Postgres)
+        copy.binaries, copy._as, copy._numbers, copy.process = self.binaries, self._as, count(1), None
+        copy.directory = Path(tempfile.mkdtemp(prefix="wafermon-pg-"))
+        copy.data = copy.directory / "data"
+        if self._as:
+            os.chown(copy.directory, self._as["user"], self._as["group"])
+        source = f"host={self.directory} user={USER}"
+        copy._run("pg_basebackup", "-d", source, "-D", str(copy.data), "-R", "-c", "fast", "--no-sync")
+        copy.configure(unix_socket_directories=f"'{copy.directory}'")
+        return copy
+
     def remove(self) -> None:
         self.stop(immediate=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def log(self) -> str:
         return (self.directory / "server.log").read_text()
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / ".s.PGSQL.5432"
 
     def dsn(self, database: str = "postgres", **parameters: Any) -> str:
         known = {"host": self.directory, "dbname": database, "user": USER, **parameters}
@@ -139,7 +161,9 @@ class Postgres:
         return Database(self, name)
 
     def query(self, sql: str, *parameters: Any, database: str = "postgres") -> list[tuple[Any, ...]]:
-        connection = psycopg2.connect(self.dsn(database), connect_timeout=10)
+        connection = psycopg2.connect(
+            self.dsn(database), connect_timeout=10, options="-c default_transaction_read_only=off"
+        )
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
@@ -167,14 +191,35 @@ class Database:
         [(value,)] = self.query(sql, *parameters)
         return value
 
+    def columns(self, sql: str) -> list[str]:
+        """The names of a query's columns."""
+        with closing(psycopg2.connect(self.dsn)) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [column.name for column in cursor.description or ()]
+
     def stored(self) -> list[tuple[str, int]]:
         """(client, seq) of everything, in whatever table; nothing where there are no tables yet."""
-        if self.one("SELECT to_regclass('traces')") is None:
+        if not self.query("SELECT 1 FROM pg_tables WHERE tablename = 'traces'"):
             return []
         return self.query(" UNION ALL ".join(f"SELECT client, seq FROM {table}" for table in TABLES))
 
     def drop(self) -> None:
         self.server.query(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)")
+
+
+@contextmanager
+def backend(database: Database | str, **options: Any) -> Iterator[Any]:
+    """The timescaledb backend, with a directory of its own; closed at the end."""
+    from twisted.internet import reactor
+
+    dsn = database if isinstance(database, str) else database.dsn
+    with tempfile.TemporaryDirectory() as directory:
+        context = BackendContext("db", Path(directory), reactor, reactor.getThreadPool())  # type: ignore[attr-defined,arg-type]
+        made = timescaledb.build(timescaledb.configure({"dsn": dsn, **options}), context)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 TABLES = ("events", "metrics", "progress", "resources", "span_starts", "spans", "traces")

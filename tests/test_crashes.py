@@ -8,14 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import pytest_twisted
-from daemon import CONFIG, Client, Daemon, read_lines, until
+from daemon import CONFIG, Daemon, Load, read_lines, until
 from journals import OpenJournal, read
 
 ROUNDS = int(os.environ.get("WAFERMON_TEST_KILLS", "12"))
@@ -89,51 +88,6 @@ async def test_an_exit_at_each_crash_point_loses_nothing_acknowledged(tmp_path: 
     found = await read(opened.journal.cursor("all"), synced) if synced else []
     assert found == list(range(synced))
     await opened.close()
-
-
-class Load:
-    """A client that goes on through everything, as an SDK does: reconnects, and sends what is not acknowledged."""
-
-    def __init__(self, daemon: Daemon, number: int) -> None:
-        self.name = f"{number:016x}"
-        self.service = f"load-{number}"
-        self.acked = 0
-        self.stopping = False
-        self._daemon = daemon
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while not self.stopping:
-            try:
-                self._talk()
-            except OSError:
-                time.sleep(random.uniform(0, 0.05))
-
-    def _talk(self) -> None:
-        client = Client(("127.0.0.1", self._daemon.port), client=self.name, service=self.service)
-        try:
-            if not client.welcome:
-                return
-            assert client.welcome["acked"] >= self.acked
-            self.acked = client.welcome["acked"]
-            client.socket.settimeout(30)
-            while not self.stopping:
-                first = self.acked + 1
-                client.send(range(first, first + random.randrange(1, 300)), service=self.service)
-                while self.acked < first:
-                    reply = client.reply()
-                    if not reply:
-                        return
-                    assert reply["type"] == "ack", reply
-                    self.acked = max(self.acked, reply["seq"])
-        finally:
-            client.drop()
-
-    def join(self) -> None:
-        self.stopping = True
-        self._thread.join(60)
-        assert not self._thread.is_alive()
 
 
 def check_exactly_once(daemon: Daemon, loads: list[Load]) -> int:

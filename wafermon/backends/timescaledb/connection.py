@@ -8,13 +8,15 @@ closing the connection (`cancel()` blocks), and a connection that dies while it 
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import Any, cast
 
 import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from txpostgres import txpostgres
 
@@ -29,11 +31,51 @@ GRACE_SECONDS = 5.0
 Rows = list[tuple[Any, ...]]
 
 
-class Wire(txpostgres.Connection):  # type: ignore[misc]  # it is without types
+class Polled(txpostgres._PollingMixin):  # type: ignore[misc]  # it is without types
+    """What polls a connection. The reactor never watches the socket while libpq works on it: libpq may close it, and
+    the system would give its number to somebody else, for whom the reactor would then be deaf."""
+
+    def doRead(self) -> None:
+        self.reactor.removeWriter(self)
+        txpostgres._PollingMixin.doRead(self)
+
+    def doWrite(self) -> None:
+        self.reactor.removeReader(self)
+        txpostgres._PollingMixin.doWrite(self)
+
+    def continuePolling(self, swallowErrors: bool = False) -> None:
+        try:
+            super().continuePolling(swallowErrors)
+        finally:
+            connection = self.pollable()
+            if not connection.closed and connection.fileno() < 0:
+                connection.close()
+
+
+class Query(Polled, txpostgres.Cursor):  # type: ignore[misc]
+    """A cursor that reports a statement that ran into its timeout as what it is: txpostgres takes it for a cancel."""
+
+    def _handleCancellation(self, failure: Failure) -> Failure:
+        return failure
+
+
+class Wire(Polled, txpostgres.Connection):  # type: ignore[misc]
     """A txpostgres connection whose end, while nothing is asked of it, is no error."""
 
+    cursorFactory = Query
+
+    def doRead(self) -> None:
+        """While it is idle, watch on for its end."""
+        super().doRead()
+        if self._pollingD is None and not self.closed:
+            self.reactor.addReader(self)
+
     def close(self) -> None:
+        """Also where a query is under way: the reactor must forget the descriptor before somebody else gets it."""
         if self.pollable() is not None:
+            for query in self._cursors:
+                self.reactor.removeReader(query)
+                self.reactor.removeWriter(query)
             super().close()
 
     def continuePolling(self, swallowErrors: bool = False) -> None:
@@ -81,27 +123,29 @@ class Connector:
     async def connect(self) -> Session:
         """The first of the DSN's servers that can be written to. Fails with the error of the last one."""
         error: Exception = Unsuitable("the dsn names no server")
-        async for place in self._places():
+        for place in self._places():
             try:
-                return await self._connect(place)
-            except (psycopg2.Error, Silent, Unsuitable) as failed:
+                for address in await self._addresses(place):
+                    try:
+                        return await self._connect({**place, "hostaddr": address})
+                    except (psycopg2.Error, Silent, Unsuitable) as failed:
+                        error = failed
+            except Unsuitable as failed:
                 error = failed
         raise error
 
-    async def _places(self) -> AsyncIterator[dict[str, str]]:
-        """Where to try, one address after the other: libpq's parameters that say so."""
-        known = self._options.dsn
-        hosts = known.get("host", "").split(",")
-        ports = known.get("port", "").split(",")
-        given = known.get("hostaddr", "").split(",")
-        for at in range(max(len(hosts), len(given))):
-            host, address = (values[at] if at < len(values) else "" for values in (hosts, given))
-            place = {"host": host, "port": ports[at % len(ports)]}
-            if address or not host or host.startswith(("/", "@")):
-                yield place | {"hostaddr": address}
-                continue
-            for address in await self._resolve(host):
-                yield place | {"hostaddr": address}
+    def _places(self) -> Iterator[dict[str, str]]:
+        """Each of the DSN's servers: libpq's parameters that say where it is."""
+        hosts, addresses, ports = (self._options.dsn.get(key, "").split(",") for key in ("host", "hostaddr", "port"))
+        for host, address, port in zip_longest(hosts, addresses, ports, fillvalue=""):
+            yield {"host": host, "hostaddr": address, "port": port or ports[0]}
+
+    async def _addresses(self, place: dict[str, str]) -> list[str]:
+        """Where to try, one after the other; empty text for what libpq knows without asking anybody."""
+        host = place["host"]
+        if place["hostaddr"] or not host or host.startswith(("/", "@")):
+            return [place["hostaddr"]]
+        return await self._resolve(host)
 
     async def _resolve(self, host: str) -> list[str]:
         reactor = cast(IReactorFromThreads, self._reactor)
@@ -139,10 +183,12 @@ class Connector:
 
     async def _greet(self, session: Session) -> None:
         """Settings, and whether the server is one to write to."""
-        milliseconds = int(self._options.timeout * 1000)
+        milliseconds = max(int(self._options.timeout * 1000), 1)
         [(version, encoding, standby, read_only)] = await session.query(
-            f"SET statement_timeout = {milliseconds}; SET lock_timeout = {milliseconds}; SET timezone = 'UTC';"
+            f"SET statement_timeout = {milliseconds}; SET lock_timeout = {max(milliseconds * 4 // 5, 1)}; SET timezone = 'UTC';"
             f"SET search_path = {self._options.schema}, public; SET client_min_messages = warning;"
+            # A batch that fails is megabytes of other people's messages: not for the server's log, where we may say so.
+            "SELECT set_config('log_min_error_statement', 'panic', false) FROM pg_roles WHERE rolname = current_user AND rolsuper;"
             "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
             " pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'",
             seconds=self._options.connect_seconds,

@@ -5,6 +5,7 @@ A connection that can't be made has no SQLSTATE in libpq: there, the server's wo
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import psycopg2
@@ -38,8 +39,8 @@ def failure_of(error: Exception, target: str) -> Failure:
         return Failure(f"{target}: the connection was lost")
     code = error.pgcode
     if code is None:
-        text = " ".join(str(error).split())
-        advice = next((advice for words, advice in _WORDS if words in text), "")
+        text = " ".join(str(error).partition("\n")[0].split())
+        advice = next((advice for words, advice in _WORDS if re.search(words, text)), "")
         return Failure(f"{target}: {text or 'the connection was lost'}{advice and '; ' + advice}")
     said = (error.diag.message_primary or str(error)).strip()
     if code[:2] in _ROWS_AT_FAULT or code in _ROWS_AT_FAULT:
@@ -63,7 +64,7 @@ _ADVICE = {
     "3F000": "create the schema, or let the user create it",
     "40": "tried again",
     "42501": "grant the user what it lacks: it creates and fills the tables of its schema",
-    "42P01": "a table of wafermon's was dropped: it is made again if its row in schema_versions is deleted",
+    "42P01": "no sidecar has written here yet, or a table of its own was dropped",
     "42": "the tables are not as wafermon made them: look at what was changed",
     "53100": "the server's disk is full: free space there",
     "53200": "the server is out of memory",
@@ -85,11 +86,11 @@ _WORDS = (
     ("too many clients", "raise max_connections, or close other connections"),
     ("remaining connection slots", "raise max_connections, or close other connections"),
     ("too many connections", "raise the limit of the user or the database, or close other connections"),
-    ("database", "create the database, or name another one in the dsn"),
-    ("role", "create the user, or name another one in the dsn"),
+    (r"database .* does not exist", "create the database, or name another one in the dsn"),
+    (r"role .* does not exist", "create the user, or name another one in the dsn"),
     ("Connection refused", "see that the server runs and listens there"),
     ("No such file or directory", "see that the server runs and listens there"),
     ("starting up", "the server starts"),
     ("shutting down", "the server stops"),
-    ("recovery", "the server recovers"),
+    ("recovery|not yet accepting", "the server recovers"),
 )

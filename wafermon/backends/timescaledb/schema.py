@@ -68,7 +68,12 @@ async def _begin(session: Session) -> None:
 
 
 async def _version(session: Session, schema: str) -> int:
-    [(there,)] = await session.query("SELECT to_regclass(%s) IS NOT NULL", (f"{schema}.schema_versions",))
+    # Not `to_regclass`: what that has looked for in vain, it does not see when another sidecar has just made it.
+    there = await session.query(
+        "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relname = 'schema_versions'",
+        (schema,),
+    )
     if not there:
         return 0
     [(version,)] = await session.query(f"SELECT coalesce(max(version), 0) FROM {schema}.schema_versions")
@@ -76,13 +81,13 @@ async def _version(session: Session, schema: str) -> int:
 
 
 async def arrange(session: Session, options: Options) -> str:
-    """With the timescaledb extension: hypertables and their policies, as far as the build has them. Answers with what
+    """With the timescaledb extension: hypertables and their policies, as far as its build has them. Answers with what
     the operator should know of that; empty where all is as the config has it."""
     found = await session.query("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
-    wishes = [key for key in ("keep", "compress_after") if getattr(options, key)]
     if not found:
-        without = f": {' and '.join(wishes)} have no effect" if wishes else ""
-        return f"the database is without the timescaledb extension{without}" if wishes else ""
+        wishes = [key for key in ("keep", "compress_after") if getattr(options, key)]
+        effect = "has no effect" if len(wishes) == 1 else "have no effect"
+        return f"without the timescaledb extension {' and '.join(wishes)} {effect}" if wishes else ""
     await _begin(session)
     refused: list[str] = []
     for statement in hypertables(options):
@@ -97,24 +102,38 @@ async def arrange(session: Session, options: Options) -> str:
     await session.query("COMMIT")
     if not refused:
         return ""
-    return f"TimescaleDB {found[0][0]} lacks what the config asks for: {'; '.join(dict.fromkeys(refused))}"
+    return f"TimescaleDB {found[0][0]} does not do all that the config asks for: {'; '.join(dict.fromkeys(refused))}"
 
 
 def hypertables(options: Options) -> Iterator[str]:
     """The statements that make the tables what the config says. Each may be run again and again."""
-    chunk, compress, keep = (
-        f"interval '{seconds} seconds'" for seconds in (options.chunk, options.compress_after, options.keep)
-    )
     for table in HYPERTABLES:
-        name = f"'{options.schema}.{table}'"
-        yield f"SELECT create_hypertable({name}, 'time', chunk_time_interval => {chunk}, if_not_exists => true, migrate_data => true)"
-        yield f"SELECT set_chunk_time_interval({name}, {chunk})"
+        name = f"{options.schema}.{table}"
+        chunk = _interval(options.chunk)
+        yield (
+            f"SELECT create_hypertable('{name}', 'time', chunk_time_interval => {chunk},"
+            " if_not_exists => true, migrate_data => true)"
+        )
+        yield f"SELECT set_chunk_time_interval('{name}', {chunk})"
         # A policy that is there with another interval is not changed by adding it.
         if options.keep:
-            yield f"SELECT remove_retention_policy({name}, if_exists => true), add_retention_policy({name}, {keep})"
-        if options.compress_after:
             yield (
-                f"ALTER TABLE {options.schema}.{table} SET (timescaledb.compress,"
-                " timescaledb.compress_segmentby = 'service', timescaledb.compress_orderby = 'time')"
+                f"SELECT remove_retention_policy('{name}', if_exists => true),"
+                f" add_retention_policy('{name}', {_interval(options.keep)})"
             )
-            yield f"SELECT remove_compression_policy({name}, if_exists => true), add_compression_policy({name}, {compress})"
+        if options.compress_after:
+            # What is set can't be set again once there are compressed chunks.
+            yield (
+                "DO $$ BEGIN IF NOT (SELECT compression_enabled FROM timescaledb_information.hypertables"
+                f" WHERE hypertable_schema = '{options.schema}' AND hypertable_name = '{table}') THEN"
+                f" ALTER TABLE {name} SET (timescaledb.compress, timescaledb.compress_segmentby = 'service',"
+                " timescaledb.compress_orderby = 'time'); END IF; END $$"
+            )
+            yield (
+                f"SELECT remove_compression_policy('{name}', if_exists => true),"
+                f" add_compression_policy('{name}', {_interval(options.compress_after)})"
+            )
+
+
+def _interval(seconds: float) -> str:
+    return f"interval '{seconds} seconds'"

@@ -27,13 +27,13 @@ class Table:
 # line of another type may have a field of its own by that name, and whatever in it.
 _COMMON = {
     "ts": "bigint", "service": "text", "host": "text", "pid": "bigint", "trace_id": "text", "span_id": "text",
-    "client": "text", "seq": "bigint", "truncated": "text", "type": "text",
+    "client": "text", "seq": "bigint", "truncated": "boolean", "type": "text",
 }  # fmt: skip
 _JSON = {"context", "tags", "counts", "services"}
 _HEAD = {
     "time": "timestamptz 'epoch' + ts * interval '1 microsecond'", "service": "service", "host": "host", "pid": "pid",
     "trace_id": "trace_id", "span_id": "span_id", "client": "client", "seq": "seq",
-    "truncated": "CASE truncated WHEN 'true' THEN true END",
+    "truncated": "truncated",
 }  # fmt: skip
 _FIELDS = {
     "event": ("level", "message", "context"),
@@ -82,7 +82,7 @@ _TRACES = """
         timestamptz 'epoch' + max(last::bigint) * interval '1 microsecond',
         sum_services(ARRAY(SELECT jsonb_array_elements_text(services)) ORDER BY ts), sum_counts(counts),
         sum(errors::bigint), sum_status(status), max(part::bigint)
-    FROM {lines} WHERE type = 'trace' GROUP BY trace_id
+    FROM lines WHERE type = 'trace' GROUP BY trace_id
     ON CONFLICT (trace_id) DO UPDATE SET
         time = greatest(t.time, excluded.time), client = excluded.client, seq = excluded.seq,
         first = least(t.first, excluded.first), last = greatest(t.last, excluded.last),
@@ -96,40 +96,39 @@ def store(raw: bytes, count: int, types: Iterable[str], move: bytes) -> bytes:
     """`move` is an UPDATE that touches one row or none. The statement answers with that number; it stores the `count`
     lines of `raw`, which are of these types, only if it is one."""
     types = sorted(types)
+    moved, answer = b"WITH moved AS (%b RETURNING 1)" % move, b" SELECT count(*) FROM moved"
     if not count:
-        return b"WITH moved AS (%b RETURNING 1) SELECT count(*) FROM moved" % move
+        return moved + answer
     known = _COMMON | {name: "jsonb" if name in _JSON else "text" for kind in types for name in _FIELDS[kind]}
     columns = ", ".join(f"{name} {kind}" for name, kind in known.items())
     inserts = ", ".join(f"{kind}_rows AS ({_insert(kind)})" for kind in types)
-    return (
-        b"WITH moved AS (%b RETURNING 1), lines AS MATERIALIZED (SELECT line.* FROM moved, json_to_recordset(%b) AS line(%b)"
-        b"), %b SELECT count(*) FROM moved" % (move, literal(raw), columns.encode(), inserts.encode())
-    )
+    before = b", lines AS MATERIALIZED (SELECT line.* FROM moved, json_to_recordset("
+    return b"".join([moved, before, *literal(raw), f") AS line({columns})), {inserts}".encode(), answer])
 
 
 def _insert(kind: str) -> str:
     if kind == "trace":
-        return _TRACES.format(lines="lines")
+        return _TRACES
     table = TABLES[kind]
     names, values = ", ".join(table.columns), ", ".join(table.columns.values())
     return f"INSERT INTO {table.name} ({names}) SELECT {values} FROM lines WHERE type = '{kind}'"
 
 
-def literal(raw: bytes) -> bytes:
-    """Lines of JSON, each ended by a newline -> an SQL literal of one JSON array. A newline is only ever between lines,
-    since JSON has it escaped in strings, and a dollar-quoted text is taken as it stands up to its tag, which nobody can
-    know beforehand."""
-    lines = clean(raw[:-1]).replace(b"\n", b",")
+def literal(raw: bytes) -> tuple[bytes | memoryview, ...]:
+    """Lines of JSON, each ended by a newline -> the pieces of an SQL literal of one JSON array. A newline is only ever
+    between lines, since JSON has it escaped in strings, and a dollar-quoted text is taken as it stands up to its tag,
+    which nobody can know beforehand."""
+    lines = clean(raw).replace(b"\n", b",")
     tag = b"$w%b$" % secrets.token_hex(8).encode()
-    while tag in lines:
+    while b"$" in lines and tag in lines:  # the first of these takes no time, the second does
         tag = b"$w%b$" % secrets.token_hex(8).encode()
-    return b"%b[%b]%b" % (tag, lines, tag)
+    return tag, b"[", memoryview(lines)[:-1], b"]", tag
 
 
 def clean(raw: bytes) -> bytes:
     """The same with U+FFFD for every escape that PostgreSQL can't store: NUL, and half of a surrogate pair. The receiver
     lets none of them in; what comes by other ways must not cost a batch."""
-    if rb"\u" not in raw or not (rb"\u0000" in raw or rb"\ud" in raw or rb"\uD" in raw):
+    if b"\\" not in raw or not (rb"\u0000" in raw or rb"\ud" in raw or rb"\uD" in raw):
         return raw
     return _NUL_OR_SURROGATE.sub(lambda found: REPLACEMENT if _refused(found[0]) else found[0], raw)
 

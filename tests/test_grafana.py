@@ -1,0 +1,94 @@
+"""The dashboards: every query of theirs is run against the tables as the backend makes and fills them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from daemon import ROOT
+from postgres import Database
+from pytest_twisted import ensureDeferred
+from test_timescaledb_reading import STORY, SUMMARY, T0, said, told
+
+FOLDER = ROOT / "deploy" / "grafana"
+BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))}
+VARIABLES = {"trace": ["job-1"], "service": ["receiver", "parser", "loader"], "metric": ["rows"]}
+BEFORE = said("progress", 1, "parser", job_id="job-0", trace_id="job-0", percent=5, status="waiting")
+STALLED = said(
+    "event", 400, "wafermon", trace_id="job-0", level="warning", message="x", context={"kind": "job_stalled", "job_id": "job-0"}
+)  # fmt: skip
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    """(board and panel, SQL) of everything that is asked of the database."""
+    for name, board in BOARDS.items():
+        for variable in board["templating"]["list"]:
+            if variable["datasource"]["uid"] == "wafermon-db":
+                yield f"{name}: ${variable['name']}", variable["query"]
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                if "rawSql" in target:
+                    yield f"{name}: {panel['title']}", target["rawSql"]
+
+
+def filled(sql: str) -> str:
+    """The query as Grafana sends it."""
+    first, last = f"to_timestamp({T0 / 1e6 - 3600})", f"to_timestamp({T0 / 1e6 + 3600})"
+    sql = sql.replace("$__interval", "60s")
+    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {first} AND {last}", sql)
+    sql = re.sub(
+        r"\$__timeGroupAlias\((\w+), [^)]*\)", r'to_timestamp(floor(extract(epoch FROM \1) / 60) * 60) AS "time"', sql
+    )
+    for name, values in VARIABLES.items():
+        sql = sql.replace(f"${{{name}:sqlstring}}", ",".join(f"'{value}'" for value in values))
+    assert "$" not in sql, sql
+    return sql
+
+
+QUERIES = dict(queries())
+
+
+@ensureDeferred
+async def test_every_query_has_an_answer(database: Database) -> None:
+    await told(database, [*STORY, SUMMARY, BEFORE, STALLED])
+    empty = []
+    for name, sql in QUERIES.items():
+        rows = database.query(filled(sql))
+        if not rows or rows == [(0,)]:
+            empty.append(name)
+    assert empty == ["jobs: Running", "jobs: Done"], "there is a stalled job and a failed one"
+
+
+def test_there_are_queries() -> None:
+    assert len(QUERIES) > 15 and set(BOARDS) == {"jobs", "services", "sidecar"}
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_a_board_is_whole(name: str) -> None:
+    board = BOARDS[name]
+    assert board["uid"] == f"wafermon-{name}"
+    panels = board["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    sources = {source["uid"] for source in provisioned("datasources")["datasources"]}
+    for panel in panels:
+        assert panel["title"] and panel["targets"], panel
+        assert {panel["datasource"]["uid"], *(target["datasource"]["uid"] for target in panel["targets"])} <= sources
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        others = [other["gridPos"] for other in panels if other is not panel]
+        assert not any(overlap(place, other) for other in others), panel["title"]
+
+
+def overlap(a: dict[str, int], b: dict[str, int]) -> bool:
+    return (
+        a["x"] < b["x"] + b["w"] and b["x"] < a["x"] + a["w"] and a["y"] < b["y"] + b["h"] and b["y"] < a["y"] + a["h"]
+    )
+
+
+def provisioned(kind: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((FOLDER / "provisioning" / kind / "wafermon.yaml").read_text())
+    return content

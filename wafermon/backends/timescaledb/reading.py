@@ -1,0 +1,145 @@
+"""What the tables say of jobs and traces, for commands: plain dicts of JSON values, as the daemon's HTTP answers.
+
+Blocks. Times are microseconds since the Unix epoch. Raises ReadError with one line that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+from psycopg2.extras import RealDictCursor
+
+from wafermon.backends.timescaledb.failures import failure_of
+
+EVENTS = 10_000
+"""The most events of one trace that are read: the latest."""
+JOBS = 1_000
+
+
+class ReadError(Exception):
+    """The database can't be read."""
+
+
+def jobs(dsn: str, schema: str = "public") -> list[dict[str, Any]]:
+    """The jobs, the one that was heard last first: ``job_id``, ``trace_id``, ``percent``, ``status`` (may be empty),
+    ``service``, ``first``, ``last_progress``, ``stalled``."""
+    with _reading(dsn, schema) as query:
+        return query(_JOBS + " ORDER BY last_progress DESC, job_id LIMIT %s", JOBS)
+
+
+def trace(dsn: str, trace_id: str, schema: str = "public") -> dict[str, Any] | None:
+    """One trace, or None where nothing is known of it: ``trace_id``, ``part``, ``status`` (``running`` until the sidecar
+    has summed it up), ``first``, ``last``, ``services``, ``counts``, ``errors``, its ``jobs``, its ``spans`` and its
+    ``events`` in order of time.
+
+    A span has ``span_id``, ``parent_id`` (may be empty), ``name``, ``service``, ``start``, ``duration`` (microseconds),
+    ``status`` and ``depth``; duration and status are None while it is open, and the status is ``abandoned`` where the
+    sidecar has given it up."""
+    with _reading(dsn, schema) as query:
+        [found] = query(_TRACE, trace_id, trace_id)
+        if not found["services"]:
+            return None
+        events = query(_EVENTS, trace_id, EVENTS)
+        return {
+            "trace_id": trace_id,
+            **found,
+            "jobs": query(_JOBS + " WHERE trace_id = %s ORDER BY first, job_id", trace_id),
+            "spans": list(depth_first(query(_SPANS, trace_id))),
+            "events": [{key: value for key, value in event.items() if value is not None} for event in events[::-1]],
+        }
+
+
+def depth_first(spans: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Spans in order of their start -> each followed by its children, with its ``depth``. Without recursion; ids that
+    name each other as parent come out once too."""
+    spans = list(spans)
+    known = {span["span_id"]: span for span in spans}
+    children: dict[str, list[dict[str, Any]]] = {}
+    for span in spans:
+        children.setdefault(span["parent_id"], []).append(span)
+    roots = [span for span in spans if span["parent_id"] not in known]
+    seen: set[str] = set()
+    for root in roots + spans:
+        stack = [(root, 0)]
+        while stack:
+            span, depth = stack.pop()
+            if span["span_id"] not in seen:
+                seen.add(span["span_id"])
+                yield {**span, "depth": depth}
+                stack.extend((child, depth + 1) for child in reversed(children.get(span["span_id"], [])))
+
+
+Query = Callable[..., list[dict[str, Any]]]
+
+
+@contextmanager
+def _reading(dsn: str, schema: str) -> Iterator[Query]:
+    """A query in one read-only transaction: all its answers are of the same moment."""
+    try:
+        known = {"connect_timeout": "10", **parse_dsn(dsn)}
+        connection = psycopg2.connect(**known, fallback_application_name="wafermon", cursor_factory=RealDictCursor)
+    except psycopg2.Error as error:
+        raise ReadError(failure_of(error, "the database").text) from None
+    try:
+        connection.set_session("REPEATABLE READ", readonly=True)
+        with connection, connection.cursor() as cursor:
+
+            def query(sql: str, *parameters: Any) -> list[dict[str, Any]]:
+                cursor.execute(sql, parameters)
+                return list(map(dict, cursor.fetchall()))
+
+            cursor.execute(f"SET LOCAL statement_timeout = '60s'; SET LOCAL search_path = {schema}, public")
+            yield query
+    except psycopg2.Error as error:
+        raise ReadError(failure_of(error, "the database").text) from None
+    finally:
+        connection.close()
+
+
+def _us(expression: str) -> str:
+    """A time as microseconds since the epoch."""
+    return f"(extract(epoch FROM {expression}) * 1000000)::bigint"
+
+
+_JOBS = f"""
+    SELECT job_id, trace_id, percent, coalesce(status, '') AS status, service, {_us("first")} AS first,
+        {_us("last_progress")} AS last_progress, stalled
+    FROM jobs
+"""
+_SPANS = f"""
+    SELECT DISTINCT ON (start, span_id) span_id, coalesce(parent_id, '') AS parent_id, name, service,
+        {_us("start")} AS start, (duration * 1000000)::bigint AS duration, status
+    FROM all_spans WHERE trace_id = %s ORDER BY start, span_id
+"""
+_EVENTS = f"""
+    SELECT {_us("time")} AS ts, service, host, pid, level, message, context, span_id, client, seq
+    FROM events WHERE trace_id = %s ORDER BY time DESC, seq DESC LIMIT %s
+"""
+# The sidecar's summary holds until more has come than it had counted; what has no summary is counted here.
+_TRACE = f"""
+    WITH line AS (SELECT time, service, type, level FROM timeline WHERE trace_id = %s AND service <> 'wafermon'),
+    counted AS (
+        SELECT min(time) AS first, max(time) AS last,
+            ARRAY(SELECT service FROM line GROUP BY service ORDER BY min(time)) AS services,
+            count(*) FILTER (WHERE level IN ('error', 'critical')) AS errors, count(*) AS messages
+        FROM line
+    ),
+    counts AS (
+        SELECT coalesce(jsonb_object_agg(key, count), '{{}}') AS counts FROM (
+            SELECT type AS key, count(*) FROM line GROUP BY type
+            UNION ALL SELECT 'level.' || level, count(*) FROM line WHERE type = 'event' GROUP BY level
+        ) AS each_key
+    ),
+    summary AS (SELECT c.*, t.counts FROM completeness AS c JOIN traces AS t USING (trace_id) WHERE trace_id = %s)
+    SELECT coalesce(s.part + (s.missing < 0)::int, 1) AS part, CASE WHEN s.missing >= 0 THEN s.status ELSE 'running' END AS status,
+        {_us("CASE WHEN s.missing >= 0 THEN s.first ELSE counted.first END")} AS first,
+        {_us("CASE WHEN s.missing >= 0 THEN s.last ELSE counted.last END")} AS last,
+        CASE WHEN s.missing >= 0 THEN s.services ELSE counted.services END AS services,
+        CASE WHEN s.missing >= 0 THEN s.counts ELSE counts.counts END AS counts,
+        CASE WHEN s.missing >= 0 THEN s.errors ELSE counted.errors END AS errors
+    FROM counted CROSS JOIN counts LEFT JOIN summary AS s ON true
+"""
