@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from wafermon.backends.filesystem import filesystem
@@ -71,6 +71,7 @@ def test_a_long_value_ends_in_a_hash() -> None:
     assert len(one) == len(other) == 217
 
 
+@example("/log/{service}.{hour}.jsonl", "0.00", "h", 1, 1)
 @given(
     template=st.sampled_from(TEMPLATES),
     service=values,

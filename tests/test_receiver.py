@@ -350,6 +350,7 @@ def test_a_rate_limit_pauses_and_loses_nothing(tmp_path: Path) -> None:
         client = daemon.client()
         begun = time.monotonic()
         client.send(range(1, 301))
+        assert client.until_acked(300) == []
         client.send(range(301, 401))
         assert client.until_acked(400) == []
         assert time.monotonic() - begun > 1

@@ -182,8 +182,11 @@ class _Component:
 
     @property
     def pattern(self) -> str:
-        # A dot may have been written as %2E, see the top.
-        literals = [re.escape(literal).replace(r"\.", r"(?:\.|%2E)") for literal in self._literals]
+        # A dot may have been written as %2E, see the top; not the one before an hour at the end, which stays apart.
+        dot = r"(?:\.|%2E)"
+        literals = [re.escape(literal).replace(r"\.", dot) for literal in self._literals]
+        if self._fields[-1:] == ["hour"] and not literals[-1] and literals[-2].endswith(dot):
+            literals[-2] = literals[-2].removesuffix(dot) + r"\."
         text = literals[0]
         for field, literal in zip(self._fields, literals[1:], strict=True):
             value = {"date": r"\d{4}-\d{2}-\d{2}", "hour": r"\d{2}"}.get(field, _VALUE)
