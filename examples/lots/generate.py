@@ -35,7 +35,7 @@ def wafer_rows(rng: random.Random, wafer: int, product: str) -> list[list[str]]:
                 continue
             leak = rng.gauss(0, 0.5) + (3 if rng.random() < 0.01 else 0)  # now and then a die that stands out
             shift = rng.gauss(0.02 * edge, 0.015)
-            fails = rng.random() < 1 / (1 + math.exp(-(5 * edge + 4 * leak - 7)))
+            fails = rng.random() < 1 / (1 + math.exp(-(10 * edge + 10 * leak - 13)))
             values = (f"{vth + shift:.4f}", f"{idsat * (1 - 1.5 * shift):.1f}", f"{ileak * math.exp(leak):.3f}")
             rows.append([str(wafer), str(x), str(y), *values, str(BAD_BIN if fails else GOOD_BIN)])
     return rows
