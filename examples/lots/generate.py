@@ -63,7 +63,9 @@ def generate(folder: Path, lots: int, seed: int, wafers: int, faults: dict[str, 
     kinds: list[str | None] = [kind for kind in FAULTS if kind != "duplicate" for _ in range(faults.get(kind, 0))]
     good = lots - repeated - len(kinds)
     if good < max(repeated, 0) or (repeated and not good):
-        raise ValueError(f"{lots} lots are too few for {sum(faults.values())} faulty ones: each duplicate repeats a good one")
+        raise ValueError(
+            f"{lots} lots are too few for {sum(faults.values())} faulty ones: each duplicate repeats a good one"
+        )
     rng = random.Random(seed)
     kinds += [None] * good
     rng.shuffle(kinds)
