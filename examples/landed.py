@@ -19,11 +19,11 @@ from pathlib import Path
 PATIENCE = 30.0
 """Seconds. A trace ends 5 s after its last span or job has."""
 TABLES = ("events", "metrics", "progress", "resources", "span_starts", "spans", "traces")
-MICROSECONDS = "(extract(epoch FROM time) * 1000000)::bigint"
 OWN = "wafermon"
 """The service of what the sidecar itself writes."""
 
-Key = tuple[str, int]
+Key = tuple[str, int | str]
+"""A message's client and seq. The sidecar's own have no seq; there is one for each job, whose id serves."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ def in_files(folder: Path) -> Backend:
         data = path.read_bytes()
         for line in data[: data.rfind(b"\n") + 1].splitlines():
             message = json.loads(line)
-            number = message.get("seq", message["ts"])  # the sidecar's own have no seq
+            number = message.get("seq") or message["trace_id"]
             found.add(str(path.relative_to(folder)), message["service"], (message["client"], number))
     return found
 
@@ -72,9 +72,9 @@ def in_database(dsn: str) -> Backend:
     try:
         for table in TABLES:
             with connection.cursor() as cursor:
-                cursor.execute(f"SELECT service, client, coalesce(seq, {MICROSECONDS}) FROM {table}")
-                for service, client, number in cursor:
-                    found.add(table, service, (client, number))
+                cursor.execute(f"SELECT service, client, seq, trace_id FROM {table}")
+                for service, client, seq, trace_id in cursor:
+                    found.add(table, service, (client, seq or trace_id))
     finally:
         connection.close()
     return found
