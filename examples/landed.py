@@ -137,7 +137,7 @@ def main() -> int:
     for problem in problems:
         print(f"MISSING: {problem}")
     if not problems:
-        print(f"All {sum(sent.values())} messages have landed where their routes lead.")
+        print(f"All {sum(sent.values())} messages have landed, and the summaries of {options.jobs} jobs.")
     return 1 if problems else 0
 
 

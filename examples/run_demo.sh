@@ -23,22 +23,23 @@ The environment's VENV names another virtual environment than .venv.
 END
 }
 
+wrong_usage() { usage >&2; exit 2; }
 fail() { echo "run_demo.sh: $*" >&2; exit 1; }
 heading() { printf '\n== %s\n\n' "$*"; }
 
 apps= with_database= data=$root/wafermon-data/demo
 while [ $# -gt 0 ]; do
   case $1 in
-    --app) apps=${2:-}; shift ;;
+    --app) apps=${2:-nothing}; shift ;;
     --with-database) with_database=yes ;;
-    --folder) data=${2:-}; shift ;;
+    --folder) [ -n "${2:-}" ] || wrong_usage; data=$2; shift ;;
     --help|-h) usage; exit ;;
-    *) usage >&2; exit 2 ;;
+    *) wrong_usage ;;
   esac
-  shift || true
+  shift || wrong_usage
 done
 venv=$(realpath -ms "${VENV:-$root/.venv}")
-data=$(realpath -m "${data:?a folder belongs to --folder}")
+data=$(realpath -m "$data")
 python=$venv/bin/python
 
 # --- what must be there: has_X says whether it is, packages_X are Debian's packages that bring it ---------------------
@@ -80,7 +81,7 @@ case $apps in
       if has_r; then apps+=" science"; fi
     fi
     ;;
-  *) usage >&2; exit 2 ;;
+  *) wrong_usage ;;
 esac
 needs=(venv)
 for app in $apps; do
@@ -108,7 +109,7 @@ if [ -e "$data" ] && [ ! -e "$data/.wafermon-demo" ] && [ -n "$(ls -A "$data")" 
 fi
 rm -rf "$data"
 mkdir -p "$data/spill"
-touch "$data/.wafermon-demo" "$data/programs.log"
+touch "$data"/{.wafermon-demo,programs.log,sidecar.log}
 cd "$data"
 
 sidecar= database= database_dir= running=
@@ -151,15 +152,15 @@ start_database() {
 }
 
 start_sidecar() {
-  local config=$examples/sidecar-config${with_database:+}.yaml
-  [ -n "$with_database" ] || config=$examples/sidecar-config-files.yaml
+  local config=$examples/sidecar-config-files.yaml
+  [ -z "$with_database" ] || config=$examples/sidecar-config.yaml
   "$venv/bin/twistd" -n --pidfile= wafermon --config "$config" >sidecar.log 2>&1 &
   sidecar=$!
   until grep -q "is ready" sidecar.log; do
     kill -0 "$sidecar" 2>/dev/null || { cat sidecar.log >&2; fail "the sidecar did not start"; }
     sleep 0.05
   done
-  echo "The sidecar is process $sidecar. SDKs: $WAFERMON_URL, people: $http. Its configuration: $config"
+  echo "The sidecar is process $sidecar. SDKs: $WAFERMON_URL, people: $WAFERMON_HTTP. Its configuration: $config"
 }
 
 # Nothing of the caller's environment may tell the SDKs something else.
@@ -170,8 +171,8 @@ sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
 print(*(each.getsockname()[1] for each in sockets))')
 export WAFERMON_PORT WAFERMON_HTTP_PORT WAFERMON_DATA=$data WAFERMON_NFS=$data/nfs
 export WAFERMON_URL=tcp://127.0.0.1:$WAFERMON_PORT WAFERMON_SPILL_DIR=$data/spill PYTHON=$python
-http=http://127.0.0.1:$WAFERMON_HTTP_PORT
-wafermon() { "$python" -m wafermon "$@"; }
+export WAFERMON_HTTP=http://127.0.0.1:$WAFERMON_HTTP_PORT
+wafermon() { "$venv/bin/wafermon" "$@"; }
 
 [ -z "$with_database" ] || start_database
 start_sidecar
@@ -186,9 +187,8 @@ run_app() {
   heading "$name: running"
   "$examples/$folder/run" "$data/lots/$name" "$data/$name" 2>>programs.log &
   running=$!
-  while kill -0 "$running" 2>/dev/null; do
-    sleep 1
-    wafermon jobs --http "$http"
+  while sleep 0.7; kill -0 "$running" 2>/dev/null; do
+    wafermon jobs --limit 10
     echo
   done
   local app=$running
@@ -196,19 +196,20 @@ run_app() {
   wait "$app" || { tail -n 20 programs.log >&2; fail "$name has failed"; }
 }
 
+export LOT_EVERY=0.4   # seconds between two lots that are delivered, so that there is something to watch
 jobs=0
-shown=()
+shown=()   # whose traces are shown: the seed of the lots makes the same ones good and faulty each time
 for app in $apps; do
   case $app in
     perl)
       make_lots perl --lots 12
       run_app perl perl-app
-      jobs=$((jobs + 12)) shown+=(lot-N26A001)
+      jobs=$((jobs + 12)) shown+=(lot-N26A002 lot-N26A010_2)
       ;;
     mixed)
       make_lots mixed --lots 5 --prefix N26B --faults short_row:1
       run_app mixed mixed-language
-      jobs=$((jobs + 5)) shown+=(upload-N26B001)
+      jobs=$((jobs + 5)) shown+=(upload-N26B002)
       ;;
     science)
       make_lots science --lots 8 --prefix N26C --faults ""
@@ -222,17 +223,18 @@ done
 
 status=0
 heading "All jobs: wafermon jobs"
-wafermon jobs --http "$http"
+wafermon jobs
 for job in "${shown[@]}"; do
   heading "One of them: wafermon trace $job"
-  wafermon trace "$job" --http "$http"
+  wafermon trace "$job"
 done
 heading "What landed in each backend, in messages"
 "$python" "$examples/landed.py" "$data" programs.log --jobs "$jobs" ${WAFERMON_DSN:+--dsn "$WAFERMON_DSN"} || status=1
 heading "The sidecar: wafermon status"
-wafermon status --http "$http"
+wafermon status
 stop
 
 echo
 echo "The files are in $data: files/ and nfs/ (the backends), journal/, lots/, perl/wafers.db, programs.log, sidecar.log"
+[ -z "$with_database" ] || echo "The database is gone, and its folder with it."
 exit "$status"
