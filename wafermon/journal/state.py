@@ -3,6 +3,7 @@ every cursor is at least, and the marks of clients that are gone."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import threading
@@ -39,6 +40,7 @@ class State:
     def __init__(self, path: Path, marks_max: int = MARKS_MAX) -> None:
         self._marks_max = marks_max
         self._lock = threading.Lock()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own files take its mode over
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
