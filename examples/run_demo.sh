@@ -64,11 +64,11 @@ need() {
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || fail "please install what Debian has as: ${missing[*]}"
-  local as=()
+  local as=() said
   [ "$(id -u)" = 0 ] || as=(sudo)
   echo "installing ${missing[*]}"
-  "${as[@]}" apt-get update -qq
-  "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  said=$("${as[@]}" sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"' \
+    apt-get "${missing[@]}" 2>&1) || fail "apt-get could not install them: $said"
 }
 
 case $apps in
@@ -138,7 +138,8 @@ start_database() {
     as=(setpriv --reuid=postgres --regid=postgres --init-groups)
     chown postgres: "$database_dir"
   fi
-  (cd / && "${as[@]}" "$bin/initdb" -D "$database_dir/data" -U wafermon --auth=trust --no-sync) >database.log 2>&1
+  (cd / && "${as[@]}" "$bin/initdb" -D "$database_dir/data" -U wafermon --auth=trust --no-sync \
+    --encoding=UTF8 --locale=C.UTF-8) >database.log 2>&1   # whatever the caller's locale is
   (cd / && exec "${as[@]}" "$bin/postgres" -D "$database_dir/data" -k "$database_dir" -c listen_addresses= -c fsync=off) \
     >>database.log 2>&1 &
   database=$!
