@@ -17,6 +17,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -132,15 +133,22 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
 class Run:
     """What came of an application."""
 
+    sidecar: Sidecar
+    app: str
     lots: Path
     made: dict[str, Any]
     """The generator's manifest."""
-    work: Path
-    stderr: str
-    messages: list[Message]
-    """Of its jobs."""
     jobs: dict[str, str | None]
     """Each job's id, and the fault that its lot has."""
+
+    def __post_init__(self) -> None:
+        self.work = self.sidecar.daemon.directory / self.app
+        self.stderr = self.sidecar.run(self.app, self.lots)
+
+    @cached_property
+    def messages(self) -> list[Message]:
+        """Of its jobs."""
+        return self.sidecar.of_jobs(set(self.jobs))
 
     def of(self, job: str) -> list[Message]:
         return [message for message in self.messages if message["trace_id"] == job]
@@ -149,35 +157,53 @@ class Run:
         return [message for message in self.messages if message["type"] == kind]
 
 
-def run(sidecar: Sidecar, app: str, lots: Path, made: dict[str, Any], jobs: dict[str, str | None]) -> Run:
-    if not NEEDS[app]():
-        pytest.skip(f"what {app} needs is missing; tests/run installs it")
-    stderr = sidecar.run(app, lots)
-    return Run(lots, made, sidecar.daemon.directory / app, stderr, sidecar.of_jobs(set(jobs)), jobs)
-
-
-@pytest.fixture(scope="module")
-def perl(sidecar: Sidecar) -> Run:
+def run_perl(sidecar: Sidecar) -> Run:
     lots = sidecar.daemon.directory / "lots-perl"
     made = generate(lots, "--lots", str(GOOD + sum(FAULTS.values())), "--faults", in_words(FAULTS), "--seed", "7")
     jobs = {f"lot-{Path(name).stem}": one["fault"] for name, one in made.items()}
-    return run(sidecar, "perl-app", lots, made, jobs)
+    return Run(sidecar, "perl-app", lots, made, jobs)
 
 
-@pytest.fixture(scope="module")
-def mixed(sidecar: Sidecar) -> Run:
+def run_mixed(sidecar: Sidecar) -> Run:
     lots = sidecar.daemon.directory / "lots-mixed"
     faults = in_words({"short_row": 1, "bad_number": 1, "wrong_checksum": 1})
     made = generate(lots, "--lots", "6", "--faults", faults, "--prefix", "M", "--seed", "8")
     jobs = {f"upload-{Path(name).stem}": one["fault"] for name, one in made.items()}
-    return run(sidecar, "mixed-language", lots, made, jobs)
+    return Run(sidecar, "mixed-language", lots, made, jobs)
+
+
+def run_science(sidecar: Sidecar) -> Run:
+    lots = sidecar.daemon.directory / "lots-science"
+    made = generate(lots, "--lots", "5", "--faults", "", "--prefix", "S", "--seed", "9")
+    return Run(sidecar, "data-science", lots, made, {"yield-model": None})
 
 
 @pytest.fixture(scope="module")
-def science(sidecar: Sidecar) -> Run:
-    lots = sidecar.daemon.directory / "lots-science"
-    made = generate(lots, "--lots", "5", "--faults", "", "--prefix", "S", "--seed", "9")
-    return run(sidecar, "data-science", lots, made, {"yield-model": None})
+def runs(sidecar: Sidecar) -> dict[str, Run]:
+    """All that can run here, before the first of them is looked at: a trace takes 5 s to end."""
+    every = {"perl-app": run_perl, "mixed-language": run_mixed, "data-science": run_science}
+    return {app: run(sidecar) for app, run in every.items() if NEEDS[app]()}
+
+
+def one_of(runs: dict[str, Run], app: str) -> Run:
+    if app not in runs:
+        pytest.skip(f"what {app} needs is missing; tests/run installs it")
+    return runs[app]
+
+
+@pytest.fixture
+def perl(runs: dict[str, Run]) -> Run:
+    return one_of(runs, "perl-app")
+
+
+@pytest.fixture
+def mixed(runs: dict[str, Run]) -> Run:
+    return one_of(runs, "mixed-language")
+
+
+@pytest.fixture
+def science(runs: dict[str, Run]) -> Run:
+    return one_of(runs, "data-science")
 
 
 @pytest.fixture(params=["perl", "mixed", "science"])
