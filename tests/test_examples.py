@@ -14,6 +14,8 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -511,6 +513,44 @@ def test_mixed_finds_each_fault(mixed: Run) -> None:
     assert Counter(told) == {"short_row": 1, "bad_number": 1, "wrong_checksum": 1}
 
 
+@pytest.fixture
+def web_api(sidecar: Sidecar, mixed: Run, tmp_path: Path) -> Iterator[str]:
+    """The URL of one whose workers are missing."""
+    command = [sys.executable, str(EXAMPLES / "mixed-language" / "web_api.py"), str(tmp_path)]
+    environ = {**sidecar.environ, "PYTHONPATH": str(ROOT / "sdk" / "python")}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as api:
+        assert api.stdout
+        yield api.stdout.readline().strip()
+        api.terminate()
+    assert api.returncode == 0
+
+
+def post(url: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, data=body, method="POST"), timeout=60)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    raise AssertionError(f"{url} took it")
+
+
+def test_mixed_a_worker_that_cannot_be_started_fails_the_job(sidecar: Sidecar, mixed: Run, web_api: str) -> None:
+    good = next(name for name, one in mixed.made.items() if not one["fault"])
+    status, answer = post(f"{web_api}/lots/nobody", (mixed.lots / good).read_bytes())
+    assert (status, answer["job"]) == (500, "upload-nobody")
+    assert "wafer-worker" in answer["error"]
+    messages = sidecar.of_jobs({"upload-nobody"})
+    assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
+    ended = {one["name"]: one["status"] for one in messages if one["type"] == "span_end"}
+    assert ended == {"upload": "error", "parse": "ok", "measure": "error"}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/lots/a", b""), ("/lots/a%20b", b"x"), ("/other", b"x")])
+def test_mixed_a_request_that_is_none_is_told_so(web_api: str, path: str, body: bytes) -> None:
+    status, answer = post(web_api + path, body)
+    assert status == 400
+    assert "to /lots/NAME" in answer["error"]
+
+
 # --- the pipeline -------------------------------------------------------------------------------------------------
 
 
@@ -568,6 +608,18 @@ def test_science_the_training_learns(science: Run) -> None:
     losses = [one["value"] for one in science.all_of("metric") if one["name"] == "loss"]
     assert len(losses) == 8
     assert losses == sorted(losses, reverse=True)
+
+
+def test_science_a_step_that_fails_ends_the_job(sidecar: Sidecar, science: Run, tmp_path: Path) -> None:
+    generate(tmp_path / "lots", "--lots", "2", "--faults", "bad_number:1", "--seed", "3")
+    command = [str(EXAMPLES / "data-science" / "run"), str(tmp_path / "lots"), str(tmp_path)]
+    done = subprocess.run(command, env={**sidecar.environ, "JOB": "broken-model"}, capture_output=True, check=False)
+    assert done.returncode != 0
+    messages = sidecar.of_jobs({"broken-model"})
+    assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
+    ended = [(one["name"], one["status"]) for one in messages if one["type"] == "span_end" and one["status"] == "error"]
+    assert ended == [("lot", "error"), ("analyse", "error"), ("pipeline", "error")]
+    assert not (tmp_path / "model.txt").exists()
 
 
 # --- the generator and the configs --------------------------------------------------------------------------------
