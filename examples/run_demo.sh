@@ -27,7 +27,7 @@ wrong_usage() { usage >&2; exit 2; }
 fail() { echo "run_demo.sh: $*" >&2; exit 1; }
 heading() { printf '\n== %s\n\n' "$*"; }
 
-apps= with_database= data=$root/wafermon-data/demo
+apps='' with_database='' data=$root/wafermon-data/demo
 while [ $# -gt 0 ]; do
   case $1 in
     --app) apps=${2:-nothing}; shift ;;
@@ -42,33 +42,34 @@ venv=$(realpath -ms "${VENV:-$root/.venv}")
 data=$(realpath -m "$data")
 python=$venv/bin/python
 
-# --- what must be there: has_X says whether it is, packages_X are Debian's packages that bring it ---------------------
+# --- what must be there: has_X says whether it is, packages[X] are Debian's that bring it ---------------------------
 
 has_venv()     { [ -x "$python" ] || python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_perl()     { perl -MJSON::PP -MDigest::SHA -MTime::HiRes -MDBD::SQLite -e 1 2>/dev/null; }
 has_compiler() { command -v gcc && command -v make && [ -e /usr/include/stdio.h ]; } >/dev/null
 has_r()        { Rscript -e 'library(R6); library(jsonlite)'; } >/dev/null 2>&1
 has_postgres() { ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1
-packages_venv="python3-venv"
-packages_perl="perl libdbd-sqlite3-perl"
-packages_compiler="gcc libc6-dev make"
-packages_r="r-base-core r-cran-r6 r-cran-jsonlite"
-packages_postgres="postgresql"
+declare -A packages=(
+  [venv]="python3-venv"
+  [perl]="perl libdbd-sqlite3-perl"
+  [compiler]="gcc libc6-dev make"
+  [r]="r-base-core r-cran-r6 r-cran-jsonlite"
+  [postgres]="postgresql"
+)
 
 need() {
-  local what packages missing=()
+  local what missing=()
   for what; do
-    packages=packages_$what
     # shellcheck disable=SC2206  # several words are meant
-    "has_$what" || missing+=(${!packages})
+    "has_$what" || missing+=(${packages[$what]})
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || fail "please install what Debian has as: ${missing[*]}"
-  local as=()
+  local as=() said
   [ "$(id -u)" = 0 ] || as=(sudo)
   echo "installing ${missing[*]}"
-  "${as[@]}" apt-get update -qq
-  "${as[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  said=$("${as[@]}" sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"' \
+    apt-get "${missing[@]}" 2>&1) || fail "apt-get could not install them: $said"
 }
 
 case $apps in
@@ -112,7 +113,7 @@ mkdir -p "$data/spill"
 touch "$data"/{.wafermon-demo,programs.log,sidecar.log}
 cd "$data"
 
-sidecar= database= database_dir= running=
+sidecar='' database='' database_dir='' running=''
 end() {   # the process $1, by the signal $2
   [ -n "$1" ] || return 0
   kill "-$2" "$1" 2>/dev/null || true
@@ -122,7 +123,7 @@ stop() {
   end "$running" TERM
   end "$sidecar" TERM
   end "$database" INT
-  running= sidecar= database=
+  running='' sidecar='' database=''
   [ -z "$database_dir" ] || rm -rf "$database_dir"
 }
 trap stop EXIT
@@ -138,7 +139,8 @@ start_database() {
     as=(setpriv --reuid=postgres --regid=postgres --init-groups)
     chown postgres: "$database_dir"
   fi
-  (cd / && "${as[@]}" "$bin/initdb" -D "$database_dir/data" -U wafermon --auth=trust --no-sync) >database.log 2>&1
+  (cd / && "${as[@]}" "$bin/initdb" -D "$database_dir/data" -U wafermon --auth=trust --no-sync \
+    --encoding=UTF8 --locale=C.UTF-8) >database.log 2>&1   # whatever the caller's locale is
   (cd / && exec "${as[@]}" "$bin/postgres" -D "$database_dir/data" -k "$database_dir" -c listen_addresses= -c fsync=off) \
     >>database.log 2>&1 &
   database=$!
@@ -192,7 +194,7 @@ run_app() {
     echo
   done
   local app=$running
-  running=
+  running=''
   wait "$app" || { tail -n 20 programs.log >&2; fail "$name has failed"; }
 }
 

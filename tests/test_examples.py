@@ -14,9 +14,12 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -132,15 +135,22 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
 class Run:
     """What came of an application."""
 
+    sidecar: Sidecar
+    app: str
     lots: Path
     made: dict[str, Any]
     """The generator's manifest."""
-    work: Path
-    stderr: str
-    messages: list[Message]
-    """Of its jobs."""
     jobs: dict[str, str | None]
     """Each job's id, and the fault that its lot has."""
+
+    def __post_init__(self) -> None:
+        self.work = self.sidecar.daemon.directory / self.app
+        self.stderr = self.sidecar.run(self.app, self.lots)
+
+    @cached_property
+    def messages(self) -> list[Message]:
+        """Of its jobs."""
+        return self.sidecar.of_jobs(set(self.jobs))
 
     def of(self, job: str) -> list[Message]:
         return [message for message in self.messages if message["trace_id"] == job]
@@ -149,35 +159,53 @@ class Run:
         return [message for message in self.messages if message["type"] == kind]
 
 
-def run(sidecar: Sidecar, app: str, lots: Path, made: dict[str, Any], jobs: dict[str, str | None]) -> Run:
-    if not NEEDS[app]():
-        pytest.skip(f"what {app} needs is missing; tests/run installs it")
-    stderr = sidecar.run(app, lots)
-    return Run(lots, made, sidecar.daemon.directory / app, stderr, sidecar.of_jobs(set(jobs)), jobs)
-
-
-@pytest.fixture(scope="module")
-def perl(sidecar: Sidecar) -> Run:
+def run_perl(sidecar: Sidecar) -> Run:
     lots = sidecar.daemon.directory / "lots-perl"
     made = generate(lots, "--lots", str(GOOD + sum(FAULTS.values())), "--faults", in_words(FAULTS), "--seed", "7")
     jobs = {f"lot-{Path(name).stem}": one["fault"] for name, one in made.items()}
-    return run(sidecar, "perl-app", lots, made, jobs)
+    return Run(sidecar, "perl-app", lots, made, jobs)
 
 
-@pytest.fixture(scope="module")
-def mixed(sidecar: Sidecar) -> Run:
+def run_mixed(sidecar: Sidecar) -> Run:
     lots = sidecar.daemon.directory / "lots-mixed"
     faults = in_words({"short_row": 1, "bad_number": 1, "wrong_checksum": 1})
     made = generate(lots, "--lots", "6", "--faults", faults, "--prefix", "M", "--seed", "8")
     jobs = {f"upload-{Path(name).stem}": one["fault"] for name, one in made.items()}
-    return run(sidecar, "mixed-language", lots, made, jobs)
+    return Run(sidecar, "mixed-language", lots, made, jobs)
+
+
+def run_science(sidecar: Sidecar) -> Run:
+    lots = sidecar.daemon.directory / "lots-science"
+    made = generate(lots, "--lots", "5", "--faults", "", "--prefix", "S", "--seed", "9")
+    return Run(sidecar, "data-science", lots, made, {"yield-model": None})
 
 
 @pytest.fixture(scope="module")
-def science(sidecar: Sidecar) -> Run:
-    lots = sidecar.daemon.directory / "lots-science"
-    made = generate(lots, "--lots", "5", "--faults", "", "--prefix", "S", "--seed", "9")
-    return run(sidecar, "data-science", lots, made, {"yield-model": None})
+def runs(sidecar: Sidecar) -> dict[str, Run]:
+    """All that can run here, before the first of them is looked at: a trace takes 5 s to end."""
+    every = {"perl-app": run_perl, "mixed-language": run_mixed, "data-science": run_science}
+    return {app: run(sidecar) for app, run in every.items() if NEEDS[app]()}
+
+
+def one_of(runs: dict[str, Run], app: str) -> Run:
+    if app not in runs:
+        pytest.skip(f"what {app} needs is missing; tests/run installs it")
+    return runs[app]
+
+
+@pytest.fixture
+def perl(runs: dict[str, Run]) -> Run:
+    return one_of(runs, "perl-app")
+
+
+@pytest.fixture
+def mixed(runs: dict[str, Run]) -> Run:
+    return one_of(runs, "mixed-language")
+
+
+@pytest.fixture
+def science(runs: dict[str, Run]) -> Run:
+    return one_of(runs, "data-science")
 
 
 @pytest.fixture(params=["perl", "mixed", "science"])
@@ -485,6 +513,44 @@ def test_mixed_finds_each_fault(mixed: Run) -> None:
     assert Counter(told) == {"short_row": 1, "bad_number": 1, "wrong_checksum": 1}
 
 
+@pytest.fixture
+def web_api(sidecar: Sidecar, mixed: Run, tmp_path: Path) -> Iterator[str]:
+    """The URL of one whose workers are missing."""
+    command = [sys.executable, str(EXAMPLES / "mixed-language" / "web_api.py"), str(tmp_path)]
+    environ = {**sidecar.environ, "PYTHONPATH": str(ROOT / "sdk" / "python")}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as api:
+        assert api.stdout
+        yield api.stdout.readline().strip()
+        api.terminate()
+    assert api.returncode == 0
+
+
+def post(url: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, data=body, method="POST"), timeout=60)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    raise AssertionError(f"{url} took it")
+
+
+def test_mixed_a_worker_that_cannot_be_started_fails_the_job(sidecar: Sidecar, mixed: Run, web_api: str) -> None:
+    good = next(name for name, one in mixed.made.items() if not one["fault"])
+    status, answer = post(f"{web_api}/lots/nobody", (mixed.lots / good).read_bytes())
+    assert (status, answer["job"]) == (500, "upload-nobody")
+    assert "wafer-worker" in answer["error"]
+    messages = sidecar.of_jobs({"upload-nobody"})
+    assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
+    ended = {one["name"]: one["status"] for one in messages if one["type"] == "span_end"}
+    assert ended == {"upload": "error", "parse": "ok", "measure": "error"}
+
+
+@pytest.mark.parametrize(("path", "body"), [("/lots/a", b""), ("/lots/a%20b", b"x"), ("/other", b"x")])
+def test_mixed_a_request_that_is_none_is_told_so(web_api: str, path: str, body: bytes) -> None:
+    status, answer = post(web_api + path, body)
+    assert status == 400
+    assert "to /lots/NAME" in answer["error"]
+
+
 # --- the pipeline -------------------------------------------------------------------------------------------------
 
 
@@ -542,6 +608,18 @@ def test_science_the_training_learns(science: Run) -> None:
     losses = [one["value"] for one in science.all_of("metric") if one["name"] == "loss"]
     assert len(losses) == 8
     assert losses == sorted(losses, reverse=True)
+
+
+def test_science_a_step_that_fails_ends_the_job(sidecar: Sidecar, science: Run, tmp_path: Path) -> None:
+    generate(tmp_path / "lots", "--lots", "2", "--faults", "bad_number:1", "--seed", "3")
+    command = [str(EXAMPLES / "data-science" / "run"), str(tmp_path / "lots"), str(tmp_path)]
+    done = subprocess.run(command, env={**sidecar.environ, "JOB": "broken-model"}, capture_output=True, check=False)
+    assert done.returncode != 0
+    messages = sidecar.of_jobs({"broken-model"})
+    assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
+    ended = [(one["name"], one["status"]) for one in messages if one["type"] == "span_end" and one["status"] == "error"]
+    assert ended == [("lot", "error"), ("analyse", "error"), ("pipeline", "error")]
+    assert not (tmp_path / "model.txt").exists()
 
 
 # --- the generator and the configs --------------------------------------------------------------------------------

@@ -14,7 +14,12 @@ import pytest
 from daemon import ROOT, read_lines, until
 
 DEMO = ROOT / "examples" / "run_demo.sh"
-ENVIRON = {**os.environ, "VENV": str(Path(sys.executable).parent.parent), "PYTHONPATH": str(ROOT)}
+ENVIRON = {
+    **os.environ,
+    "VENV": str(Path(sys.executable).parent.parent),
+    "PYTHONPATH": str(ROOT),
+    "LC_ALL": "C",  # as on a machine where nobody has chosen a language
+}
 
 
 def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -88,9 +88,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.sdk.log_event("info", "lot measured", {"lot": name[1], "wafers": len(found)})
             self.sdk.log_progress(job, 100, "done")
             self.answer(200, {"job": job, "wafers": found})
-        except Refused as refusal:
+        except (Refused, OSError) as error:  # OSError: a program can't be started, or did not read what it was given
             self.sdk.log_progress(job, 0, "failed")
-            self.answer(refusal.status, {"job": job, "error": str(refusal)})
+            self.answer(error.status if isinstance(error, Refused) else 500, {"job": job, "error": str(error)})
 
     def answer(self, status: int, content: dict[str, Any]) -> None:
         body = json.dumps(content).encode() + b"\n"
