@@ -1,6 +1,6 @@
 """What others notice while a sidecar has clients that mean no good, or are broken.
 
-    python benchmarks/hostile.py [--messages 1000000] [--rate 4000]
+    python benchmarks/hostile.py [--messages 1000000] [--rate 5000]
 
 Three runs, each with a client that sends 2,000 messages a second and takes the time until their acks:
 
@@ -40,7 +40,7 @@ PACKET = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--messages", type=int, default=1_000_000)
-    parser.add_argument("--rate", type=int, default=4_000)
+    parser.add_argument("--rate", type=int, default=5_000)
     parser.add_argument("--flood", choices=["ordinary", "distinct"], help="only send, to a sidecar that runs")
     options = parser.parse_args()
     if options.flood:
@@ -64,11 +64,12 @@ def run(name: str, seconds: float, options: argparse.Namespace, kind: str | None
             connect(PORT).close()
             begun = server.rss
             with hostile(kind == "distinct"), flooding(kind, options) as flooded:
-                latencies = sorted(measure(seconds))
+                latencies, memory = measure(seconds, server)
                 lasted = flooded()
             p50, p99 = (latencies[int(len(latencies) * share)] * 1000 for share in (0.5, 0.99))
-            memory = f"{begun:.0f} MiB at the start, {server.rss:.0f} at the end, peak {server.peak:.0f}"
-            print(f"{name}: ack p50 {p50:.1f} ms, p99 {p99:.1f} ms; {memory}{lasted}", flush=True)
+            print(f"{name}: ack p50 {p50:.1f} ms, p99 {p99:.1f} ms{lasted}", flush=True)
+            quarters = " ".join(f"{one:.0f}" for one in memory)
+            print(f"    MiB: {begun:.0f} at the start, by quarters {quarters}, peak {server.peak:.0f}", flush=True)
             check(server)
         finally:
             server.stop()
@@ -79,10 +80,11 @@ def check(server: Process) -> None:
     assert server.process.poll() is None, "the sidecar has died"
 
 
-def measure(seconds: float) -> list[float]:
-    """The time from a packet's send until its ack, for each."""
+def measure(seconds: float, server: Process) -> tuple[list[float], list[float]]:
+    """The times from a packet's send until its ack, shortest first, and the sidecar's memory at each quarter."""
     client = secrets.token_hex(8)
-    latencies = []
+    latencies: list[float] = []
+    memory: list[float] = []
     with connect(PORT) as connection:
         replies = greet(connection, client, "measured")
         begun = time.monotonic()
@@ -96,7 +98,9 @@ def measure(seconds: float) -> list[float]:
             while json.loads(replies.readline()).get("seq", 0) < number * PACKET:
                 pass
             latencies.append(time.monotonic() - sent)
-    return latencies
+            if sent >= begun + seconds * (len(memory) + 1) / 4:
+                memory.append(server.rss)
+    return sorted(latencies), [*memory, server.rss][:4]
 
 
 def greet(connection: socket.socket, client: str, service: str) -> socket.SocketIO:

@@ -38,9 +38,7 @@ def test_nothing_is_open_to_others_whatever_the_umask(tmp_path: Path) -> None:
     for name in ("journal", "dead-letters", "logs"):
         for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
             mode = stat.S_IMODE(path.stat().st_mode)
-            most = 0o640 if path.is_file() else 0o750
-            if name != "logs":
-                most = 0o600 if path.is_file() else 0o700
+            most = 0o640 if path.is_file() else 0o750 if name == "logs" else 0o700
             assert not mode & ~most, f"{path} has mode {mode:o}"
 
 
