@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from daemon import Client, Daemon, until
+from daemon import CONFIG, Client, Daemon, until
 from test_listeners import TokenDaemon
 from test_messages import BAD
 
@@ -148,3 +148,20 @@ def test_it_needs_no_rights(tmp_path: Path) -> None:
         status = Path(f"/proc/{daemon.process.pid}/status").read_text()
         assert f"Uid:\t{nobody.pw_uid}\t{nobody.pw_uid}" in status
     assert "Traceback" not in daemon.log()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="giving a folder away needs root")
+def test_a_spill_folder_of_our_name_that_another_user_made_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / f"wafermon-{os.getuid()}"
+    with Daemon(tmp_path, CONFIG.replace("spill_dir: spill", f"spill_dir: {folder.name}")) as daemon:
+        folder.mkdir()
+        os.chown(folder, pwd.getpwnam("nobody").pw_uid, -1)
+        client = "a" * 16
+        event = {"type": "event", "service": "spilled", "level": "info", "message": "m", "client": client, "seq": 1}
+        path = folder / f"spilled.{2**22 - 1}.{client}.ldjson"
+        path.write_text(json.dumps(event) + "\n")
+        os.utime(path, (0, 0))
+        until(lambda: "belongs to another user" in daemon.log(), "a word in the log")
+        assert path.exists()
+        os.chown(folder, os.getuid(), -1)
+        until(lambda: daemon.stored("spilled"), "the file's line, now that the folder is ours")

@@ -127,6 +127,16 @@ The file is read again at SIGHUP, and with `reload: watch` by itself when it cha
 and then swapped in, without dropping a connection or a message. A config with a fault is refused whole: the old one
 keeps serving, and `/health/ready` and the log say why. A message is routed by the rules that were in force when it was
 accepted, however late it is delivered; a backend that is new gets what is accepted from the reload on.
+
+- A listener that stays at its address stays open, and only what it asks of clients changes. Who is connected stays so, unless
+  the new rules would not let him in. A listener that goes takes nobody with it.
+- A backend whose keys change is replaced between two batches and goes on where it was. One that goes follows its `on_remove`.
+- Limits are for who connects from then on: a client may send lines as long as its welcome said.
+- `journal.dir` and `dead_letters.dir` can't change while wafermon runs: such a config is refused, and says so.
+- Files that listeners name (certificates, tokens) are read again when they change, without any reload.
+
+A file that is renamed over the old one, or a symlink that is swapped anywhere on the way to it, as Kubernetes does, is noticed
+within half a second; one that is written in place, once it has not changed for that time.
 """
 
 

@@ -231,7 +231,9 @@ class Limits(Section):
         default=3600.0, description="A connection that has sent nothing for this time is closed."
     )
     messages_per_second: Count = Field(
-        default=0, description="What one connection may send. Beyond it, reading pauses; no message is refused."
+        default=0,
+        description="What one client may send, over reconnects too; without a hello, one connection. Beyond it, reading pauses; no "
+        "message is refused.",
     )
 
     @field_validator("max_line_bytes")

@@ -41,6 +41,7 @@ class SpillTaker:
         self._journal = journal
         self._max_line = max_line
         self._reactor = reactor
+        self._told = False
         self._running: Deferred[None] | None = None
         self._scan = LoopingCall(self._start_scan)
         self._scan.clock = reactor
@@ -72,12 +73,26 @@ class SpillTaker:
     def _candidates(self) -> Iterator[Path]:
         """Files that nobody seems to care for, oldest first."""
         try:
+            if self._foreign():
+                return
             paths = sorted(self._directory.iterdir(), key=lambda path: path.lstat().st_mtime)
         except OSError:
             return
         for path in paths:
             if (name := NAME.fullmatch(path.name)) and not _runs(int(name["pid"])) and self._untouched(path):
                 yield path
+
+    def _foreign(self) -> bool:
+        """Whether another user has made the folder that is named after ours, to have his files taken for our programs'."""
+        named_after_us = self._directory.name == f"wafermon-{os.getuid()}"
+        foreign = named_after_us and self._directory.lstat().st_uid != os.getuid()
+        if foreign and not self._told:
+            message = (
+                "{path} belongs to another user: nothing is taken up from there. Remove it, or set journal.spill_dir"
+            )
+            self.log.error(message, path=str(self._directory))
+        self._told = foreign
+        return foreign
 
     def _untouched(self, path: Path) -> bool:
         try:
