@@ -397,8 +397,8 @@ def test_perl_the_database_holds_the_good_lots_and_nothing_else(perl: Run) -> No
 
 
 LIMITS = {
-    "A7": {"vth_v": (0.36, 0.48), "idsat_ua": (560, 660), "ileak_na": (0, 4.5)},
-    "B2": {"vth_v": (0.30, 0.43), "idsat_ua": (660, 780), "ileak_na": (0, 7.5)},
+    "A7": {"vth_v": (0.39, 0.46), "idsat_ua": (560, 660), "ileak_na": (0, 4.5)},
+    "B2": {"vth_v": (0.33, 0.40), "idsat_ua": (660, 780), "ileak_na": (0, 7.5)},
 }
 
 
@@ -408,7 +408,7 @@ def test_perl_the_yield_of_each_wafer_is_right(perl: Run) -> None:
         for one in perl.all_of("metric")
         if one["name"] == "yield"
     }
-    wanted = {}
+    wanted, beyond = {}, 0
     for name, made in perl.made.items():
         if not made["fault"]:
             dies = dies_of((perl.lots / name).read_text())
@@ -417,9 +417,10 @@ def test_perl_the_yield_of_each_wafer_is_right(perl: Run) -> None:
                 limits = LIMITS[made["product"]].items()
                 good = [die for die in mine if die["bin"] == "1"
                         and all(low <= float(die[what]) <= high for what, (low, high) in limits)]  # fmt: skip
+                beyond += sum(die["bin"] == "1" for die in mine) - len(good)
                 wanted[made["lot"], int(wafer)] = pytest.approx(100 * len(good) / len(mine))
     assert told == wanted
-    assert len(set(map(str, wanted.values()))) > 3  # not all the same
+    assert beyond > 0  # dies that the tester passes and the limits do not
 
 
 def queue_of(work: Path) -> dict[str, int]:
