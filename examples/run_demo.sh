@@ -97,7 +97,10 @@ mapfile -t needs < <(printf '%s\n' "${needs[@]}" | sort -u)
 need "${needs[@]}"
 
 extra=${with_database:+[timescaledb]}
-if ! (cd / && "$venv/bin/twistd" wafermon --help && { [ -z "$extra" ] || "$python" -c 'import txpostgres'; }) >/dev/null 2>&1; then
+has_wafermon() {
+  cd / && "$venv/bin/twistd" wafermon --help && "$python" -c "import wafermon.service${with_database:+, txpostgres}"
+} >/dev/null 2>&1
+if ! (has_wafermon); then
   [ -x "$python" ] || python3 -m venv "$venv"
   echo "installing wafermon into $venv"
   "$venv/bin/pip" install -q --disable-pip-version-check -e "$root$extra"

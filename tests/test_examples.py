@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,11 +112,9 @@ def key(message: Message) -> tuple[str, object]:
     return message["client"], message.get("seq") or (message["type"], message["trace_id"], message["ts"])
 
 
-@pytest.fixture(scope="module")
-def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
-    directory = tmp_path_factory.mktemp("examples")
-    text = CONFIGS[1].read_text().replace("{", "{{").replace("}", "}}")
-    daemon = Daemon(directory, text)
+@contextmanager
+def running(directory: Path) -> Iterator[Sidecar]:
+    daemon = Daemon(directory, CONFIGS[1].read_text().replace("{", "{{").replace("}", "}}"))
     variables = {
         "WAFERMON_PORT": str(daemon.port),
         "WAFERMON_HTTP_PORT": str(free_port()),
@@ -126,9 +125,28 @@ def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
         "PYTHON": sys.executable,
         "LOT_EVERY": "0.02",
     }
-    with patch.dict(os.environ, variables), daemon:
-        yield Sidecar(daemon, {**os.environ, "PYTHONPATH": str(ROOT)})
+    with patch.dict(os.environ, variables):
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        daemon.start()
+    try:
+        yield Sidecar(daemon, environ)
+    finally:
+        daemon.stop()
     assert "Traceback" not in daemon.log(), daemon.log()
+
+
+@pytest.fixture(scope="module")
+def sidecar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
+    """Of the applications as they are meant to run."""
+    with running(tmp_path_factory.mktemp("examples")) as sidecar:
+        yield sidecar
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidecar]:
+    """Another one, for what goes wrong on purpose."""
+    with running(tmp_path_factory.mktemp("apart")) as sidecar:
+        yield sidecar
 
 
 @dataclass
@@ -267,21 +285,32 @@ def test_progress_goes_from_0_to_100_or_ends_as_failed(app: Run) -> None:
             assert percents[-1] == 100
 
 
-def test_every_message_that_the_sdks_were_called_for_has_landed(
-    sidecar: Sidecar, perl: Run, mixed: Run, science: Run
-) -> None:
+def landed(sidecar: Sidecar) -> dict[tuple[str, object], Message]:
+    """What the programs sent and any backend has."""
+    return {key(one): one for lines in sidecar.stored().values() for one in lines if one["service"] != "wafermon"}
+
+
+@pytest.fixture
+def called(sidecar: Sidecar, perl: Run, mixed: Run, science: Run) -> Counter[str]:
+    """How often each service's SDKs were called, as they say; waits until as much has landed."""
     called: Counter[str] = Counter()
     for app in (perl, mixed, science):
+        assert app.messages
         for service, count in re.findall(r"^(\S+): (\d+) messages$", app.stderr, re.MULTILINE):
             called[service] += int(count)
     # `wafermon run` has no such line: it tells each line of stderr, and of itself the span, the use and the end.
     called["data-science"] = len(science.stderr.splitlines()) + len(
         ["progress 0", "span_start", "resource", "event", "span_end", "progress 100"]
     )
-    landed = {key(one): one for lines in sidecar.stored().values() for one in lines if one["service"] != "wafermon"}
-    assert Counter(one["service"] for one in landed.values()) == called
+    until(lambda: len(landed(sidecar)) >= called.total(), f"the landing of {called.total()} messages")
+    return called
+
+
+def test_every_message_that_the_sdks_were_called_for_has_landed(sidecar: Sidecar, called: Counter[str]) -> None:
+    found = landed(sidecar)
+    assert Counter(one["service"] for one in found.values()) == called
     streams: dict[str, set[object]] = defaultdict(set)
-    for client, seq in landed:
+    for client, seq in found:
         streams[client].add(seq)
     assert all(seqs == set(range(1, len(seqs) + 1)) for seqs in streams.values())
 
@@ -303,19 +332,19 @@ def backends_of(message: Message) -> set[str]:
 
 
 def test_each_message_is_in_the_backends_that_its_route_names_once_and_in_no_other(
-    sidecar: Sidecar, perl: Run, mixed: Run, science: Run
+    sidecar: Sidecar, called: Counter[str]
 ) -> None:
     stored = sidecar.stored()
-    landed = {key(message): message for lines in stored.values() for message in lines}
+    every = {key(message): message for lines in stored.values() for message in lines}
     for name, lines in stored.items():
         assert lines
-        expected = {one for one, message in landed.items() if name in backends_of(message)}
+        expected = {one for one, message in every.items() if name in backends_of(message)}
         assert Counter(map(key, lines)) == dict.fromkeys(expected, 1), name
 
 
-def test_nothing_was_refused_and_nothing_is_left_over(sidecar: Sidecar, app: Run) -> None:
+def test_nothing_was_refused_and_nothing_is_left_over(sidecar: Sidecar, called: Counter[str]) -> None:
     assert not sidecar.daemon.letters()
-    assert not list((sidecar.daemon.directory / "spill").iterdir())
+    until(lambda: not list((sidecar.daemon.directory / "spill").iterdir()), "an empty spill folder")
 
 
 # --- the Perl application -----------------------------------------------------------------------------------------
@@ -368,8 +397,8 @@ def test_perl_the_database_holds_the_good_lots_and_nothing_else(perl: Run) -> No
 
 
 LIMITS = {
-    "A7": {"vth_v": (0.36, 0.48), "idsat_ua": (560, 660), "ileak_na": (0, 4.5)},
-    "B2": {"vth_v": (0.30, 0.43), "idsat_ua": (660, 780), "ileak_na": (0, 7.5)},
+    "A7": {"vth_v": (0.39, 0.46), "idsat_ua": (560, 660), "ileak_na": (0, 4.5)},
+    "B2": {"vth_v": (0.33, 0.40), "idsat_ua": (660, 780), "ileak_na": (0, 7.5)},
 }
 
 
@@ -379,7 +408,7 @@ def test_perl_the_yield_of_each_wafer_is_right(perl: Run) -> None:
         for one in perl.all_of("metric")
         if one["name"] == "yield"
     }
-    wanted = {}
+    wanted, beyond = {}, 0
     for name, made in perl.made.items():
         if not made["fault"]:
             dies = dies_of((perl.lots / name).read_text())
@@ -388,9 +417,10 @@ def test_perl_the_yield_of_each_wafer_is_right(perl: Run) -> None:
                 limits = LIMITS[made["product"]].items()
                 good = [die for die in mine if die["bin"] == "1"
                         and all(low <= float(die[what]) <= high for what, (low, high) in limits)]  # fmt: skip
+                beyond += sum(die["bin"] == "1" for die in mine) - len(good)
                 wanted[made["lot"], int(wafer)] = pytest.approx(100 * len(good) / len(mine))
     assert told == wanted
-    assert len(set(map(str, wanted.values()))) > 3  # not all the same
+    assert beyond > 0  # dies that the tester passes and the limits do not
 
 
 def queue_of(work: Path) -> dict[str, int]:
@@ -405,7 +435,7 @@ def test_perl_the_queue_is_empty_at_the_end(perl: Run) -> None:
 
 
 @pytest.fixture
-def services(sidecar: Sidecar, tmp_path: Path) -> Iterator[Any]:
+def services(apart: Sidecar, tmp_path: Path) -> Iterator[Any]:
     """Start programs of the Perl application; they are ended as its `run` ends them."""
     if not NEEDS["perl-app"]():
         pytest.skip("what perl-app needs is missing; tests/run installs it")
@@ -414,7 +444,7 @@ def services(sidecar: Sidecar, tmp_path: Path) -> Iterator[Any]:
 
     def start(name: str, *arguments: object) -> subprocess.Popen[bytes]:
         command = [str(EXAMPLES / "perl-app" / name), *map(str, arguments)]
-        running.append(subprocess.Popen(command, env=sidecar.environ, stderr=subprocess.DEVNULL))
+        running.append(subprocess.Popen(command, env=apart.environ, stderr=subprocess.DEVNULL))
         return running[-1]
 
     yield start
@@ -423,7 +453,7 @@ def services(sidecar: Sidecar, tmp_path: Path) -> Iterator[Any]:
         assert process.wait(30) == 0
 
 
-def test_perl_a_busy_database_is_tried_again(sidecar: Sidecar, services: Any, tmp_path: Path) -> None:
+def test_perl_a_busy_database_is_tried_again(apart: Sidecar, services: Any, tmp_path: Path) -> None:
     generate(tmp_path / "incoming", "--lots", "1", "--faults", "", "--prefix", "BUSY")
     database = sqlite3.connect(tmp_path / "wafers.db", isolation_level=None)
     database.execute("BEGIN EXCLUSIVE")
@@ -431,7 +461,7 @@ def test_perl_a_busy_database_is_tried_again(sidecar: Sidecar, services: Any, tm
     services("queue-service", tmp_path / "queue", tmp_path / "wafers.db")
     until(lambda: list((tmp_path / "queue" / "new").glob("*,tries=2")), "a second try")
     database.execute("ROLLBACK")
-    messages = sidecar.of_jobs({"lot-BUSY001"})
+    messages = apart.of_jobs({"lot-BUSY001"})
     [tree_] = tree(messages)
     tries = [one for one in messages if one["type"] == "span_end" and one["name"] == "process"]
     assert [one["tags"]["try"] for one in tries] == list(range(1, len(tries) + 1))
@@ -443,9 +473,7 @@ def test_perl_a_busy_database_is_tried_again(sidecar: Sidecar, services: Any, tm
     database.close()
 
 
-def test_perl_two_workers_share_a_queue_and_a_dead_ones_claim_is_taken_up(
-    sidecar: Sidecar, services: Any, tmp_path: Path
-) -> None:
+def test_perl_two_workers_share_a_queue_and_a_dead_ones_claim_is_taken_up(services: Any, tmp_path: Path) -> None:
     made = generate(tmp_path / "incoming", "--lots", "6", "--faults", "", "--prefix", "TWO", "--wafers", "1")
     receiver = services("file-receiver", tmp_path / "incoming", tmp_path / "queue")
     until(lambda: len(list((tmp_path / "queue" / "new").glob("*"))) == 6, "all lots in the queue")
@@ -461,14 +489,14 @@ def test_perl_two_workers_share_a_queue_and_a_dead_ones_claim_is_taken_up(
     assert receiver.poll() is None
 
 
-def test_perl_a_product_without_limits_is_refused(sidecar: Sidecar, services: Any, tmp_path: Path) -> None:
+def test_perl_a_product_without_limits_is_refused(apart: Sidecar, services: Any, tmp_path: Path) -> None:
     generate(tmp_path, "--lots", "1", "--faults", "", "--prefix", "ODD")
     content = (tmp_path / "ODD001.csv").read_text().rpartition("# sha256")[0].replace("product: ", "product: X")
     digest = hashlib.sha256(content.encode()).hexdigest()
     (tmp_path / "part").write_text(f"{content}# sha256: {digest}\n")
     (tmp_path / "part").rename(tmp_path / "incoming" / "ODD001.csv")
     services("file-receiver", tmp_path / "incoming", tmp_path / "queue")
-    messages = sidecar.of_jobs({"lot-ODD001"})
+    messages = apart.of_jobs({"lot-ODD001"})
     errors = [(one["service"], one["message"]) for one in messages if one.get("level") == "error"]
     assert errors == [("config-service", "no such product"), ("file-receiver", "lot refused")]
     assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
@@ -514,10 +542,10 @@ def test_mixed_finds_each_fault(mixed: Run) -> None:
 
 
 @pytest.fixture
-def web_api(sidecar: Sidecar, mixed: Run, tmp_path: Path) -> Iterator[str]:
+def web_api(apart: Sidecar, mixed: Run, tmp_path: Path) -> Iterator[str]:
     """The URL of one whose workers are missing."""
     command = [sys.executable, str(EXAMPLES / "mixed-language" / "web_api.py"), str(tmp_path)]
-    environ = {**sidecar.environ, "PYTHONPATH": str(ROOT / "sdk" / "python")}
+    environ = {**apart.environ, "PYTHONPATH": str(ROOT / "sdk" / "python")}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as api:
         assert api.stdout
         yield api.stdout.readline().strip()
@@ -533,12 +561,12 @@ def post(url: str, body: bytes) -> tuple[int, dict[str, Any]]:
     raise AssertionError(f"{url} took it")
 
 
-def test_mixed_a_worker_that_cannot_be_started_fails_the_job(sidecar: Sidecar, mixed: Run, web_api: str) -> None:
+def test_mixed_a_worker_that_cannot_be_started_fails_the_job(apart: Sidecar, mixed: Run, web_api: str) -> None:
     good = next(name for name, one in mixed.made.items() if not one["fault"])
     status, answer = post(f"{web_api}/lots/nobody", (mixed.lots / good).read_bytes())
     assert (status, answer["job"]) == (500, "upload-nobody")
     assert "wafer-worker" in answer["error"]
-    messages = sidecar.of_jobs({"upload-nobody"})
+    messages = apart.of_jobs({"upload-nobody"})
     assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
     ended = {one["name"]: one["status"] for one in messages if one["type"] == "span_end"}
     assert ended == {"upload": "error", "parse": "ok", "measure": "error"}
@@ -610,12 +638,12 @@ def test_science_the_training_learns(science: Run) -> None:
     assert losses == sorted(losses, reverse=True)
 
 
-def test_science_a_step_that_fails_ends_the_job(sidecar: Sidecar, science: Run, tmp_path: Path) -> None:
+def test_science_a_step_that_fails_ends_the_job(apart: Sidecar, science: Run, tmp_path: Path) -> None:
     generate(tmp_path / "lots", "--lots", "2", "--faults", "bad_number:1", "--seed", "3")
     command = [str(EXAMPLES / "data-science" / "run"), str(tmp_path / "lots"), str(tmp_path)]
-    done = subprocess.run(command, env={**sidecar.environ, "JOB": "broken-model"}, capture_output=True, check=False)
+    done = subprocess.run(command, env={**apart.environ, "JOB": "broken-model"}, capture_output=True, check=False)
     assert done.returncode != 0
-    messages = sidecar.of_jobs({"broken-model"})
+    messages = apart.of_jobs({"broken-model"})
     assert [one["status"] for one in messages if one["type"] == "trace"] == ["failed"]
     ended = [(one["name"], one["status"]) for one in messages if one["type"] == "span_end" and one["status"] == "error"]
     assert ended == [("lot", "error"), ("analyse", "error"), ("pipeline", "error")]

@@ -25,6 +25,7 @@ from fake_sidecar import Message
 
 HERE = Path(__file__).resolve().parent
 SDK = HERE.parent
+PYTHON = os.environ.get("CONFORMANCE_PYTHON") or sys.executable  # the SDK is for older ones than the suite
 ANSWER_TIMEOUT = 60.0
 LAW = ("acked", "rejected", "dropped", "waiting", "handed_over")
 STATS = {"state", "called", "sent", "spilled", "resent", "reconnects", *LAW}
@@ -56,7 +57,7 @@ class Language:
 LANGUAGES = {
     language.name: language
     for language in (
-        Language("python", (sys.executable, str(SDK / "python/driver.py")), (), threaded=True),
+        Language("python", (PYTHON, str(SDK / "python/driver.py")), (), threaded=True),
         Language("perl", ("perl", str(SDK / "perl/driver.pl")), ("perl",), threaded=False),
         Language(
             "c",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from conformance import SDK, VARIABLES, Language, everything
+from conformance import PYTHON, SDK, VARIABLES, Language, everything
 from fake_sidecar import TYPES, FakeSidecar
 
 COMMANDS: dict[str, Callable[[], list[str]]] = {
-    "python": lambda: [sys.executable, str(SDK / "python/example.py")],
+    "python": lambda: [PYTHON, str(SDK / "python/example.py")],
     "perl": lambda: ["perl", str(SDK / "perl/example.pl")],
     "c": lambda: [str(SDK / "c/example")],
     "r": lambda: ["Rscript", str(SDK / "r/example.R")],

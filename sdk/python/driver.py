@@ -107,7 +107,8 @@ class Driver:
         os.close(writing)
         with os.fdopen(reading) as answers:
             found = json.load(answers)
-        return {"answers": found, "status": os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}
+        status = os.waitpid(child, 0)[1]  # not waitstatus_to_exitcode, which Python 3.8 hasn't
+        return {"answers": found, "status": os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)}
 
     def call_spawn(self, argv: List[str], stdin: str) -> Dict[str, Any]:
         environ = self._sdks[-1].child_env() if self._sdks else None

@@ -24,7 +24,7 @@ TRACES = 1_000
 SPANS = 1_000
 """Of one trace."""
 ALL_SPANS = 20_000
-BLOCK_BYTES = 16 << 20
+BLOCK_BYTES = 4 << 20
 """Blocks with events of traces."""
 BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
