@@ -69,6 +69,8 @@ class Daemon:
         (directory / "spill").mkdir(exist_ok=True)
         (directory / "wafermon.yaml").write_text(config.format(port=self.port, listen=listen, limits=limits))
         self.process: subprocess.Popen[bytes] | None = None
+        twistd = str(Path(sys.executable).with_name("twistd"))
+        self.command = [twistd, "-n", "--pidfile=", "wafermon", "--config", "wafermon.yaml"]
 
     def __enter__(self) -> Daemon:
         self.start()
@@ -80,11 +82,10 @@ class Daemon:
 
     def start(self) -> None:
         """Returns when it listens."""
-        command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile="]
         with (self.directory / "daemon.log").open("ab") as log:
             self._log_begins = log.tell()
             self.process = subprocess.Popen(
-                [*command, "wafermon", "--config", "wafermon.yaml"],
+                self.command,
                 cwd=self.directory,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 import socket
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +28,8 @@ RELOADS = int(os.environ.get("WAFERMON_TEST_RELOADS", "100"))
 
 TEMPLATE = """
 listen: [{listen}]
-http: false
+http: {http}
+{hooks}
 reload: {reload}
 journal: {{dir: {journal}, segment_bytes: 1MiB, max_bytes: {max_bytes}, spill_dir: spill}}
 limits: {{{limits}}}
@@ -57,7 +60,7 @@ class Reloading(Daemon):
         defaults = {
             "listen": f'"tcp:{self.port}:interface=127.0.0.1"', "reload": "signal", "journal": "journal",
             "max_bytes": "64MiB", "limits": "", "correlation": "", "files": "", "backends": "",
-            "routes": "[{to: [files]}]", "letters": "dead-letters",
+            "routes": "[{to: [files]}]", "letters": "dead-letters", "http": "false", "hooks": "",
         }  # fmt: skip
         return TEMPLATE.format(**{**defaults, **parts})
 
@@ -506,4 +509,42 @@ def test_a_hundred_reloads_a_second_do_no_harm(tmp_path: Path) -> None:
         until(lambda: len(daemon.stored(load.service)) == load.acked)
         assert [line["seq"] for line in daemon.stored(load.service)] == list(range(1, load.acked + 1))
         assert daemon.outcomes() > 5
+    assert "Traceback" not in daemon.log()
+
+
+def test_http_and_hooks_change_too(tmp_path: Path) -> None:
+    def get(port: int, page: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{page}", timeout=10) as answer:
+            return str(answer.read().decode())
+
+    def http(number: int | None) -> str:
+        return "false" if number is None else f"tcp:{number}:interface=127.0.0.1"
+
+    one, two = free_port(), free_port()
+    with Reloading(tmp_path, http=http(one)) as daemon:
+        assert json.loads(get(one, "/health/ready"))["refused_config"] is None
+        hook = "hooks: {command: \"sh -c 'cat >> told'\", on: [job_failed]}"
+        assert "in force: http, hooks" in daemon.reload(http=http(two), hooks=hook)
+        with pytest.raises(OSError):
+            get(one, "/health/live")
+        daemon.reload(http=http(two), limits="nonsense: 1")
+        refused = json.loads(get(two, "/health/ready"))["refused_config"]
+        assert abs(refused["at"] / 1e6 - time.time()) < 60
+        assert "limits.nonsense: unknown key" in refused["faults"][0]
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            said = daemon.reload(http=http(taken.getsockname()[1]), listen='"tcp:0"')
+            assert "can't serve HTTP on" in said
+        client = daemon.client()
+        client.send_line(
+            {"type": "progress", "job_id": "j", "percent": 1, "status": "failed", "client": client.client, "seq": 1}
+        )
+        client.until_acked(1)
+        until((tmp_path / "told").exists, "the hook")
+        assert "in force: http, hooks" in daemon.reload(http="false")
+        with pytest.raises(OSError):
+            get(two, "/health/live")
+        client.send([2])
+        client.until_acked(2)
+        assert "in force: http, hooks" in daemon.reload(http=http(one), hooks=hook)
+        assert json.loads(get(one, "/health/ready"))["refused_config"] is None
     assert "Traceback" not in daemon.log()

@@ -134,7 +134,8 @@ class Sidecar(Service):
 
     def _make_delivery(self, config: BackendConfig) -> Delivery:
         state_dir = self.journal.dir / "backends" / config.name
-        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for directory in (state_dir.parent, state_dir):
+            directory.mkdir(exist_ok=True, mode=0o700)
         context = BackendContext(config.name, state_dir, self._reactor, self._pool)
         backend = self._plugins.factories[config.plugin].build(config.options, context)
         verifyObject(IBackend, backend)

@@ -296,7 +296,7 @@ class _Stream:
                 # of a string, and only then, it would import a codec: see _tls
                 sock = socket.create_connection((host.encode(), port), _SILENCE)  # type: ignore[arg-type]
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if sdk._ssl: sock = sdk._ssl.create_default_context().wrap_socket(sock, server_hostname=host)
+            if sdk._ssl: sock = sdk._ssl.wrap_socket(sock, server_hostname=host)
             sock.setblocking(False)
         except OSError:
             if sock: sock.close()
@@ -453,12 +453,18 @@ class _Spool:
 # ---- the SDK ----
 
 
-def _tls(scheme: str) -> tuple[Any, tuple[type[OSError], ...]]:
-    """The ssl module where it is needed, and what a socket that would block raises."""
+def _tls(scheme: str, say: Callable[[str], None]) -> tuple[Any, tuple[type[OSError], ...]]:
+    """The SSL context where one is needed, and what a socket that would block raises."""
     if scheme != "tls": return None, (BlockingIOError,)
     import ssl  # costs more than all the rest; and not in a thread, since a fork would inherit a locked import
 
-    return ssl, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+    authorities, certificate, key = (os.environ.get(f"WAFERMON_TLS_{name}") or None for name in ("CA", "CERT", "KEY"))
+    context = ssl.create_default_context()
+    try:
+        context = ssl.create_default_context(cafile=authorities)
+        if certificate: context.load_cert_chain(certificate, key)
+    except OSError as error: say(f"can't use the files of WAFERMON_TLS_CA, _CERT and _KEY: {error}")
+    return context, (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class MonitoringSDK:
@@ -486,7 +492,7 @@ class MonitoringSDK:
         wanted = url or env("WAFERMON_URL") or _DEFAULT_URL
         self._address = _parsed(wanted) or ("tcp", "127.0.0.1", 7411)
         if not _parsed(wanted): self._say(f"not a sidecar's url: {wanted!r}; using {_DEFAULT_URL}")
-        self._ssl, self._would_block = _tls(self._address[0])
+        self._ssl, self._would_block = _tls(self._address[0], self._say)
         self._token = token or env("WAFERMON_TOKEN")
         self._spill_dir = os.fspath(spill_dir) if spill_dir else env("WAFERMON_SPILL_DIR")
         self._over = env("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")

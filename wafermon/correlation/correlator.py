@@ -154,7 +154,7 @@ class Correlator:
 
     def _write(self, position: Position, snapshot: bytes) -> None:
         temporary = self._path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(f"{position}\n".encode() + snapshot)
             file.flush()
             os.fsync(file.fileno())

@@ -21,11 +21,13 @@ from wafermon.config import BackendConfig
 from wafermon.delivery.backoff import Backoff
 from wafermon.delivery.dead_letters import DeadLetters, Letter, letter_of
 from wafermon.delivery.gather import Gathered, Gatherer
-from wafermon.errors import PermanentError, RetryableError
+from wafermon.errors import PermanentError, RetryableError, printable
 from wafermon.interfaces import Health, IBackend, Position
 from wafermon.journal import Cursor, Journal
 from wafermon.routing import Table
 
+TELL_SECONDS = 10.0
+"""Between two log lines about refused messages."""
 UNKNOWN_TRIES = 10
 """The same unknown error so often in a row counts as permanent."""
 
@@ -97,6 +99,8 @@ class Delivery:
         self._read_time = 0
         """When the group that was read last was received; before the first one, that where the backlog begins."""
         self._opened = False
+        self._told_at = -TELL_SECONDS
+        self._untold = 0
 
     # -- life
 
@@ -316,19 +320,23 @@ class Delivery:
                 letters.append(letter_of(at, line, message, "refused", reason, self.name))
         await self._dead_letters.put(letters)
         self.figures.dead_letters += len(letters)
-        self.log.error(
-            "{name} refuses a message, now a dead letter: {reason}",
-            name=self.name,
-            reason=reason,
-        )
+        self._tell_refused(reason)
         await self._attempt(Gathered(gathered.start, gathered.end, []))
+
+    def _tell_refused(self, reason: str) -> None:
+        """At most once in a while: clients decide how many messages are refused."""
+        self._untold += 1
+        if self._reactor.seconds() >= self._told_at + TELL_SECONDS:
+            message = "{name} refuses messages, now dead letters: {count}, the last because of: {reason}"
+            self.log.error(message, name=self.name, count=self._untold, reason=printable(reason))
+            self._told_at, self._untold = self._reactor.seconds(), 0
 
     async def _wait_after(self, error: Exception, what: str) -> None:
         seconds = self._backoff.next()
         text = str(error) or type(error).__name__
         if self.error != text:
             message = "{name} {what}, trying again: {error}"
-            self.log.error(message, name=self.name, what=what, error=text)
+            self.log.error(message, name=self.name, what=what, error=printable(text))
         self._note_error(text)
         await self._journal.sleep(seconds)
 

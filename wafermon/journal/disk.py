@@ -214,7 +214,8 @@ class Disk:
         path = directory / f"{position.segment:012d}-{position.offset}"
         if path.exists():
             return
-        path.write_bytes(data)
+        with open(path, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(data)
         self.damaged += 1
         self.log.error(
             "Journal segment {segment} is damaged at {offset}: {bytes} bytes set aside in {path}",

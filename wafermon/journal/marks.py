@@ -22,6 +22,11 @@ class Stream:
         self.holders = 0
         """Connections that hold it."""
 
+    def skip(self, seq: int) -> None:
+        """What comes up to here is known from elsewhere."""
+        self.appended = max(self.appended, seq)
+        self.synced = max(self.synced, seq)
+
     def sync(self, seq: int) -> None:
         self.synced = max(self.synced, seq)
 
@@ -29,8 +34,10 @@ class Stream:
 class Marks:
     """The streams in memory: those that are connected, and those that moved since the last checkpoint."""
 
-    def __init__(self, load: Callable[[str, str], int]) -> None:
+    def __init__(self, load: Callable[[str, str], int], find: Callable[[str], int]) -> None:
+        """`load` knows what is on disk of a principal's client, `find` the highest of a client of whatever principal."""
         self._load = load
+        self._find = find
         self._streams: dict[tuple[str, str], Stream] = {}
         self._moved: set[Stream] = set()
 
@@ -45,6 +52,11 @@ class Marks:
             self._streams[principal, client] = stream
         stream.holders += 1
         return stream
+
+    def synced_anywhere(self, client: str) -> int:
+        """The highest mark of a client of this name, whoever it belongs to; 0 where there is none. Takes a while."""
+        here = [stream.synced for stream in self._streams.values() if stream.client == client]
+        return max([self._find(client), *here])
 
     def release(self, stream: Stream) -> None:
         """A connection of it ended."""

@@ -3,11 +3,14 @@ every cursor is at least, and the marks of clients that are gone."""
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from twisted.logger import Logger
 
 from wafermon.interfaces import Position
 from wafermon.journal.groups import Mark
@@ -20,7 +23,10 @@ CREATE TABLE IF NOT EXISTS marks (
     PRIMARY KEY (principal, client)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS marks_by_age ON marks (seen);
+CREATE INDEX IF NOT EXISTS marks_by_client ON marks (client);
 """
+MARKS_MAX = 1_000_000
+"""Clients that are gone and remembered: about 150 MiB. Beyond it the tenth that was seen longest ago is forgotten."""
 
 
 class State:
@@ -29,13 +35,19 @@ class State:
     Raises sqlite3.Error where the disk fails; nothing is changed then.
     """
 
-    def __init__(self, path: Path) -> None:
+    log = Logger()
+
+    def __init__(self, path: Path, marks_max: int = MARKS_MAX) -> None:
+        self._marks_max = marks_max
         self._lock = threading.Lock()
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own files take its mode over
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._db.execute("INSERT OR IGNORE INTO facts VALUES ('journal', ?)", [secrets.token_hex(8)])
+        self._marks = self._count_marks()
+        """At least so many are there."""
         self._looker = sqlite3.connect(path, check_same_thread=False)
         self.journal: str = self._fact("journal")
         """The journal's id, 16 hex."""
@@ -65,6 +77,14 @@ class State:
         row = self._looker.execute(query, [principal, client]).fetchone()
         return int(row[0]) if row else 0
 
+    def mark_of_any(self, client: str) -> int:
+        """As `mark`, of whichever principal has got furthest."""
+        row = self._looker.execute("SELECT MAX(seq) FROM marks WHERE client = ?", [client]).fetchone()
+        return int(row[0] or 0)
+
+    def _count_marks(self) -> int:
+        return int(self._db.execute("SELECT COUNT(*) FROM marks").fetchone()[0])
+
     def save(
         self,
         cursors: Mapping[str, Position | None],
@@ -80,11 +100,21 @@ class State:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", moved)
             self._db.executemany("DELETE FROM cursors WHERE name = ?", gone)
-            self._db.executemany(
-                "INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)",
-                [(*mark, seen) for mark in marks],
-            )
+            rows = [(*mark, seen) for mark in marks]
+            self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", rows)
             self._db.execute("DELETE FROM marks WHERE seen < ?", [keep_from])
+            self._marks += len(rows)
+            if self._marks > self._marks_max:
+                self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        self._marks = self._count_marks()
+        excess = self._marks - self._marks_max * 9 // 10
+        if self._marks > self._marks_max:
+            oldest = "SELECT principal, client FROM marks ORDER BY seen LIMIT ?"
+            self._db.execute(f"DELETE FROM marks WHERE (principal, client) IN ({oldest})", [excess])
+            self._marks -= excess
+            self.log.error("Too many clients to remember: the marks of the {count} oldest are forgotten", count=excess)
 
     def close(self) -> None:
         with self._lock:

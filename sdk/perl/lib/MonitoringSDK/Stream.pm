@@ -96,8 +96,10 @@ sub _finish_connect { my ($self, $now) = @_;
     return if !getpeername $sock;    # not yet
     return $self->_greet if !$target->{tls};
     $self->{phase} = SHAKING;
+    my %files = (SSL_ca_file => 'CA', SSL_cert_file => 'CERT', SSL_key_file => 'KEY');
+    my @files = map { my $file = $ENV{"WAFERMON_TLS_$files{$_}"}; defined $file && length $file ? ($_ => $file) : () } keys %files;
     IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $target->{host},
-        SSL_verifycn_name => $target->{host}, SSL_verifycn_scheme => 'http') or $self->_lose($now);
+        SSL_verifycn_name => $target->{host}, SSL_verifycn_scheme => 'http', @files) or $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
 }
 
 sub _shake_hands { my ($self, $now) = @_;
