@@ -63,6 +63,12 @@ class ReceiverProtocol(LineReceiver):
 
     delimiter = b"\n"
     transport: Any
+    # With LineReceiver's own these would be too many for a dict that shares its keys with others: 1.5 KiB a connection.
+    __slots__ = (
+        "MAX_LENGTH", "_acked", "_allowed_at", "_ended", "_finishing", "_gone", "_intake", "_receiver",
+        "_refused", "_replies", "_rest", "_too_long", "_unsettled", "_wake", "_writing", "admitted", "door", "last_data",
+        "peer", "principal", "started", "stream",
+    )  # fmt: skip
 
     def __init__(self, receiver: Receiver, door: Admits, peer: str) -> None:
         self.MAX_LENGTH = receiver.limits.max_line_bytes
