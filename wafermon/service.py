@@ -29,6 +29,7 @@ from wafermon.hooks import Hooks
 from wafermon.http import HttpRoom, ListenerState
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import Journal
+from wafermon.notify import Notifier
 from wafermon.receiver import Listeners, Receiver, SpillTaker
 from wafermon.reload import Reloader, Watch, differences, needs_restart
 
@@ -57,14 +58,16 @@ class Sidecar(Service):
         file: Path | None = None,
         read: Callable[[], Config] | None = None,
         *,
+        notifier: Notifier | None = None,
         probe: Callable[[str], None] = lambda point: None,
     ) -> None:
-        """`file` is where the config comes from, and `read` reads it again; without them nothing is reloaded. `probe` is
-        told the points of the journal's life and of the stop by name."""
+        """`file` is where the config comes from, and `read` reads it again; without them nothing is reloaded. `notifier`
+        tells the service manager. `probe` is told the points of the journal's life and of the stop by name."""
         self.config = config
         self._plugins = plugins
         self._reactor = reactor
         self._probe = probe
+        self._notifier = notifier or Notifier({}, reactor)
         self._writer = ThreadPool(1, 1, "journal")
         self._pool = ThreadPool(0, THREADS, "wafermon")
         self._tables = lru_cache(16)(routing.load)
@@ -131,6 +134,7 @@ class Sidecar(Service):
             version=__version__,
             id=self.journal.id,
         )
+        self._notifier.ready()
 
     def _make_delivery(self, config: BackendConfig) -> Delivery:
         state_dir = self.journal.dir / "backends" / config.name
@@ -253,6 +257,7 @@ class Sidecar(Service):
         """Doors first, then what is in the house, the journal last."""
         Service.stopService(self)  # type: ignore[no-untyped-call]
         self.stopping = True
+        self._notifier.stopping()
         if self._watch is not None:
             self._watch.stop()
         if self.reloader is not None:

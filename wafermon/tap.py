@@ -13,6 +13,7 @@ from twisted.python import usage
 from wafermon.backends import find_plugins
 from wafermon.config import load
 from wafermon.errors import ConfigError
+from wafermon.notify import Notifier
 from wafermon.service import Sidecar
 
 
@@ -44,4 +45,5 @@ def makeService(options: Options) -> Sidecar:
     """The service of checked options."""
     from twisted.internet import reactor
 
-    return Sidecar(options.checked, options.plugins, reactor, options.file, options.read)
+    notifier = Notifier(os.environ, reactor)
+    return Sidecar(options.checked, options.plugins, reactor, options.file, options.read, notifier=notifier)
