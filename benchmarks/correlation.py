@@ -10,7 +10,10 @@ from typing import Any
 
 import ujson
 
+from wafermon.blocks import Block
 from wafermon.correlation import Engine, Settings
+from wafermon.correlation.notable import notables
+from wafermon.correlation.recent import Recent
 from wafermon.messages import Message, decode_stored, dumps
 
 T = 1_700_000_000_000_000
@@ -76,6 +79,15 @@ def observe(groups: list[list[Message]]) -> None:
         engine.observe(group, T + number * 5_000)
 
 
+def look_back(blocks: list[Block]) -> None:
+    """What the memory of the recent and the search for notable messages cost beside the engine."""
+    recent = Recent()
+    for number, block in enumerate(blocks):
+        recent.observe([block], T + number * 5_000)
+        for _ in notables(block):
+            pass
+
+
 def main(count: int) -> None:
     cases = {
         "without a trace": untraced,
@@ -84,14 +96,19 @@ def main(count: int) -> None:
         "spans and jobs": work,
         "every message its own trace": traced(count),
     }
-    print(f"{count:,} messages, best of {ROUNDS}\n{'':30}{'ujson.loads':>12}{'observe':>12}{'ratio':>8}")
+    print(
+        f"{count:,} messages, best of {ROUNDS}\n{'':30}{'ujson.loads':>12}{'observe':>12}{'ratio':>8}{'recent':>12}{'ratio':>8}"
+    )
     for name, bodies in cases.items():
         lines = [dumps(body).encode() for body in bodies(count)]
         messages = list(map(decode_stored, lines))
         groups = [messages[at : at + GROUP] for at in range(0, count, GROUP)]
         read = best(lambda lines=lines: [ujson.loads(line) and None for line in lines]) / count * 1e6
         cost = best(lambda groups=groups: observe(groups)) / count * 1e6
-        print(f"{name:30}{read:>9.2f} µs{cost:>9.3f} µs{cost / read:>8.2f}")
+        raws = [b"\n".join([*lines[at : at + GROUP], b""]) for at in range(0, count, GROUP)]
+        blocks = [Block.of(raw, group) for raw, group in zip(raws, groups, strict=True)]
+        beside = best(lambda blocks=blocks: look_back(blocks)) / count * 1e6
+        print(f"{name:30}{read:>9.2f} µs{cost:>9.3f} µs{cost / read:>8.2f}{beside:>9.3f} µs{beside / read:>8.2f}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ The engine forgets a span when it ends and a trace when it is over. This is a me
 nothing is derived from it, it is in no snapshot, and it is bounded whatever clients send. After a restart it is filled
 again from what the journal still holds (`Correlator`).
 
-A message costs something only if it starts or ends a span or reports progress. Blocks of other messages are kept whole, without being
-looked into, until newer ones push them out; a question about a trace reads those that concern it.
+A message costs something only if it starts or ends a span or reports progress, or came in one block with such a one. Blocks
+with events of traces are kept whole, without being looked into, until newer ones push them out; a question about a trace
+reads those that concern it.
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ class Recent:
     def observe(self, blocks: Iterable[Block], time: int) -> None:
         """The blocks of a group that was received at `time`."""
         for block in blocks:
-            kinds = block.kinds
-            if not _FOLLOWED.isdisjoint(kind[_TYPE] for kind in kinds) or any(
-                kind[_SERVICE] == OWN_SERVICE for kind in kinds
-            ):
-                self._observe_each(block.messages, time)
-            if any(kind[_TYPE] == "event" and kind[_TRACE] is not UNSET for kind in kinds):
-                self._keep(block)
+            types = {kind[_TYPE] for kind in block.kinds}
+            if not types.isdisjoint(_FOLLOWED):
+                self._follow(block.messages, time)
+            if "event" in types:
+                if any(kind[_SERVICE] == OWN_SERVICE for kind in block.kinds):
+                    self._take_derived(block.messages)
+                if any(kind[_TRACE] is not UNSET and kind[_TYPE] == "event" for kind in block.kinds):
+                    self._keep(block)
 
     def events(self, trace_id: str, limit: int) -> list[dict[str, Any]]:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
@@ -90,20 +92,16 @@ class Recent:
         while self._bytes > BLOCK_BYTES:
             self._bytes -= len(self._blocks.popleft().raw) + BLOCK_COST
 
-    def _observe_each(self, messages: Iterable[Message], time: int) -> None:
+    def _follow(self, messages: Iterable[Message], time: int) -> None:
         for message in messages:
-            kind = message.type
-            if kind in _FOLLOWED and message.trace_id is not UNSET:
-                if isinstance(message, Progress):
-                    self._progress(self._trace(message.trace_id), message, time)
-                elif isinstance(message, (SpanStart, SpanEnd)):
-                    self._span(self._trace(message.trace_id), message)
-                elif isinstance(message, Trace):
-                    self._summary(message.trace_id, message)
-            elif message.service == OWN_SERVICE and isinstance(message, Event):
-                trace_id = message.trace_id or ""
-                if trace_id in self.traces:
-                    self._derived(self.traces[trace_id], message)
+            if message.type not in _FOLLOWED or message.trace_id is UNSET:
+                continue
+            if isinstance(message, Progress):
+                self._progress(self._trace(message.trace_id), message, time)
+            elif isinstance(message, (SpanStart, SpanEnd)):
+                self._span(self._trace(message.trace_id), message)
+            elif isinstance(message, Trace):
+                self._summary(message.trace_id, message)
 
     def _trace(self, trace_id: str) -> RecentTrace:
         trace = self.traces.get(trace_id)
@@ -156,13 +154,18 @@ class Recent:
         if isinstance(message, SpanEnd):
             span.start, span.duration, span.status = message.start, round(message.duration), message.status
 
-    def _derived(self, trace: RecentTrace, event: Event) -> None:
+    def _take_derived(self, messages: Iterable[Message]) -> None:
         """What the engine found out and journalled: stalled jobs, abandoned spans."""
-        context = event.context or {}
-        if context.get("kind") == "job_stalled" and (job := trace.jobs.get(str(context.get("job_id")))):
-            job.reported = not job.over
-        elif context.get("kind") == "span_abandoned" and (span := trace.spans.get(str(context.get("span_id")))):
-            span.status = span.status or "abandoned"
+        for message in messages:
+            if not isinstance(message, Event) or message.service != OWN_SERVICE or not message.context:
+                continue
+            trace, context = self.traces.get(message.trace_id or ""), message.context
+            if trace is None:
+                continue
+            if context.get("kind") == "job_stalled" and (job := trace.jobs.get(str(context.get("job_id")))):
+                job.reported = not job.over
+            elif context.get("kind") == "span_abandoned" and (span := trace.spans.get(str(context.get("span_id")))):
+                span.status = span.status or "abandoned"
 
 
 def _events_in(block: Block, trace_id: str) -> Iterator[Event]:
