@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from daemon import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from postgres import Database, Postgres, backend
@@ -251,6 +255,28 @@ def test_faults(options: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
         timescaledb.configure(options)
     assert [fault.path for fault in caught.value.faults] == [path]
+
+
+def test_without_its_libraries_it_says_what_to_install() -> None:
+    code = """
+import sys
+class Blind:
+    def __init__(self, finder): self.finder = finder
+    def find_spec(self, name, path=None, target=None):
+        return None if name in ("psycopg2", "txpostgres") else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Blind, sys.meta_path)
+from wafermon.backends import find_plugins
+from wafermon.errors import ConfigError
+found = find_plugins()
+assert not found.broken, found.broken
+try:
+    found.factories["timescaledb"].configure({"dsn": "host=x"})
+except ConfigError as error:
+    print(error)
+"""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environ)
+    assert done.stdout == "plugin: needs psycopg2 and txpostgres: pip install 'wafermon[timescaledb]'\n", done.stderr
 
 
 def test_no_password_is_shown() -> None:

@@ -456,6 +456,17 @@ async def test_a_statement_that_takes_too_long(database: Database) -> None:
 
 
 @ensureDeferred
+async def test_an_id_that_is_none(database: Database) -> None:
+    with backend(database) as writer:
+        mark = writer._context.state_dir / "sidecar"
+        mark.write_text("")
+        await fails(writer.open(), f"{mark} holds no id")
+        mark.unlink()
+        assert await writer.open() is None
+        assert [(mark.read_text().strip(),)] == database.query("SELECT sidecar FROM deliveries")
+
+
+@ensureDeferred
 async def test_two_sidecars_on_one_cursor(database: Database) -> None:
     """The second of two copies takes the cursor over; the first stores nothing any more and says why."""
     with backend(database) as one, backend(database) as other:

@@ -9,22 +9,22 @@ move it.
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
+from typing import cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from wafermon.backends.timescaledb.connection import Connector, Session
 from wafermon.backends.timescaledb.failures import Unsuitable, failure_of
+from wafermon.backends.timescaledb.identity import MARK, identity
 from wafermon.backends.timescaledb.options import Options
 from wafermon.backends.timescaledb.schema import arrange, upgrade
 from wafermon.backends.timescaledb.statements import store
 from wafermon.errors import PermanentError, RetryableError
 from wafermon.interfaces import BackendContext, Batch, Health, IBackend, Position
-
-MARK = "sidecar"
-"""The file in the backend's own directory that holds the sidecar's id."""
 
 
 @implementer(IBackend)
@@ -56,22 +56,16 @@ class TimescaleBackend:
         self._state = "starting"
         self._let_go()
         try:
-            self._sidecar = self._sidecar or self._identity()
+            self._sidecar = self._sidecar or await self._identity()
             await self._connect(prepare=True)
         except Exception as error:
             raise self._failed(error) from error
         self._state, self._detail = "ok", ""
         return self._reached
 
-    def _identity(self) -> str:
-        """The sidecar's own id, by which its cursor is known; made at the first start."""
-        path = self._context.state_dir / MARK
-        with suppress(FileNotFoundError):
-            return path.read_text().strip()
-        made = path.with_suffix(".new")
-        made.write_text(secrets.token_hex(8) + "\n")
-        made.rename(path)
-        return path.read_text().strip()
+    def _identity(self) -> Deferred[str]:
+        reactor = cast(IReactorFromThreads, self._context.reactor)
+        return deferToThreadPool(reactor, self._context.pool, identity, self._context.state_dir)
 
     async def _connect(self, prepare: bool = False) -> Session:
         """A session that alone may move the cursor; `_reached` is where that stands. Raises RetryableError."""

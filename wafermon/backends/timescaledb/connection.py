@@ -28,6 +28,9 @@ OLDEST = 130000
 GRACE_SECONDS = 5.0
 """How much longer than the server itself the sidecar waits for a statement to end."""
 
+KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""So that an idle connection whose other end is gone without a word is known to be dead within a minute. The dsn wins."""
+
 Rows = list[tuple[Any, ...]]
 
 
@@ -160,7 +163,7 @@ class Connector:
     async def _connect(self, place: dict[str, str]) -> Session:
         options = self._options
         parameters: dict[str, Any] = {
-            **options.dsn, **place, "client_encoding": "UTF8", "target_session_attrs": "any",
+            **KEEPALIVE, **options.dsn, **place, "client_encoding": "UTF8", "target_session_attrs": "any",
             "fallback_application_name": f"wafermon {self._name}",
         }  # fmt: skip
         parameters = {key: value for key, value in parameters.items() if value != ""}
