@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -193,6 +194,27 @@ def test_a_hook_that_is_new_is_not_told_the_past_and_one_that_goes_holds_nothing
         fail_job(client, 1, "new")
         until(lambda: outcomes(served)["told"] == 1, "told")
         assert [event["job_id"] for event in lines(tmp_path)] == ["new"]
+        client.close()
+
+
+def test_a_reload_changes_ends_and_begins_it(tmp_path: Path) -> None:
+    with hooked(tmp_path) as served:
+        assert served.process is not None
+        config = (tmp_path / "wafermon.yaml").read_text()
+        without = "\n".join(line for line in config.splitlines() if not line.startswith("hooks"))
+        client = served.client()
+        for seq, (other, active) in enumerate([(without, False), (config.replace("[job_stalled, job_failed", "[job_stalled"),
+                                               True), (config, True)], 1):  # fmt: skip
+            (tmp_path / "wafermon.yaml").write_text(other)
+            served.process.send_signal(signal.SIGHUP)
+            until(
+                lambda seq=seq: served.log().count("in force: ") >= seq,
+                "a reload",
+            )
+            until(lambda active=active: bool(served.get("/api/status")["hooks"]) is active, "the hook")
+            fail_job(client, seq)
+        until(lambda: outcomes(served)["told"] == 1, "told")
+        assert [event["job_id"] for event in lines(tmp_path)] == ["job-3"]
         client.close()
 
 

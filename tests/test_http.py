@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import Daemon, until
+from commands import wafermon
+from daemon import Daemon, free_port, until
 from served import CONFIG, Served, job
 
 
@@ -308,3 +310,51 @@ def test_draining_with_nothing_to_deliver_and_stopping_take_no_time(served: Serv
     served.stop()
     assert time.monotonic() - began < 4, "less than a stop waits for a backend"
     served.start()
+
+
+# -- reload
+
+
+def reload(daemon: Served, config: str) -> None:
+    assert daemon.process is not None
+    (daemon.directory / "wafermon.yaml").write_text(config)
+    daemon.process.send_signal(signal.SIGHUP)
+
+
+def test_a_reload_moves_it_to_another_port_and_a_refused_config_is_told(served: Served) -> None:
+    config = (served.directory / "wafermon.yaml").read_text()
+    old, new = served.http_port, free_port()
+    reload(served, config.replace(f"http: tcp:{old}:", f"http: tcp:{new}:"))
+    served.http_port = new
+    until(served.answers, "the new port")
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", old))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = other.getsockname()[1]
+        reload(served, config.replace(f"http: tcp:{old}:", f"http: tcp:{taken}:"))
+        until(lambda: served.get("/health/ready")["refused_config"], "a refusal")
+    refused = served.get("/health/ready")
+    [fault] = refused["refused_config"]["faults"]
+    assert fault.endswith(f"can't serve HTTP on tcp:{taken}:interface=127.0.0.1: Address already in use")
+    assert refused["ready"] and served.metrics()["wafermon_config_refused"] == 1
+    shown = wafermon("status", "--http", f"http://127.0.0.1:{new}").stdout
+    assert "refused the config of" in shown and "Address already in use" in shown
+    reload(served, config)
+    served.http_port = old
+    until(served.answers, "the old port")
+    assert served.get("/health/ready")["refused_config"] is None
+
+
+def test_a_replaced_backend_is_shown_as_it_is_now(served: Served) -> None:
+    client = served.client()
+    client.send(range(1, 11))
+    client.until_acked(10)
+    until(lambda: served.metrics()['wafermon_messages_delivered_total{backend="files"}'] == 10, "delivered")
+    config = (served.directory / "wafermon.yaml").read_text()
+    reload(served, config.replace("  files: {plugin", "  other: {plugin").replace("logs/", "others/"))
+    until(lambda: list(served.get("/api/status")["backends"]) == ["other"], "the other one")
+    client.send(range(11, 21))
+    client.until_acked(20)
+    until(lambda: served.metrics().get('wafermon_messages_delivered_total{backend="other"}') == 10, "delivered")
+    assert 'wafermon_messages_delivered_total{backend="files"}' not in served.metrics()
+    client.close()

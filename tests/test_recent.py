@@ -79,7 +79,7 @@ def test_the_latest_events_of_a_trace_among_all_others() -> None:
 
 def test_kept_blocks_take_bounded_memory_and_no_messages_with_them() -> None:
     recent = Recent()
-    block = Block.parse(b"".join(json.dumps(line("event", message="x" * 900)).encode() + b"\n" for _ in range(1_000)))
+    block = Block.parse(b"".join(json.dumps(line("event", message="x" * 900)).encode() + b"\n" for _ in range(250)))
     for _ in range(50):
         recent.observe([Block(bytes(bytearray(block.raw)), block.count, block.kinds, T, T)], T)
     kept = list(recent._blocks)
