@@ -187,13 +187,15 @@ def test_a_good_line_is_stored_as_it_came(data: bytes) -> None:
     stored, message = accepted(data)
     assert stored == data
     assert message.seq == 7
-    assert LineReader(ORIGIN).read_block(data + b"\n") == ([message], {kind_of(message)})
+    ts = message.ts
+    assert LineReader(ORIGIN).read_block(data + b"\n") == ([message], {kind_of(message)}, ts, ts)
 
 
 def test_a_block_of_good_lines_is_read_at_once() -> None:
     block = b"".join(data + b"\n" for data in GOOD)
     messages = [accepted(data)[1] for data in GOOD]
-    assert LineReader(ORIGIN).read_block(block) == (messages, set(map(kind_of, messages)))
+    stamps = [message.ts for message in messages]
+    assert LineReader(ORIGIN).read_block(block) == (messages, set(map(kind_of, messages)), min(stamps), max(stamps))
     assert LineReader(ORIGIN).read_block(block + b"{\n") is None
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from wafermon.messages import Message, decode_stored, kind_of
-
-_ts_of: Callable[[Message], Any] = attrgetter("ts")
+from wafermon.messages import Message, decode_stored, kind_of, ts_of
 
 
 class Block:
@@ -39,7 +36,7 @@ class Block:
     @classmethod
     def of(cls, raw: bytes, messages: Sequence[Message], kinds: frozenset[tuple[Any, ...]] | None = None) -> Block:
         """Lines whose messages (and their kinds) are known."""
-        stamps = list(map(_ts_of, messages)) or [0]
+        stamps = list(map(ts_of, messages)) or [0]
         kinds = frozenset(map(kind_of, messages)) if kinds is None else kinds
         return cls(raw, len(messages), kinds, min(stamps), max(stamps), messages)
 

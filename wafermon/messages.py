@@ -159,6 +159,7 @@ class Kind(NamedTuple):
 
 
 kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)
+ts_of: Callable[[Message], Any] = attrgetter("ts")
 """A message -> the fields of `Kind` as a plain tuple."""
 
 
@@ -183,6 +184,17 @@ class LineError(ProtocolError):
         self.seq = seq
 
 
+class ReadBlock(NamedTuple):
+    """What the lines of a block say."""
+
+    messages: list[Message]
+    kinds: frozenset[tuple[Any, ...]]
+    """The distinct ones of the messages."""
+    first: int
+    """The least `ts`."""
+    last: int
+
+
 class LineReader:
     """Reads the lines of one connection: whole blocks of good lines quickly, single lines with the exact reason."""
 
@@ -190,8 +202,8 @@ class LineReader:
         self.origin = origin
         self._known: set[tuple[Any, ...]] = set()
 
-    def read_block(self, block: bytes) -> tuple[list[Message], frozenset[tuple[Any, ...]]] | None:
-        """Whole lines, each ended by one newline -> their messages and the distinct kinds of these, if every line may be
+    def read_block(self, block: bytes) -> ReadBlock | None:
+        """Whole lines, each ended by one newline -> what they say, if every line may be
         stored just as it came. None where one is bad, or must be completed, or only might be either: `read_line` knows."""
         try:
             messages: list[Message] = list(map(decode_wire, block.split(b"\n")[:-1]))
@@ -205,10 +217,16 @@ class LineReader:
         kinds = frozenset(map(kind_of, messages))
         if not kinds <= self._known and not all(map(self._sound, kinds - self._known)):
             return None
-        for message in messages:
-            if message.ts is UNSET or (type(message) in _WITH_IDS and _wrong_id(message)):
-                return None
-        return messages, kinds
+        if not _TYPES_WITH_IDS.isdisjoint(kind[_TYPE] for kind in kinds) and any(
+            type(message) in _WITH_IDS and _wrong_id(message) for message in messages
+        ):
+            return None
+        stamps = list(map(ts_of, messages))
+        try:
+            first, last = min(stamps), max(stamps)
+        except TypeError:  # one is missing, which can't be compared
+            return None
+        return None if first is UNSET else ReadBlock(messages, kinds, first, last)
 
     def _sound(self, kind: tuple[Any, ...]) -> bool:
         """Whether lines of this kind need neither a complaint nor an addition."""
@@ -286,6 +304,8 @@ _KNOWN_KINDS = 4096
 _OPENERS = bytes(range(256))
 _NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
 _WITH_IDS = frozenset({Progress, SpanStart, SpanEnd})
+_TYPES_WITH_IDS = frozenset(name for name, struct in BY_TYPE.items() if struct in _WITH_IDS)
+_TYPE = Kind._fields.index("type")
 _DECODERS = {name: msgspec.json.Decoder(struct).decode for name, struct in BY_TYPE.items()}
 _JSON_TYPES = ((bool, "a boolean"), (str, "a string"), (list, "an array"), (int, "a number"), (float, "a number"))
 

@@ -54,16 +54,17 @@ class Intake:
         """`block` is whole lines, each ended by a newline; `now` the receive time in microseconds since the epoch."""
         read = self._reader.read_block(block)
         stream = self._stream
-        if read is not None and self._allows(read[1]):
-            messages, kinds = read
+        if read is not None and self._allows(read.kinds):
+            messages = read.messages
+            done = Block(block, len(messages), read.kinds, read.first, read.last, messages)
             if stream is None:
-                return Taken(len(block), Block.of(block, messages, kinds))
+                return Taken(len(block), done)
             first = stream.appended + 1
             after = first + len(messages)
             if [message.seq for message in messages] == list(range(first, after)):
                 stream.appended = after - 1
                 self._next = after
-                return Taken(len(block), Block.of(block, messages, kinds))
+                return Taken(len(block), done)
         return self._take_lines(block, now)
 
     def _allows(self, kinds: Iterable[tuple[Any, ...]]) -> bool:
