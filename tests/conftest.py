@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
 from postgres import database, postgres  # noqa: F401  # fixtures
+
+# What is started in the background ignores SIGINT, and hands that on to all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How quickly examples are made says how busy the machine is, not whether the code is right.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

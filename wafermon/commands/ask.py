@@ -4,33 +4,23 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlencode
 
 import click
 
+from wafermon.commands.address import Address, parse
+
 PATIENCE = 10.0
 """Seconds for an answer to begin; a stream's next line may take three times as long."""
-_URL = re.compile(r"(https?)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?")
 _PORTS = {"http": 7412, "https": 443}
 
 
-class Site(NamedTuple):
-    """Where a sidecar serves HTTP. Of a Unix socket the path is the host."""
-
-    scheme: str
-    host: str
-    port: int = 0
-
-    def __str__(self) -> str:
-        if self.scheme == "unix":
-            return f"unix://{self.host}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+class Site(Address):
+    """Where a sidecar serves HTTP."""
 
     def connect(self) -> http.client.HTTPConnection:
         if self.scheme == "unix":
@@ -41,12 +31,7 @@ class Site(NamedTuple):
 
 def parse_site(url: str) -> Site:
     """``http://HOST:PORT`` or ``unix:///PATH``. Raises ValueError."""
-    if url.startswith("unix:///") and len(url) > len("unix:///"):
-        return Site("unix", url.removeprefix("unix://"))
-    found = _URL.fullmatch(url)
-    if not found or int(found[4] or 1) not in range(1, 65_536):
-        raise ValueError(f"{url!r} is no address of a sidecar's HTTP; expected http://HOST:PORT or unix:///PATH")
-    return Site(found[1], found[2] or found[3], int(found[4] or _PORTS[found[1]]))
+    return Site(*parse(url, _PORTS, "address of a sidecar's HTTP; expected http://HOST:PORT or unix:///PATH"))
 
 
 class _OverUnix(http.client.HTTPConnection):

@@ -13,8 +13,9 @@ from typing import Any
 
 import click
 
+from wafermon.commands.address import Address
 from wafermon.commands.options import sidecar_options
-from wafermon.commands.stream import Address, Stream, Undelivered
+from wafermon.commands.stream import Stream, Undelivered
 
 SERVICE = "wafermon-bench"
 WINDOW_BYTES = 256 << 10

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
+from wafermon.commands.address import Address
 from wafermon.commands.ask import Site, parse_site
-from wafermon.commands.stream import Address, parse_url
+from wafermon.commands.stream import parse_url
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 DEFAULT_URL = "tcp://127.0.0.1:7411"

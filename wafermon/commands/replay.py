@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from wafermon.commands.address import Address
 from wafermon.commands.options import sidecar_options
 from wafermon.commands.records import (
     SPILL_NAME,
@@ -29,7 +30,7 @@ from wafermon.commands.records import (
     read_letter,
     readdressed,
 )
-from wafermon.commands.stream import BLOCK_BYTES, Address, Stream, Undelivered
+from wafermon.commands.stream import BLOCK_BYTES, Stream, Undelivered
 from wafermon.errors import ProtocolError
 from wafermon.messages import LineError, read_object
 

@@ -16,8 +16,8 @@ from types import FrameType
 
 import click
 
+from wafermon.commands.address import Address
 from wafermon.commands.options import LEVELS, service_option, sidecar_options
-from wafermon.commands.stream import Address
 from wafermon.monitoring_sdk import MonitoringSDK
 
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from wafermon.commands.address import Address
 from wafermon.commands.options import LEVELS, service_option, sidecar_options
-from wafermon.commands.stream import Address
 from wafermon.monitoring_sdk import MonitoringSDK
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

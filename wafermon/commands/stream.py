@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import select
 import socket
 import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from wafermon import __version__
+from wafermon.commands.address import Address, parse
 
 WINDOW_BYTES = 4 << 20
 """What may be sent and unacknowledged."""
@@ -29,38 +29,11 @@ BLOCK_BYTES = 1 << 16
 PORTS = {"tcp": 7411, "tls": 7413}
 _REPLY_BYTES = 1 << 20
 _TEMPORARY = frozenset({"rate_limited", "too_many_connections"})
-_URL = re.compile(r"(tcp|tls)://(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::([0-9]{1,5}))?/?")
-
-
-class Address(NamedTuple):
-    """Where a sidecar listens. Of a Unix socket the path is the host."""
-
-    scheme: str
-    host: str
-    port: int = 0
-
-    def __str__(self) -> str:
-        if self.scheme == "unix":
-            return f"unix://{self.host}"
-        return f"{self.scheme}://[{self.host}]:{self.port}" if ":" in self.host else "{}://{}:{}".format(*self)
-
-    @property
-    def local(self) -> bool:
-        """Whether it is on this machine for certain."""
-        return self.scheme == "unix" or self.host in ("localhost", "::1") or bool(_LOOPBACK.fullmatch(self.host))
-
-
-_LOOPBACK = re.compile(r"127(?:\.[0-9]{1,3}){3}")
 
 
 def parse_url(url: str) -> Address:
     """``tcp://host:port``, ``tls://host:port`` or ``unix:///path``. Raises ValueError."""
-    if url.startswith("unix:///") and len(url) > len("unix:///"):
-        return Address("unix", url.removeprefix("unix://"))
-    found = _URL.fullmatch(url)
-    if not found or int(found[4] or 1) not in range(1, 65_536):
-        raise ValueError(f"{url!r} is no sidecar's address; expected tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
-    return Address(found[1], found[2] or found[3], int(found[4] or PORTS[found[1]]))
+    return parse(url, PORTS, "sidecar's address; expected tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
 
 
 class Undelivered(Exception):
