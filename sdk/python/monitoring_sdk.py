@@ -285,7 +285,7 @@ class _Stream:
 
     def _dial(self) -> None:
         """Look the host up, connect, and agree on TLS: that may take a while, so a thread of its own does it."""
-        sdk, (scheme, host, port), sock = self._sdk, self._sdk._address, None
+        sdk, (scheme, host, port), sock, failed = self._sdk, self._sdk._address, None, False
         try:
             if scheme == "unix":
                 sock = socket.socket(socket.AF_UNIX)
@@ -297,12 +297,10 @@ class _Stream:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if sdk._ssl: sock = sdk._ssl.wrap_socket(sock, server_hostname=host)
             sock.setblocking(False)
-        except OSError:
-            if sock: sock.close()
-            sock = None
+        except OSError: failed = True
         with _lock:
             self.sock, self._heard, self._out = sock, time.monotonic(), bytearray(sdk._hello(self.client))
-            if not sock or sdk._over: self.lose()
+            if failed or sdk._over: self.lose()
         sdk._wake.set()
 
     def lose(self) -> None:
@@ -602,10 +600,7 @@ class MonitoringSDK:
 
     def get_stats(self) -> dict[str, Any]:
         """The state and the counts; called = acked + rejected + dropped + waiting + handed_over."""
-        patience = time.monotonic() + 0.05
-        while self._inbox and self._thread and time.monotonic() < patience:
-            self._rouse()
-            time.sleep(0.001)  # so that what was called before is where it belongs
+        self._until(lambda: not self._inbox or not self._thread, 0.05)  # what was called before is where it belongs
         with _lock, self._refusing:
             if self._over: self._refuse()
             called, waiting = self._taken + len(self._inbox) + self._refused, len(self._inbox) + self._kept()
@@ -615,12 +610,7 @@ class MonitoringSDK:
 
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until nothing is waiting; False when that takes longer than `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self._inbox or self._kept():
-            if self._over or time.monotonic() >= deadline: return False
-            self._rouse()
-            time.sleep(0.002)
-        return True
+        return self._until(lambda: not self._inbox and not self._kept(), timeout)
 
     def close(self, timeout: float = 2.0) -> None:
         """Deliver what is waiting within `timeout` seconds and leave the rest in a spill file for the sidecar."""
@@ -653,6 +643,15 @@ class MonitoringSDK:
             while len(self._inbox) > _LONG and time.monotonic() < give_up: time.sleep(_NAP)
             if len(self._inbox) > _LONG + 2 * max(self._buffer_max, _BUFFER):
                 self._refuse(len(self._inbox) - 1)  # the sender is stuck, most likely in a write to a dead disk
+
+    def _until(self, settled: Callable[[], bool], timeout: float) -> bool:
+        """Keep the sender at work until then, for so many seconds at most; whether it got there."""
+        deadline = time.monotonic() + timeout
+        while not settled():
+            if self._over or time.monotonic() >= deadline: return False
+            self._rouse()
+            time.sleep(0.001)
+        return True
 
     def _refuse(self, leave: int = 0) -> None:
         """Drop the newest messages of the inbox."""
