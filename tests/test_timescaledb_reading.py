@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from commands import wafermon
 from daemon import ROOT
 from postgres import Database, Postgres, backend
 from pytest_twisted import ensureDeferred
@@ -98,6 +100,35 @@ async def test_a_whole_trace(database: Database) -> None:
         "job_id": "job-1", "trace_id": "job-1", "percent": 60.0, "status": "failed", "service": "loader",
         "first": T0 + 1_000_000, "last_progress": T0 + 9_000_000, "stalled": False,
     }]  # fmt: skip
+
+
+@ensureDeferred
+async def test_the_commands_show_the_same_without_a_sidecar(database: Database) -> None:
+    await told(database, [*STORY, SUMMARY])
+    shown = wafermon("trace", "job-1", "--dsn", database.dsn)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith("trace job-1  failed\n")
+    assert re.search(r"^├ load +loader +error ", shown.stdout, re.MULTILINE) and "no room" in shown.stdout
+    as_json = wafermon("trace", "job-1", "--dsn", database.dsn, "--json")
+    assert json.loads(as_json.stdout) == reading.trace(database.dsn, "job-1")
+    assert re.search(r"^job-1 +60 % +failed +loader ", wafermon("jobs", "--dsn", database.dsn).stdout, re.MULTILINE)
+    assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--json").stdout) == reading.jobs(database.dsn)
+    assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--running", "--json").stdout) == []
+
+
+@ensureDeferred
+async def test_the_commands_say_what_is_wrong(database: Database) -> None:
+    await told(database, STORY)
+    for arguments, what in [
+        (("trace", "job-2", "--dsn", database.dsn), "the database knows nothing of 'job-2'"),
+        (("jobs", "--dsn", database.dsn, "--schema", "elsewhere"), "does not exist"),
+        (("jobs", "--dsn", database.dsn.replace("dbname=", "dbname=no-")), "does not exist"),
+        (("jobs", "--dsn", "host=/nowhere"), "/nowhere"),
+        (("jobs", "--dsn", "nonsense"), "nonsense"),
+    ]:
+        done = wafermon(*arguments)
+        assert done.returncode == 1 and what in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @ensureDeferred

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wafermon.commands import render
+from wafermon.commands import render, stored
 from wafermon.commands.ask import Site, ask
 from wafermon.commands.live import show
 from wafermon.commands.options import http_option, json_option, watch_option
@@ -24,11 +24,17 @@ OVER = ("done", "failed", "cancelled")
 @watch_option
 @json_option
 @http_option
-def command(http: Site, service: str, running: bool, limit: int, as_json: bool, watch: bool) -> None:
+@stored.dsn_options
+def command(
+    http: Site, dsn: str | None, schema: str, service: str, running: bool, limit: int, as_json: bool, watch: bool
+) -> None:  # fmt: skip
     """Show the jobs that run and the ones that ended a while ago, the one heard of last first."""
 
     def get() -> list[dict[str, Any]]:
-        found = ask(http, "/api/jobs", limit=MOST if running or service != "*" else limit)["jobs"]
+        if dsn is not None:
+            found = stored.jobs(dsn, schema)
+        else:
+            found = ask(http, "/api/jobs", limit=MOST if running or service != "*" else limit)["jobs"]
         wanted = [
             job for job in found if fnmatchcase(job["service"], service) and not (running and job["status"] in OVER)
         ]

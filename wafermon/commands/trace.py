@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from wafermon.commands import render
+from wafermon.commands import render, stored
 from wafermon.commands.ask import Site, ask
 from wafermon.commands.live import show, width
 from wafermon.commands.options import http_option, json_option, watch_option
@@ -18,14 +18,15 @@ from wafermon.commands.options import http_option, json_option, watch_option
 @watch_option
 @json_option
 @http_option
-def command(id: str, http: Site, as_json: bool, watch: bool) -> None:
+@stored.dsn_options
+def command(id: str, http: Site, dsn: str | None, schema: str, as_json: bool, watch: bool) -> None:
     """Show the trace or job ID: its services and jobs, its spans as a waterfall, its latest events.
 
-    The sidecar remembers the traces that it heard of last. Exit status: 0 found, 1 not.
+    The sidecar remembers the traces that it heard of last; a database (--dsn) what it holds. Exit status: 0 found, 1 not.
     """
     path = f"/api/traces/{quote(id, safe='')}"
     show(
-        lambda: ask(http, path),
+        lambda: ask(http, path) if dsn is None else stored.trace(dsn, id, schema),
         lambda found: render.trace(found, time.time_ns() // 1000, width()),
         as_json=as_json,
         watch=watch,

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import parse_dsn
 from psycopg2.extras import RealDictCursor
+from psycopg2.sql import SQL, Identifier
 
 from wafermon.backends.timescaledb.failures import failure_of
 
@@ -92,7 +93,9 @@ def _reading(dsn: str, schema: str) -> Iterator[Query]:
                 cursor.execute(sql, parameters)
                 return list(map(dict, cursor.fetchall()))
 
-            cursor.execute(f"SET LOCAL statement_timeout = '60s'; SET LOCAL search_path = {schema}, public")
+            # No other schema than this: tables of the same name elsewhere are another sidecar's.
+            settings = SQL("SET LOCAL statement_timeout = '60s'; SET LOCAL search_path = {}")
+            cursor.execute(settings.format(Identifier(schema)))
             yield query
     except psycopg2.Error as error:
         raise ReadError(failure_of(error, "the database").text) from None
