@@ -22,9 +22,10 @@ from load import Process, senders, sidecar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
+from daemon import free_port
 from postgres import Database, Postgres
 
-PORT = 7493
+PORT = free_port()  # another's sidecar would take the messages, and they would never come here
 CONFIG = """
 listen: [tcp:{port}:interface=127.0.0.1]
 http: false

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from daemon import ROOT
 from postgres import Database
 from pytest_twisted import ensureDeferred
+from served import Served
 from test_timescaledb_reading import STORY, SUMMARY, T0, said, told
 
 FOLDER = ROOT / "deploy" / "grafana"
@@ -87,6 +89,15 @@ def overlap(a: dict[str, int], b: dict[str, int]) -> bool:
     return (
         a["x"] < b["x"] + b["w"] and b["x"] < a["x"] + a["w"] and a["y"] < b["y"] + b["h"] and b["y"] < a["y"] + a["h"]
     )
+
+
+def test_the_sidecar_board_asks_for_metrics_that_there_are(tmp_path: Path) -> None:
+    texts = [target["expr"] for panel in BOARDS["sidecar"]["panels"] for target in panel["targets"]]
+    texts += [variable["query"] for variable in BOARDS["sidecar"]["templating"]["list"]]
+    asked = {name for text in texts for name in re.findall(r"wafermon_\w+", text)}
+    with Served(tmp_path) as served:
+        there = {name.partition("{")[0] for name in served.metrics()}
+    assert len(asked) > 12 and asked <= there, asked - there
 
 
 def provisioned(kind: str) -> dict[str, Any]:

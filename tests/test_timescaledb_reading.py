@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
 from commands import wafermon
-from daemon import ROOT
+from daemon import ROOT, until
 from postgres import Database, Postgres, backend
 from pytest_twisted import ensureDeferred
+from served import CONFIG, Served, job
 
 from wafermon.backends.timescaledb import reading
 from wafermon.contract import JOURNAL, batch
@@ -114,6 +116,21 @@ async def test_the_commands_show_the_same_without_a_sidecar(database: Database) 
     assert re.search(r"^job-1 +60 % +failed +loader ", wafermon("jobs", "--dsn", database.dsn).stdout, re.MULTILINE)
     assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--json").stdout) == reading.jobs(database.dsn)
     assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--running", "--json").stdout) == []
+
+
+def test_the_sidecar_and_its_database_say_the_same(tmp_path: Path, database: Database) -> None:
+    backends = f'db: {{{{plugin: timescaledb, dsn: "{database.dsn}", schema: fab}}}}\nroutes: [{{{{to: [db]}}}}]\n'
+    with Served(tmp_path, CONFIG[: CONFIG.index("files:")] + backends) as served:
+        job(served, "job-1")
+        until(lambda: database.query("SELECT 1 FROM pg_tables WHERE tablename = 'traces'"), "tables")
+        until(lambda: database.query("SELECT 1 FROM fab.traces"), "a summary")
+        sources = (["--http", f"http://127.0.0.1:{served.http_port}"], ["--dsn", database.dsn, "--schema", "fab"])
+        live, stored = (json.loads(wafermon("trace", "job-1", *source, "--json").stdout) for source in sources)
+        for one in (live, stored):
+            one["events"] = [(e["ts"], e["level"], e["message"], e.get("context")) for e in one["events"]]
+        assert live == stored
+        live, stored = (json.loads(wafermon("jobs", *source, "--json").stdout) for source in sources)
+        assert live == stored and live[0]["job_id"] == "job-1"
 
 
 @ensureDeferred
@@ -223,11 +240,6 @@ async def test_the_other_views(database: Database) -> None:
     assert whole == ("failed", 17, 17, 0, 0)
     database.query("DELETE FROM metrics")
     assert database.query("SELECT stored, missing FROM completeness") == [(16, 1)]
-
-
-def test_spans_that_name_each_other_as_parent_come_out_once() -> None:
-    loop = [{"span_id": "a", "parent_id": "b"}, {"span_id": "b", "parent_id": "a"}, {"span_id": "c", "parent_id": "b"}]
-    assert [(s["span_id"], s["depth"]) for s in reading.depth_first(loop)] == [("a", 0), ("b", 1), ("c", 2)]
 
 
 def test_what_can_not_be_read_is_told_in_one_line(database: Database, postgres: Postgres) -> None:

@@ -5,7 +5,7 @@ Blocks. Times are microseconds since the Unix epoch. Raises ReadError with one l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from psycopg2.extras import RealDictCursor
 from psycopg2.sql import SQL, Identifier
 
 from wafermon.backends.timescaledb.failures import failure_of
+from wafermon.correlation.views import tree
 
 EVENTS = 10_000
 """The most events of one trace that are read: the latest."""
@@ -49,29 +50,9 @@ def trace(dsn: str, trace_id: str, schema: str = "public") -> dict[str, Any] | N
             "trace_id": trace_id,
             **found,
             "jobs": query(_JOBS + " WHERE trace_id = %s ORDER BY first, job_id", trace_id),
-            "spans": list(depth_first(query(_SPANS, trace_id))),
+            "spans": list(tree(query(_SPANS, trace_id))),
             "events": [{key: value for key, value in event.items() if value is not None} for event in events[::-1]],
         }
-
-
-def depth_first(spans: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Spans in order of their start -> each followed by its children, with its ``depth``. Without recursion; ids that
-    name each other as parent come out once too."""
-    spans = list(spans)
-    known = {span["span_id"]: span for span in spans}
-    children: dict[str, list[dict[str, Any]]] = {}
-    for span in spans:
-        children.setdefault(span["parent_id"], []).append(span)
-    roots = [span for span in spans if span["parent_id"] not in known]
-    seen: set[str] = set()
-    for root in roots + spans:
-        stack = [(root, 0)]
-        while stack:
-            span, depth = stack.pop()
-            if span["span_id"] not in seen:
-                seen.add(span["span_id"])
-                yield {**span, "depth": depth}
-                stack.extend((child, depth + 1) for child in reversed(children.get(span["span_id"], [])))
 
 
 Query = Callable[..., list[dict[str, Any]]]
