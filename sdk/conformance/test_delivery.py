@@ -305,9 +305,9 @@ def test_backoff(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
         gaps.append([later - earlier for earlier, later in zip(opened, opened[1:])])
         # Full jitter of 0.1 s doubling: the sixth attempt comes after about 3 s, the seventh after about 6 s.
         assert 3 <= len(opened) <= 18, f"{len(opened)} attempts in 4 s"
-    assert all(abs(one - other) > 0.001 for one, other in zip(*gaps)) or len(set(map(len, gaps))) > 1, (
-        f"no jitter: {gaps}"
-    )
+    # Two of them may be alike by chance, but not most.
+    different = [abs(one - other) > 0.001 for one, other in zip(*gaps)]
+    assert sum(different) > len(different) / 2 or len(set(map(len, gaps))) > 1, f"no jitter: {gaps}"
 
 
 @pytest.mark.languages("python", "c")
