@@ -345,6 +345,20 @@ def test_a_reload_moves_it_to_another_port_and_a_refused_config_is_told(served: 
     assert served.get("/health/ready")["refused_config"] is None
 
 
+def test_a_reload_gives_its_unix_socket_another_mode(tmp_path: Path) -> None:
+    config = CONFIG.replace("http: tcp:{limits}:interface=127.0.0.1", "http: unix:http.sock:mode=600")
+    with Daemon(tmp_path, config) as daemon:
+        path = tmp_path / "http.sock"
+        until(path.exists, "the socket")
+        assert daemon.process is not None
+        text = (tmp_path / "wafermon.yaml").read_text()
+        (tmp_path / "wafermon.yaml").write_text(text.replace("mode=600", "mode=660"))
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: path.stat().st_mode & 0o777 == 0o660, "the other mode")
+        shown = wafermon("status", "--http", f"unix://{path}")
+        assert "refused the config" not in shown.stdout and shown.returncode == 0
+
+
 def test_a_replaced_backend_is_shown_as_it_is_now(served: Served) -> None:
     client = served.client()
     client.send(range(1, 11))

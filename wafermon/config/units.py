@@ -20,6 +20,9 @@ class Rate:
     count: int
     seconds: float
 
+    def __str__(self) -> str:
+        return format_rate(self)
+
 
 def parse_size(value: str | float) -> int:
     """``64MiB``, ``1.5GiB``, ``4096`` -> bytes. Raises ValueError."""

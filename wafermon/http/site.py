@@ -16,7 +16,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from wafermon.changes import CannotChange, Change
-from wafermon.config import Listener
+from wafermon.config import Listener, arguments_of
 from wafermon.http.answers import argument, json, text
 from wafermon.http.delay import ReactorDelay
 from wafermon.http.drain import Drain
@@ -65,6 +65,8 @@ class HttpRoom:
         """Serve there and nowhere else; None is nowhere. Raises CannotChange."""
         if endpoint == self._endpoint:
             return Change(lambda: None)
+        if endpoint is not None and self._serves_socket_of(endpoint):
+            return Change(partial(self._adjust, endpoint))
         opened: IListeningPort | None = None
         if endpoint is not None:
             number = ports.number_of(endpoint)
@@ -75,6 +77,18 @@ class HttpRoom:
             except (OSError, ValueError, CannotListenError) as error:
                 raise CannotChange(f"can't serve HTTP on {endpoint}: {ports.in_words(error)}") from None
         return Change(partial(self._commit, endpoint, opened), partial(self._close, opened))
+
+    def _serves_socket_of(self, endpoint: str) -> bool:
+        """Whether it is the Unix socket that is open already, with another mode."""
+        path = arguments_of(endpoint).get("address")
+        return path is not None and self._endpoint is not None and path == arguments_of(self._endpoint).get("address")
+
+    def _adjust(self, endpoint: str) -> None:
+        self._endpoint = endpoint
+        try:
+            ports.own(Listener(endpoint=endpoint))
+        except OSError as error:
+            self.log.error("{endpoint}: {error}", endpoint=endpoint, error=ports.in_words(error))
 
     def _commit(self, endpoint: str | None, port: IListeningPort | None) -> None:
         """What is being answered at the old port is answered to its end."""
