@@ -118,6 +118,23 @@ async def test_the_commands_show_the_same_without_a_sidecar(database: Database) 
     assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--running", "--json").stdout) == []
 
 
+@ensureDeferred
+async def test_a_job_that_runs_is_found_behind_many_that_ended(database: Database) -> None:
+    await told(database, STORY)
+    database.query(
+        "INSERT INTO progress (time, service, host, pid, client, seq, job_id, trace_id, percent, status)"
+        " SELECT '2100-01-01', 'many', 'host', 1, 'many', n, 'done-' || n, 'done-' || n, 100, 'done'"
+        " FROM generate_series(1, 1500) AS n"
+    )
+    database.query(
+        "INSERT INTO progress (time, service, host, pid, client, seq, job_id, trace_id, percent)"
+        " VALUES ('2000-01-01', 'few', 'host', 1, 'few', 1, 'long', 'long', 5)"
+    )
+    running = json.loads(wafermon("jobs", "--dsn", database.dsn, "--running", "--json").stdout)
+    assert "long" in [job["job_id"] for job in running]
+    assert len(json.loads(wafermon("jobs", "--dsn", database.dsn, "--limit", "1500", "--json").stdout)) == 1500
+
+
 def test_the_sidecar_and_its_database_say_the_same(tmp_path: Path, database: Database) -> None:
     backends = f'db: {{{{plugin: timescaledb, dsn: "{database.dsn}", schema: fab}}}}\nroutes: [{{{{to: [db]}}}}]\n'
     with Served(tmp_path, CONFIG[: CONFIG.index("files:")] + backends) as served:

@@ -19,7 +19,8 @@ from wafermon.correlation.views import tree
 
 EVENTS = 10_000
 """The most events of one trace that are read: the latest."""
-JOBS = 1_000
+JOBS = 10_000
+"""The most jobs that are read, the ones heard of last: as many as a sidecar can be asked for."""
 
 
 class ReadError(Exception):
