@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 REFUSAL_SECONDS = 1.0
 """How long a refused client has to read why, before the connection is cut."""
+USUAL_READ_BYTES = 1 << 16
+"""How much Twisted reads from a connection at once. Who has as much to say is read from by `READ_BYTES` from then on."""
+READ_BYTES = 1 << 18
+"""A message costs a seventh less in blocks of this size, and more in larger ones, which no longer fit into the cache."""
 
 
 class Admits(Protocol):
@@ -40,7 +44,7 @@ class Admits(Protocol):
 
 @implementer(IPushProducer)
 class _Writing:
-    """Told by the transport when 64 KiB of replies wait, and when they are gone."""
+    """Told by the transport when as much as it reads at once waits in replies, and when they are gone."""
 
     def __init__(self, drained: Callable[[], None]) -> None:
         self.possible = True
@@ -113,6 +117,8 @@ class ReceiverProtocol(LineReceiver):
         self.last_data = self._receiver.seconds()
         if self._refused:
             return
+        if len(data) == USUAL_READ_BYTES:
+            self.transport.bufferSize = READ_BYTES
         if not self.started and (problem := hellos.stranger(self._buffer + data)):
             self.refuse("bad_hello", problem)
             return
