@@ -430,8 +430,8 @@ def test_owner_mode_and_the_peers_user(open_path: Path) -> None:
         assert "PermissionError" in hello_as_nobody(path)["error"]
     with unix_daemon(open_path, f", allow_users: [{os.getuid()}]", mode="666"):
         until(lambda: connected(path), "the socket")
-        refusal = ("unauthorized", f"user {nobody.pw_uid} may not connect here")
-        until(lambda: says(hello_as_nobody(path), *refusal), "the refusal, read before the connection is cut")
+        words = ("unauthorized", f"user {nobody.pw_uid} may not connect here")
+        until(lambda: says(hello_as_nobody(path), *words), "the refusal, read before the connection is cut")
         client = Client(str(path))
         client.send([1])
         client.until_acked(1)
