@@ -10,11 +10,8 @@ use warnings;
 use Carp qw(croak);
 use List::Util qw(max min);
 use MonitoringSDK::Encoder qw(MAX_LINE float object shorten string tags);
-use MonitoringSDK::Random qw(hex_id);
 use MonitoringSDK::Spill ();
-use MonitoringSDK::Stream ();
-use MonitoringSDK::Target ();
-use POSIX ();
+use MonitoringSDK::Stream qw(hex_id resolve target);
 use Scalar::Util qw(looks_like_number refaddr weaken);
 use Sys::Hostname qw(hostname);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
@@ -26,10 +23,9 @@ our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2, DRAIN => 500 };
 # Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
 use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
-# A line without client, seq and the brace; the clock, as a constant that Perl folds; bytes of a page.
-use constant { BODY => MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC, PAGE => POSIX::sysconf(POSIX::_SC_PAGESIZE()) };
+# A line without client, seq and the brace; the clock, as a constant that Perl folds.
+use constant { BODY => MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC };
 
-my @OPTIONS  = qw(service url trace_id buffer spill_dir token coalesce);
 my @STATS    = qw(called sent acked rejected dropped spilled handed_over resent reconnects);
 my %LEVEL    = map { $_ => 1 } qw(debug info warning error critical);
 my $TRACE_ID = qr/\A[\x21-\x7e]{1,128}\z/;
@@ -38,52 +34,43 @@ my $COUNT    = qr/\A[1-9][0-9]{0,8}\z/;
 my %alive;    # every open object, weakly: END has to find those that globals or closures still hold
 
 sub new { my ($class, %option) = @_;
-    my @unknown = grep { my $name = $_; !grep { $_ eq $name } @OPTIONS } sort keys %option;
+    my @unknown = grep { !/\A(?:service|url|trace_id|buffer|spill_dir|token|coalesce)\z/ } sort keys %option;
     croak("unknown option: @unknown") if @unknown;
-    my $given = sub {
-        my ($name, @variables) = @_;
-        my ($first) = grep { defined && length } $option{$name}, @ENV{@variables};
-        return $first;
-    };
-    my $service = $given->('service', 'WAFERMON_SERVICE', 'OTEL_SERVICE_NAME') // croak('no service');
-    croak("bad service: $service") if $service !~ /\A[A-Za-z0-9._:-]{1,128}\z/ || $service eq 'wafermon';
-    my $trace_id = $given->('trace_id');
+    my $service = _first($option{service}, @ENV{qw(WAFERMON_SERVICE OTEL_SERVICE_NAME)}) // croak('no service');
+    croak("bad service: $service") if $service !~ /\A(?!wafermon\z)[A-Za-z0-9._:-]{1,128}\z/;
+    my $trace_id = _first($option{trace_id});
     croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
     ($option{$_} // 1) =~ $COUNT or croak("bad $_: $option{$_}") for qw(buffer coalesce);
-    my $buffer = $given->('buffer', 'WAFERMON_BUFFER') // '';
 
     my $self = bless {
         service => $service, host => hostname(), path => [ _surroundings($trace_id) ],
-        token     => $given->('token',     'WAFERMON_TOKEN'),
-        spill_dir => $given->('spill_dir', 'WAFERMON_SPILL_DIR') // MonitoringSDK::Spill::default_dir(),
-        limit     => $buffer =~ $COUNT ? $buffer : BUFFER,
+        token     => _first($option{token}, $ENV{WAFERMON_TOKEN}),
+        spill_dir => _first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}) // MonitoringSDK::Spill::default_dir(),
+        limit     => $option{buffer} // (($ENV{WAFERMON_BUFFER} // '') =~ $COUNT ? $ENV{WAFERMON_BUFFER} : BUFFER),
         coalesce  => $option{coalesce} // 1,
         off       => ($ENV{WAFERMON_DISABLED} // '') !~ /\A(?:0|false|no|)\z/i,    # disabled or closed
     }, $class;
-    $self->{target} = MonitoringSDK::Target->new($given->('url', 'WAFERMON_URL') // MonitoringSDK::Target::DEFAULT)
-        if !$self->{off};
+    $self->{target} = target(_first($option{url}, $ENV{WAFERMON_URL})) if !$self->{off};
     $self->_begin;
     weaken($alive{ refaddr $self } = $self);
     $self->get_stats for 1, 2;    # on the own machine enough for the hello to be under way
     return $self;
 }
 
+# What is given, or else the first variable that is set; an empty one is not.
+sub _first { my ($first) = grep { defined && length } @_; return $first }
+
 # A stream and a spill of this process's own, everything at zero: in new, and in a forked child's first call. What the
 # child inherited goes away with its objects, which close descriptors without a word: it is the parent's business.
 sub _begin { my ($self) = @_;
-    my ($client, $count) = (hex_id(16), { map { $_ => 0 } @STATS });
-    my ($target, $service, $host, $token) = @$self{qw(target service host token)};
-    my %hello = (v => 2, type => 'hello', service => $service, host => $host, pid => $$, ack => \1);
-    $hello{sdk} = "perl/$VERSION";
-    $hello{token} = $token if defined $token;
-    my $stream = sub {
-        my ($client) = @_;
-        my $hello = object({ %hello, client => $client }) . "\n";
-        return MonitoringSDK::Stream->new(target => $target, client => $client, hello => $hello, count => $count);
-    };
-    my $spill = MonitoringSDK::Spill->new(
-        dir => $self->{spill_dir}, service => $service, stream => $stream, count => $count);
-    @$self{qw(pid client count stream spill)} = ($$, $client, $count, $stream->($client), $spill);
+    my ($service, $host, $token) = @$self{qw(service host token)};
+    chop(my $hello = object({ v => 2, type => 'hello', service => $service, host => $host, pid => $$, ack => \1,
+        sdk => "perl/$VERSION", defined $token ? (token => $token) : () }));
+    my %given  = (target => $self->{target}, hello => $hello, count => { map { $_ => 0 } @STATS });
+    my $stream = sub { MonitoringSDK::Stream->new(%given) };
+    @$self{qw(pid count stream)} = ($$, $given{count}, $stream->());
+    $self->{spill} = MonitoringSDK::Spill->new(
+        dir => $self->{spill_dir}, service => $service, stream => $stream, count => $given{count});
     @$self{qw(buffer buffer_bytes unreported look_at measured)} = ([], 0, 0, 0, [ _clock(), Time::HiRes::clock() ]);
     $self->_describe;
 }
@@ -96,10 +83,8 @@ sub _clock { return clock_gettime(MONOTONIC) }
 # trace and span are a pair: a span of another trace is nobody's parent here.
 sub _surroundings { my ($given) = @_;
     my ($trace, $span) = map { $_ // '' } @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)};
-    if (($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-/) {
-        $trace = $1 if $trace eq '';
-        $span  = $2 if $span eq '' && $trace eq $1;
-    }
+    ($trace, $span) = ($1, $2)
+        if "$trace$span" eq '' && ($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-/;
     my $here = $given // ($trace =~ $TRACE_ID ? $trace : undef);
     my $ours = $span =~ /\A[0-9a-f]{16}\z/ && ($here // $trace) eq $trace;
     return { id => $ours ? $span : undef, trace_here => $here };
@@ -134,8 +119,8 @@ sub start_span { my ($self, $name, $trace_id, $tags) = @_;
     };
     push @{ $self->{path} }, $span;
     $self->_describe;
-    $span->{start} = $self->_submit('span_start', $span->{fields}, $extra);
-    $span->{place} = $self->{place};
+    $self->_submit('span_start', $span->{fields}, $extra);
+    @$span{qw(start place)} = @$self{qw(ts place)};
     return $span->{id};
 }
 
@@ -152,9 +137,8 @@ sub end_span { my ($self, $id, $status, $tags) = @_;
     local $self->{place} = $span->{place};
     my %tags = (%{ $span->{tags} }, %{ $tags // {} });
     my $duration = int(1e6 * (_clock() - $span->{started}));
-    $self->_submit('span_end', qq($span->{fields},"status":"$status","start":$span->{start},"duration":$duration),
+    return $self->_submit('span_end', qq($span->{fields},"status":"$status","start":$span->{start},"duration":$duration),
         _tags(%tags ? \%tags : undef));
-    return;
 }
 
 sub span { my ($self, @arguments) = @_; return MonitoringSDK::Span->_new($self, $self->start_span(@arguments)) }
@@ -166,20 +150,16 @@ sub log_event { my ($self, $level, $message, $context) = @_;
     croak('no message') if !defined $message;
     croak('context is not a hash reference') if defined $context && ref $context ne 'HASH';
     my $extra = defined $context ? ',"context":' . object($context) : '';
-    $self->_submit('event', qq(,"level":"$level","message":) . string($message), $extra);
-    return;
+    return $self->_submit('event', qq(,"level":"$level","message":) . string($message), $extra);
 }
 
 sub log_metric { my ($self, $name, $value, $unit, $tags, $kind) = @_;
     croak('empty name') if ($name // '') eq '';
     croak("unknown kind: $kind") if defined $kind && $kind !~ /\A(?:gauge|counter)\z/;
-    $value = _number(value => $value);
-    my $odd = $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"';
-    my $fields = ',"name":' . string($name) . ',"value":' . (_is_finite($value) ? float($value) : $odd);
+    my $fields = ',"name":' . string($name) . ',"value":' . float(_number(value => $value));
     $fields .= ',"unit":' . string($unit) if defined $unit;
     $fields .= ',"kind":"counter"' if ($kind // '') eq 'counter';
-    $self->_submit('metric', $fields, _tags($tags));
-    return;
+    return $self->_submit('metric', $fields, _tags($tags));
 }
 
 sub log_progress { my ($self, $job_id, $percent, $status) = @_;
@@ -188,27 +168,24 @@ sub log_progress { my ($self, $job_id, $percent, $status) = @_;
     $percent = _number(percent => $percent);
     croak("percent out of 0-100: $percent") if !($percent >= 0 && $percent <= 100);
     croak("bad status: $status") if $status eq '' || length $status > 64;
-    $self->_submit('progress',
-        ',"job_id":' . string($job_id) . ',"percent":' . float($percent) . ',"status":' . string($status));
-    return;
+    return $self->_submit('progress',
+        ',"job_id":' . string($job_id) . ',"percent":' . float($percent) . ',"status":' . string($status), '');
 }
 
 sub log_resource { my ($self, @given) = @_;
     my %value;
     @value{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
-    my @names = grep { defined $value{$_} && _is_finite($value{$_} = _number($_ => $value{$_})) } qw(cpu mem disk net);
-    $self->_submit('resource', join '', map { qq(,"$_":) . float($value{$_}) } @names);
-    return;
+    my @names = grep { defined $value{$_} && _number($_ => $value{$_}) * 0 == 0 } qw(cpu mem disk net);
+    return $self->_submit('resource', join('', map { qq(,"$_":) . float($value{$_} + 0) } @names), '');
 }
 
 # cpu, mem and disk of the own process; Linux counts no network bytes by process.
 sub _measure { my ($self) = @_;
     my ($then, $used) = @{ $self->{measured} };
     my ($now, $using) = @{ $self->{measured} = [ _clock(), Time::HiRes::clock() ] };
-    my ($pages, %io) = _slurp('/proc/self/statm') =~ /\A\d+ (\d+)/;
-    %io = _slurp('/proc/self/io') =~ /^(read_bytes|write_bytes): (\d+)/mg;
-    return (sprintf('%.1f', 100 * ($using - $used) / max($now - $then, 1e-6)), $pages && $pages * PAGE,
-        %io ? $io{read_bytes} + $io{write_bytes} : undef);
+    my %own = map { _slurp("/proc/self/$_") =~ /^(VmRSS|read_bytes|write_bytes):\s+(\d+)/mg } qw(status io);
+    return (sprintf('%.1f', 100 * ($using - $used) / max($now - $then, 1e-6)), $own{VmRSS} && $own{VmRSS} * 1024,
+        defined $own{read_bytes} ? $own{read_bytes} + $own{write_bytes} : undef);
 }
 
 sub _slurp { my ($path) = @_;
@@ -223,8 +200,6 @@ sub _number { my ($what, $value) = @_;
     return $value + 0;
 }
 
-sub _is_finite { return $_[0] - $_[0] == 0 }
-
 sub _tags { my ($tags) = @_;
     croak('tags is not a hash reference') if defined $tags && ref $tags ne 'HASH';
     return defined $tags ? ',"tags":' . tags($tags) : '';
@@ -233,30 +208,28 @@ sub _tags { my ($tags) = @_;
 # --- on its way ------------------------------------------------------------------------------------------------------
 
 # Makes a message of its own fields and `extra`, context or tags, which may go if it is too long, and lets it go as far
-# as it can. Returns its ts.
+# as it can.
 sub _submit { my ($self, $type, $fields, $extra) = @_;
     $self->_begin if $self->{pid} != $$;
-    my $ts   = int(time * 1e6);
+    my $ts   = $self->{ts} = int(time * 1e6);
     my $head = qq({"type":"$type","ts":$ts$self->{place}$fields);
-    my $body = defined $extra ? $head . $extra : $head;
+    my $body = $head . $extra;
     utf8::downgrade($body);
-    $body = shorten($head, $extra // '', BODY) if length $body > BODY;
+    $body = shorten($head, $extra, BODY) if length $body > BODY;
 
     my ($stream, $buffer, $count) = @$self{qw(stream buffer count)};
     $count->{called}++;
-    if ($self->{off}) { $count->{dropped}++ }
-    elsif ($self->{busy}) {    # a signal handler's call within a call
-        $self->_keep($body);
-    }
+    if    ($self->{off})  { $count->{dropped}++ }
+    elsif ($self->{busy}) { $self->_keep($body) }    # a signal handler's call within a call
     else {
         local ($!, $self->{busy}) = (0, 1);
         my $now = clock_gettime(MONOTONIC);
         $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
-        return $ts if !@$buffer && $stream->offer($body, $now, $self->{coalesce});
-        if    (!$self->_is_full)           { $self->_keep($body) }
-        elsif (!$self->{spill}->add($body)) { $_++ for $count->{dropped}, $self->{unreported} }
+        if    (!@$buffer && $stream->has_room) { $stream->add($body, $now, $self->{coalesce}) }
+        elsif (!$self->_is_full)               { $self->_keep($body) }
+        elsif (!$self->{spill}->add($body))    { $_++ for $count->{dropped}, $self->{unreported} }
     }
-    return $ts;
+    return;
 }
 
 sub _keep { my ($self, $body) = @_;
@@ -275,10 +248,9 @@ sub _pump { my ($self, $now) = @_;
         last if !@$buffer || !$stream->has_room;
         my $body = shift @$buffer;
         $self->{buffer_bytes} -= length $body;
-        $stream->offer($body, $now, @$buffer ? 100 : 1);
+        $stream->add($body, $now, @$buffer ? 100 : 1);
     }
     return if @$buffer || !$stream->is_open;
-    $spill->roll;
     $spill->pump($now);
     if (my $dropped = $self->{unreported}) {
         $self->{unreported} = 0;
@@ -308,7 +280,7 @@ sub _flush { my ($self, $deadline, $impatient) = @_;
         $self->_pump(my $now = _clock());
         return 1 if !$self->_waiting;
         return 0 if $now >= $deadline || $impatient && $self->{stream}->is_idle;
-        $self->{target}->resolve if !$impatient;
+        resolve($self->{target}) if !$impatient;
         # Until something is there to read, or for 10 ms: then a reconnect may be due, or the socket take more.
         my $readable = '';
         vec($readable, $_, 1) = 1 for map { $_->descriptor } @$self{qw(stream spill)};
@@ -321,10 +293,9 @@ sub close { my ($self, $timeout) = @_;
     $self->_flush($deadline, 1);
     return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
     local $!;
-    my ($stream, $spill, $count) = @$self{qw(stream spill count)};
-    $stream->add($_) for splice @{ $self->{buffer} };
-    my @left = $stream->lines;
-    $count->{dropped} += @left - $spill->leave($self->{client}, @left) if @left;
+    my ($stream, $spill) = @$self{qw(stream spill)};
+    $stream->add($_, 0, 'inf') for splice @{ $self->{buffer} };
+    $self->{count}{dropped} += $spill->leave($stream);
     $spill->hand_over;
     $stream->finish(\&_clock, $deadline);
     $self->{off} = 1;

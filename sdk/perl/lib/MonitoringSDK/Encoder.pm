@@ -48,8 +48,9 @@ sub string {
     return qq("$text");
 }
 
-# The shortest text that reads back as the same double; the value is finite.
+# The shortest text that reads back as the same double; what is no finite number is named.
 sub float { my ($value) = @_;
+    return $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"' if $value - $value != 0;
     my $text = "$value";    # %.15g, for what is not an integer
     for my $digits (15, 16, 17) {
         last if $text == $value && $text !~ /\A-?[0-9]{16,}\z/;
@@ -74,8 +75,7 @@ sub object { my ($hash, $depth) = @_;
         my ($value, $text) = $hash->{$key};
         $json .= $key =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? ',' . string($key) . ':' : qq(,"$key":);
         $json .=
-            !defined $value   ? 'null'
-          : ref $value        ? nested($value, ($depth || 1) + 1)
+            !defined $value || ref $value ? nested($value, ($depth || 1) + 1)
           : is_number($value) ? (($text = "$value") == $value && abs $value <= MAX_INTEGER ? $text : number($value))
           : $value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? string($value) : qq("$value");
     }
@@ -91,8 +91,8 @@ my %open;      # the containers around the one at hand, by address: a cycle ends
 my $budget;    # bytes that one value may still take: data that refer to themselves in many ways must end too
 
 sub nested { my ($value, $depth) = @_;
-    my ($type, $truth) = (ref $value, boolean($value));
-    return $truth if defined $truth;
+    my ($type, $plain) = (ref $value, defined $value ? boolean($value) : 'null');
+    return $plain if defined $plain;
     $budget = MAX_LINE if !%open;
     return string(as_text($value))
         if $type ne 'HASH' && $type ne 'ARRAY' || $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
@@ -104,8 +104,7 @@ sub nested { my ($value, $depth) = @_;
 }
 
 sub item { my ($value, $depth) = @_;
-    return 'null' if !defined $value;
-    return ref $value ? nested($value, $depth) : is_number($value) ? number($value) : string($value);
+    return defined $value && !ref $value ? is_number($value) ? number($value) : string($value) : nested($value, $depth);
 }
 
 # \1 and \0, as JSON modules take them, and the booleans that those modules return; undef for anything else.

@@ -4,20 +4,24 @@ package MonitoringSDK::Stream;
 # resend. Promises: nothing blocks and nothing dies; a line keeps its seq and is kept until it is settled, that is,
 # acknowledged or refused; after a reconnect every unsettled line is sent again, in order.
 #
-#            retry time is due         connected          hello sent          welcome
-#   IDLE ----------------> CONNECTING ----> (SHAKING, TLS) ----> GREETING ----------------> OPEN
-#     ^                        |                  |                  |                       |
-#     +------ backoff ---------+--- refused, closed, or silent for 5 s with something due ---+
+#         retry time is due            connected, by TLS too           welcome
+#   IDLE -------------------> CONNECTING ----------------> GREETING ----------> OPEN
+#     ^                           |                           |                  |
+#     +--------- backoff ---------+------ refused, closed, or silent for 5 s with something due
 
 use 5.014;
 use warnings;
 use Errno qw(EAGAIN EINPROGRESS EINTR);
+use Exporter 'import';
 use IO::Handle ();
 use List::Util qw(max min);
-use MonitoringSDK::Random qw(fraction);
-use Socket qw(IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY);
+use Socket qw(AF_UNIX IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY
+    getaddrinfo pack_sockaddr_un);
+use Time::HiRes ();
 
-use constant { IDLE => 0, CONNECTING => 1, SHAKING => 2, GREETING => 3, OPEN => 4 };
+our @EXPORT_OK = qw(hex_id resolve target);
+
+use constant { IDLE => 0, CONNECTING => 1, GREETING => 2, OPEN => 3 };
 # Seconds without a byte, with messages outstanding, until a connection counts as dead; the bounds of the pause before
 # the first and before a late reconnect.
 use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
@@ -26,58 +30,88 @@ use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
 use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8 };
 use constant SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL;
 
-# Given are target, client, hello, and `count`, the hash that holds the SDK's stats.
+# Where the sidecar is: a URL, the socket addresses that it stands for, and whether a refusal was said: that is one line
+# on stderr for the SDK's whole life.
+sub target { my ($url) = @_;
+    my $default = 'tcp://127.0.0.1:7411';
+    my $target  = _parse($url // $default);
+    if (!$target) {
+        my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
+        print STDERR "wafermon: bad url '$url'$hint, using $default\n";
+        $target = _parse($default);
+    }
+    resolve($target);
+    return $target;
+}
+
+sub _parse { my ($url) = @_;
+    return { url => $url, addresses => [ { family => AF_UNIX, addr => pack_sockaddr_un("$1") } ] }
+        if $url =~ m{\Aunix://(/.{1,106})\z}s;
+    my ($scheme, $ipv6, $name, $port) =
+        $url =~ m{\A(tcp|tls)://(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z} or return;
+    local $@;
+    return if $port < 1 || $port > 65535 || $scheme eq 'tls' && !eval { require IO::Socket::SSL };
+    return { url => $url, tls => $scheme eq 'tls', host => $ipv6 // $name, port => $port, addresses => [] };
+}
+
+# Looking up a name may block, so it is done when the SDK is opened and again only in flush, where waiting is allowed,
+# if it found nothing.
+sub resolve { my ($target) = @_;
+    return if @{ $target->{addresses} };
+    (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM });
+}
+
+# A supply of the system's random bytes, in hexadecimal, since opening the device costs more than a span does. A forked
+# child must not share it. The program's own rand() sequence stays untouched.
+my ($supply, $owner) = ('', 0);
+
+sub hex_id { my ($digits) = @_;
+    if ($owner != $$ || length $supply < $digits) {
+        ($supply, $owner) = ('', $$);
+        if (open my $device, '<:raw', '/dev/urandom') { sysread $device, $supply, 256 }
+        # In a chroot without the device: different at least from every other moment and process.
+        $supply ||= pack 'N8', map { $$, Time::HiRes::time() * 1e6 + $_ & 0xFFFF_FFFF } 1 .. 4;
+        $supply = unpack 'H*', $supply;
+    }
+    return substr $supply, 0, $digits, '';
+}
+
+# Given are target, `hello`, JSON without its closing brace, and `count`, the hash that holds the SDK's stats.
 # in, out: bytes of an unfinished reply, bytes that the socket did not take yet.
-# window:  lines that are not settled, '' for one refused ahead of its turn; waiting: how many; bytes: their length;
-#          base: the seq of the line before the first; next: index of the first not sent on this connection.
+# window:  lines that are not settled, '' for one refused ahead of its turn; blank: how many of those; bytes: the length
+#          of all; base: the seq of the line before the first; next: index of the first not sent on this connection.
 # high:    the highest seq ever sent. heard: when a byte came last, or when something became due.
 sub new { my ($class, %given) = @_;
+    my $client = hex_id(16);
     return bless {
-        %given, mark => qq(,"client":"$given{client}","seq":),
+        %given, client => $client, mark => qq(,"client":"$client","seq":),
         phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0,
-        in => '', out => '', window => [], waiting => 0, bytes => 0, base => 0, next => 0, high => 0,
+        in => '', out => '', window => [], blank => 0, bytes => 0, base => 0, next => 0, high => 0,
     }, $class;
 }
 
 sub is_open    { return $_[0]{phase} == OPEN }
 sub is_idle    { return $_[0]{phase} == IDLE }
 sub has_room   { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes} < WINDOW }
-sub waiting    { return $_[0]{waiting} }
-sub lines      { return grep { $_ ne '' } @{ $_[0]{window} } }
+sub waiting    { return @{ $_[0]{window} } - $_[0]{blank} }
 sub descriptor { return $_[0]{sock} ? fileno $_[0]{sock} : () }
 
-# Takes a line that has its seq.
-sub take { my ($self, $line) = @_;
-    push @{ $self->{window} }, $line;
-    $self->{waiting}++;
-    $self->{bytes} += length $line;
-}
-
-# Takes a message, JSON without its closing brace, and gives it the next seq.
-sub add { my ($self, $body) = @_;
-    $self->take($body . $self->{mark} . ($self->{base} + @{ $self->{window} } + 1) . "}\n");
-}
-
-# The same if there is room, and sends when $enough are waiting for it. Every call comes here, hence all in one.
-sub offer { my ($self, $body, $now, $enough) = @_;
-    return 0 if $self->{phase} != OPEN || $self->{out} ne '' || $self->{bytes} >= WINDOW;
+# Takes a message, JSON without its closing brace, gives it the next seq, and sends when $enough are waiting for it.
+sub add { my ($self, $body, $now, $enough) = @_;
     my $window = $self->{window};
     push @$window, $body . $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
-    $self->{waiting}++;
     $self->{bytes} += length $window->[-1];
     $self->write($now) if @$window - $self->{next} >= $enough;
-    return 1;
 }
 
 # Everything that can be done now.
 sub pump { my ($self, $now) = @_;
     $self->_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
     $self->_finish_connect($now) if $self->{phase} == CONNECTING;
-    $self->_shake_hands($now)    if $self->{phase} == SHAKING;
-    $self->_read($now)           if $self->{phase} >= GREETING;
+    $self->_read($now) if $self->{phase} >= GREETING;
     # Read first, then judge: the acks of an hour without a call are all there.
     $self->_lose($now) if $self->{phase} && $now - $self->{heard} > SILENCE && ($self->{next} || $self->{phase} < OPEN);
-    $self->write($now) if $self->{phase} >= GREETING;
+    $self->write($now);
 }
 
 sub _connect { my ($self, $now) = @_;
@@ -86,37 +120,37 @@ sub _connect { my ($self, $now) = @_;
     $sock->blocking(0);
     setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;    # a Unix socket refuses it, and needs none
     @$self{qw(sock phase heard)} = ($sock, CONNECTING, $now);
-    connect $sock, $address->{addr} or $! == EINPROGRESS or $self->_lose($now);
+    connect $sock, $address->{addr} or $! == EINPROGRESS or return $self->_lose($now);
+    return if !$self->{target}{tls};
+    my ($host, %file) = ($self->{target}{host}, CA => 'SSL_ca_file', CERT => 'SSL_cert_file', KEY => 'SSL_key_file');
+    my @files = map { $file{$_} => $ENV{"WAFERMON_TLS_$_"} } grep { length($ENV{"WAFERMON_TLS_$_"} // '') } keys %file;
+    IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $host, SSL_verifycn_name => $host,
+        SSL_verifycn_scheme => 'http', @files) or $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
 }
 
 sub _finish_connect { my ($self, $now) = @_;
-    my ($sock, $target) = @$self{qw(sock target)};
+    my $sock  = $self->{sock};
     my $error = getsockopt $sock, SOL_SOCKET, SO_ERROR;
     return $self->_lose($now) if !defined $error || unpack 'i', $error;
     return if !getpeername $sock;    # not yet
-    return $self->_greet if !$target->{tls};
-    $self->{phase} = SHAKING;
-    my %files = (SSL_ca_file => 'CA', SSL_cert_file => 'CERT', SSL_key_file => 'KEY');
-    my @files = map { my $file = $ENV{"WAFERMON_TLS_$files{$_}"}; defined $file && length $file ? ($_ => $file) : () } keys %files;
-    IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $target->{host},
-        SSL_verifycn_name => $target->{host}, SSL_verifycn_scheme => 'http', @files) or $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
+    if ($self->{target}{tls} && !$sock->connect_SSL) {
+        return $! == EAGAIN || $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
+    }
+    @$self{qw(phase out)} = (GREETING, qq($self->{hello},"client":"$self->{client}"}\n));
 }
-
-sub _shake_hands { my ($self, $now) = @_;
-    return $self->_greet if $self->{sock}->connect_SSL;
-    $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR) if $! != EAGAIN;
-}
-
-sub _greet { @{ $_[0] }{qw(phase out)} = (GREETING, $_[0]{hello}) }
 
 # The next address of the same name at once, otherwise a pause: exponential, with full jitter.
 sub _lose { my ($self, $now, @reason) = @_;
-    $self->{target}->say_refused(@reason) if @reason;
+    my $target = $self->{target};
+    if (@reason && !$target->{refused}++) {
+        my $text = join ': ', grep { defined && length } @reason;
+        print STDERR "wafermon: refused by $target->{url}: ", $text =~ s/[^\x20-\x7e]/?/gr, "\n";
+    }
     my $next = $self->is_open ? 0 : $self->{address} + 1;
     $self->hang_up;
-    $self->{address} = $next < @{ $self->{target}{addresses} } ? $next : 0;
+    $self->{address} = $next < @{ $target->{addresses} } ? $next : 0;
     return $self->{retry_at} = $now if $self->{address};
-    $self->{retry_at} = $now + (1 - fraction()) * min(BACKOFF * 2**$self->{attempts}++, BACKOFF_MAX);
+    $self->{retry_at} = $now + (1 - hex(hex_id(8)) / 2**32) * min(BACKOFF * 2**$self->{attempts}++, BACKOFF_MAX);
 }
 
 # Closes the descriptor without a word to the peer.
@@ -165,9 +199,9 @@ sub _settle { my ($self, $seq) = @_;
     $self->{base} += $count;
     $self->{next} -= $sent;
     $self->{bytes} -= length join '', @settled;
-    my $acked = grep { $_ ne '' } @settled;
-    $self->{waiting} -= $acked;
-    $self->{count}{acked} += $acked;
+    my $blank = grep { $_ eq '' } @settled;
+    $self->{blank} -= $blank;
+    $self->{count}{acked} += $count - $blank;
 }
 
 # One message can't be accepted, ever. Those before it still wait for their ack.
@@ -176,7 +210,7 @@ sub _reject { my ($self, $seq) = @_;
     return if $index < 0 || $index > $#$window || $window->[$index] eq '';
     $self->{bytes} -= length $window->[$index];
     $window->[$index] = '';
-    $self->{waiting}--;
+    $self->{blank}++;
     $self->{count}{rejected}++;
     $self->_settle(0);
 }
@@ -200,23 +234,26 @@ sub write { my ($self, $now) = @_;
 
 # Takes the next lines from the window. What went out on an earlier connection goes out again.
 sub _fill { my ($self, $now) = @_;
-    my ($window, $next, $again) = (@$self{qw(window next)}, $self->{high} - $self->{base});
+    my ($window, $next, $again, $out) = (@$self{qw(window next)}, $self->{high} - $self->{base}, '');
     $self->{heard} = $now if !$next;
-    my ($out, $sent, $resent) = ('', 0, 0);
     while ($next < @$window && length $out < PORTION) {
         my $line = $window->[ $next++ ];
         $out .= $line;
-        $next > $again ? $sent++ : $line ne '' && $resent++;
+        $self->{count}{ $next > $again ? 'sent' : 'resent' }++ if $line ne '';
     }
     @$self{qw(out next high)} = ($out, $next, max($self->{high}, $self->{base} + $next));
-    $self->{count}{sent}   += $sent;
-    $self->{count}{resent} += $resent;
 }
 
-# Forgets the window, which is somebody else's from now on, ends the sending side and reads to the end: closing with an
-# unread ack would make the kernel send a reset, which may take with it what the sidecar has not read yet.
+# Returns the lines that are not settled and forgets them: they are somebody else's from now on.
+sub give_up { my ($self) = @_;
+    my @lines = grep { $_ ne '' } @{ $self->{window} };
+    @$self{qw(window blank bytes next)} = ([], 0, 0, 0);
+    return @lines;
+}
+
+# Ends the sending side and reads to the end: closing with an unread ack would make the kernel send a reset, which may
+# take with it what the sidecar has not read yet.
 sub finish { my ($self, $clock, $deadline) = @_;
-    @$self{qw(window waiting bytes next)} = ([], 0, 0, 0);
     return $self->is_open && $self->{sock}->stop_SSL(SSL_fast_shutdown => 1) if $self->{target}{tls};
     shutdown $self->{sock}, SHUT_WR if $self->is_open;
     while ($self->is_open && (my $left = $deadline - $clock->()) > 0) {
