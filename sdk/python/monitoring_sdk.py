@@ -35,9 +35,9 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ContextDecorator, suppress
 from json.encoder import encode_basestring as _quote
-from typing import Any, Callable, Iterable, Iterator, MutableMapping, Optional, TypeVar
+from typing import Any, Callable, Iterable, MutableMapping, Optional, TypeVar
 
 __all__ = ["MonitoringSDK"]
 __version__ = "2.0.0"
@@ -64,6 +64,7 @@ _Fields = Optional["Mapping[str, Any]"]
 _Number = Optional[float]
 _Text = Optional[str]
 _Environ = TypeVar("_Environ", bound="MutableMapping[str, str]")
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
 # Held by whoever touches a sender's sockets, files and counts, of whichever SDK; by callers only for a moment.
 _lock = threading.RLock()
 
@@ -224,6 +225,27 @@ class _Scope:
         return environ
 
 
+class _Span(ContextDecorator):
+    """A span of a block; as a decorator, one of its own for every call."""
+
+    def __init__(self, sdk: MonitoringSDK, *given: Any) -> None: self._sdk, self._given = sdk, given
+
+    def __enter__(self) -> str:
+        self._id = self._sdk.start_span(*self._given)
+        return self._id
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._id in self._sdk._spans: self._sdk.end_span(self._id, "error" if kind else "ok")
+
+    def _recreate_cm(self) -> _Span: return _Span(self._sdk, *self._given)
+
+    def __call__(self, function: _Function) -> _Function:
+        # inspect.CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR: what these return runs later
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x2A0:
+            raise TypeError(f"a span around {function.__name__} would end before that runs: use `with` inside it")
+        return super().__call__(function)
+
+
 # ---- connections ----
 
 
@@ -250,10 +272,9 @@ class _Stream:
     """
 
     def __init__(self, sdk: MonitoringSDK, client: str, file: _SpillFile | None = None) -> None:
-        self._sdk, self.client, self.file = sdk, client, file
+        self._sdk, self.client, self.file, self.up = sdk, client, file, False  # up: from the welcome on
         self.sock: socket.socket | None = None
         self.dialer: threading.Thread | None = None
-        self.up = False  # from the welcome on
         self.welcomes = self.failures = self._seq = self._highest_sent = self.window_bytes = 0
         self.retry_at = self._heard = 0.0
         self.window: deque[tuple[int, bytes]] = deque()
@@ -332,8 +353,7 @@ class _Stream:
         kind, seq = reply.get("type"), reply.get("seq")
         if kind == "ack": self._settle(reply["seq"])
         elif kind == "welcome" and not self.up and reply.get("v", 2) == 2:
-            self.up, self.failures = True, 0
-            self.welcomes += 1
+            self.up, self.failures, self.welcomes = True, 0, self.welcomes + 1
             self._settle(reply["acked"])
             self._send(self.window)
         elif kind == "error" and seq is None:
@@ -503,9 +523,9 @@ class MonitoringSDK:
         self._refusing, self._wake = threading.RLock(), threading.Event()
         self._thread: threading.Thread | None = None
         self._inbox: deque[tuple[Any, ...]] = deque()
-        self._mark = 0  # a longer inbox makes a call do more than append: wake the sender, wait for it, or drop
         self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = self._taken = self._refused = self._reported = self._quiet = 0
+        # an inbox longer than the mark makes a call do more than append: wake the sender, wait for it, or drop
+        self._mark = self._waiting_bytes = self._taken = self._refused = self._reported = self._quiet = 0
         self._counts = dict.fromkeys("sent acked rejected dropped spilled handed_over resent".split(), 0)
         self._main, self._spool = _Stream(self, os.urandom(8).hex()), _Spool(self._spill_dir, self._service)
         self._streams = [self._main]  # and the courier of a spill file
@@ -574,25 +594,18 @@ class MonitoringSDK:
             times = span.ts // 1000, (time.monotonic_ns() - span.started) // 1000
             self._put(_SPAN_END, status, span.name, *times, span.parent_id, merged, scope=span)
 
-    @contextmanager
-    def span(self, name: str, trace_id: _Text = None, tags: _Fields = None) -> Iterator[str]:
+    def span(self, name: str, trace_id: _Text = None, tags: _Fields = None) -> _Span:
         """A span as `with sdk.span("name") as span_id:`, or as `@sdk.span("name")` around every call of a function.
 
-        It ends with status error when an exception leaves it. Inside a coroutine use `with`: the decorator would end it
-        when the coroutine is made, not when it is done.
+        It ends with status error when an exception leaves it. Coroutine functions and generators take no decorator, but
+        `with` inside them.
         """
-        span_id, status = self.start_span(name, trace_id, tags), "error"
-        try:
-            yield span_id
-            status = "ok"
-        finally:
-            if span_id in self._spans: self.end_span(span_id, status)
+        return _Span(self, name, trace_id, tags)
 
     def set_trace_id(self, trace_id: str) -> None:
         """From here on, what is logged belongs to this trace; a span that is open ends in its own."""
         self._root = _Scope(_trace_id(trace_id), self._root.span_id)
-        inner = self._scope.get()
-        self._enter(_Scope(trace_id, inner.span_id, inner) if inner else None)
+        self._enter(_Scope(trace_id, inner.span_id, inner) if (inner := self._scope.get()) else None)
 
     def child_env(self) -> dict[str, str]:
         """The environment for a child process, so that it falls into the current trace, under the current span."""

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
@@ -686,6 +686,23 @@ def test_spans_of_functions_and_within_coroutines(sidecar: FakeSidecar, sdk: Mon
     assert len(set(events.values())) == 4, "each call has a span of its own, in each task too"
     durations = [message["duration"] for message in ends if message["name"] == "async"]
     assert min(durations) >= 10_000, "the span lasts until the coroutine has ended"
+
+
+def test_what_runs_later_takes_no_span_as_decorator(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    async def coroutine() -> None: ...
+
+    async def async_generator() -> AsyncIterator[int]:
+        yield 1
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    for function in (coroutine, async_generator, generator):
+        with pytest.raises(TypeError, match=f"around {function.__name__} would end .* use `with`"):
+            sdk.span("late")(function)
+    assert sdk.span("builtin")(len)([1]) == 1
+    assert sdk.flush()
+    assert [message["name"] for message in sidecar.messages if message["type"] == "span_end"] == ["builtin"]
 
 
 def test_threads_have_spans_of_their_own(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
