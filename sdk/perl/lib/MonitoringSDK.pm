@@ -1,7 +1,7 @@
 package MonitoringSDK;
 
-# The calls: each checks its arguments, encodes one message and offers it to the stream, else to the buffer, else to
-# the spill. MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files,
+# The calls: each checks its arguments, encodes one message and gives it to the stream, or to the spill when too
+# many wait there. MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files,
 # MonitoringSDK::Encoder makes the JSON. Promises: no call blocks or dies because of the network; a message's content
 # is fixed when the call returns; always: called = acked + rejected + dropped + waiting + handed_over.
 
@@ -19,8 +19,8 @@ use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
 our $VERSION = '2.0.0';
 our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 
-# Messages, and bytes, that wait to be sent; messages taken from there in one call.
-use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2, DRAIN => 500 };
+# Messages, and bytes, that wait to be sent.
+use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2 };
 # Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
 use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
 # A line without client, seq and the brace; the clock, as a constant that Perl folds.
@@ -50,6 +50,7 @@ sub new { my ($class, %option) = @_;
         coalesce  => $option{coalesce} // 1,
         off       => ($ENV{WAFERMON_DISABLED} // '') !~ /\A(?:0|false|no|)\z/i,    # disabled or closed
     }, $class;
+    $self->{coalesce} = min($self->{coalesce}, $self->{limit});
     $self->{target} = target(_first($option{url}, $ENV{WAFERMON_URL})) if !$self->{off};
     $self->_begin;
     weaken($alive{ refaddr $self } = $self);
@@ -71,7 +72,7 @@ sub _begin { my ($self) = @_;
     @$self{qw(pid count stream)} = ($$, $given{count}, $stream->());
     $self->{spill} = MonitoringSDK::Spill->new(
         dir => $self->{spill_dir}, service => $service, stream => $stream, count => $given{count});
-    @$self{qw(buffer buffer_bytes unreported look_at measured)} = ([], 0, 0, 0, [ _clock(), Time::HiRes::clock() ]);
+    @$self{qw(unreported look_at measured)} = (0, 0, [ _clock(), Time::HiRes::clock() ]);
     $self->_describe;
 }
 
@@ -212,45 +213,35 @@ sub _tags { my ($tags) = @_;
 sub _submit { my ($self, $type, $fields, $extra) = @_;
     $self->_begin if $self->{pid} != $$;
     my $ts   = $self->{ts} = int(time * 1e6);
-    my $head = qq({"type":"$type","ts":$ts$self->{place}$fields);
-    my $body = $head . $extra;
+    my $body = qq({"type":"$type","ts":$ts$self->{place}$fields$extra);
     utf8::downgrade($body);
-    $body = shorten($head, $extra, BODY) if length $body > BODY;
+    $body = shorten(substr($body, 0, length($body) - length $extra), $extra, BODY) if length $body > BODY;
 
-    my ($stream, $buffer, $count) = @$self{qw(stream buffer count)};
+    my ($stream, $count) = @$self{qw(stream count)};
     $count->{called}++;
     if    ($self->{off})  { $count->{dropped}++ }
-    elsif ($self->{busy}) { $self->_keep($body) }    # a signal handler's call within a call
+    elsif ($self->{busy}) { $stream->add($body) }    # a signal handler's call within a call
     else {
         local ($!, $self->{busy}) = (0, 1);
         my $now = clock_gettime(MONOTONIC);
-        $self->_pump($now) if $now >= $self->{look_at} || @$buffer || $stream->{bytes} > LOOK_BYTES;
-        if    (!@$buffer && $stream->has_room) { $stream->add($body, $now, $self->{coalesce}) }
-        elsif (!$self->_is_full)               { $self->_keep($body) }
-        elsif (!$self->{spill}->add($body))    { $_++ for $count->{dropped}, $self->{unreported} }
+        $self->_pump($now) if $now >= $self->{look_at} || $stream->{bytes} > LOOK_BYTES;
+        if    (!$stream->{unsent} || !$self->_is_full) { $stream->add($body, $now, $self->{coalesce}) }
+        elsif (!$self->{spill}->add($body))            { $_++ for $count->{dropped}, $self->{unreported} }
     }
     return;
 }
 
-sub _keep { my ($self, $body) = @_;
-    push @{ $self->{buffer} }, $body;
-    $self->{buffer_bytes} += length $body;
+sub _is_full { my ($self) = @_;
+    my $stream = $self->{stream};
+    return $stream->{unsent} >= BUFFER_BYTES || $stream->{last} - $stream->{high} >= $self->{limit};
 }
-
-sub _is_full { return @{ $_[0]{buffer} } >= $_[0]{limit} || $_[0]{buffer_bytes} >= BUFFER_BYTES }
 
 # All network work that can be done without waiting.
 sub _pump { my ($self, $now) = @_;
-    my ($stream, $buffer, $spill) = @$self{qw(stream buffer spill)};
-    $self->{look_at} = $now + LOOK_EVERY;
+    my ($stream, $spill) = @$self{qw(stream spill)};
     $stream->pump($now);
-    for (1 .. DRAIN) {
-        last if !@$buffer || !$stream->has_room;
-        my $body = shift @$buffer;
-        $self->{buffer_bytes} -= length $body;
-        $stream->add($body, $now, @$buffer ? 100 : 1);
-    }
-    return if @$buffer || !$stream->is_open;
+    $self->{look_at} = $stream->is_open ? $now + LOOK_EVERY : 0;
+    return if $stream->{unsent} || !$stream->is_open;
     $spill->pump($now);
     if (my $dropped = $self->{unreported}) {
         $self->{unreported} = 0;
@@ -261,7 +252,7 @@ sub _pump { my ($self, $now) = @_;
 
 # --- stats, flush, close ---------------------------------------------------------------------------------------------
 
-sub _waiting { return @{ $_[0]{buffer} } + $_[0]{stream}->waiting + $_[0]{spill}->waiting }
+sub _waiting { return $_[0]{stream}->waiting + $_[0]{spill}->waiting }
 
 sub get_stats { my ($self) = @_;
     $self->flush(0);
@@ -294,7 +285,6 @@ sub close { my ($self, $timeout) = @_;
     return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
     local $!;
     my ($stream, $spill) = @$self{qw(stream spill)};
-    $stream->add($_, 0, 'inf') for splice @{ $self->{buffer} };
     $self->{count}{dropped} += $spill->leave($stream);
     $spill->hand_over;
     $stream->finish(\&_clock, $deadline);

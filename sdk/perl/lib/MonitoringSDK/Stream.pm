@@ -79,14 +79,15 @@ sub hex_id { my ($digits) = @_;
 # Given are target, `hello`, JSON without its closing brace, and `count`, the hash that holds the SDK's stats.
 # in, out: bytes of an unfinished reply, bytes that the socket did not take yet.
 # window:  lines that are not settled, '' for one refused ahead of its turn; blank: how many of those; bytes: the length
-#          of all; base: the seq of the line before the first; next: index of the first not sent on this connection.
+#          of all, unsent: of those never sent; base: the seq of the line before the first; last: of the last; next:
+#          index of the first not sent on this connection.
 # high:    the highest seq ever sent. heard: when a byte came last, or when something became due.
 sub new { my ($class, %given) = @_;
     my $client = hex_id(16);
     return bless {
         %given, client => $client, mark => qq(,"client":"$client","seq":),
-        phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0,
-        in => '', out => '', window => [], blank => 0, bytes => 0, base => 0, next => 0, high => 0,
+        phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0, in => '',
+        out => '', window => [], blank => 0, bytes => 0, unsent => 0, base => 0, last => 0, next => 0, high => 0,
     }, $class;
 }
 
@@ -96,12 +97,14 @@ sub has_room   { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes}
 sub waiting    { return @{ $_[0]{window} } - $_[0]{blank} }
 sub descriptor { return $_[0]{sock} ? fileno $_[0]{sock} : () }
 
-# Takes a message, JSON without its closing brace, gives it the next seq, and sends when $enough are waiting for it.
+# Takes a message, JSON without its closing brace, gives it the next seq, and sends when $enough wait for it, if given.
 sub add { my ($self, $body, $now, $enough) = @_;
     my $window = $self->{window};
-    push @$window, $body . $self->{mark} . ($self->{base} + @$window + 1) . "}\n";
-    $self->{bytes} += length $window->[-1];
-    $self->write($now) if @$window - $self->{next} >= $enough;
+    push @$window, $body . $self->{mark} . ++$self->{last} . "}\n";
+    my $length = length $window->[-1];
+    $self->{bytes}  += $length;
+    $self->{unsent} += $length;
+    $self->write($now) if $enough && @$window - $self->{next} >= $enough;
 }
 
 # Everything that can be done now.
@@ -192,7 +195,7 @@ sub _take_reply { my ($self, $line, $now) = @_;
 # handlers at branches, and one that ends the program must find lines and seqs in step.
 sub _settle { my ($self, $seq) = @_;
     my ($window, $count) = ($self->{window}, ($seq || 0) - $self->{base});
-    $count = max(0, min($count, scalar @$window));
+    $count = max(0, min($count, $self->{high} - $self->{base}));
     $count++ while $count < @$window && $window->[$count] eq '';
     my $sent = min($count, $self->{next});
     my @settled = splice @$window, 0, $count;
@@ -207,7 +210,7 @@ sub _settle { my ($self, $seq) = @_;
 # One message can't be accepted, ever. Those before it still wait for their ack.
 sub _reject { my ($self, $seq) = @_;
     my ($window, $index) = ($self->{window}, $seq - $self->{base} - 1);
-    return if $index < 0 || $index > $#$window || $window->[$index] eq '';
+    return if $index < 0 || $seq > $self->{high} || $window->[$index] eq '';
     $self->{bytes} -= length $window->[$index];
     $window->[$index] = '';
     $self->{blank}++;
@@ -236,10 +239,11 @@ sub write { my ($self, $now) = @_;
 sub _fill { my ($self, $now) = @_;
     my ($window, $next, $again, $out) = (@$self{qw(window next)}, $self->{high} - $self->{base}, '');
     $self->{heard} = $now if !$next;
-    while ($next < @$window && length $out < PORTION) {
+    while ($next < @$window && length $out < PORTION && ($next < $again || $self->{bytes} - $self->{unsent} < WINDOW)) {
         my $line = $window->[ $next++ ];
         $out .= $line;
         $self->{count}{ $next > $again ? 'sent' : 'resent' }++ if $line ne '';
+        $self->{unsent} -= length $line if $next > $again;
     }
     @$self{qw(out next high)} = ($out, $next, max($self->{high}, $self->{base} + $next));
 }
@@ -247,7 +251,7 @@ sub _fill { my ($self, $now) = @_;
 # Returns the lines that are not settled and forgets them: they are somebody else's from now on.
 sub give_up { my ($self) = @_;
     my @lines = grep { $_ ne '' } @{ $self->{window} };
-    @$self{qw(window blank bytes next)} = ([], 0, 0, 0);
+    @$self{qw(window blank bytes unsent next)} = ([], 0, 0, 0, 0);
     return @lines;
 }
 
