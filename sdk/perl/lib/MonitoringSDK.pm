@@ -225,15 +225,12 @@ sub _submit { my ($self, $type, $fields, $extra) = @_;
         local ($!, $self->{busy}) = (0, 1);
         my $now = clock_gettime(MONOTONIC);
         $self->_pump($now) if $now >= $self->{look_at} || $stream->{bytes} > LOOK_BYTES;
-        if    (!$stream->{unsent} || !$self->_is_full) { $stream->add($body, $now, $self->{coalesce}) }
-        elsif (!$self->{spill}->add($body))            { $_++ for $count->{dropped}, $self->{unreported} }
+        if ($stream->{last} - $stream->{high} < $self->{limit} && $stream->{unsent} < BUFFER_BYTES) {
+            $stream->add($body, $now, $self->{coalesce});
+        }
+        elsif (!$self->{spill}->add($body)) { $_++ for $count->{dropped}, $self->{unreported} }
     }
     return;
-}
-
-sub _is_full { my ($self) = @_;
-    my $stream = $self->{stream};
-    return $stream->{unsent} >= BUFFER_BYTES || $stream->{last} - $stream->{high} >= $self->{limit};
 }
 
 # All network work that can be done without waiting.
@@ -256,7 +253,9 @@ sub _waiting { return $_[0]{stream}->waiting + $_[0]{spill}->waiting }
 
 sub get_stats { my ($self) = @_;
     $self->flush(0);
-    my $state = $self->_is_full ? 'overflow' : $self->{stream}->is_open ? 'connected' : 'disconnected';
+    my $stream = $self->{stream};
+    my $full   = $stream->{last} - $stream->{high} >= $self->{limit} || $stream->{unsent} >= BUFFER_BYTES;
+    my $state  = $full ? 'overflow' : $stream->is_open ? 'connected' : 'disconnected';
     return { %{ $self->{count} }, waiting => $self->_waiting, state => $state };
 }
 
