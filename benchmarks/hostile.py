@@ -28,10 +28,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from load import Process, connect, lines, sidecar
-from throughput import CONFIG
+from load import Process, sidecar
 
 PORT = 7493
+CONFIG = f"""
+listen: [tcp:{PORT}:interface=127.0.0.1]
+http: false
+reload: signal
+journal: {{dir: journal, spill_dir: false}}
+backends:
+  files: {{plugin: filesystem, path: "logs/{{date}}.jsonl"}}
+routes: [{{to: [files]}}]
+"""
+"""One file for all services: what a file for each costs a disk is another question."""
 IDLE = 5_000
 PACKET_SECONDS = 0.01
 PACKET = 20
@@ -56,10 +65,8 @@ def main() -> None:
 
 
 def run(name: str, seconds: float, options: argparse.Namespace, kind: str | None) -> float:
-    # One file for all services: what a file a service costs a disk is another question.
-    config = CONFIG.replace("logs/{{service}}/{{date}}", "logs/{{date}}").format(port=PORT)
     with tempfile.TemporaryDirectory(dir=".") as directory:
-        server = sidecar(Path(directory), config)
+        server = sidecar(Path(directory), CONFIG)
         try:
             connect(PORT).close()
             begun = server.rss
@@ -91,7 +98,7 @@ def measure(seconds: float, server: Process) -> tuple[list[float], list[float]]:
         number = 0
         while time.monotonic() < begun + seconds:
             time.sleep(max(0.0, begun + number * PACKET_SECONDS - time.monotonic()))
-            data = lines(PACKET, client, 240, 1 + number * PACKET)
+            data = lines(client, 1 + number * PACKET)
             number += 1
             sent = time.monotonic()
             connection.sendall(data)
@@ -101,6 +108,27 @@ def measure(seconds: float, server: Process) -> tuple[list[float], list[float]]:
             if sent >= begun + seconds * (len(memory) + 1) / 4:
                 memory.append(server.rss)
     return sorted(latencies), [*memory, server.rss][:4]
+
+
+def lines(client: str, first: int) -> bytes:
+    """A packet of events, as an SDK sends them."""
+    return b"".join(
+        b'{"type":"event","ts":1795500000000000,"service":"measured","host":"fab1","pid":4711,"trace_id":"job-4711",'
+        b'"level":"info","message":"file received","context":{"file":"lot-17.dat","rows":%d,"ok":true},'
+        b'"client":"%s","seq":%d}\n' % (seq, client.encode(), seq)
+        for seq in range(first, first + PACKET)
+    )
+
+
+def connect(port: int, patience: float = 10.0) -> socket.socket:
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=60)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def greet(connection: socket.socket, client: str, service: str) -> socket.SocketIO:

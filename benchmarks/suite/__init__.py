@@ -1,0 +1,1 @@
+"""The frame of the benchmarks: sections of cases, measured in turn. See __main__.py."""

@@ -1,0 +1,1 @@
+"""The sections: what is measured. Each module has a function `section(options)`."""
