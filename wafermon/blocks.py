@@ -11,7 +11,7 @@ from wafermon.messages import Message, decode_stored, kind_of, ts_of
 class Block:
     """Stored lines in order. Who needs their messages parses them, once, by asking for them."""
 
-    __slots__ = ("_messages", "count", "first", "kinds", "last", "raw")
+    __slots__ = ("_messages", "_parts", "count", "first", "kinds", "last", "raw")
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Block:
         """The least `ts`, in microseconds since the epoch; 0 where there are no lines."""
         self.last = last
         """The greatest `ts`."""
+        self._parts: Sequence[Block] = ()
         self._messages = messages
 
     @classmethod
@@ -51,13 +52,20 @@ class Block:
         if len(blocks) == 1:
             return blocks[0]
         filled = [block for block in blocks if block.count]
-        return cls(
+        joined = cls(
             b"".join([block.raw for block in blocks]),
             sum(block.count for block in blocks),
             frozenset().union(*(block.kinds for block in blocks)),
             min((block.first for block in filled), default=0),
             max((block.last for block in filled), default=0),
         )
+        joined._parts = filled
+        return joined
+
+    @property
+    def parts(self) -> Sequence[Block]:
+        """The blocks that it was joined of. What came from one connection at once has more in common than the whole."""
+        return self._parts or (self,)
 
     @property
     def messages(self) -> Sequence[Message]:

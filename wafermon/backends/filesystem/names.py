@@ -15,6 +15,8 @@ import hashlib
 import os
 import re
 from calendar import timegm
+from collections.abc import Callable
+from itertools import repeat
 from operator import attrgetter
 from time import gmtime, strftime
 from typing import Any, NamedTuple
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 from wafermon.blocks import Block
 from wafermon.errors import ConfigError, Fault
 from wafermon.interfaces import Batch
-from wafermon.messages import Kind
+from wafermon.messages import Kind, ts_of
 
 HOUR = 3_600_000_000
 """In microseconds, as `ts` is."""
@@ -90,17 +92,14 @@ class Template:
             return {}
         if (path := self._common(batch.block)) is not None:
             return {path: batch.raw}
-        messages = batch.messages
-        keys: list[Any] = list(map(attrgetter(*self._fields), messages)) if self._fields else [()] * len(messages)
-        hour = 0
-        if self._period:
-            times: list[int] = list(map(attrgetter("ts"), messages))
-            hour = min(times) // self._period * (self._period // HOUR)
-            if max(times) // self._period != min(times) // self._period:
-                return self._split(list(zip(keys, (ts // HOUR for ts in times), strict=True)), batch.raw)
-        if len(set(keys)) == 1:
-            return {self._path(keys[0], hour): batch.raw}
-        return self._split([(key, hour) for key in keys], batch.raw)
+        groups: dict[str, list[bytes]] = {}
+        for part in batch.block.parts:
+            if (path := self._common(part)) is not None:
+                groups.setdefault(path, []).append(part.raw)
+            else:
+                for path, raw in self._split(part).items():
+                    groups.setdefault(path, []).append(raw)
+        return {path: b"".join(pieces) for path, pieces in groups.items()}
 
     def _common(self, block: Block) -> str | None:
         """The path of all lines, where it is one."""
@@ -111,12 +110,19 @@ class Template:
         value = values.pop()
         return self._path(value[0] if len(value) == 1 else value, hour)
 
-    def _split(self, keys: list[tuple[Any, int]], raw: bytes) -> dict[str, bytes]:
-        paths = {key: self._path(*key) for key in set(keys)}
-        groups: dict[str, list[bytes]] = {path: [] for path in paths.values()}
-        add = {key: groups[path].append for key, path in paths.items()}
-        for key, line in zip(keys, raw.split(b"\n"), strict=False):
-            add[key](line)
+    def _split(self, block: Block) -> dict[str, bytes]:
+        """The lines of a block one by one."""
+        messages = block.messages
+        values: list[Any] = list(map(attrgetter(*self._fields), messages)) if self._fields else [()] * len(messages)
+        stamps = map(ts_of, messages) if self._period else repeat(0)
+        period, hours = self._period or HOUR, self._period // HOUR
+        groups: dict[str, list[bytes]] = {}
+        adders: dict[tuple[Any, int], Callable[[bytes], None]] = {}
+        for value, ts, line in zip(values, stamps, block.lines, strict=False):
+            key = (value, ts // period * hours)
+            if key not in adders:
+                adders[key] = groups.setdefault(self._path(*key), []).append
+            adders[key](line)
         return {path: b"\n".join([*lines, b""]) for path, lines in groups.items()}
 
     def _path(self, value: Any, hour: int) -> str:
