@@ -28,9 +28,9 @@ class Block:
         self.kinds = kinds
         """The distinct `messages.Kind`s among them, as plain tuples."""
         self.first = first
-        """The least `ts`, in microseconds since the epoch; 0 where there are no lines."""
+        """The least `ts`, or what none is less than, in microseconds since the epoch; 0 where there are no lines."""
         self.last = last
-        """The greatest `ts`."""
+        """The greatest `ts`, or what none is greater than."""
         self._parts: Sequence[Block] = ()
         self._messages = messages
 
@@ -90,6 +90,18 @@ class Block:
     def cut(self, start: int, stop: int) -> Block:
         """Its messages from index `start` to before `stop`."""
         return self if start == 0 and stop >= self.count else self.pick(range(start, min(stop, self.count)))
+
+    def split(self, index: int) -> tuple[Block, Block]:
+        """The messages before `index`, and the others. Where all are of one kind no line is looked at, and the times of
+        both are those of the whole."""
+        if len(self.kinds) > 1:
+            return self.cut(0, index), self.cut(index, self.count)
+        rest = self.raw.split(b"\n", index)[-1]
+        head = self.raw[: len(self.raw) - len(rest)]
+        return (
+            Block(head, index, self.kinds, self.first, self.last),
+            Block(rest, self.count - index, self.kinds, self.first, self.last),
+        )
 
     def pick(self, indices: Iterable[int]) -> Block:
         """Its messages at these indices."""

@@ -45,12 +45,8 @@ class Piece:
     def cut(self, count: int) -> tuple[Piece, Piece]:
         """Its first `count` chosen messages, and the rest."""
         at = count if self.chosen is None else self.chosen[count]
-        size = sum(len(line) + 1 for line in self.block.raw.split(b"\n")[:at])
-        middle = self.start._replace(offset=self.start.offset + size)
-        first, second = (
-            self.block.cut(0, at),
-            self.block.cut(at, self.block.count),
-        )
+        first, second = self.block.split(at)
+        middle = self.start._replace(offset=self.start.offset + len(first.raw))
         if self.chosen is None:
             return replace(self, end=middle, block=first), replace(self, start=middle, block=second)
         rest = [index - at for index in self.chosen[count:]]
