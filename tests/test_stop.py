@@ -69,8 +69,9 @@ def test_what_is_in_is_acknowledged_before_the_connection_ends(daemon: Daemon) -
         daemon.start()
         again = daemon.client(client=client.client)
         assert again.welcome["acked"] == acked
-        again.send(range(acked + 1, 2001))
-        again.until_acked(2000)
+        if acked < 2000:
+            again.send(range(acked + 1, 2001))
+            again.until_acked(2000)
         stored = until(lambda client=client: of(daemon, client) if len(of(daemon, client)) >= 2000 else None)
         assert stored == list(range(1, 2001))
 

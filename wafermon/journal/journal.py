@@ -14,6 +14,7 @@ All public methods run in the reactor's thread and never block; the disk's work 
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -125,7 +126,7 @@ class Journal:
         self._busy = False
         self._closing = False
         self._flushed: Deferred[None] | None = None
-        self._relief: list[Callable[[], None]] = []
+        self._relief: deque[Callable[[], None]] = deque()
         self._tail: dict[Position, Group] = {}
         self._tail_bytes = 0
         self._cursors: dict[str, Cursor] = {}
@@ -356,10 +357,8 @@ class Journal:
             self._tail_bytes -= self._tail.pop(start).end.offset - start.offset
 
     def _relieve(self) -> None:
-        if self._relief and not self.congested:
-            relief, self._relief = self._relief, []
-            for call in relief:
-                call()
+        while self._relief and not self.congested:
+            self._relief.popleft()()
 
     def watch(self, watcher: Callable[[Group], None]) -> Callable[[], None]:
         """Show a watcher each group from now on, just after it was committed and told to its clients. It must be quick,

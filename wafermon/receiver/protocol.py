@@ -33,6 +33,8 @@ USUAL_READ_BYTES = 1 << 16
 """How much Twisted reads from a connection at once. Who has as much to say is read from by `READ_BYTES` from then on."""
 READ_BYTES = 1 << 18
 """A message costs a seventh less in blocks of this size, and more in larger ones, which no longer fit into the cache."""
+MANY_CONNECTIONS = 128
+"""Of more, none is let have so much in memory at once."""
 
 
 class Admits(Protocol):
@@ -117,7 +119,7 @@ class ReceiverProtocol(LineReceiver):
         self.last_data = self._receiver.seconds()
         if self._refused:
             return
-        if len(data) == USUAL_READ_BYTES:
+        if len(data) == USUAL_READ_BYTES and self._receiver.connections <= MANY_CONNECTIONS:
             self.transport.bufferSize = READ_BYTES
         if not self.started and (problem := hellos.stranger(self._buffer + data)):
             self.refuse("bad_hello", problem)
