@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,9 +85,12 @@ class BackendContext:
     state_dir: Path
     """A directory of its own, on the journal's disk, mode 0700; it exists and outlives restarts."""
     reactor: IReactorTime
-    """Clock and, in the daemon, the reactor. Never import the global one."""
+    """Clock and, in the daemon, the reactor. Never import the global one. Its seconds are for durations and time-outs: nobody
+    sets them, unlike `wall`."""
     pool: ThreadPool
     """Where blocking calls go: ``deferToThreadPool(reactor, pool, f)``."""
+    wall: Callable[[], float] = time.time
+    """The date, in seconds since the Unix epoch. Somebody may set it, by any amount, forwards and backwards."""
 
 
 class IBackendFactory(IPlugin):

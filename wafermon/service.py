@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -71,7 +72,7 @@ class Sidecar(Service):
         self._writer = ThreadPool(1, 1, "journal")
         self._pool = ThreadPool(0, THREADS, "wafermon")
         self._tables = lru_cache(16)(routing.load)
-        self.journal = Journal(config.journal, reactor, self._writer, self._pool, probe=probe)
+        self.journal = Journal(config.journal, reactor, self._writer, self._pool, wall=time.time, probe=probe)
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
         self.receiver = Receiver(self.journal, config.limits, reactor)
         self.doors = Listeners(self.receiver, reactor)
@@ -85,7 +86,7 @@ class Sidecar(Service):
         self.reloader: Reloader | None = None
         self._watch: Watch | None = None
         if file is not None and read is not None:
-            self.reloader = Reloader(file, read, self.take, self._pool, reactor)
+            self.reloader = Reloader(file, read, self.take, self._pool, reactor, self.journal.now)
             self._watch = Watch(file, self.reloader.request, reactor)
 
     @property

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from twisted.python import usage
 
@@ -45,5 +46,13 @@ def makeService(options: Options) -> Sidecar:
     """The service of checked options."""
     from twisted.internet import reactor
 
+    steady(reactor)
     notifier = Notifier(os.environ, reactor)
     return Sidecar(options.checked, options.plugins, reactor, options.file, options.read, notifier=notifier)
+
+
+def steady(reactor: Any) -> None:
+    """Twisted's clock is the wall's: where that is set back by a day, whatever is due waits for a day. From here on it says
+    the date of now, and then goes on by itself."""
+    offset = time.time() - time.monotonic()
+    reactor.seconds = lambda: time.monotonic() + offset

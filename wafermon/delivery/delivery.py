@@ -181,7 +181,7 @@ class Delivery:
             return Lag()
         size = journal.distance(oldest.start) if oldest else unread
         since = oldest.time if oldest else self._read_time
-        seconds = max(0.0, self._reactor.seconds() - since / 1e6) if since else 0.0
+        seconds = max(0.0, (journal.now() - since) / 1e6) if since else 0.0
         return Lag(waiting + math.ceil(unread / journal.message_bytes), size, seconds)
 
     def health(self) -> Health:

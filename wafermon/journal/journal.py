@@ -100,9 +100,10 @@ class Journal:
         writer: ThreadPool,
         readers: ThreadPool,
         *,
+        wall: Callable[[], float] | None = None,
         probe: Callable[[str], None] = lambda point: None,
     ) -> None:
-        """`reactor` is a clock that takes calls from threads. `writer` has one thread, which nobody else uses. `probe` is
+        """`reactor` is a clock that takes calls from threads; `wall` says the date, if that clock does not. `writer` has one thread, which nobody else uses. `probe` is
         told the points of the journal's life by name."""
         self.settings = settings
         self.dir = settings.dir
@@ -112,6 +113,7 @@ class Journal:
         self.id = ""
         self.marks: Marks
         self._reactor = reactor
+        self._wall = wall or reactor.seconds
         self._writer = writer
         self._readers = readers
         self._probe = probe
@@ -223,7 +225,7 @@ class Journal:
 
     def now(self) -> int:
         """The receive time, in microseconds since the epoch. It never goes back, not over a restart either."""
-        self._last_time = max(self._last_time, int(self._reactor.seconds() * 1_000_000))
+        self._last_time = max(self._last_time, int(self._wall() * 1_000_000))
         return self._last_time
 
     def append(self, entry: Entry) -> None:

@@ -99,7 +99,7 @@ class SpillTaker:
             found = path.lstat()
         except OSError:
             return False
-        return stat.S_ISREG(found.st_mode) and self._reactor.seconds() - found.st_mtime >= UNTOUCHED_SECONDS
+        return stat.S_ISREG(found.st_mode) and self._journal.now() / 1e6 - found.st_mtime >= UNTOUCHED_SECONDS
 
     async def _take(self, path: Path) -> None:
         try:

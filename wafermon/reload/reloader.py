@@ -31,8 +31,9 @@ class Reloader:
         take: Callable[[Config], Sequence[str]],
         pool: ThreadPool,
         reactor: Any,
+        now: Callable[[], int],
     ) -> None:
-        """`read` blocks, and raises ConfigError. `take` puts a config in force and answers with what has changed; it
+        """`now` says the date, in microseconds since the epoch. `read` blocks, and raises ConfigError. `take` puts a config in force and answers with what has changed; it
         raises ConfigError or CannotChange where it can't, and then nothing has."""
         self.path = path
         self.refused: Refused | None = None
@@ -42,6 +43,7 @@ class Reloader:
         self._take = take
         self._pool = pool
         self._reactor = reactor
+        self._now = now
         self._asked = False
         self._running: Deferred[None] | None = None
         self._stopped = False
@@ -83,7 +85,7 @@ class Reloader:
             self.log.info("{path} says what was in force already", path=str(self.path))
 
     def _refuse(self, faults: Sequence[str]) -> None:
-        self.refused = Refused(int(self._reactor.seconds() * 1_000_000), tuple(faults))
+        self.refused = Refused(self._now(), tuple(faults))
         message = "{path} is refused; what was in force stays so:\n{faults}"
         self.log.error(message, path=str(self.path), faults="\n".join(faults))
 

@@ -94,7 +94,7 @@ class FilesystemBackend:
 
     def __init__(self, options: Options, context: BackendContext, disk: Disk | None = None) -> None:
         self._context = context
-        now = context.reactor.seconds
+        now = context.wall
         self._store = FileStore(options.path, options.rotate_bytes, context.state_dir, now, disk)
         self._tidier = Tidier(options.path, self._store, options.compress, options.keep, now, disk)
         self._next_tidy: IDelayedCall | None = None
