@@ -69,6 +69,7 @@ class Daemon:
         (directory / "spill").mkdir(exist_ok=True)
         (directory / "wafermon.yaml").write_text(config.format(port=self.port, listen=listen, limits=limits))
         self.process: subprocess.Popen[bytes] | None = None
+        self.environ: dict[str, str] = {}
         twistd = str(Path(sys.executable).with_name("twistd"))
         self.command = [twistd, "-n", "--pidfile=", "wafermon", "--config", "wafermon.yaml"]
 
@@ -87,7 +88,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 self.command,
                 cwd=self.directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **self.environ},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHUNK = 1 << 16
+PIECE = 7
+"""Bytes that trickle together."""
 
 
 class Pair:
@@ -35,7 +37,8 @@ class Proxy:
         """`target` is the server's socket."""
         self.target = target
         self.rule: Callable[[Pair, bytes, bool], str] = lambda pair, chunk, from_client: "pass"
-        """(connection, chunk, whether the client sent it) -> ``pass``, ``cut``, ``pass and cut`` or ``drop``."""
+        """(connection, chunk, whether the client sent it) -> ``pass``, ``trickle`` (a few bytes at a time), ``cut``,
+        ``pass and cut`` or ``drop``. It may sleep, which holds everything up."""
         self.cuts = 0
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -95,6 +98,11 @@ class Proxy:
         if "pass" in what:
             with contextlib.suppress(OSError):
                 sink.sendall(chunk)
+        if what == "trickle":
+            with contextlib.suppress(OSError):
+                sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1) if sink.family != socket.AF_UNIX else None
+                for at in range(0, len(chunk), PIECE):
+                    sink.sendall(chunk[at : at + PIECE])
         if "cut" in what:
             if chunk:
                 self.cuts += 1
