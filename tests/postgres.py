@@ -225,6 +225,18 @@ def backend(database: Database | str, **options: Any) -> Iterator[Any]:
 TABLES = ("events", "metrics", "progress", "resources", "span_starts", "spans", "traces")
 
 
+@contextmanager
+def held(database: Database, sql: str) -> Iterator[None]:
+    """Somebody else's transaction, which has done this and does not end."""
+    other = psycopg2.connect(database.dsn)
+    try:
+        with other.cursor() as cursor:
+            cursor.execute(sql)
+        yield
+    finally:
+        other.close()
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A running server that all tests share. Who stops it starts it again."""

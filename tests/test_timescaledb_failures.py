@@ -7,13 +7,13 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
-from postgres import Database, Postgres, backend
+from postgres import Database, Postgres, backend, held
 from proxy import Pair, Proxy
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor
@@ -115,18 +115,6 @@ async def test_a_connection_that_an_administrator_ends(database: Database) -> No
             )
             await fails(writing, "terminating connection")
     assert seqs(database) == []
-
-
-@contextmanager
-def held(database: Database, sql: str) -> Iterator[None]:
-    """Somebody else's transaction, which has done this and does not end."""
-    other = psycopg2.connect(database.dsn)
-    try:
-        with other.cursor() as cursor:
-            cursor.execute(sql)
-        yield
-    finally:
-        other.close()
 
 
 def locked(database: Database) -> AbstractContextManager[None]:

@@ -53,7 +53,7 @@ def kill_at(point: str, moment: str, at: int = 1) -> Fault:
 
     def fault(scene: Scene) -> None:
         scene.injected.arm(*CRASH_POINTS[point], moment, at=at)
-        if not scene.killed(4):
+        if not scene.killed(1.5):
             # Some calls come only now and then, or at the start: let it come to them on its way down and up again.
             scene.daemon.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
             process, scene.daemon.process = scene.daemon.process, None

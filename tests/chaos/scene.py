@@ -31,17 +31,16 @@ backends:
 routes: [{{{{to: [{to}]}}}}]
 dead_letters: {{{{dir: dead-letters}}}}
 """
-DATABASE = '  db: {{{{plugin: timescaledb, dsn: "{dsn}", batch: {{{{age: 20ms}}}}, retry: {{{{max: 200ms}}}}}}}}'
+DATABASE = (
+    '  db: {{{{plugin: timescaledb, dsn: "{dsn}", timeout: 2s, batch: {{{{age: 20ms}}}}, retry: {{{{max: 200ms}}}}}}}}'
+)
 PATIENCE = 120.0
 
 
 def config(dsn: str = "") -> str:
     """What a Daemon fills in."""
-    if not dsn:
-        return CONFIG.format(database="", to="files, more")
-    return CONFIG.format(database=DATABASE.format(dsn=dsn).format(), to="files, more, db").replace(
-        DATABASE.format(dsn=dsn).format(), DATABASE.format(dsn=dsn)
-    )
+    database = DATABASE.format(dsn=dsn) if dsn else ""
+    return CONFIG.format(database=database, to="files, more, db" if dsn else "files, more")
 
 
 class Scene:
@@ -133,10 +132,14 @@ class Scene:
 
     # -- the count
 
-    def heal(self) -> None:
-        """Nothing is broken any more; whoever has failed goes on by itself."""
+    def calm(self) -> None:
+        """Nothing is broken any more."""
         self.injected.disarm()
         self.proxy.rule = lambda pair, chunk, from_client: "pass"
+
+    def heal(self) -> None:
+        """Whoever has failed goes on by himself."""
+        self.calm()
         with suppress(AttributeError):
             os.kill(self.daemon.process.pid, signal.SIGCONT)  # type: ignore[union-attr]
         assert self.daemon.process is not None and self.daemon.process.poll() is None, self.daemon.log()[-4000:]
