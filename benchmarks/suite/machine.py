@@ -21,7 +21,7 @@ def describe(directory: Path) -> dict[str, str]:
         "CPU": first_after("/proc/cpuinfo", "model name") or platform.machine(),
         "cores": str(len(os.sched_getaffinity(0))),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / (1 << 30):.0f} GiB",
-        "virtual": said(["systemd-detect-virt"]) or "unknown",
+        "virtual": said(["systemd-detect-virt", "--vm"]) or "unknown",
         "kernel": platform.release(),
         "disk": said(["findmnt", "-no", "FSTYPE,OPTIONS", "-T", str(directory)]),
         "system": first_after("/etc/os-release", "PRETTY_NAME", "="),

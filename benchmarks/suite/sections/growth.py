@@ -23,7 +23,7 @@ WAITS = Column("waits", "waiting, MiB")
 def section(options: Options) -> Section:
     return Section(
         "growth",
-        "What a message costs by the number of",
+        "What a message costs where there is more of something",
         tuple(cases(options)),
         (RATE, PER_CPU, PEAK, WRITTEN, WAITS),
         ratio=Ratio("per_cpu", "CPU a message, to the base", inverse=True),
