@@ -98,7 +98,8 @@ def main(words: Sequence[str]) -> None:
         for section in sections:
             results = Results(section).run(rounds, Path(directory), say)
             found[section.name] = report.as_json(results)
-            pages[section.name] = show(results, asked, when, rounds)
+            how = f"medians of {rounds} rounds" + (f" of {options.messages:,} messages" if section.ratio else "")
+            pages[section.name] = show(results, asked, when, how)
         described = machine.describe(work) | {"load before": before["load before"]}  # the peers are unpacked by now
         took = time.monotonic() - begun
     kept = {"date": when, "rounds": rounds, "messages": options.messages, "seconds": round(took), "machine": described}
@@ -110,7 +111,7 @@ def main(words: Sequence[str]) -> None:
         print(f"rewritten: {page.PAGE}")
 
 
-def show(results: Results, asked: argparse.Namespace, when: str, rounds: int) -> str:
+def show(results: Results, asked: argparse.Namespace, when: str, how: str) -> str:
     """Prints the section's table and draws its plot; answers with what the page says of it."""
     from suite import plots  # takes a second, and a bad option should not
 
@@ -120,7 +121,7 @@ def show(results: Results, asked: argparse.Namespace, when: str, rounds: int) ->
     if asked.docs and plot:
         page.PLOTS.mkdir(exist_ok=True)
         plots.draw(results, page.PLOTS)
-    return page.section(report.markdown(rows), results.section.title, when, rounds, plot)
+    return page.section(report.markdown(rows), results.section.title, when, how, plot)
 
 
 def say(words: str) -> None:

@@ -98,16 +98,17 @@ static void make_line(char *line, long number, long seq, unsigned long long clie
     char head[256], tail[128];
     long service = number % options.services, trace = number % options.traces;
     const char *close = "\"}";
+    char fill = 'x';
     if (options.size < SHORT) {
         snprintf(head, sizeof head, "{\"type\":\"metric\",\"service\":\"s%ld\",\"value\":1,\"name\":\"", service);
         close = "\"";
     } else {
         const char *kind[] = { "event", "metric", "progress", "span_end" };
         int at = snprintf(head, sizeof head, "{\"type\":\"%s\",\"ts\":%lld,\"service\":\"feeder-%ld\",\"host\":\"fab1\",\"pid\":4711,\"trace_id\":\"job-%ld\",",
-                          kind[options.mixed ? number % 4 : 0], time + seq, service, trace);
+                          kind[options.mixed ? seq % 4 : 0], time + seq, service, trace);
         char *rest = head + at;
         size_t room = sizeof head - (size_t)at;
-        switch (options.mixed ? number % 4 : 0) {
+        switch (options.mixed ? seq % 4 : 0) {
         case 0:
             snprintf(rest, room, "\"level\":\"info\",\"message\":\"file received\",\"context\":{\"rows\":%ld,\"ok\":true,\"file\":\"", seq);
             break;
@@ -115,7 +116,8 @@ static void make_line(char *line, long number, long seq, unsigned long long clie
             snprintf(rest, room, "\"name\":\"yield\",\"value\":%ld.5,\"unit\":\"%%\",\"tags\":{\"lot\":\"", seq % 100);
             break;
         case 2:
-            snprintf(rest, room, "\"job_id\":\"job-%ld\",\"percent\":%ld,\"status\":\"running\",\"more\":{\"x\":\"", trace, seq % 100);
+            snprintf(rest, room, "\"job_id\":\"job-%ld\",\"percent\":%ld,\"status\":\"running\"", trace, seq % 100);
+            close = "", fill = ' '; /* no field of it takes any length, and an unknown one is another question */
             break;
         case 3:
             snprintf(rest, room, "\"span_id\":\"%016llx\",\"status\":\"ok\",\"start\":%lld,\"duration\":140600,\"name\":\"",
@@ -128,7 +130,7 @@ static void make_line(char *line, long number, long seq, unsigned long long clie
     size_t begins = strlen(head);
     if (begins + ends >= (size_t)options.size) fail("a line of this kind takes more than %ld bytes: %zu", options.size, begins + ends + 1);
     memcpy(line, head, begins);
-    memset(line + begins, 'x', (size_t)options.size - begins - ends);
+    memset(line + begins, fill, (size_t)options.size - begins - ends);
     memcpy(line + options.size - ends, tail, ends);
 }
 

@@ -30,10 +30,10 @@ def rewrite(page: str, sections: Mapping[str, str]) -> str:
     return MARKED.sub(replaced, page)
 
 
-def section(table: str, title: str, when: str, rounds: int, plot: Path | None) -> str:
+def section(table: str, title: str, when: str, how: str, plot: Path | None) -> str:
     """A table with what it is and when it was made."""
     picture = f"\n\n![{title}](plots/{plot.name})" if plot else ""
-    made = f"{title}. Measured {when}; medians of {rounds}, with the least and the greatest."
+    made = f"{title}. Measured {when}; {how}, with the least and the greatest."
     return f"{made}\n\n{table}{picture}"
 
 
