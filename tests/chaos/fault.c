@@ -95,7 +95,8 @@ ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) {
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) { return pwrite64(fd, data, size, at); }
 
-ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t at, int flags) {
+/* Every name that the C library has for it ends here. */
+static ssize_t write_parts(int fd, const struct iovec *parts, int count, off64_t at, int flags) {
     REAL(pwritev64v2);
     enum action action = fate(WRITE, NULL, fd);
     int few = action == PASS || action == KILL_AFTER ? count : (count + 1) / 2;
@@ -103,9 +104,10 @@ ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t at, in
     AFTER(real(fd, parts, few, at, flags));
 }
 
-ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at) { return pwritev64v2(fd, parts, count, at, 0); }
-ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) { return pwritev64v2(fd, parts, count, at, 0); }
-ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t at, int flags) { return pwritev64v2(fd, parts, count, at, flags); }
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t at, int flags) { return write_parts(fd, parts, count, at, flags); }
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t at, int flags) { return write_parts(fd, parts, count, at, flags); }
+ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at) { return write_parts(fd, parts, count, at, 0); }
+ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at) { return write_parts(fd, parts, count, at, 0); }
 
 /* ---- syncing: where it fails, what it did not cover is gone, as if the kernel had dropped the pages ---- */
 

@@ -32,7 +32,6 @@ CRASH_POINTS = {
     "reserve": ("write", "reserve"),
     "backend's lines": ("write", "/logs/"),
     "backend's sync": ("sync", "/logs/"),
-    "backend's cut": ("cut", "/more/"),
     "backend's checkpoint": ("write", "backends/files"),
     "backend's checkpoint sync": ("sync", "backends/more"),
     "correlation's checkpoint": ("write", "/correlation/"),

@@ -16,11 +16,11 @@ from wafermon.errors import JournalLocked
 from wafermon.interfaces import Position
 from wafermon.journal.groups import (
     Group,
+    Head,
     Mark,
     Rejected,
     encode_blocks,
     encode_commit,
-    encode_head,
     encode_routes,
 )
 from wafermon.journal.segments import (
@@ -67,6 +67,8 @@ class Disk:
         self._probe = probe
         self._lock = -1
         self._segment: SegmentFile
+        self._before = 0
+        """The segment before that."""
         self._routes = ""
         self._reserved = False
 
@@ -74,12 +76,36 @@ class Disk:
         """Take the directory, recover what is there, begin a new segment. Raises JournalLocked, OSError, sqlite3.Error."""
         self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = lock(self.dir)
-        self.state = State(self.dir / "state.db")
+        self.state = self._open_state()
         recovered = self._recover()
-        self._begin_segment()
+        self._look_for_gaps(recovered.lengths)
+        self._begin_segment(max(recovered.lengths, default=0))
         recovered.lengths[self._segment.number] = 0
         self._make_reserve()
         return recovered
+
+    def _open_state(self) -> State:
+        """What is remembered; where that is gone and segments are there, their journal goes on."""
+        path, found = self.dir / "state.db", segments_in(self.dir)
+        if path.exists() or not any(found.values()):
+            return State(path)
+        heads = [head for number in found if (head := self._head(number)) is not None]
+        message = "{path} is gone. Backends that keep no position of their own get again what is still in the journal"
+        self.log.error(message, path=str(path))
+        return State(path, journal=heads[0].journal if heads else "", lost=max(found))
+
+    def _head(self, number: int) -> Head | None:
+        with path_of(self.dir, number).open("rb") as file:
+            return Head.decode(file.readline(4096))
+
+    def _look_for_gaps(self, lengths: Mapping[int, int]) -> None:
+        """Segments are deleted from the oldest on: one that is missing between two others was taken away."""
+        for number in lengths:
+            head = self._head(number)
+            if head is not None and head.after not in lengths and head.after > min(lengths):
+                self.damaged += 1
+                message = "Journal segment {segment} is missing: what it held and was not delivered yet is lost"
+                self.log.error(message, segment=head.after)
 
     def _recover(self) -> Recovered:
         recovered = Recovered({}, [], 0)
@@ -139,7 +165,7 @@ class Disk:
             self._seal()
         segment = self._segment
         if not segment.length:
-            head = encode_head(self.state.journal, segment.number, routes)
+            head = Head(self.state.journal, segment.number, self._before).encode(routes)
         else:
             head = encode_routes(routes) if routes != self._routes else b""
         head += encode_blocks(blocks)
@@ -180,13 +206,14 @@ class Disk:
         """End this segment, begin the next one."""
         self._probe("seal")
         before = self._segment
-        self._begin_segment()
+        self._begin_segment(before.number if before.length else self._before)
         before.close()
         if not before.length:
             before.path.unlink()
         self.sealed = True
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self, before: int) -> None:
+        self._before = before
         number = max([self.state.last_segment, *segments_in(self.dir)]) + 1
         self.state.use_segment(number)
         self._segment = SegmentFile(self.dir, number, create=True)

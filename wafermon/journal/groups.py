@@ -1,6 +1,6 @@
 """What a segment holds: groups of lines, each ended by its commit line. Pure; docs/journal.md tells the reasons.
 
-    !segment {"version":1,"journal":"…","segment":7}     first line of a segment's first group
+    !segment {"version":1,"journal":"…","segment":7,"after":6}   first line of a segment's first group
     !routes [...]                                        the table in force, where it changes and in each first group
     !blocks [[18211,81,[…]],…]                           what the lines that follow have in common, block by block
     {"type":"event",…}                                   messages, as their clients sent them
@@ -125,10 +125,27 @@ def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> by
     return COMMIT + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode() + b"\n"
 
 
-def encode_head(journal: str, segment: int, routes: str) -> bytes:
-    """The first lines of a segment."""
-    header = dumps({"version": VERSION, "journal": journal, "segment": segment})
-    return f"!segment {header}\n".encode() + encode_routes(routes)
+class Head(NamedTuple):
+    """What a segment says of itself."""
+
+    journal: str
+    segment: int
+    after: int
+    """The one before it; 0 where there was none."""
+
+    def encode(self, routes: str) -> bytes:
+        """The first lines of a segment."""
+        return f"!segment {dumps({'version': VERSION, **self._asdict()})}\n".encode() + encode_routes(routes)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Head | None:
+        """The head of the segment that begins with `data`; None where that can't be read."""
+        word, _, rest = data.partition(b"\n")[0].partition(b" ")
+        try:
+            said = loads(rest) if word == b"!segment" else {}
+            return cls(said["journal"], said["segment"], said.get("after", 0))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
 
 
 def encode_routes(routes: str) -> bytes:

@@ -436,11 +436,12 @@ class Journal:
         return {*self._stored, *self._cursors} - {MARKS_CURSOR}
 
     def cursor(self, name: str, *, may_skip: bool = False) -> Cursor:
-        """A consumer's cursor: where it was, or, for a new name, at the end."""
-        new = name not in self._stored
-        position = self._stored.setdefault(name, self.end)
+        """A consumer's cursor: where it was, or, for a new name, at the end. Where it is not known any more who has read
+        what, at the beginning."""
+        known = name in self._stored or self._disk.state.lost >= self.oldest.segment
+        position = self._stored.setdefault(name, self.oldest if known else self.end)
         self._dropped.discard(name)
-        cursor = self._cursors[name] = Cursor(self, name, max(position, self.oldest), may_skip=may_skip, new=new)
+        cursor = self._cursors[name] = Cursor(self, name, max(position, self.oldest), may_skip=may_skip, new=not known)
         self.checkpoint_soon()
         return cursor
 

@@ -37,7 +37,9 @@ class State:
 
     log = Logger()
 
-    def __init__(self, path: Path, marks_max: int = MARKS_MAX) -> None:
+    def __init__(self, path: Path, marks_max: int = MARKS_MAX, *, journal: str = "", lost: int = 0) -> None:
+        """Where it is new: `journal` is whose it is, if not a new journal's, and `lost` the last of the segments of which nothing
+        is known any more."""
         self._marks_max = marks_max
         self._lock = threading.Lock()
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own files take its mode over
@@ -45,12 +47,15 @@ class State:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
-        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('journal', ?)", [secrets.token_hex(8)])
+        facts = {"journal": journal or secrets.token_hex(8), "lost": str(lost)}
+        self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
         self._marks = self._count_marks()
         """At least so many are there."""
         self._looker = sqlite3.connect(path, check_same_thread=False)
         self.journal: str = self._fact("journal")
         """The journal's id, 16 hex."""
+        self.lost = int(self._fact("lost", "0"))
+        """Up to this segment it is not known who has read what: there was another state, which is gone."""
 
     def _fact(self, name: str, default: str = "") -> str:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
