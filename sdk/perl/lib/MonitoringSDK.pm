@@ -376,9 +376,10 @@ Opens the SDK. It does not wait for the sidecar, which need not be there. Option
 =item url
 
 C<tcp://host:port>, C<unix:///path> or C<tls://host:port>. C<WAFERMON_URL>, else C<tcp://127.0.0.1:7411>. One that can't
-be used is said once on stderr, and the default serves. C<tls> needs L<IO::Socket::SSL>, which is not a core module; it
-checks the certificate and the host name against the system's authorities (or C<SSL_CERT_FILE>, or the file that
-C<WAFERMON_TLS_CA> names), and shows the certificate of C<WAFERMON_TLS_CERT> and C<WAFERMON_TLS_KEY>.
+be used is said once on stderr, and the default serves. C<tls> needs F<MonitoringSDK/TLS.pm> and L<IO::Socket::SSL>,
+which is not a core module; it checks the certificate and the host name against the system's authorities (or
+C<SSL_CERT_FILE>, or the file that C<WAFERMON_TLS_CA> names), and shows the certificate of C<WAFERMON_TLS_CERT> and
+C<WAFERMON_TLS_KEY>.
 
 =item trace_id
 

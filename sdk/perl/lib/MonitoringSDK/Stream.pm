@@ -50,7 +50,7 @@ sub _parse { my ($url) = @_;
     my ($scheme, $ipv6, $name, $port) =
         $url =~ m{\A(tcp|tls)://(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z} or return;
     local $@;
-    return if $port < 1 || $port > 65535 || $scheme eq 'tls' && !eval { require IO::Socket::SSL };
+    return if $port < 1 || $port > 65535 || $scheme eq 'tls' && !eval { require MonitoringSDK::TLS };
     return { url => $url, tls => $scheme eq 'tls', host => $ipv6 // $name, port => $port, addresses => [] };
 }
 
@@ -88,7 +88,7 @@ sub new { my ($class, %given) = @_;
         %given, client => $client, mark => qq(,"client":"$client","seq":),
         phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0, in => '',
         out => '', window => [], blank => 0, bytes => 0, unsent => 0, base => 0, last => 0, next => 0, high => 0,
-    }, $class;
+    }, $given{target}{tls} ? 'MonitoringSDK::TLS' : $class;
 }
 
 sub is_open    { return $_[0]{phase} == OPEN }
@@ -123,22 +123,16 @@ sub _connect { my ($self, $now) = @_;
     $sock->blocking(0);
     setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;    # a Unix socket refuses it, and needs none
     @$self{qw(sock phase heard)} = ($sock, CONNECTING, $now);
-    connect $sock, $address->{addr} or $! == EINPROGRESS or return $self->_lose($now);
-    return if !$self->{target}{tls};
-    my ($host, %file) = ($self->{target}{host}, CA => 'SSL_ca_file', CERT => 'SSL_cert_file', KEY => 'SSL_key_file');
-    my @files = map { $file{$_} => $ENV{"WAFERMON_TLS_$_"} } grep { length($ENV{"WAFERMON_TLS_$_"} // '') } keys %file;
-    IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $host, SSL_verifycn_name => $host,
-        SSL_verifycn_scheme => 'http', @files) or $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
+    connect $sock, $address->{addr} or $! == EINPROGRESS or $self->_lose($now);
 }
 
 sub _finish_connect { my ($self, $now) = @_;
-    my $sock  = $self->{sock};
-    my $error = getsockopt $sock, SOL_SOCKET, SO_ERROR;
+    my $error = getsockopt $self->{sock}, SOL_SOCKET, SO_ERROR;
     return $self->_lose($now) if !defined $error || unpack 'i', $error;
-    return if !getpeername $sock;    # not yet
-    if ($self->{target}{tls} && !$sock->connect_SSL) {
-        return $! == EAGAIN || $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
-    }
+    $self->_greet($now) if getpeername $self->{sock};    # else not yet
+}
+
+sub _greet { my ($self) = @_;
     @$self{qw(phase out)} = (GREETING, qq($self->{hello},"client":"$self->{client}"}\n));
 }
 
@@ -222,18 +216,18 @@ sub _reject { my ($self, $seq) = @_;
 # `out` again.
 sub write { my ($self, $now) = @_;
     no warnings 'uninitialized';
-    my $tls = $self->{target}{tls};
-    local $SIG{PIPE} = 'IGNORE' if $tls;
     for (1 .. PORTIONS) {
         $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN && $self->{next} < @{ $self->{window} };
         return if $self->{out} eq '';
-        my $sent = $tls ? syswrite $self->{sock}, $self->{out} : send $self->{sock}, $self->{out}, SEND_FLAGS;
+        my $sent = $self->_send;
         substr $self->{out}, 0, $sent, '';
         next if $sent;
         $self->_lose($now) if $! != EAGAIN && $! != EINTR;
         return;
     }
 }
+
+sub _send { my ($self) = @_; return send $self->{sock}, $self->{out}, SEND_FLAGS }
 
 # Takes the next lines from the window. What went out on an earlier connection goes out again.
 sub _fill { my ($self, $now) = @_;
@@ -258,7 +252,6 @@ sub give_up { my ($self) = @_;
 # Ends the sending side and reads to the end: closing with an unread ack would make the kernel send a reset, which may
 # take with it what the sidecar has not read yet.
 sub finish { my ($self, $clock, $deadline) = @_;
-    return $self->is_open && $self->{sock}->stop_SSL(SSL_fast_shutdown => 1) if $self->{target}{tls};
     shutdown $self->{sock}, SHUT_WR if $self->is_open;
     while ($self->is_open && (my $left = $deadline - $clock->()) > 0) {
         vec(my $readable = '', $self->descriptor, 1) = 1;
