@@ -15,7 +15,7 @@ LEAST, MOST = 200, 600
 # IO::Socket::SSL or over OpenSSL in C, an adapter to a logging library.
 FILES = {
     "python": ("python/monitoring_sdk.py",),
-    "perl": ("perl/lib/MonitoringSDK.pm", "perl/lib/MonitoringSDK/[ES]*.pm"),
+    "perl": ("perl/lib/MonitoringSDK.pm",),
     "c": ("c/monitoring_sdk.h", "c/monitoring_sdk.c"),
     "r": ("r/R/*.R",),
 }

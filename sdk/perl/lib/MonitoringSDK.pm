@@ -1,22 +1,549 @@
 package MonitoringSDK;
 
-# The calls: each checks its arguments, encodes one message and gives it to the stream, or to the spill when too
-# many wait there. MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files,
-# MonitoringSDK::Encoder makes the JSON. Promises: no call blocks or dies because of the network; a message's content
-# is fixed when the call returns; always: called = acked + rejected + dropped + waiting + handed_over.
+# A thin client of the wafermon sidecar, all of it in this file. From the bottom up:
+# MonitoringSDK::Encoder makes the JSON, MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the
+# files, MonitoringSDK has the calls, and MonitoringSDK::Span is a guard. For a tls:// URL MonitoringSDK/TLS.pm is loaded.
 
 use 5.014;
 use warnings;
+
+our $VERSION = '2.0.0';
+
+# === the encoder ======================================================================================================
+
+package MonitoringSDK::Encoder;
+
+# Perl values to compact JSON bytes, in one pass. Promises: the result is valid UTF-8 without NUL and without line ends;
+# no value makes it die; the caller's data is left as it was (stringifying a number in place would turn it into a string
+# before Perl 5.36, hence the copies).
+
+no if $] >= 5.036, warnings => 'experimental::builtin';
+use B ();
+use Encode ();
+use List::Util qw(max);
+use Scalar::Util qw(refaddr);
+
+# KEPT: strings this short are never cut: ids, names, the service.
+use constant { MAX_LINE => 65_536, MAX_DEPTH => 8, MAX_INTEGER => 9_007_199_254_740_992, KEPT => 256 };
+use constant { REPLACEMENT => "\xEF\xBF\xBD", TRUNCATED => ',"truncated":true' };
+
+# A number is what has a numeric flag and no string flag: "007" read from a file stays a string.
+sub flags_say_number {
+    my $flags = B::svref_2object(\$_[0])->FLAGS;
+    return $flags & (B::SVf_IOK | B::SVf_NOK) && !($flags & B::SVf_POK);
+}
+
+BEGIN {
+    no warnings 'once';
+    *is_number = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number;
+}
+
+my %escape = map { chr($_) => sprintf '\u%04x', $_ } 1 .. 31;
+@escape{ "\0", '"', '\\', "\n", "\r", "\t" } = (REPLACEMENT, '\"', '\\\\', '\n', '\r', '\t');
+
+# A character string, or bytes that are UTF-8 or something near it.
+sub string {
+    my $text = "$_[0]";
+    return qq("$text") if $text !~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c;
+
+    # What is longer can't fit a line, so it will be shortened anyway.
+    $text = substr $text, 0, MAX_LINE if length $text > MAX_LINE;
+    utf8::is_utf8($text) or utf8::decode($text) or $text = Encode::decode('UTF-8', $text);
+    no warnings qw(surrogate non_unicode);
+    $text =~ s/[^\x{0}-\x{D7FF}\x{E000}-\x{10FFFF}]/\x{FFFD}/g;
+    utf8::encode($text);
+    $text =~ s/([\x00-\x1f"\\])/$escape{$1}/g;
+    return qq("$text");
+}
+
+# The shortest text that reads back as the same double; what is no finite number is named.
+sub float { my ($value) = @_;
+    return $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"' if $value - $value != 0;
+    my $text = "$value";    # %.15g, for what is not an integer
+    for my $digits (15, 16, 17) {
+        last if $text == $value && $text !~ /\A-?[0-9]{16,}\z/;
+        $text = sprintf "%.${digits}g", $value;
+    }
+    # A bare run of digits beyond 2^53 would be taken for an exact integer.
+    return abs $value > MAX_INTEGER && $text !~ /[.e]/ ? "$text.0" : $text;
+}
+
+# A number inside context or tags. Perl's own text of a double has 15 digits, which usually are enough.
+sub number { my ($value) = @_;
+    my $text = "$value";
+    return $text if $text == $value && abs $value <= MAX_INTEGER;
+    return qq("$text") if $text =~ /\A-?[0-9]{16,}\z/;
+    return $value - $value == 0 ? float($value) : 'null';
+}
+
+# A hash reference. This loop is what a call spends most of its time in, so the usual values are encoded in place.
+sub object { my ($hash, $depth) = @_;
+    my $json = '';
+    for my $key (keys %$hash) {
+        my ($value, $text) = $hash->{$key};
+        $json .= $key =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? ',' . string($key) . ':' : qq(,"$key":);
+        $json .=
+            !defined $value || ref $value ? nested($value, ($depth || 1) + 1)
+          : is_number($value) ? (($text = "$value") == $value && abs $value <= MAX_INTEGER ? $text : number($value))
+          : $value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? string($value) : qq("$value");
+    }
+    return '{' . substr($json, !!$json) . '}';
+}
+
+# Tags hold strings and numbers only, so a reference is sent as text.
+sub tags { my ($hash) = @_;
+    return object({ map { $_ => ref $hash->{$_} ? as_text($hash->{$_}) : $hash->{$_} } keys %$hash });
+}
+
+my %open;      # the containers around the one at hand, by address: a cycle ends as text
+my $budget;    # bytes that one value may still take: data that refer to themselves in many ways must end too
+
+sub nested { my ($value, $depth) = @_;
+    my ($type, $plain) = (ref $value, defined $value ? boolean($value) : 'null');
+    return $plain if defined $plain;
+    $budget = MAX_LINE if !%open;
+    return string(as_text($value))
+        if $type ne 'HASH' && $type ne 'ARRAY' || $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
+
+    local $open{ refaddr $value } = 1;
+    my $json = $type eq 'HASH' ? object($value, $depth) : '[' . join(',', map { item($_, $depth + 1) } @$value) . ']';
+    $budget -= length $json;
+    return $json;
+}
+
+sub item { my ($value, $depth) = @_;
+    return defined $value && !ref $value ? is_number($value) ? number($value) : string($value) : nested($value, $depth);
+}
+
+# \1 and \0, as JSON modules take them, and the booleans that those modules return; undef for anything else.
+sub boolean { my ($value) = @_;
+    my $ours = ref $value eq 'SCALAR' ? ($$value // '') =~ /\A[01]\z/
+        : ref($value) =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/;
+    return $ours ? $$value ? 'true' : 'false' : undef;
+}
+
+sub as_text { my ($value) = @_;
+    local ($@, $SIG{__DIE__});
+    return boolean($value) // eval { "$value" } // sprintf '%s(0x%x)', ref $value, refaddr $value;
+}
+
+# A line's beginning and its optional context or tags, made to fit $room bytes: the longest string is cut, again and
+# again; when only short ones are left, context and tags go.
+sub shorten { my ($head, $extra, $room) = @_;
+    $room -= length TRUNCATED;
+    my $json = $head . $extra;
+    while ((my $excess = length($json) - $room) > 0) {
+        my ($start, $length) = longest_string($json);
+        if ($length > KEPT) {
+            my $kept = substr $json, $start, max(KEPT, int($length / 2), $length - $excess);
+            $kept =~ s/(?<!\\)((?:\\\\)*)\\(?:u[0-9a-f]{0,3})?\z/$1/;    # not within an escape …
+            $kept =~ s/[\xC0-\xFF][\x80-\xBF]*\z//;                      # … nor within a character
+            substr $json, $start, $length, $kept;
+        }
+        elsif ($extra eq '') { last }
+        else { ($json, $extra) = ($head, '') }
+    }
+    return $json . TRUNCATED;
+}
+
+# Where the longest string of some JSON text starts and how long it is, without its quotes; keys don't count. The group
+# within a group is there because one alone stops after 32,766 rounds before Perl 5.30.
+sub longest_string {
+    my ($best, $length) = (0, 0);
+    while ($_[0] =~ /"((?:(?:[^"\\]++|\\.){1,30000})*+)"(:?)/g) {
+        ($best, $length) = ($-[1], $+[1] - $-[1]) if $+[1] - $-[1] > $length && !$2;
+    }
+    return ($best, $length);
+}
+
+# === the stream =======================================================================================================
+
+package MonitoringSDK::Stream;
+
+# One stream of messages (one client, one seq) over one connection at a time: connect, hello, welcome, send, acks,
+# resend. Promises: nothing blocks and nothing dies; a line keeps its seq and is kept until it is settled, that is,
+# acknowledged or refused; after a reconnect every unsettled line is sent again, in order.
+#
+#         retry time is due            connected, by TLS too           welcome
+#   IDLE -------------------> CONNECTING ----------------> GREETING ----------> OPEN
+#     ^                           |                           |                  |
+#     +--------- backoff ---------+------ refused, closed, or silent for 5 s with something due
+
+use Errno qw(EAGAIN EINPROGRESS EINTR);
+use IO::Handle ();
+use List::Util qw(max min);
+use Socket qw(AF_UNIX IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY
+    getaddrinfo pack_sockaddr_un);
+use Time::HiRes ();
+
+use constant { IDLE => 0, CONNECTING => 1, GREETING => 2, OPEN => 3 };
+# Seconds without a byte, with messages outstanding, until a connection counts as dead; the bounds of the pause before
+# the first and before a late reconnect.
+use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
+# Bytes sent and not yet acknowledged; bytes handed to the socket, or taken from it, at once; how often in one call,
+# which bounds the time it takes.
+use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8 };
+use constant SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL;
+
+# Where the sidecar is: a URL, the socket addresses that it stands for, and whether a refusal was said: that is one line
+# on stderr for the SDK's whole life.
+sub target { my ($url) = @_;
+    my $default = 'tcp://127.0.0.1:7411';
+    my $target  = _parse($url // $default);
+    if (!$target) {
+        my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
+        print STDERR "wafermon: bad url '$url'$hint, using $default\n";
+        $target = _parse($default);
+    }
+    resolve($target);
+    return $target;
+}
+
+sub _parse { my ($url) = @_;
+    return { url => $url, addresses => [ { family => AF_UNIX, addr => pack_sockaddr_un("$1") } ] }
+        if $url =~ m{\Aunix://(/.{1,106})\z}s;
+    my ($scheme, $ipv6, $name, $port) =
+        $url =~ m{\A(tcp|tls)://(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z} or return;
+    local $@;
+    return if $port < 1 || $port > 65535 || $scheme eq 'tls' && !eval { require MonitoringSDK::TLS };
+    return { url => $url, tls => $scheme eq 'tls', host => $ipv6 // $name, port => $port, addresses => [] };
+}
+
+# Looking up a name may block, so it is done when the SDK is opened and again only in flush, where waiting is allowed,
+# if it found nothing.
+sub resolve { my ($target) = @_;
+    return if @{ $target->{addresses} };
+    (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM });
+}
+
+# A supply of the system's random bytes, in hexadecimal, since opening the device costs more than a span does. A forked
+# child must not share it. The program's own rand() sequence stays untouched.
+my ($supply, $owner) = ('', 0);
+
+sub hex_id { my ($digits) = @_;
+    if ($owner != $$ || length $supply < $digits) {
+        ($supply, $owner) = ('', $$);
+        if (open my $device, '<:raw', '/dev/urandom') { sysread $device, $supply, 256 }
+        # In a chroot without the device: different at least from every other moment and process.
+        $supply ||= pack 'N8', map { $$, Time::HiRes::time() * 1e6 + $_ & 0xFFFF_FFFF } 1 .. 4;
+        $supply = unpack 'H*', $supply;
+    }
+    return substr $supply, 0, $digits, '';
+}
+
+# Given are target, `hello`, JSON without its closing brace, and `count`, the hash that holds the SDK's stats.
+# in, out: bytes of an unfinished reply, bytes that the socket did not take yet.
+# window:  lines that are not settled, '' for one refused ahead of its turn; blank: how many of those; bytes: the length
+#          of all, unsent: of those never sent; base: the seq of the line before the first; last: of the last; next:
+#          index of the first not sent on this connection.
+# high:    the highest seq ever sent. heard: when a byte came last, or when something became due.
+sub new { my ($class, %given) = @_;
+    my $client = hex_id(16);
+    return bless {
+        %given, client => $client, mark => qq(,"client":"$client","seq":),
+        phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0, in => '',
+        out => '', window => [], blank => 0, bytes => 0, unsent => 0, base => 0, last => 0, next => 0, high => 0,
+    }, $given{target}{tls} ? 'MonitoringSDK::TLS' : $class;
+}
+
+sub is_open    { return $_[0]{phase} == OPEN }
+sub is_idle    { return $_[0]{phase} == IDLE }
+sub has_room   { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes} < WINDOW }
+sub waiting    { return @{ $_[0]{window} } - $_[0]{blank} }
+sub descriptor { return $_[0]{sock} ? fileno $_[0]{sock} : () }
+
+# Takes a message, JSON without its closing brace, gives it the next seq, and sends when $enough wait for it, if given.
+sub add { my ($self, $body, $now, $enough) = @_;
+    my $window = $self->{window};
+    push @$window, $body . $self->{mark} . ++$self->{last} . "}\n";
+    my $length = length $window->[-1];
+    $self->{bytes}  += $length;
+    $self->{unsent} += $length;
+    $self->write($now) if $enough && @$window - $self->{next} >= $enough;
+}
+
+# Everything that can be done now.
+sub pump { my ($self, $now) = @_;
+    $self->_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
+    $self->_finish_connect($now) if $self->{phase} == CONNECTING;
+    $self->_read($now) if $self->{phase} >= GREETING;
+    # Read first, then judge: the acks of an hour without a call are all there.
+    $self->_lose($now) if $self->{phase} && $now - $self->{heard} > SILENCE && ($self->{next} || $self->{phase} < OPEN);
+    $self->write($now);
+}
+
+sub _connect { my ($self, $now) = @_;
+    my $address = $self->{target}{addresses}[ $self->{address} ] or return $self->_lose($now);
+    socket my $sock, $address->{family}, SOCK_STREAM, 0 or return $self->_lose($now);
+    $sock->blocking(0);
+    setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;    # a Unix socket refuses it, and needs none
+    @$self{qw(sock phase heard)} = ($sock, CONNECTING, $now);
+    connect $sock, $address->{addr} or $! == EINPROGRESS or $self->_lose($now);
+}
+
+sub _finish_connect { my ($self, $now) = @_;
+    my $error = getsockopt $self->{sock}, SOL_SOCKET, SO_ERROR;
+    return $self->_lose($now) if !defined $error || unpack 'i', $error;
+    $self->_greet($now) if getpeername $self->{sock};    # else not yet
+}
+
+sub _greet { my ($self) = @_;
+    @$self{qw(phase out)} = (GREETING, qq($self->{hello},"client":"$self->{client}"}\n));
+}
+
+# The next address of the same name at once, otherwise a pause: exponential, with full jitter.
+sub _lose { my ($self, $now, @reason) = @_;
+    my $target = $self->{target};
+    if (@reason && !$target->{refused}++) {
+        my $text = join ': ', grep { defined && length } @reason;
+        print STDERR "wafermon: refused by $target->{url}: ", $text =~ s/[^\x20-\x7e]/?/gr, "\n";
+    }
+    my $next = $self->is_open ? 0 : $self->{address} + 1;
+    $self->hang_up;
+    $self->{address} = $next < @{ $target->{addresses} } ? $next : 0;
+    return $self->{retry_at} = $now if $self->{address};
+    $self->{retry_at} = $now + (1 - hex(hex_id(8)) / 2**32) * min(BACKOFF * 2**$self->{attempts}++, BACKOFF_MAX);
+}
+
+# Closes the descriptor without a word to the peer.
+sub hang_up { @{ $_[0] }{qw(sock phase in out next)} = (undef, IDLE, '', '', 0) }
+
+sub _read { my ($self, $now) = @_;
+    my $got;
+    for (1 .. PORTIONS) {
+        $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in} or last;
+        $self->{heard} = $now;
+    }
+    my $ended = defined $got ? !$got : $! != EAGAIN && $! != EINTR;
+    # Acks are cumulative: of hundreds in a row the last is enough, and parsing them all would make a call slow.
+    $self->{in} =~ s/(?:\{"type":"ack","seq":[0-9]+\}\n)+(?=\{"type":"ack","seq":[0-9]+\}\n)//g;
+    my @lines = split /\n/, $self->{in}, -1;
+    $self->{in} = pop @lines // '';
+    for my $line (@lines) {
+        $self->_take_reply($line, $now);
+        return if $self->is_idle;
+    }
+    $self->_lose($now) if $ended || length $self->{in} > PORTION;
+}
+
+# Replies are flat objects of strings and numbers.
+sub _take_reply { my ($self, $line, $now) = @_;
+    my %reply = (type => '');
+    $reply{$1} = $2 // $3 while $line =~ /"(\w+)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([0-9]+))/g;
+    if ($reply{type} eq 'ack') { $self->_settle($reply{seq}) }
+    elsif ($reply{type} eq 'welcome' && $self->{phase} == GREETING) {
+        $self->_settle($reply{acked});
+        @$self{qw(phase attempts)} = (OPEN, 0);
+        $self->{count}{reconnects}++ if $self->{welcomes}++;
+    }
+    elsif ($reply{type} eq 'error' && $reply{seq}) { $self->_reject($reply{seq}) }
+    elsif ($reply{type} eq 'error') { $self->_lose($now, @reply{qw(code detail)}) }
+}
+
+# Everything up to this seq is in the sidecar's journal. The three middle statements have no branch: Perl runs signal
+# handlers at branches, and one that ends the program must find lines and seqs in step.
+sub _settle { my ($self, $seq) = @_;
+    my ($window, $count) = ($self->{window}, ($seq || 0) - $self->{base});
+    $count = max(0, min($count, $self->{high} - $self->{base}));
+    $count++ while $count < @$window && $window->[$count] eq '';
+    my $sent = min($count, $self->{next});
+    my @settled = splice @$window, 0, $count;
+    $self->{base} += $count;
+    $self->{next} -= $sent;
+    $self->{bytes} -= length join '', @settled;
+    my $blank = grep { $_ eq '' } @settled;
+    $self->{blank} -= $blank;
+    $self->{count}{acked} += $count - $blank;
+}
+
+# One message can't be accepted, ever. Those before it still wait for their ack.
+sub _reject { my ($self, $seq) = @_;
+    my ($window, $index) = ($self->{window}, $seq - $self->{base} - 1);
+    return if $index < 0 || $seq > $self->{high} || $window->[$index] eq '';
+    $self->{bytes} -= length $window->[$index];
+    $window->[$index] = '';
+    $self->{blank}++;
+    $self->{count}{rejected}++;
+    $self->_settle(0);
+}
+
+# Hands the socket what it takes. Again no branch between sending and forgetting: what was sent must not be found in
+# `out` again.
+sub write { my ($self, $now) = @_;
+    no warnings 'uninitialized';
+    for (1 .. PORTIONS) {
+        $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN && $self->{next} < @{ $self->{window} };
+        return if $self->{out} eq '';
+        my $sent = $self->_send;
+        substr $self->{out}, 0, $sent, '';
+        next if $sent;
+        $self->_lose($now) if $! != EAGAIN && $! != EINTR;
+        return;
+    }
+}
+
+sub _send { my ($self) = @_; return send $self->{sock}, $self->{out}, SEND_FLAGS }
+
+# Takes the next lines from the window. What went out on an earlier connection goes out again.
+sub _fill { my ($self, $now) = @_;
+    my ($window, $next, $again, $out) = (@$self{qw(window next)}, $self->{high} - $self->{base}, '');
+    $self->{heard} = $now if !$next;
+    while ($next < @$window && length $out < PORTION && ($next < $again || $self->{bytes} - $self->{unsent} < WINDOW)) {
+        my $line = $window->[ $next++ ];
+        $out .= $line;
+        $self->{count}{ $next > $again ? 'sent' : 'resent' }++ if $line ne '';
+        $self->{unsent} -= length $line if $next > $again;
+    }
+    @$self{qw(out next high)} = ($out, $next, max($self->{high}, $self->{base} + $next));
+}
+
+# Returns the lines that are not settled and forgets them: they are somebody else's from now on.
+sub give_up { my ($self) = @_;
+    my @lines = grep { $_ ne '' } @{ $self->{window} };
+    @$self{qw(window blank bytes unsent next)} = ([], 0, 0, 0, 0);
+    return @lines;
+}
+
+# Ends the sending side and reads to the end: closing with an unread ack would make the kernel send a reset, which may
+# take with it what the sidecar has not read yet.
+sub finish { my ($self, $clock, $deadline) = @_;
+    shutdown $self->{sock}, SHUT_WR if $self->is_open;
+    while ($self->is_open && (my $left = $deadline - $clock->()) > 0) {
+        vec(my $readable = '', $self->descriptor, 1) = 1;
+        select $readable, undef, undef, $left;
+        $self->_read($clock->());
+    }
+    $self->hang_up;
+}
+
+# === the spill ========================================================================================================
+
+package MonitoringSDK::Spill;
+
+# Messages that find the buffer full, on disk. Promises: only the newest file is written; each file holds whole lines
+# and is a stream of its own; a file is removed only when every line in it is settled; as long as this process lives
+# it holds a lock on its files, and whoever sends one renames it first, so that no two ever do. Survives a kill, not a
+# power cut.
+
+use Fcntl qw(LOCK_EX LOCK_NB O_APPEND O_CREAT O_EXCL O_RDWR);
+use List::Util qw(sum);
+
+# Bytes of a file, bytes of all files together, and lines read in one call, so that it stays short.
+use constant { FILE => 1024**2, ALL => 64 * 1024**2, PORTION => 300 };
+
+# Given are dir, service, `stream`, which makes a stream, and `count`, the hash that holds the SDK's stats. A file is
+# {path, handle, stream, lines, bytes}; `lines` are those not given to its stream. The oldest is the first one; the last
+# one is open for more while `writing`.
+sub new { my ($class, %given) = @_; return bless { %given, files => [], bytes => 0, writing => 0 }, $class }
+
+sub default_dir { return -d -w '/var/spool/wafermon' ? '/var/spool/wafermon' : "/tmp/wafermon-$>" }
+
+# Messages in files that are still ours.
+sub waiting { my ($self) = @_; return sum(0, map { $_->{lines} + $_->{stream}->waiting } @{ $self->{files} }) }
+
+# One message, JSON without its closing brace; false if it can't be kept.
+sub add { my ($self, $body) = @_;
+    my $file = $self->{files}[-1];
+    if (!$self->{writing} || $file->{bytes} + length($body) + 64 > FILE) {
+        $file = $self->_create($self->{stream}->()) or return 0;
+        $self->{writing} = 1;
+    }
+    my $seq = $file->{lines} + 1;
+    return $self->_append($file, "$body$file->{stream}{mark}$seq}\n");
+}
+
+# The lines of the SDK's own stream, with the seqs they have: for the sidecar, when the program ends. Returns how many
+# could not be kept.
+sub leave { my ($self, $stream) = @_;
+    my @lines = $stream->give_up or return 0;
+    my $file  = $self->_create($stream) or return scalar @lines;
+    $self->_append($file, $_) || last for @lines;
+    return @lines - $file->{lines};
+}
+
+sub _create { my ($self, $stream) = @_;
+    my $dir = $self->{dir};
+    mkdir $dir, 0700;
+    # In /tmp anybody could have made a directory, or a link, of that name.
+    my $mode = (lstat $dir)[2];
+    return if $dir =~ m{\A/tmp/wafermon-\d+\z} && !(-d _ && -o _ && !($mode & 022));
+    my $path = "$dir/$self->{service}.$$.$stream->{client}.ldjson";
+    sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL, 0640 or return;
+    flock $handle, LOCK_EX | LOCK_NB;
+    push @{ $self->{files} }, { path => $path, handle => $handle, stream => $stream, lines => 0, bytes => 0 };
+    return $self->{files}[-1];
+}
+
+sub _append { my ($self, $file, $line) = @_;
+    return 0 if $self->{bytes} + length $line > ALL;
+    if ((syswrite($file->{handle}, $line) // 0) != length $line) {
+        truncate $file->{handle}, $file->{bytes};    # whole lines only
+        return 0;
+    }
+    $_ += length $line for $file->{bytes}, $self->{bytes};
+    $_++ for $file->{lines}, $self->{count}{spilled};
+    return 1;
+}
+
+# Closes the newest file and sends them, one after the other.
+sub pump { my ($self, $now) = @_;
+    local $/ = "\n";
+    $self->{writing} = 0;
+    while (my $file = $self->{files}[0]) {
+        if (_claim($file)) {
+            my $stream = $file->{stream};
+            $stream->pump($now);
+            for (1 .. PORTION) {
+                last if !$file->{lines} || !$stream->has_room;
+                my ($body) = readline($file->{handle}) =~ /\A(.*),"client":/;    # the stream gives it the same seq
+                $stream->add($body, $now, PORTION);
+                $file->{lines}--;
+            }
+            $stream->write($now);
+            return if $file->{lines} || $stream->waiting;
+            unlink $file->{path};
+        }
+        $self->{count}{handed_over} += $file->{lines};    # to whoever has taken it
+        $self->{bytes} -= $file->{bytes};
+        shift @{ $self->{files} };
+    }
+}
+
+sub _claim { my ($file) = @_;
+    return 1 if $file->{path} =~ /\.taken\z/;
+    rename $file->{path}, "$file->{path}.taken" or return 0;
+    $file->{path} .= '.taken';
+    return seek $file->{handle}, 0, 0;
+}
+
+# The program ends: what is left is for the sidecar, once the locks are free.
+sub hand_over { my ($self) = @_;
+    $self->{count}{handed_over} += $self->waiting;
+    rename $_->{path}, $_->{path} =~ s/\.taken\z//r for @{ $self->{files} };
+    @$self{qw(files bytes)} = ([], 0);
+}
+
+sub descriptor { my ($self) = @_; return map { $_->{stream}->descriptor } @{ $self->{files} } }
+
+# === the calls ========================================================================================================
+
+package MonitoringSDK;
+
+# Each call checks its arguments, encodes one message and gives it to the stream, or to the spill when too many wait
+# there. Promises: no call blocks or dies because of the network; a message's content is fixed when the call returns;
+# always: called = acked + rejected + dropped + waiting + handed_over.
+
 use Carp qw(croak);
 use List::Util qw(max min);
-use MonitoringSDK::Encoder qw(MAX_LINE float object shorten string tags);
-use MonitoringSDK::Spill ();
-use MonitoringSDK::Stream qw(hex_id resolve target);
 use Scalar::Util qw(looks_like_number refaddr weaken);
 use Sys::Hostname qw(hostname);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
 
-our $VERSION = '2.0.0';
+BEGIN {    # the encoder's functions, by their own names
+    no strict 'refs';
+    *$_ = MonitoringSDK::Encoder->can($_) for qw(float object shorten string tags);
+}
+
 our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 
 # Messages, and bytes, that wait to be sent.
@@ -24,7 +551,7 @@ use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2 };
 # Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
 use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
 # A line without client, seq and the brace; the clock, as a constant that Perl folds.
-use constant { BODY => MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC };
+use constant { BODY => MonitoringSDK::Encoder::MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC };
 
 my @STATS    = qw(called sent acked rejected dropped spilled handed_over resent reconnects);
 my %LEVEL    = map { $_ => 1 } qw(debug info warning error critical);
@@ -51,7 +578,7 @@ sub new { my ($class, %option) = @_;
         off       => ($ENV{WAFERMON_DISABLED} // '') !~ /\A(?:0|false|no|)\z/i,    # disabled or closed
     }, $class;
     $self->{coalesce} = min($self->{coalesce}, $self->{limit});
-    $self->{target} = target(_first($option{url}, $ENV{WAFERMON_URL})) if !$self->{off};
+    $self->{target} = MonitoringSDK::Stream::target(_first($option{url}, $ENV{WAFERMON_URL})) if !$self->{off};
     $self->_begin;
     weaken($alive{ refaddr $self } = $self);
     $self->get_stats for 1, 2;    # on the own machine enough for the hello to be under way
@@ -114,8 +641,8 @@ sub start_span { my ($self, $name, $trace_id, $tags) = @_;
     croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
     my ($around, $extra) = ($self->{path}[-1], _tags($tags));
     my $span = {
-        id => hex_id(16), pid => $$, tags => { %{ $tags // {} } }, started => _clock(),
-        trace_here => $trace_id // $around->{trace_here} // hex_id(32),
+        id => MonitoringSDK::Stream::hex_id(16), pid => $$, tags => { %{ $tags // {} } }, started => _clock(),
+        trace_here => $trace_id // $around->{trace_here} // MonitoringSDK::Stream::hex_id(32),
         fields => ',"name":' . string($name) . (defined $around->{id} ? qq(,"parent_id":"$around->{id}") : ''),
     };
     push @{ $self->{path} }, $span;
@@ -270,7 +797,7 @@ sub _flush { my ($self, $deadline, $impatient) = @_;
         $self->_pump(my $now = _clock());
         return 1 if !$self->_waiting;
         return 0 if $now >= $deadline || $impatient && $self->{stream}->is_idle;
-        resolve($self->{target}) if !$impatient;
+        MonitoringSDK::Stream::resolve($self->{target}) if !$impatient;
         # Until something is there to read, or for 10 ms: then a reconnect may be due, or the socket take more.
         my $readable = '';
         vec($readable, $_, 1) = 1 for map { $_->descriptor } @$self{qw(stream spill)};
@@ -300,6 +827,8 @@ sub DESTROY { my ($self) = @_;
 }
 
 END { $_->DESTROY for grep { defined } values %alive }
+
+# === the guard ========================================================================================================
 
 package MonitoringSDK::Span;
 
