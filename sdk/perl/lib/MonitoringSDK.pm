@@ -169,12 +169,13 @@ package MonitoringSDK::Stream;
 #     ^                           |                           |                  |
 #     +--------- backoff ---------+------ refused, closed, or silent for 5 s with something due
 
+use Digest::MD5 qw(md5_hex);
 use Errno qw(EAGAIN EINPROGRESS EINTR);
 use IO::Handle ();
 use List::Util qw(max min);
 use Socket qw(AF_UNIX IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY
     getaddrinfo pack_sockaddr_un);
-use Time::HiRes ();
+use Time::HiRes qw(time);
 
 use constant { IDLE => 0, CONNECTING => 1, GREETING => 2, OPEN => 3 };
 # Seconds without a byte, with messages outstanding, until a connection counts as dead; the bounds of the pause before
@@ -216,19 +217,15 @@ sub resolve { my ($target) = @_;
     (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM });
 }
 
-# A supply of the system's random bytes, in hexadecimal, since opening the device costs more than a span does. A forked
-# child must not share it. The program's own rand() sequence stays untouched.
-my ($supply, $owner) = ('', 0);
+# An id of up to 32 hexadecimal digits. Opening the device for each would cost more than the rest of a span does, and a
+# supply, or a handle that is kept, is not safe from a fork, or from a program that closes what it doesn't know. So the
+# system's random bytes are read once, and the process, the moment and a count make each id another one; in a chroot
+# without the device they have to do alone. The program's own rand() sequence stays untouched.
+my ($random, $made) = ('', 0);
+if (open my $device, '<:raw', '/dev/urandom') { sysread $device, $random, 32 }
 
 sub hex_id { my ($digits) = @_;
-    if ($owner != $$ || length $supply < $digits) {
-        ($supply, $owner) = ('', $$);
-        if (open my $device, '<:raw', '/dev/urandom') { sysread $device, $supply, 256 }
-        # In a chroot without the device: different at least from every other moment and process.
-        $supply ||= pack 'N8', map { $$, Time::HiRes::time() * 1e6 + $_ & 0xFFFF_FFFF } 1 .. 4;
-        $supply = unpack 'H*', $supply;
-    }
-    return substr $supply, 0, $digits, '';
+    return substr md5_hex(join ' ', $random, $$, time, $made++), 0, $digits;
 }
 
 # Given are target, `hello`, JSON without its closing brace, and `count`, the hash that holds the SDK's stats.
