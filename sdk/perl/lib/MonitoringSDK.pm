@@ -1,8 +1,8 @@
 package MonitoringSDK;
 
-# A thin client of the wafermon sidecar, all of it in this file. From the bottom up:
-# MonitoringSDK::Encoder makes the JSON, MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the
-# files, MonitoringSDK has the calls, and MonitoringSDK::Span is a guard. For a tls:// URL MonitoringSDK/TLS.pm is loaded.
+# A thin client of the wafermon sidecar, all of it in this file. From the bottom up: MonitoringSDK::Encoder makes the
+# JSON, MonitoringSDK::Stream speaks with the sidecar, MonitoringSDK::Spill keeps the files, MonitoringSDK has the
+# calls, and MonitoringSDK::Span is a guard. Only a tls:// URL needs more, MonitoringSDK/TLS.pm.
 
 use 5.014;
 use warnings;
@@ -33,10 +33,7 @@ sub flags_say_number {
     return $flags & (B::SVf_IOK | B::SVf_NOK) && !($flags & B::SVf_POK);
 }
 
-BEGIN {
-    no warnings 'once';
-    *is_number = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number;
-}
+BEGIN { *is_number = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number }
 
 my %escape = map { chr($_) => sprintf '\u%04x', $_ } 1 .. 31;
 @escape{ "\0", '"', '\\', "\n", "\r", "\t" } = (REPLACEMENT, '\"', '\\\\', '\n', '\r', '\t');
@@ -106,13 +103,10 @@ sub nested { my ($value, $depth) = @_;
         if $type ne 'HASH' && $type ne 'ARRAY' || $depth > MAX_DEPTH || $budget < 0 || $open{ refaddr $value };
 
     local $open{ refaddr $value } = 1;
-    my $json = $type eq 'HASH' ? object($value, $depth) : '[' . join(',', map { item($_, $depth + 1) } @$value) . ']';
+    my $json = $type eq 'HASH' ? object($value, $depth) : '[' . join(',',
+        map { !defined $_ || ref $_ ? nested($_, $depth + 1) : is_number($_) ? number($_) : string($_) } @$value) . ']';
     $budget -= length $json;
     return $json;
-}
-
-sub item { my ($value, $depth) = @_;
-    return defined $value && !ref $value ? is_number($value) ? number($value) : string($value) : nested($value, $depth);
 }
 
 # \1 and \0, as JSON modules take them, and the booleans that those modules return; undef for anything else.
@@ -127,13 +121,17 @@ sub as_text { my ($value) = @_;
     return boolean($value) // eval { "$value" } // sprintf '%s(0x%x)', ref $value, refaddr $value;
 }
 
-# A line's beginning and its optional context or tags, made to fit $room bytes: the longest string is cut, again and
-# again; when only short ones are left, context and tags go.
+# A line's beginning and its optional context or tags, made to fit $room bytes: the longest string (keys don't count) is
+# cut, again and again; when only short ones are left, context and tags go.
 sub shorten { my ($head, $extra, $room) = @_;
     $room -= length TRUNCATED;
     my $json = $head . $extra;
     while ((my $excess = length($json) - $room) > 0) {
-        my ($start, $length) = longest_string($json);
+        my ($start, $length) = (0, 0);
+        # The group within a group is there because one alone stops after 32,766 rounds before Perl 5.30.
+        while ($json =~ /"((?:(?:[^"\\]++|\\.){1,30000})*+)"(:?)/g) {
+            ($start, $length) = ($-[1], $+[1] - $-[1]) if $+[1] - $-[1] > $length && !$2;
+        }
         if ($length > KEPT) {
             my $kept = substr $json, $start, max(KEPT, int($length / 2), $length - $excess);
             $kept =~ s/(?<!\\)((?:\\\\)*)\\(?:u[0-9a-f]{0,3})?\z/$1/;    # not within an escape …
@@ -144,16 +142,6 @@ sub shorten { my ($head, $extra, $room) = @_;
         else { ($json, $extra) = ($head, '') }
     }
     return $json . TRUNCATED;
-}
-
-# Where the longest string of some JSON text starts and how long it is, without its quotes; keys don't count. The group
-# within a group is there because one alone stops after 32,766 rounds before Perl 5.30.
-sub longest_string {
-    my ($best, $length) = (0, 0);
-    while ($_[0] =~ /"((?:(?:[^"\\]++|\\.){1,30000})*+)"(:?)/g) {
-        ($best, $length) = ($-[1], $+[1] - $-[1]) if $+[1] - $-[1] > $length && !$2;
-    }
-    return ($best, $length);
 }
 
 # === the stream =======================================================================================================
@@ -184,37 +172,29 @@ use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
 # Bytes sent and not yet acknowledged; bytes handed to the socket, or taken from it, at once; how often in one call,
 # which bounds the time it takes.
 use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8 };
-use constant SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL;
+use constant { SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL, DEFAULT => 'tcp://127.0.0.1:7411' };
 
 # Where the sidecar is: a URL, the socket addresses that it stands for, and whether a refusal was said: that is one line
 # on stderr for the SDK's whole life.
-sub target { my ($url) = @_;
-    my $default = 'tcp://127.0.0.1:7411';
-    my $target  = _parse($url // $default);
-    if (!$target) {
-        my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
-        print STDERR "wafermon: bad url '$url'$hint, using $default\n";
-        $target = _parse($default);
-    }
-    resolve($target);
-    return $target;
-}
-
-sub _parse { my ($url) = @_;
+sub target { my $url = shift // DEFAULT;
     return { url => $url, addresses => [ { family => AF_UNIX, addr => pack_sockaddr_un("$1") } ] }
         if $url =~ m{\Aunix://(/.{1,106})\z}s;
-    my ($scheme, $ipv6, $name, $port) =
-        $url =~ m{\A(tcp|tls)://(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z} or return;
+    my ($scheme, $host, $port) =
+        $url =~ m{\A(tcp|tls)://(?|\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z};
     local $@;
-    return if $port < 1 || $port > 65535 || $scheme eq 'tls' && !eval { require MonitoringSDK::TLS };
-    return { url => $url, tls => $scheme eq 'tls', host => $ipv6 // $name, port => $port, addresses => [] };
+    return resolve({ url => $url, tls => $scheme eq 'tls', host => $host, port => $port, addresses => [] })
+        if $port && $port >= 1 && $port <= 65535 && ($scheme eq 'tcp' || eval { require MonitoringSDK::TLS });
+    my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
+    print STDERR "wafermon: bad url '$url'$hint, using ", DEFAULT, "\n";
+    return target(DEFAULT);
 }
 
 # Looking up a name may block, so it is done when the SDK is opened and again only in flush, where waiting is allowed,
 # if it found nothing.
 sub resolve { my ($target) = @_;
-    return if @{ $target->{addresses} };
-    (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM });
+    my $addresses = $target->{addresses};
+    (undef, @$addresses) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM }) if !@$addresses;
+    return $target;
 }
 
 # An id of up to 32 hexadecimal digits. Opening the device for each would cost more than the rest of a span does, and a
@@ -449,15 +429,6 @@ sub add { my ($self, $body) = @_;
     return $self->_append($file, "$body$file->{stream}{mark}$seq}\n");
 }
 
-# The lines of the SDK's own stream, with the seqs they have: for the sidecar, when the program ends. Returns how many
-# could not be kept.
-sub leave { my ($self, $stream) = @_;
-    my @lines = $stream->give_up or return 0;
-    my $file  = $self->_create($stream) or return scalar @lines;
-    $self->_append($file, $_) || last for @lines;
-    return @lines - $file->{lines};
-}
-
 sub _create { my ($self, $stream) = @_;
     my $dir = $self->{dir};
     mkdir $dir, 0700;
@@ -513,8 +484,13 @@ sub _claim { my ($file) = @_;
     return seek $file->{handle}, 0, 0;
 }
 
-# The program ends: what is left is for the sidecar, once the locks are free.
-sub hand_over { my ($self) = @_;
+# The program ends: what is left is for the sidecar, once the locks are free; so are the lines of the SDK's own stream,
+# with the seqs they have, as far as they can be kept.
+sub hand_over { my ($self, $stream) = @_;
+    my @lines = $stream->give_up;
+    my $file  = @lines && $self->_create($stream);
+    shift @lines while $file && @lines && $self->_append($file, $lines[0]);
+    $self->{count}{dropped} += @lines;
     $self->{count}{handed_over} += $self->waiting;
     rename $_->{path}, $_->{path} =~ s/\.taken\z//r for @{ $self->{files} };
     @$self{qw(files bytes)} = ([], 0);
@@ -596,7 +572,7 @@ sub _begin { my ($self) = @_;
     @$self{qw(pid count stream)} = ($$, $given{count}, $stream->());
     $self->{spill} = MonitoringSDK::Spill->new(
         dir => $self->{spill_dir}, service => $service, stream => $stream, count => $given{count});
-    @$self{qw(unreported look_at measured)} = (0, 0, [ _clock(), Time::HiRes::clock() ]);
+    @$self{qw(unreported look_at measured)} = (undef, 0, [ _clock(), Time::HiRes::clock() ]);
     $self->_describe;
 }
 
@@ -661,8 +637,8 @@ sub end_span { my ($self, $id, $status, $tags) = @_;
     return if $span->{pid} != $$;
     local $self->{place} = $span->{place};
     my %tags = (%{ $span->{tags} }, %{ $tags // {} });
-    my $duration = int(1e6 * (_clock() - $span->{started}));
-    return $self->_submit('span_end', qq($span->{fields},"status":"$status","start":$span->{start},"duration":$duration),
+    my $took = int(1e6 * (_clock() - $span->{started}));
+    return $self->_submit('span_end', qq($span->{fields},"status":"$status","start":$span->{start},"duration":$took),
         _tags(%tags ? \%tags : undef));
 }
 
@@ -708,15 +684,12 @@ sub log_resource { my ($self, @given) = @_;
 sub _measure { my ($self) = @_;
     my ($then, $used) = @{ $self->{measured} };
     my ($now, $using) = @{ $self->{measured} = [ _clock(), Time::HiRes::clock() ] };
-    my %own = map { _slurp("/proc/self/$_") =~ /^(VmRSS|read_bytes|write_bytes):\s+(\d+)/mg } qw(status io);
+    local $!;
+    my $file;
+    my %own = map { /^(VmRSS|read_bytes|write_bytes):\s+(\d+)/mg }
+        map { open($file, '<', "/proc/self/$_") ? join '', readline $file : () } qw(status io);
     return (sprintf('%.1f', 100 * ($using - $used) / max($now - $then, 1e-6)), $own{VmRSS} && $own{VmRSS} * 1024,
         defined $own{read_bytes} ? $own{read_bytes} + $own{write_bytes} : undef);
-}
-
-sub _slurp { my ($path) = @_;
-    local $!;
-    open my $file, '<', $path or return '';
-    return join '', readline $file;
 }
 
 # Text that reads as a number is one: much of what Perl measures was text a moment ago.
@@ -764,11 +737,9 @@ sub _pump { my ($self, $now) = @_;
     $self->{look_at} = $stream->is_open ? $now + LOOK_EVERY : 0;
     return if $stream->{unsent} || !$stream->is_open;
     $spill->pump($now);
-    if (my $dropped = $self->{unreported}) {
-        $self->{unreported} = 0;
-        local $self->{busy};
-        $self->log_event(warning => "$dropped messages dropped", { kind => 'dropped', count => $dropped });
-    }
+    my $dropped = delete $self->{unreported} or return;
+    local $self->{busy};
+    $self->log_event(warning => "$dropped messages dropped", { kind => 'dropped', count => $dropped });
 }
 
 # --- stats, flush, close ---------------------------------------------------------------------------------------------
@@ -807,10 +778,8 @@ sub close { my ($self, $timeout) = @_;
     $self->_flush($deadline, 1);
     return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
     local $!;
-    my ($stream, $spill) = @$self{qw(stream spill)};
-    $self->{count}{dropped} += $spill->leave($stream);
-    $spill->hand_over;
-    $stream->finish(\&_clock, $deadline);
+    $self->{spill}->hand_over($self->{stream});
+    $self->{stream}->finish(\&_clock, $deadline);
     $self->{off} = 1;
     return;
 }

@@ -17,7 +17,8 @@ sub _greet { my ($self, $now) = @_;
     my $sock = $self->{sock};
     if (!$sock->isa('IO::Socket::SSL')) {
         my %file  = (CA => 'SSL_ca_file', CERT => 'SSL_cert_file', KEY => 'SSL_key_file');
-        my @files = map { $file{$_} => $ENV{"WAFERMON_TLS_$_"} } grep { length($ENV{"WAFERMON_TLS_$_"} // '') } keys %file;
+        my @names = grep { length($ENV{"WAFERMON_TLS_$_"} // '') } keys %file;
+        my @files = map { $file{$_} => $ENV{"WAFERMON_TLS_$_"} } @names;
         my $host  = $self->{target}{host};
         IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $host, SSL_verifycn_name => $host,
             SSL_verifycn_scheme => 'http', @files) or return $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
