@@ -24,8 +24,13 @@ $ENV{SSL_CERT_FILE} = "$dir/ca.pem";    # which IO::Socket::SSL reads once, at i
 my $sidecar = Sidecar->start(tls => [ SSL_cert_file => "$dir/cert.pem", SSL_key_file => "$dir/key.pem" ]);
 my @options = (service => 'tls', spill_dir => $dir, url => 'tls://localhost:' . $sidecar->port);
 
-my $said = qx{SSL_CERT_FILE= WAFERMON_URL=$options[-1] WAFERMON_SPILL_DIR=$dir $^X -Ilib -MMonitoringSDK -e 'my \$sdk = MonitoringSDK->new(service => "tls"); \$sdk->log_event("info", "x"); print \$sdk->flush(0.5) ? "sent" : "kept"' 2>&1};
+my $program = qq{WAFERMON_URL=$options[-1] WAFERMON_SPILL_DIR=$dir $^X -Ilib -MMonitoringSDK -e 'my \$sdk = MonitoringSDK->new(service => "tls"); \$sdk->log_event("info", "x"); print \$sdk->flush(0.5) ? "sent" : "kept"' 2>&1};
+my $said = qx{SSL_CERT_FILE= $program};
 like $said, qr/\Awafermon: refused by tls:.*certificate verify failed.*\nkept\z/, 'a certificate that nobody vouches for: said once, kept';
+for my $name (qw(CA CERT KEY)) {
+    $said = qx{WAFERMON_TLS_$name=$dir/no.pem $program};
+    like $said, qr{\Awafermon: refused by tls:.*/no\.pem can't be used: No such file or directory\nkept\z}, "no file $name: the same";
+}
 
 my $sdk = MonitoringSDK->new(@options);
 $sdk->log_event('info', 'x' x 3_000, { i => $_ }) for 1 .. 500;

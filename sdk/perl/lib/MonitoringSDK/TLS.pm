@@ -16,12 +16,15 @@ our @ISA = qw(MonitoringSDK::Stream);
 sub _greet { my ($self, $now) = @_;
     my $sock = $self->{sock};
     if (!$sock->isa('IO::Socket::SSL')) {
+        my $host    = $self->{target}{host};
+        my @options = (SSL_startHandshake => 0, SSL_hostname => $host, SSL_verifycn_name => $host,
+            SSL_verifycn_scheme => 'http');
         my %file  = (CA => 'SSL_ca_file', CERT => 'SSL_cert_file', KEY => 'SSL_key_file');
-        my @names = grep { length($ENV{"WAFERMON_TLS_$_"} // '') } keys %file;
-        my @files = map { $file{$_} => $ENV{"WAFERMON_TLS_$_"} } @names;
-        my $host  = $self->{target}{host};
-        IO::Socket::SSL->start_SSL($sock, SSL_startHandshake => 0, SSL_hostname => $host, SSL_verifycn_name => $host,
-            SSL_verifycn_scheme => 'http', @files) or return $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR);
+        my @given = grep { length($ENV{"WAFERMON_TLS_$_"} // '') } keys %file;
+        push @options, map { $file{$_} => $ENV{"WAFERMON_TLS_$_"} } @given;
+        local ($@, $SIG{__DIE__});    # it dies of a file that it can't use
+        eval { IO::Socket::SSL->start_SSL($sock, @options) }
+            or return $self->_lose($now, 'tls', $@ =~ s/ at \S+ line \d+\.\n\z//r || $IO::Socket::SSL::SSL_ERROR);
     }
     return $self->SUPER::_greet($now) if $sock->connect_SSL;
     $self->_lose($now, 'tls', $IO::Socket::SSL::SSL_ERROR) if $! != EAGAIN;
