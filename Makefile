@@ -1,0 +1,24 @@
+# What runs for longer than a test, each with a budget of TIME seconds. `tests/run` is the test command, `benchmarks/run` the benchmarks.
+#
+#   make chaos TIME=600 SEED=4711   break things at random and count; without SEED one is chosen, and printed
+#   make soak  TIME=600             a steady load with reloads and restarts, and what grows
+#   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
+
+PYTHON ?= .venv/bin/python
+SEED ?=
+
+chaos: TIME ?= 600
+chaos:
+	$(PYTHON) tests/chaos --time $(TIME) $(if $(SEED),--seed $(SEED))
+
+soak: TIME ?= 600
+soak:
+	$(PYTHON) tests/chaos/soak.py --time $(TIME)
+
+# Half the time for each half; about forty examples a second.
+fuzz: TIME ?= 120
+fuzz:
+	FUZZ_EXAMPLES=$$(($(TIME) * 40)) $(PYTHON) -m pytest -q -o timeout=0 tests/fuzz
+	$(MAKE) -C sdk/c fuzz FUZZ_SECONDS=$$(($(TIME) / 2))
+
+.PHONY: chaos soak fuzz
