@@ -27,13 +27,22 @@ class Authority:
         certificate = self._builder(name, self.key, DAY, DAY).add_extension(constraints, critical=True)
         self.path.write_bytes(_pem(certificate.sign(self.key, hashes.SHA256())))
 
-    def issue(self, name: str, *, since: timedelta = DAY, ends: timedelta = DAY, server: bool = False) -> Path:
+    def issue(
+        self,
+        name: str,
+        *,
+        since: timedelta = DAY,
+        ends: timedelta = DAY,
+        server: bool = False,
+        host: str = "localhost",
+        address: str = "127.0.0.1",
+    ) -> Path:
         """NAME.pem and NAME.key, valid from `since` ago until `ends` from now; answers with the first."""
         key = ec.generate_private_key(ec.SECP256R1())
         usage = ExtendedKeyUsageOID.SERVER_AUTH if server else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = self._builder(name, key, since, ends).add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if server:
-            names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+            names = [x509.DNSName(host), x509.IPAddress(ip_address(address))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         path = self.directory / f"{name}.pem"
         path.with_suffix(".key").write_bytes(

@@ -3,42 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from certificates import Authority
 from commands import environment
-from daemon import ROOT, Daemon, free_port, until
+from daemon import Daemon, free_port, until
+from drivers import command_of
 
-SDK = ROOT / "sdk"
-DRIVERS = {
-    "python": [sys.executable, str(SDK / "python" / "driver.py")],
-    "perl": ["perl", str(SDK / "perl" / "driver.pl")],
-    "c": [str(SDK / "c" / "driver")],
-    "r": ["Rscript", str(SDK / "r" / "driver.R")],
-}
 CLAIMED = {
     "tcp": ["python", "perl", "c", "r"],
     "unix": ["python", "perl", "c"],
-    "tls": ["python", "perl"],
+    "tls": ["python", "perl", "c-tls"],
 }
-
-
-def driver(language: str) -> list[str]:
-    """The command, or a skip where the language's tools are missing (a failure in CI)."""
-    missing = ""
-    if language == "c":
-        done = subprocess.run(["make", "-s", "-C", SDK / "c", "driver"], capture_output=True, text=True, check=False)
-        missing = done.stderr if done.returncode else ""
-    elif not shutil.which(DRIVERS[language][0]):
-        missing = f"no {DRIVERS[language][0]}"
-    if missing:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    return DRIVERS[language]
 
 
 def say(command: list[str], directory: Path, **variables: str) -> tuple[list[dict[str, object]], str]:
@@ -68,7 +46,7 @@ def say(command: list[str], directory: Path, **variables: str) -> tuple[list[dic
     ("transport", "language"), [(transport, one) for transport, languages in CLAIMED.items() for one in languages]
 )
 def test_it_gets_through(tmp_path: Path, transport: str, language: str) -> None:
-    command = driver(language)
+    command = command_of(language)
     if (transport, language) == ("tls", "perl") and subprocess.run(["perl", "-MIO::Socket::SSL", "-e1"]).returncode:
         pytest.skip("IO::Socket::SSL is not installed")
     spill, port = tmp_path / "of-the-sdk", free_port()
@@ -100,6 +78,13 @@ def test_it_gets_through(tmp_path: Path, transport: str, language: str) -> None:
 
 def test_a_certificate_that_cant_be_used_is_said_once(tmp_path: Path) -> None:
     variables = {"WAFERMON_URL": "tls://127.0.0.1:1", "WAFERMON_TLS_CA": str(tmp_path / "no.pem")}
-    answers, stderr = say(DRIVERS["python"], tmp_path, **variables)
+    answers, stderr = say(command_of("python"), tmp_path, **variables)
     assert answers[0]["ok"]
     assert stderr.count("can't use the files of WAFERMON_TLS_CA") == 1
+
+
+def test_a_c_sdk_without_tls_says_once_how_to_get_it(tmp_path: Path) -> None:
+    answers, stderr = say(command_of("c"), tmp_path, WAFERMON_URL="tls://127.0.0.1:1", WAFERMON_DISABLED="1")
+    assert all(answer["ok"] for answer in answers), answers
+    warning = "wafermon: built without TLS: make TLS=1; tcp://127.0.0.1:7411 serves: tls://127.0.0.1:1\n"
+    assert stderr == warning

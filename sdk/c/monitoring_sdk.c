@@ -3,7 +3,7 @@
  *
  * How it works. A call formats its message on its own stack and then, under the handle's one mutex, copies the bytes into a ring. The
  * sender thread alone gives seqs and talks to sockets. It holds the mutex too, and lets go of it only where it waits or moves bytes: in
- * poll, send, name look-ups and around a spill file's renaming and reading.
+ * poll, send, name look-ups and around a spill file's renaming and reading; with TLS, wherever OpenSSL is at work.
  *
  * A stream is a client id, its records and its connection. There are two: the main one, and one for the spill file that is being sent,
  * whose lines are loaded into a ring of their own; so one piece of code greets, sends, resends and settles both.
@@ -33,12 +33,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Where there is TLS (make TLS=1) and it is used, the first; else the second. */
+#ifdef MONITORING_TLS
+#include "monitoring_tls.h"
+#define TLS(used, with, without) ((used) ? (with) : (without))
+#else
+#define TLS(used, with, without) (without)
+#endif
 
 enum {
     MAX_LINE = 65536, SUFFIX = 64, MAX_BODY = MAX_LINE - 52, /* a line's end, ,"client":"…","seq":N}, has 52 bytes at the most */
@@ -258,9 +265,7 @@ static int read_reply(const char *at, struct reply *reply) {
             long long *to = depth > 1 ? NULL : strcmp(key, "seq") == 0 ? &reply->seq : strcmp(key, "acked") == 0 ? &reply->acked : NULL;
             if (to) *to = strtoll(at, NULL, 10);
             at += strspn(at, "+-.0123456789eE");
-        } else {
-            depth += (*at == '{' || *at == '[') - (*at == '}' || *at == ']'), at++;
-        }
+        } else depth += (*at == '{' || *at == '[') - (*at == '}' || *at == ']'), at++;
     }
     return depth == 0;
 }
@@ -271,7 +276,7 @@ enum phase { RESTING, DIALING, GREETING, OPEN };
 
 struct stream { /* see the invariants above */
     int active, fd, attempts, welcomed, skipping; enum phase phase; /* the main one is always active; skipping: the rest of a long reply */
-    char client[17], *ring;
+    char client[17], *ring; struct monitoring_session *session; /* of TLS */
     size_t ring_size, tail, cursor, head; /* offsets: records start below ring_size; the first one, the next to send, the end */
     size_t window_bytes, waiting_bytes, out_at, out_length, in_length; /* the first two count lines */
     long long first, next, given, sent, waiting;
@@ -293,11 +298,10 @@ struct monitoring_sdk {
     int closed, disabled, warned, buffer, file_count, writing, spill_shared; /* shared: below /tmp, where others may have made it */
     char service[129], host[256], *token, tcp_host[256], tcp_port[6], unix_path[sizeof((struct sockaddr_un *)0)->sun_path];
     char trace_id[129], parent_id[17], spill_dir[1024], origin[2048]; /* origin: ,"service":…,"host":…,"pid":… */
-    pthread_key_t thread; uintptr_t threads; /* a number for each thread that has started a span, never used again */
+    struct monitoring_tls *tls; pthread_key_t thread; uintptr_t threads; /* a number for each thread that has started a span, never used again */
     struct span *spans; /* newest first */
     long long pid, cpu, cpu_at, in_spill; monitoring_stats stats; unsigned long long unreported;
-    size_t spill_bytes; struct spill_file files[SPILL_FILES];
-    struct stream main, spill;
+    size_t spill_bytes; struct spill_file files[SPILL_FILES]; struct stream main, spill;
 };
 
 /* The only globals: pthread_atfork and atexit hand no argument to their functions, so these have to find every handle. */
@@ -327,8 +331,7 @@ static void warn_once(monitoring_sdk *sdk, const char *what, const char *detail)
 /* The body at `at`, which moves on to the next record. */
 static size_t record(const struct stream *stream, size_t *at, const char **body) {
     uint32_t length; memcpy(&length, stream->ring + *at, sizeof length);
-    *body = stream->ring + *at + sizeof length; *at += sizeof length + length;
-    if (*at >= stream->ring_size) *at = 0;
+    *body = stream->ring + *at + sizeof length; *at += sizeof length + length; if (*at >= stream->ring_size) *at = 0;
     return length;
 }
 
@@ -435,7 +438,7 @@ static int take_spill(monitoring_sdk *sdk) {
     forget_oldest_file(sdk); pthread_cond_broadcast(&sdk->news); return 1;
 }
 
-static void hang_up(struct stream *stream) { if (stream->fd >= 0) close(stream->fd); stream->fd = -1; }
+static void hang_up(struct stream *stream) { if (stream->fd >= 0) close(stream->fd); stream->fd = -1; TLS(1, monitoring_tls_end(&stream->session), (void)0); }
 
 static void end_spill_stream(monitoring_sdk *sdk) { hang_up(&sdk->spill); if (sdk->spill.active) drop_ring(&sdk->spill); sdk->spill.active = 0; }
 
@@ -444,15 +447,17 @@ static void end_spill_stream(monitoring_sdk *sdk) { hang_up(&sdk->spill); if (sd
 /* The connection is lost, or did not come about: rest for a random time within a growing limit, so that many clients don't come at once. */
 static void lose(monitoring_sdk *sdk, struct stream *stream) {
     uint64_t limit = stream->attempts < 9 ? 100ULL << stream->attempts : 30000;
+    const char *problem = TLS(sdk->tls, monitoring_tls_problem(sdk->tls), NULL); if (problem) warn_once(sdk, "tls", problem);
     hang_up(stream); stream->phase = RESTING, stream->attempts++;
     stream->due = millis() + (long long)(random_bits() % (limit < 30000 ? limit : 30000));
-    stream->cursor = stream->tail, stream->next = stream->first;
-    stream->out_at = stream->out_length = stream->in_length = 0, stream->skipping = 0;
+    stream->cursor = stream->tail, stream->next = stream->first; stream->out_at = stream->out_length = stream->in_length = 0, stream->skipping = 0;
     pthread_cond_broadcast(&sdk->news);
 }
 
 static void greet(monitoring_sdk *sdk, struct stream *stream) {
     struct text text = { stream->out, sizeof stream->out }; const monitoring_field token = STRING("token", sdk->token);
+    unlock(sdk); stream->session = TLS(sdk->tls, monitoring_tls_start(sdk->tls, stream->fd), NULL); lock(sdk); /* it reads files */
+    if (sdk->tls && !stream->session) { lose(sdk, stream); return; }
     size_t at = put_word(text, put_word(text, put_word(text, 0, "{\"v\":2,\"type\":\"hello\",\"client\":\""), stream->client), "\"");
     at = put_word(text, put_word(text, at, sdk->origin), ",\"sdk\":\"c/2.0.0\",\"ack\":true");
     at = put_word(text, put_fields(text, at, ",", &token, 1, NULL, 0), "}\n");
@@ -501,8 +506,8 @@ static int fill(struct stream *stream) {
 /* Send until there is nothing more or the socket is full. */
 static void transmit(monitoring_sdk *sdk, struct stream *stream) {
     while (stream->out_at < stream->out_length || (stream->phase == OPEN && fill(stream))) {
-        const char *at = stream->out + stream->out_at; unlock(sdk);
-        ssize_t sent = send(stream->fd, at, stream->out_length - stream->out_at, MSG_NOSIGNAL);
+        const char *at = stream->out + stream->out_at; size_t size = stream->out_length - stream->out_at; unlock(sdk);
+        ssize_t sent = TLS(sdk->tls, monitoring_tls_send(stream->session, at, size), send(stream->fd, at, size, MSG_NOSIGNAL));
         int lost = sent < 0 && errno != EAGAIN && errno != EINTR; lock(sdk); if (lost) lose(sdk, stream);
         if (sent < 0) return;
         stream->out_at += (size_t)sent;
@@ -519,21 +524,19 @@ static void obey(monitoring_sdk *sdk, struct stream *stream, const char *line) {
     if (stream->phase == GREETING && strcmp(reply.type, "welcome") == 0) {
         settle(sdk, stream, reply.acked, 0); sdk->stats.reconnects += stream == &sdk->main && stream->welcomed;
         stream->phase = OPEN, stream->welcomed = 1, stream->attempts = 0;
-    } else if (stream->phase == GREETING && error) {
-        warn_once(sdk, reply.code, reply.detail), lose(sdk, stream);
-    } else if (stream->phase == OPEN && reply.seq > 0 && (error || strcmp(reply.type, "ack") == 0)) {
+    } else if (stream->phase == GREETING && error) warn_once(sdk, reply.code, reply.detail), lose(sdk, stream);
+    else if (stream->phase == OPEN && reply.seq > 0 && (error || strcmp(reply.type, "ack") == 0))
         /* The sidecar sends an error only after the sync that covers everything up to this message. */
         settle(sdk, stream, reply.seq - error, 0), settle(sdk, stream, reply.seq, error);
-    }
 }
 
 static void receive(monitoring_sdk *sdk, struct stream *stream) {
     while (stream->fd >= 0) {
-        ssize_t got = recv(stream->fd, stream->in + stream->in_length, IN - stream->in_length, 0);
-        if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
+        char *at = stream->in + stream->in_length; size_t room = IN - stream->in_length; unlock(sdk);
+        ssize_t got = TLS(sdk->tls, monitoring_tls_receive(stream->session, at, room), recv(stream->fd, at, room, 0));
+        int later = got < 0 && (errno == EAGAIN || errno == EINTR); lock(sdk); if (later) return;
         if (got <= 0) { lose(sdk, stream); return; }
-        char *line = stream->in, *newline, *end = stream->in + stream->in_length + got;
-        stream->heard = millis();
+        char *line = stream->in, *newline, *end = at + got; stream->heard = millis();
         for (; (newline = memchr(line, '\n', (size_t)(end - line))); line = newline + 1, stream->skipping = 0) {
             *newline = '\0'; if (!stream->skipping) obey(sdk, stream, line);
             if (stream->fd < 0) return;
@@ -556,14 +559,15 @@ static void tend(monitoring_sdk *sdk, struct stream *stream, int events) {
     int error = 0; socklen_t size = sizeof error;
     if (events && stream->phase == DIALING && (getsockopt(stream->fd, SOL_SOCKET, SO_ERROR, &error, &size) || error)) lose(sdk, stream);
     else if (events && stream->phase == DIALING) greet(sdk, stream);
-    else if (events & ~POLLOUT) receive(sdk, stream);
+    else if (events) receive(sdk, stream);
     if (millis() >= due(sdk, stream)) (stream->phase == RESTING ? dial : lose)(sdk, stream);
     if (stream->active && stream->phase >= GREETING) transmit(sdk, stream);
 }
 
 static struct pollfd slot(const struct stream *stream) {
     int more = stream->out_at < stream->out_length ? POLLOUT : 0;
-    return (struct pollfd){ stream->fd, (short)(stream->phase == DIALING ? POLLOUT : POLLIN | more), 0 };
+    short events = TLS(stream->session, monitoring_tls_events(stream->session), (short)(POLLIN | more));
+    return (struct pollfd){ stream->fd, stream->phase == DIALING ? POLLOUT : events, 0 };
 }
 
 static void report_drops(monitoring_sdk *sdk) {
@@ -619,9 +623,7 @@ static int submit(monitoring_sdk *sdk, struct message *message) {
     if (open && length && !is_full(sdk)) {
         append(&sdk->main, line, length);
         if (sdk->asleep || sdk->main.waiting * 2 == sdk->buffer) wake_sender(sdk);
-    } else if (!open || !length || !spill(sdk, line, length)) {
-        sdk->stats.dropped++, sdk->unreported += (unsigned)open;
-    }
+    } else if (!open || !length || !spill(sdk, line, length)) sdk->stats.dropped++, sdk->unreported += (unsigned)open;
     unlock(sdk); free(large); return length ? MON_OK : MON_ENOMEM;
 }
 
@@ -705,14 +707,9 @@ int monitoring_log_resource(monitoring_sdk *sdk, double cpu, double mem, double 
     return sdk && count ? submit_here(sdk, "resource", own, count, NULL, NULL, 0) : MON_EINVAL;
 }
 
-static long long used_cpu(void) {
-    struct rusage used; getrusage(RUSAGE_SELF, &used);
-    return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000LL + used.ru_utime.tv_usec + used.ru_stime.tv_usec;
-}
-
 int monitoring_log_own_resource(monitoring_sdk *sdk) {
     double pages = NAN, in = NAN, out = NAN; if (!sdk) return MON_EINVAL;
-    lock(sdk); long long cpu = used_cpu() - sdk->cpu, elapsed = micros(CLOCK_MONOTONIC) - sdk->cpu_at;
+    lock(sdk); long long cpu = micros(CLOCK_PROCESS_CPUTIME_ID) - sdk->cpu, elapsed = micros(CLOCK_MONOTONIC) - sdk->cpu_at;
     sdk->cpu += cpu, sdk->cpu_at += elapsed; unlock(sdk);
     FILE *statm = fopen("/proc/self/statm", "re"), *io = fopen("/proc/self/io", "re");
     if (statm && fscanf(statm, "%*s %lf", &pages) != 1) pages = NAN;
@@ -789,8 +786,7 @@ int monitoring_get_stats(monitoring_sdk *sdk, monitoring_stats *stats) {
 
 int monitoring_flush(monitoring_sdk *sdk, int milliseconds) {
     long long deadline = millis() + (milliseconds < 0 ? 5000 : milliseconds); if (!sdk) return MON_EINVAL;
-    lock(sdk); wake_sender(sdk);
-    while (waiting(sdk) && wait_news(sdk, deadline)) continue;
+    lock(sdk); wake_sender(sdk); while (waiting(sdk) && wait_news(sdk, deadline)) continue;
     int result = waiting(sdk) ? MON_ETIMEOUT : MON_OK; unlock(sdk); return result;
 }
 
@@ -817,12 +813,13 @@ static long long write_rest(monitoring_sdk *sdk) {
 /* After the sender's end: leave to the sidecar what is not acknowledged, and hang up. */
 static void leave(monitoring_sdk *sdk, long long deadline) {
     struct stream *stream = &sdk->main; long long kept = write_rest(sdk); stream->out_length = stream->out_at;
-    if (stream->phase == OPEN) shutdown(stream->fd, SHUT_WR);
-    for (long long now; stream->phase == OPEN && (now = millis()) < deadline;) {
+    /* TLS has no half-closed connections: the sidecar acknowledges until it hears goodbye, and what it has by then is ours to wait for. */
+    if (stream->phase == OPEN && !sdk->tls) shutdown(stream->fd, SHUT_WR);
+    for (long long now; stream->phase == OPEN && (!sdk->tls || stream->first <= stream->sent) && (now = millis()) < deadline;) {
         struct pollfd in = slot(stream); unlock(sdk); int ready = poll(&in, 1, (int)(deadline - now)); lock(sdk);
         if (ready > 0) receive(sdk, stream);
     }
-    if (stream->first == stream->given) move_spill(sdk, stream->client, "", NULL);
+    TLS(stream->session, monitoring_tls_finish(stream->session), (void)0); if (stream->first == stream->given) move_spill(sdk, stream->client, "", NULL);
     for (; stream->given > kept && stream->given > stream->first; stream->given--) sdk->stats.dropped++;
     sdk->stats.handed_over += (unsigned long long)waiting(sdk), sdk->in_spill = 0;
     if (sdk->spill.active) move_spill(sdk, sdk->spill.client, ".taken", "");
@@ -850,19 +847,21 @@ void monitoring_free(monitoring_sdk *sdk) {
     if (monitoring_close(sdk, -1)) return;
     pthread_mutex_lock(&handles_mutex); monitoring_sdk **link = &handles;
     while (*link != sdk) link = &(*link)->next;
-    *link = sdk->next; pthread_mutex_unlock(&handles_mutex);
+    *link = sdk->next; TLS(sdk->tls && !sdk->running, monitoring_tls_close(sdk->tls), (void)0); pthread_mutex_unlock(&handles_mutex);
     for (struct span *span; (span = take_span(sdk, NULL));) free_span(span);
     pthread_key_delete(sdk->thread); free(sdk->token);
     if (!sdk->running) pthread_mutex_destroy(&sdk->mutex), pthread_cond_destroy(&sdk->news), free(sdk); /* else a stuck sender will come back to it */
 }
 
 static void each_handle(void (*act)(monitoring_sdk *)) { for (monitoring_sdk *sdk = handles; sdk; sdk = sdk->next) act(sdk); }
-static void before_fork(void) { pthread_mutex_lock(&handles_mutex); each_handle(lock); }
-static void after_fork(void) { each_handle(unlock); pthread_mutex_unlock(&handles_mutex); }
+static void hold(monitoring_sdk *sdk) { lock(sdk); TLS(sdk->tls, monitoring_tls_hold(sdk->tls), (void)0); }
+static void let_go(monitoring_sdk *sdk) { TLS(sdk->tls, monitoring_tls_let_go(sdk->tls), (void)0); unlock(sdk); }
+static void before_fork(void) { pthread_mutex_lock(&handles_mutex); each_handle(hold); }
+static void after_fork(void) { each_handle(let_go); pthread_mutex_unlock(&handles_mutex); }
 
 /* Who we are and where we start: at open and in a forked child. */
 static void begin(monitoring_sdk *sdk) {
-    sdk->pid = getpid(), sdk->cpu = used_cpu(), sdk->cpu_at = micros(CLOCK_MONOTONIC);
+    sdk->pid = getpid(), sdk->cpu = micros(CLOCK_PROCESS_CPUTIME_ID), sdk->cpu_at = micros(CLOCK_MONOTONIC);
     const monitoring_field fields[] = { STRING("service", sdk->service), STRING("host", sdk->host), INTEGER("pid", sdk->pid) };
     sdk->origin[put_fields((struct text){ sdk->origin, sizeof sdk->origin }, 0, ",", fields, 3, NULL, 0)] = '\0';
     pthread_condattr_t clock; pthread_condattr_init(&clock), pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
@@ -887,11 +886,14 @@ static void after_fork_in_child(void) { each_handle(begin_again); after_fork(); 
 static void close_finally(monitoring_sdk *sdk) { monitoring_close(sdk, -1); }
 static void at_exit(void) { pthread_mutex_lock(&handles_mutex); each_handle(close_finally); pthread_mutex_unlock(&handles_mutex); }
 
+static int is_tls(const char *url) { return strncmp(url, "tls://", 6) == 0; }
+
 /* False: not one of the forms that monitoring_sdk.h names. */
 static int read_url(monitoring_sdk *sdk, const char *url) {
     int end = 0; if (strncmp(url, "unix:///", 8) == 0 && strlen(url + 7) < sizeof sdk->unix_path) return strcpy(sdk->unix_path, url + 7) != NULL;
-    if (sscanf(url, "tcp://%255[^][:/ ]:%5[0-9]%n", sdk->tcp_host, sdk->tcp_port, &end) != 2) end = 0;
-    if (!end && sscanf(url, "tcp://[%255[^][/ ]]:%5[0-9]%n", sdk->tcp_host, sdk->tcp_port, &end) != 2) end = 0;
+    if (strncmp(url, "tcp://", 6) != 0 && !TLS(1, is_tls(url), 0)) return 0;
+    if (sscanf(url += 6, "%255[^][:/ ]:%5[0-9]%n", sdk->tcp_host, sdk->tcp_port, &end) != 2) end = 0;
+    if (!end && sscanf(url, "[%255[^][/ ]]:%5[0-9]%n", sdk->tcp_host, sdk->tcp_port, &end) != 2) end = 0;
     return end && !url[end] && atoi(sdk->tcp_port) > 0 && atoi(sdk->tcp_port) < 65536;
 }
 
@@ -904,6 +906,8 @@ static void read_trace(monitoring_sdk *sdk, const char *given) {
     if (span_id && is_hex(span_id, 16) && !span_id[16]) strcpy(sdk->parent_id, span_id);
     else if (strcmp(sdk->trace_id, trace) == 0) strcpy(sdk->parent_id, span); /* a span of another trace is no parent */
 }
+
+#define DEFAULT "tcp://127.0.0.1:7411"
 
 int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:", spool[] = "/var/spool/wafermon";
@@ -921,16 +925,19 @@ int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
     sdk->buffer = options.buffer ? options.buffer : buffer && atoi(buffer) > 0 ? atoi(buffer) : 1000;
     sdk->token = token ? strdup(token) : NULL; gethostname(sdk->host, sizeof sdk->host - 1);
     sdk->disabled = disabled && !is_one_of(disabled, (const char *[]){ "0", "false", "no", "False", "No", "FALSE", "NO", NULL });
-    if (url && !read_url(sdk, url)) warn_once(sdk, "bad url, tcp://127.0.0.1:7411 serves", url), url = NULL;
-    if (!url) read_url(sdk, "tcp://127.0.0.1:7411");
+    const char *bad = TLS(1, 0, url && is_tls(url)) ? "built without TLS: make TLS=1; " DEFAULT " serves" : "bad url, " DEFAULT " serves";
+    if (url && !read_url(sdk, url)) warn_once(sdk, bad, url), url = NULL;
+    if (!url) read_url(sdk, DEFAULT);
     if (!dir && access(spool, W_OK | X_OK) == 0) dir = spool;
     sdk->spill_shared = !dir; if (dir) snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "%s", dir);
     else snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "/tmp/wafermon-%ld", (long)geteuid());
     read_trace(sdk, options.trace_id); begin(sdk); pthread_mutex_lock(&handles_mutex);
     if (!hooked) hooked = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0 && atexit(at_exit) == 0;
-    sdk->next = handles, handles = sdk; pthread_mutex_unlock(&handles_mutex); lock(sdk);
-    if (!sdk->disabled) start_sender(sdk);
-    unlock(sdk); *result = sdk; return MON_OK;
+    int secure = url && is_tls(url) && !sdk->disabled; sdk->tls = TLS(secure, monitoring_tls_open(sdk->tcp_host), NULL);
+    if (sdk->tls && hooked == 1) hooked += atexit(at_exit) == 0; /* once more, since what is registered last runs first: before OpenSSL's end */
+    sdk->next = handles, handles = sdk; pthread_mutex_unlock(&handles_mutex);
+    if (secure && !sdk->tls) return sdk->disabled = 1, monitoring_free(sdk), MON_ENOMEM;
+    lock(sdk); if (!sdk->disabled) start_sender(sdk); unlock(sdk); *result = sdk; return MON_OK;
 }
 
 const char *monitoring_strerror(int error) {

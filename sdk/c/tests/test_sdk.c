@@ -560,7 +560,13 @@ static void test_environment(void) {
 }
 
 static void test_bad_urls(void) {
-    static const char *const urls[] = { "tls://127.0.0.1:7413", "http://x:1", "tcp://host", "tcp://:1", "tcp://h:0", "tcp://h:65536",
+    static const char *const urls[] = {
+#ifdef MONITORING_TLS
+                                        "tls://127.0.0.1", "tls://[127.0.0.1:7413", "tls://127.0.0.1:7413/x",
+#else
+                                        "tls://127.0.0.1:7413",
+#endif
+                                        "http://x:1", "tcp://host", "tcp://:1", "tcp://h:0", "tcp://h:65536",
                                         "tcp://h:1/x", "unix://relative", "tcp://[::1:1", "" };
     char path[60], line[400];
     snprintf(path, sizeof path, "%s/stderr", folder);
@@ -580,6 +586,30 @@ static void test_bad_urls(void) {
     fclose(warnings), close(file), close(before);
 }
 
+#ifdef MONITORING_TLS
+/* Of a handshake that nobody answers nothing is left. What comes of one that is answered: tests/test_c_tls.py. */
+static void test_tls_unanswered(void) {
+    char url[60];
+    struct sidecar *sidecar = sidecar_start(NULL, HUNG);
+    monitoring_sdk *sdk;
+    snprintf(url, sizeof url, "tls%s", strchr(sidecar_url(sidecar), ':'));
+    monitoring_options options = { .service = "tests", .url = url, .spill_dir = folder };
+    CHECK(monitoring_open(&sdk, &options) == 0);
+    CHECK(log_number(sdk, 0) == 0 && monitoring_flush(sdk, 500) == MON_ETIMEOUT);
+    CHECK(stats_of(sdk).waiting == 1 && is_state(sdk, "disconnected"));
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(stats_of(sdk).called == 0 && monitoring_flush(sdk, 0) == 0);
+        monitoring_free(sdk);
+        _exit(0); /* without a look for leaks: what OpenSSL keeps for each thread, the parent's sender can't give back here */
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    monitoring_free(sdk);
+    sidecar_stop(sidecar);
+}
+#endif
+
 /* ---- all of them ---- */
 
 #define TEST(name) { #name, test_##name }
@@ -587,7 +617,10 @@ static void test_bad_urls(void) {
 static const struct test { const char *name; void (*run)(void); } tests[] = {
     TEST(errors), TEST(fields), TEST(text), TEST(numbers), TEST(long), TEST(spans), TEST(threads), TEST(unix_socket), TEST(lost_connections),
     TEST(refused), TEST(spill_and_replay), TEST(drops_are_reported), TEST(close_leaves_a_file), TEST(close_can_not_save),
-    TEST(close_while_others_call), TEST(exit_without_close), TEST(fork), TEST(fork_among_threads), TEST(environment), TEST(bad_urls)
+    TEST(close_while_others_call), TEST(exit_without_close), TEST(fork), TEST(fork_among_threads), TEST(environment), TEST(bad_urls),
+#ifdef MONITORING_TLS
+    TEST(tls_unanswered)
+#endif
 };
 
 /* In a process of its own: its exit status, or its signal. */
