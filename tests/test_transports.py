@@ -86,5 +86,5 @@ def test_a_certificate_that_cant_be_used_is_said_once(tmp_path: Path) -> None:
 def test_a_c_sdk_without_tls_says_once_how_to_get_it(tmp_path: Path) -> None:
     answers, stderr = say(command_of("c"), tmp_path, WAFERMON_URL="tls://127.0.0.1:1", WAFERMON_DISABLED="1")
     assert all(answer["ok"] for answer in answers), answers
-    warning = "wafermon: built without TLS: make TLS=1; tcp://127.0.0.1:7411 serves: tls://127.0.0.1:1\n"
+    warning = "wafermon: built without TLS: make TLS=1; the default serves: tls://127.0.0.1:1\n"
     assert stderr == warning

@@ -3,7 +3,7 @@
  *
  * How it works. A call formats its message on its own stack and then, under the handle's one mutex, copies the bytes into a ring. The
  * sender thread alone gives seqs and talks to sockets. It holds the mutex too, and lets go of it only where it waits or moves bytes: in
- * poll, send, name look-ups and around a spill file's renaming and reading; with TLS, wherever OpenSSL is at work.
+ * poll, send, name look-ups and around a spill file's renaming and reading; with TLS, for handshakes too.
  *
  * A stream is a client id, its records and its connection. There are two: the main one, and one for the spill file that is being sent,
  * whose lines are loaded into a ring of their own; so one piece of code greets, sends, resends and settles both.
@@ -448,8 +448,7 @@ static void end_spill_stream(monitoring_sdk *sdk) { hang_up(&sdk->spill); if (sd
 static void lose(monitoring_sdk *sdk, struct stream *stream) {
     uint64_t limit = stream->attempts < 9 ? 100ULL << stream->attempts : 30000;
     const char *problem = TLS(sdk->tls, monitoring_tls_problem(sdk->tls), NULL); if (problem) warn_once(sdk, "tls", problem);
-    hang_up(stream); stream->phase = RESTING, stream->attempts++;
-    stream->due = millis() + (long long)(random_bits() % (limit < 30000 ? limit : 30000));
+    hang_up(stream); stream->phase = RESTING, stream->attempts++; stream->due = millis() + (long long)(random_bits() % (limit < 30000 ? limit : 30000));
     stream->cursor = stream->tail, stream->next = stream->first; stream->out_at = stream->out_length = stream->in_length = 0, stream->skipping = 0;
     pthread_cond_broadcast(&sdk->news);
 }
@@ -532,10 +531,12 @@ static void obey(monitoring_sdk *sdk, struct stream *stream, const char *line) {
 
 static void receive(monitoring_sdk *sdk, struct stream *stream) {
     while (stream->fd >= 0) {
-        char *at = stream->in + stream->in_length; size_t room = IN - stream->in_length; unlock(sdk);
+        char *at = stream->in + stream->in_length; size_t room = IN - stream->in_length;
+        /* A handshake computes for long. Later on nobody may see what is settled before the sender has removed the file that it was. */
+        int greeting = stream->phase == GREETING; if (greeting) unlock(sdk);
         ssize_t got = TLS(sdk->tls, monitoring_tls_receive(stream->session, at, room), recv(stream->fd, at, room, 0));
-        int later = got < 0 && (errno == EAGAIN || errno == EINTR); lock(sdk); if (later) return;
-        if (got <= 0) { lose(sdk, stream); return; }
+        int later = got < 0 && (errno == EAGAIN || errno == EINTR); if (greeting) lock(sdk);
+        if (got <= 0) { if (!later) lose(sdk, stream); return; }
         char *line = stream->in, *newline, *end = at + got; stream->heard = millis();
         for (; (newline = memchr(line, '\n', (size_t)(end - line))); line = newline + 1, stream->skipping = 0) {
             *newline = '\0'; if (!stream->skipping) obey(sdk, stream, line);
@@ -907,8 +908,6 @@ static void read_trace(monitoring_sdk *sdk, const char *given) {
     else if (strcmp(sdk->trace_id, trace) == 0) strcpy(sdk->parent_id, span); /* a span of another trace is no parent */
 }
 
-#define DEFAULT "tcp://127.0.0.1:7411"
-
 int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
     static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:", spool[] = "/var/spool/wafermon";
     monitoring_options options = given ? *given : (monitoring_options){ 0 };
@@ -925,9 +924,9 @@ int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
     sdk->buffer = options.buffer ? options.buffer : buffer && atoi(buffer) > 0 ? atoi(buffer) : 1000;
     sdk->token = token ? strdup(token) : NULL; gethostname(sdk->host, sizeof sdk->host - 1);
     sdk->disabled = disabled && !is_one_of(disabled, (const char *[]){ "0", "false", "no", "False", "No", "FALSE", "NO", NULL });
-    const char *bad = TLS(1, 0, url && is_tls(url)) ? "built without TLS: make TLS=1; " DEFAULT " serves" : "bad url, " DEFAULT " serves";
+    const char *bad = TLS(1, 0, url && is_tls(url)) ? "built without TLS: make TLS=1; the default serves" : "bad url, tcp://127.0.0.1:7411 serves";
     if (url && !read_url(sdk, url)) warn_once(sdk, bad, url), url = NULL;
-    if (!url) read_url(sdk, DEFAULT);
+    if (!url) read_url(sdk, "tcp://127.0.0.1:7411");
     if (!dir && access(spool, W_OK | X_OK) == 0) dir = spool;
     sdk->spill_shared = !dir; if (dir) snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "%s", dir);
     else snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "/tmp/wafermon-%ld", (long)geteuid());
