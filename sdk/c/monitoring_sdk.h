@@ -29,7 +29,9 @@
  *     and sent nothing.
  *
  * ENVIRONMENT
- *     Besides what the options name: WAFERMON_SPAN_ID (else the span of TRACEPARENT) is the parent of the outermost spans;
+ *     Built with TLS (make TLS=1), for tls:// addresses: WAFERMON_TLS_CA, a PEM file of the authorities to trust instead of the system's;
+ *     WAFERMON_TLS_CERT and WAFERMON_TLS_KEY, those of the client's own certificate and its key, read at each connection. Besides that and
+ *     what the options name: WAFERMON_SPAN_ID (else the span of TRACEPARENT) is the parent of the outermost spans;
  *     WAFERMON_DISABLED, anything but 0, false and no: calls are checked and counted as dropped, nothing is opened.
  */
 #ifndef MONITORING_SDK_H
@@ -70,7 +72,8 @@ typedef struct monitoring_sdk monitoring_sdk;
 /*
  * Options override the environment; what is NULL, empty or 0 comes from there, else it has the default.
  *  service    WAFERMON_SERVICE, OTEL_SERVICE_NAME; needed
- *  url        WAFERMON_URL: tcp://host:port, tcp://[address]:port, unix:///path; a bad one warns once and tcp://127.0.0.1:7411 serves
+ *  url        WAFERMON_URL: tcp://host:port, tcp://[address]:port, unix:///path, with TLS tls://host:port; a bad one warns once and
+ *             tcp://127.0.0.1:7411 serves
  *  trace_id   WAFERMON_TRACE_ID, TRACEPARENT; a given one is checked
  *  spill_dir  WAFERMON_SPILL_DIR; /var/spool/wafermon if it is writable, else /tmp/wafermon-UID
  *  token      WAFERMON_TOKEN, where the listener asks for one
