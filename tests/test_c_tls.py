@@ -14,7 +14,7 @@ from certificates import DAY, Authority
 from daemon import Daemon, free_port, until
 from drivers import Driver
 
-BUILDS = ["c-tls", "c-tls-asan", "c-tls-tsan"]
+BUILDS = ["c-tls-asan", "c-tls-tsan"]
 
 
 class Place:
@@ -134,15 +134,15 @@ def test_nothing_is_lost_when_the_sidecar_is_killed(place: Place, build: str) ->
     with place.driver(build) as driver:
         driver("open", service="over-tls")
         until(lambda: driver.stats()["state"] == "connected", "the first welcome")
-        for turn in range(3):
+        for turn in range(2):
             driver("burst", n=3000, first=turn * 6000)  # more than what waits in memory
             place.daemon.kill()
             driver("burst", n=3000, first=turn * 6000 + 3000)
             place.daemon.start()
             assert driver("flush", timeout=30)
         stats = driver.stats()
-        assert (stats["acked"] + stats["handed_over"], stats["dropped"], stats["reconnects"]) == (18_000, 0, 3)
-        until(lambda: place.numbers() == list(range(18_000)), "each message once")
+        assert (stats["acked"] + stats["handed_over"], stats["dropped"], stats["reconnects"]) == (12_000, 0, 2)
+        until(lambda: place.numbers() == list(range(12_000)), "each message once")
     assert driver.said() == []  # a connection that ends is nothing to speak of
 
 
@@ -154,7 +154,7 @@ def test_a_forked_child_has_its_own_session_and_the_parent_keeps_its(place: Plac
         driver("open", service="over-tls", buffer=100_000)
         driver("burst", n=1)
         assert driver("flush", timeout=30)
-        for turn in range(1, 11):
+        for turn in range(1, 6):
             driver("burst", n=500, first=turn * 1000)  # whose sending the fork falls into
             child = [{"call": "burst", "args": {"n": 10, "first": turn * 1000 + 500}}]
             answer = driver("fork", calls=child)
@@ -162,8 +162,8 @@ def test_a_forked_child_has_its_own_session_and_the_parent_keeps_its(place: Plac
             assert answer["answers"][0]["ok"]
         assert driver("flush", timeout=30)
         stats = driver.stats()
-        assert (stats["acked"], stats["reconnects"], stats["handed_over"]) == (5001, 0, 0)
-        expected = [0, *(turn * 1000 + number for turn in range(1, 11) for number in range(510))]
+        assert (stats["acked"], stats["reconnects"], stats["handed_over"]) == (2501, 0, 0)
+        expected = [0, *(turn * 1000 + number for turn in range(1, 6) for number in range(510))]
         until(lambda: place.numbers() == expected, "each message once")
     assert driver.said() == []
 
