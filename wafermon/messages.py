@@ -153,14 +153,14 @@ class Kind(NamedTuple):
     host: str | UnsetType
     trace_id: str | UnsetType
     client: str | UnsetType
-    span_id: str | UnsetType
     pid: int | UnsetType
     replay_to: str | UnsetType
 
 
 kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)
-ts_of: Callable[[Message], Any] = attrgetter("ts")
 """A message -> the fields of `Kind` as a plain tuple."""
+ts_of: Callable[[Message], Any] = attrgetter("ts")
+_span_of: Callable[[Message], Any] = attrgetter("span_id")
 
 
 class Origin(Struct, frozen=True):
@@ -217,6 +217,11 @@ class LineReader:
         kinds = frozenset(map(kind_of, messages))
         if not kinds <= self._known and not all(map(self._sound, kinds - self._known)):
             return None
+        spans = set(map(_span_of, messages))
+        if len(spans) > 1 or UNSET not in spans:
+            spans.discard(UNSET)
+            if not all(map(SPAN_ID.fullmatch, spans)):
+                return None
         if not _TYPES_WITH_IDS.isdisjoint(kind[_TYPE] for kind in kinds) and any(
             type(message) in _WITH_IDS and _wrong_id(message) for message in messages
         ):
@@ -233,7 +238,7 @@ class LineReader:
         origin = self.origin
         known = Kind(*kind)
         if (
-            _wrong_shared(known.service, known.trace_id, known.span_id, known.client, origin)
+            _wrong_shared(known.service, known.trace_id, UNSET, known.client, origin)
             or (origin.host and known.host is UNSET)
             or (origin.pid >= 0 and known.pid is UNSET)
             or (known.type == "progress" and known.trace_id is UNSET)

@@ -22,7 +22,7 @@ from msgspec import UNSET
 
 from wafermon.blocks import Block
 from wafermon.interfaces import Position
-from wafermon.messages import dumps, loads
+from wafermon.messages import Kind, dumps, loads
 
 COMMIT = b"!commit "
 _COMMIT_LINE = b"\n" + COMMIT
@@ -209,6 +209,8 @@ def _told(raw: bytes, told: list[Any]) -> Block:
     if len(told) == 1:
         return Block.parse(raw)
     _, count, first, last, kinds = told
+    if any(len(kind) != len(Kind._fields) for kind in kinds):  # an older sidecar told more, or less
+        return Block.parse(raw)
     return Block(raw, count, frozenset(tuple(UNSET if f is None else f for f in kind) for kind in kinds), first, last)
 
 
