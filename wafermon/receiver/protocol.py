@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 REFUSAL_SECONDS = 1.0
 """How long a refused client has to read why, before the connection is cut."""
 USUAL_READ_BYTES = 1 << 16
-"""How much Twisted reads from a connection at once. Who has as much to say is read from by `READ_BYTES` from then on."""
+"""How much Twisted reads from a connection at once, and lets wait to be written. Who has as much to say is read from by
+`READ_BYTES` from then on."""
 READ_BYTES = 1 << 18
 """A message costs a seventh less in blocks of this size, and more in larger ones, which no longer fit into the cache."""
 MANY_CONNECTIONS = 128
@@ -46,7 +47,7 @@ class Admits(Protocol):
 
 @implementer(IPushProducer)
 class _Writing:
-    """Told by the transport when as much as it reads at once waits in replies, and when they are gone."""
+    """Told by the transport when 64 KiB of replies wait, and when they are gone."""
 
     def __init__(self, drained: Callable[[], None]) -> None:
         self.possible = True
@@ -368,7 +369,7 @@ class ReceiverProtocol(LineReceiver):
         """Send what waits, as far as the client reads it."""
         while self._replies and self._writing.possible and not self._gone:
             reply = self._replies.pop(0)
-            self.transport.write(hellos.error(reply.code, reply.detail, reply.seq))
+            self._say(hellos.error(reply.code, reply.detail, reply.seq))
         if not self._replies and not self._gone and self.stream is not None:
             self._receiver.acknowledge_soon(self.stream)
 
@@ -379,10 +380,17 @@ class ReceiverProtocol(LineReceiver):
             return
         if stream.synced > self._acked or again:
             self._acked = stream.synced
-            self.transport.write(hellos.ack(stream.synced))
+            self._say(hellos.ack(stream.synced))
         if self.paused and not self._unsettled and self._wake is None and not self._receiver.congested:
             self._receiver.soon(self._go_on)
         self._maybe_close()
+
+    def _say(self, reply: bytes) -> None:
+        """However much is read at once, no more than the usual waits for a client that does not read."""
+        transport = self.transport
+        size, transport.bufferSize = transport.bufferSize, USUAL_READ_BYTES
+        transport.write(reply)
+        transport.bufferSize = size
 
     def _maybe_close(self) -> None:
         if self._ended and not self._gone and not self._unsettled and not self._replies and not self.paused:
