@@ -96,7 +96,8 @@ def test_not_more_often_than_it_may_be(tmp_path: Path) -> None:
         for seq in range(1, 8):
             fail_job(client, seq)
         until(lambda: outcomes(served) == {"told": 2, "failed": 0, "skipped": 5}, "two runs")
-        assert [event["job_id"] for event in lines(tmp_path)] == ["job-1", "job-2"]
+        assert {event["job_id"] for event in lines(tmp_path)} == {"job-1", "job-2"}  # the two run side by side
+        assert len(lines(tmp_path)) == 2
         assert served.log().count("The hook is not told of job_failed and what follows: more than 2/h, or") == 1
         assert served.metrics()['wafermon_hooks_total{outcome="skipped"}'] == 5
         client.close()
