@@ -120,7 +120,11 @@ class Daemon:
         return Client(("127.0.0.1", self.port), **hello)
 
     def bare(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        """A connection. On a busy machine it may be refused, and closed, before `connect` has looked at it: then another."""
+        for _ in range(20):
+            with suppress(BrokenPipeError, ConnectionResetError):
+                return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        raise AssertionError("no connection in twenty tries")
 
     def stored(self, service: str | None = None) -> list[dict[str, Any]]:
         """What the files hold now, by file and line; whole lines of JSON or an AssertionError."""
