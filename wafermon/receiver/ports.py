@@ -1,6 +1,7 @@
 """Listening sockets: made by hand where Twisted's own can't do what is promised here.
 
-- Their receive buffer is there before a connection is (the protocol's 1 MiB; the kernel may allow less).
+- What a connection has from its listening socket is set before there is one: the receive buffer (the protocol's 1 MiB; the
+  kernel may allow less), and that no ack waits for the client's kernel to confirm the one before.
 - A Unix socket never exists with a looser mode than it should have; what a killed process left behind is removed, what
   a living one uses is not.
 - A TCP port can be bound to another interface while the old one still serves.
@@ -58,6 +59,7 @@ def _listen_tcp(
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if beside is not None:
             for one in (beside.socket, opened):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -141,8 +143,10 @@ def _listen_as_twisted_does(endpoint: str, factory: IProtocolFactory, reactor: A
         raise ValueError("this kind of endpoint does not open at once; use tcp, tcp6, tls, unix or systemd")
     if isinstance(opened[0], Failure):
         raise OSError(opened[0].getErrorMessage())
-    port: IListeningPort = opened[0]
-    return port
+    port: Any = opened[0]
+    if port.socket.family != socket.AF_UNIX:
+        port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return port  # type: ignore[no-any-return]
 
 
 def number_of(endpoint: str) -> int:
