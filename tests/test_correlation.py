@@ -436,4 +436,4 @@ def test_short_traces_leave_no_deadlines_behind() -> None:
         out = it.observe([message("span_end", f"t{n}")], T + n * S)
         it.observe([stored(one) for one in out], T + n * S)
     assert it.live <= 6
-    assert len(it._heap) <= 4 * it.live + 64
+    assert len(it._deadlines) == it.live

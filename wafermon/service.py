@@ -129,7 +129,7 @@ class Sidecar(Service):
             self._cannot_start(str(error))
         gc.collect()
         gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        gc.set_threshold(3_000, 300, 10)
         self.log.info(
             "wafermon {version} is ready; its journal is {id}",
             version=__version__,

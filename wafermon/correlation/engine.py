@@ -9,13 +9,12 @@ snapshot was taken and restored between them. Three rules make it so:
   the groups behind the snapshot derive the same keys again, the stored ones strike theirs, and what is left was lost.
 - Everything that decides is in the snapshot, the settings in force too.
 
-A message costs a few dictionary look-ups. Deadlines are a heap with one entry a trace, under a time that is never later
-than the real one: messages only move the real one, and the entry follows when it comes up.
+A message costs a few dictionary look-ups. A trace waits under one deadline that is never later than the real one: messages
+only move the real one, and the trace follows when it comes up.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from msgspec import UNSET, Struct
 
 from wafermon.blocks import Block
 from wafermon.correlation import derived, views
+from wafermon.correlation.deadlines import Deadlines
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
@@ -84,7 +84,7 @@ class Engine:
         self._live: OrderedDict[str, LiveTrace] = OrderedDict()
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._awaiting: dict[str, Derived] = {}
-        self._heap: list[tuple[int, str]] = []
+        self._deadlines = Deadlines()
         self._span_ids = 0
         self._out: list[Derived] = []
         self._handlers: dict[str, Callable[[LiveTrace, Any], None]] = {
@@ -319,26 +319,26 @@ class Engine:
         return True
 
     def _queue(self, trace: LiveTrace) -> None:
-        """See to it that the heap brings the trace up no later than it is due."""
+        """See to it that the trace comes up no later than it is due."""
         due = trace.due(self._delays)
         if due < trace.queued:
+            self._deadlines.remove(trace.id, trace.queued)
+            self._deadlines.put(trace.id, due)
             trace.queued = due
-            heapq.heappush(self._heap, (due, trace.id))
-            if len(self._heap) > 4 * len(self._live) + 64:  # most of it is out of date
-                self._requeue()
 
     def _requeue(self) -> None:
+        """After every deadline may have become another one."""
+        self._deadlines = Deadlines()
         for trace in self._live.values():
-            trace.queued = min(trace.due(self._delays), NEVER)
-        self._heap = [(trace.queued, trace.id) for trace in self._live.values() if trace.queued < NEVER]
-        heapq.heapify(self._heap)
+            trace.queued = NEVER
+            self._queue(trace)
 
     def _fire(self, time: int) -> None:
         """Move the clock, which never goes back, and let everything happen that is due by then, in order of time,
         then id."""
         self._now = now = max(self._now, time)
-        while self._heap and self._heap[0][0] <= now:
-            queued, trace_id = heapq.heappop(self._heap)
+        while due := self._deadlines.pop(now):
+            queued, trace_id = due
             trace = self._live.get(trace_id)
             if trace is None or trace.queued != queued:
                 continue
@@ -354,6 +354,7 @@ class Engine:
 
     def _end(self, trace: LiveTrace, ts: int, give_up: bool = False) -> None:
         del self._live[trace.id]
+        self._deadlines.remove(trace.id, trace.queued)
         if give_up:
             for span_id, span in sorted(trace.spans.items()):
                 self._emit(derived.span_abandoned(trace, span_id, span, self.journal_id, ts))
