@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.task import LoopingCall
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -120,7 +120,7 @@ class Correlator:
 
     def _advance(self) -> None:
         """Time passes for the engine also while nothing comes."""
-        if self._live and self._cursor.at_end and self._journal.idle:
+        if self._live and self._cursor.at_end and self._journal.idle and not self._saving.locked:
             self._emit(self.engine.advance(self._journal.now()))
 
     def _emit(self, derived: list[Derived]) -> None:
@@ -136,14 +136,27 @@ class Correlator:
         if not self._live:
             self.engine.settings = settings
             return
+        self._saving.run(self._configure_now, settings).addErrback(self._ended)
+
+    def _configure_now(self, settings: Settings) -> Deferred[None]:
         self.engine.configure(settings)
-        self._save().addErrback(self._ended)
+        return Deferred.fromCoroutine(self._save_now(self.engine.snapshot()))
 
     def _save(self) -> Deferred[None]:
-        return self._saving.run(lambda: Deferred.fromCoroutine(self._save_now()))
+        """Whoever waits for it can be cancelled; what has begun is written to its end before anything else is."""
+        saved: Deferred[None] = Deferred()
+        self._saving.run(lambda: Deferred.fromCoroutine(self._save_in_parts())).chainDeferred(saved)
+        return saved
 
-    async def _save_now(self) -> None:
-        position, snapshot = self._position, self.engine.snapshot()
+    async def _save_in_parts(self) -> None:
+        """Others have their turn between the parts; nothing happens to the engine until the last one."""
+        for snapshot in self.engine.snapshot_in_parts():
+            if not snapshot:
+                await deferLater(self._reactor, 0)
+        await self._save_now(snapshot)
+
+    async def _save_now(self, snapshot: bytes) -> None:
+        position = self._position
         self._saved_at = self._reactor.seconds()
         try:
             await deferToThreadPool(self._reactor, self._pool, self._write, position, snapshot)

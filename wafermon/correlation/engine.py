@@ -16,7 +16,7 @@ only move the real one, and the trace follows when it comes up.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,10 @@ from wafermon.messages import OWN_SERVICE, Kind, Message, Progress, SpanEnd, Spa
 
 VERSION = 1
 _SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))
+_ARRAY = b"\xdd"
+"""In MessagePack, before an array's length in 32 bits."""
+PART = 500
+"""So many traces of a snapshot are written at a time: 1 ms."""
 ALL_SPANS = 200_000
 """How many span ids are held in all traces together."""
 
@@ -202,9 +206,20 @@ class Engine:
 
     def snapshot(self) -> bytes:
         """The whole state, as of the end of the last group that was observed."""
+        *_, snapshot = self.snapshot_in_parts()
+        return snapshot
+
+    def snapshot_in_parts(self) -> Iterator[bytes]:
+        """Nothing a few times, then the snapshot: others may have their turn in between, but not with this engine."""
+        traces = bytearray(_ARRAY + len(self._live).to_bytes(4, "big"))
+        encode_into = msgspec.msgpack.Encoder().encode_into
+        for n, trace in enumerate(self._live.values(), 1):
+            encode_into(trace, traces, -1)
+            if n % PART == 0:
+                yield b""
         ended, awaiting = list(self._ended.items()), [one.body for one in self._awaiting.values()]
-        live = list(self._live.values())
-        return msgspec.msgpack.encode(
+        live: Any = msgspec.Raw(traces)
+        yield msgspec.msgpack.encode(
             Snapshot(VERSION, self.journal_id, self._rules, self._now, live, ended, awaiting, self.counters)
         )
 
