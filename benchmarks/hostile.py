@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import resource
 import secrets
 import socket
@@ -97,7 +98,8 @@ def measure(seconds: float, server: Process) -> tuple[list[float], list[float]]:
         begun = time.monotonic()
         number = 0
         while time.monotonic() < begun + seconds:
-            time.sleep(max(0.0, begun + number * PACKET_SECONDS - time.monotonic()))
+            due = begun + (number + random.random()) * PACKET_SECONDS  # the same beat as the others' tells nothing
+            time.sleep(max(0.0, due - time.monotonic()))
             data = lines(client, 1 + number * PACKET)
             number += 1
             sent = time.monotonic()
