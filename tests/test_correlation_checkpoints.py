@@ -23,7 +23,7 @@ backends:
   files: {{plugin: filesystem, path: "logs/{{service}}.jsonl", batch: {{age: 50ms}}}}
 """
 T = 1_795_500_000_000_000
-TRACES, LIVE = 12_000, 3 * PART
+TRACES, LIVE = 12_000, 15 * PART
 
 
 def test_a_snapshot_leaves_others_their_turn() -> None:
