@@ -23,6 +23,8 @@ from wafermon.messages import decode_stored, dumps
 
 CURSOR = "!correlation"
 CHECKPOINT_SECONDS = 30.0
+SHARE = 0.5
+"""Of the time of everybody else, for a checkpoint while it is encoded."""
 ADVANCE_SECONDS = 1.0
 HISTORY_BYTES = 64 << 20
 """How much of the journal is read at a start for the memory of the recent."""
@@ -149,10 +151,15 @@ class Correlator:
         return saved
 
     async def _save_in_parts(self) -> None:
-        """Others have their turn between the parts; nothing happens to the engine until the last one."""
+        """Others have their turn between the parts; nothing happens to the engine until the last one. The longer their
+        turns are, the more is done between two of them: a checkpoint must not take seconds where much is going on."""
+        now = self._reactor.seconds
+        begun, others = now(), 0.0
         for snapshot in self.engine.snapshot_in_parts():
-            if not snapshot:
+            if not snapshot and (left := now()) - begun >= SHARE * others:
                 await deferLater(self._reactor, 0)
+                begun = now()
+                others = begun - left
         await self._save_now(snapshot)
 
     async def _save_now(self, snapshot: bytes) -> None:
