@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,9 @@ def test_a_snapshot_leaves_others_their_turn() -> None:
 
 
 @pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop])
-def test_each_trace_has_one_summary_whatever_comes_between_the_parts(tmp_path: Path, end: object) -> None:
+def test_each_trace_has_one_summary_whatever_comes_between_the_parts(
+    tmp_path: Path, end: Callable[[Daemon], object]
+) -> None:
     """Each segment has a checkpoint; settings change and the process ends in the midst of them."""
     config = tmp_path / "wafermon.yaml"
     with Daemon(tmp_path, CONFIG, limits=str(LIVE)) as daemon:
@@ -65,7 +68,7 @@ def test_each_trace_has_one_summary_whatever_comes_between_the_parts(tmp_path: P
             client.until_acked(1_000)
             client.drop()
             if begin % 3_000 == 0:
-                end(daemon)  # type: ignore[operator]
+                end(daemon)
                 daemon.start()
         until(lambda: len(summaries(daemon)) >= TRACES - LIVE, "the summaries")
         daemon.stop()

@@ -14,7 +14,7 @@ from wafermon.receiver.principals import ANYBODY, Principal
 MAX_JUMP = 1_000_000
 """A `seq` further ahead than this is refused."""
 MAX_REFUSED = 100
-"""A block is left after so many refused lines: the replies wait in bounded memory, and other clients for 2 ms at most."""
+"""A block is left after so many refused lines: the replies wait in bounded memory, and so do other clients, some 2 ms."""
 _SERVICE = Kind._fields.index("service")
 
 

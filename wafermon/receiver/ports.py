@@ -143,10 +143,10 @@ def _listen_as_twisted_does(endpoint: str, factory: IProtocolFactory, reactor: A
         raise ValueError("this kind of endpoint does not open at once; use tcp, tcp6, tls, unix or systemd")
     if isinstance(opened[0], Failure):
         raise OSError(opened[0].getErrorMessage())
-    port: Any = opened[0]
-    if port.socket.family != socket.AF_UNIX:
+    port: IListeningPort = opened[0]
+    if isinstance(port, tcp.Port) and port.addressFamily != socket.AF_UNIX:
         port.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return port  # type: ignore[no-any-return]
+    return port
 
 
 def number_of(endpoint: str) -> int:
