@@ -295,6 +295,10 @@ def decode_stored(line: bytes) -> Message:
         return _convert(value, known)
 
 
+encode_stored: Callable[[Message], bytes] = msgspec.json.Encoder().encode
+"""A message of the sidecar's own -> its line without the newline, to be stored."""
+
+
 def dumps(value: Any) -> str:
     """An object of our own as one compact line of JSON, without a newline."""
     return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)

@@ -19,7 +19,7 @@ from wafermon.correlation.notable import notables
 from wafermon.correlation.recent import Recent
 from wafermon.interfaces import Position
 from wafermon.journal import Entry, Group, Journal, groups_before
-from wafermon.messages import decode_stored, dumps
+from wafermon.messages import encode_stored
 
 CURSOR = "!correlation"
 CHECKPOINT_SECONDS = 30.0
@@ -128,8 +128,8 @@ class Correlator:
     def _emit(self, derived: list[Derived]) -> None:
         if not derived:
             return
-        lines = [dumps(one.body).encode() for one in derived]
-        block = Block.of(b"\n".join([*lines, b""]), [decode_stored(line) for line in lines])
+        messages = [one.message for one in derived]
+        block = Block.of(b"\n".join([*map(encode_stored, messages), b""]), messages)
         self.recent.observe([block], self._journal.now())
         self._journal.append(Entry(block))
 

@@ -19,17 +19,17 @@ class Derived(NamedTuple):
 
     key: str
     """Says which fact of which trace this is; unique, and the same whenever it is derived again."""
-    body: dict[str, Any]
-    """The whole message as an object. More may be added to it; `ts`, `trace_id`, `part` and `context` must stay."""
+    message: Trace | Event
+    """Whole, as it is to be stored."""
 
 
-def derived(body: dict[str, Any]) -> Derived:
-    """A body made by one of the functions below -> the same with its key."""
-    context = body.get("context")
-    if context is None:
-        return Derived(_key("trace", body["trace_id"], body["part"], body["ts"]), body)
+def derived(message: Trace | Event) -> Derived:
+    """A message made by one of the functions below -> the same with its key."""
+    if isinstance(message, Trace):
+        return Derived(_key("trace", message.trace_id, message.part, message.ts), message)
+    context: Any = message.context
     kind = context["kind"]
-    return Derived(_key(kind, body["trace_id"], context[WHICH[kind]], body["ts"]), body)
+    return Derived(_key(kind, message.trace_id, context[WHICH[kind]], message.ts), message)
 
 
 def key_of(message: Message) -> str | None:
@@ -48,27 +48,31 @@ def _key(kind: str, trace_id: Any, which: Any, ts: Any) -> str:
     return f"{kind} {trace_id} {which} {ts}"
 
 
-def trace_ended(trace: LiveTrace, client: str, ts: int, status: str) -> dict[str, Any]:
-    """The summary of a trace, as the protocol's `trace`."""
-    return {
-        **_head("trace", trace, client, ts),
-        "first": trace.first,
-        "last": trace.last,
-        "services": list(trace.services),
-        "counts": trace.tally(),
-        "errors": trace.errors(),
-        "status": status,
-        "part": trace.part,
-    }
+def trace_ended(trace: LiveTrace, client: str, ts: int, status: Any) -> Trace:
+    """The summary of a trace."""
+    return Trace(
+        v=2,
+        ts=ts,
+        service=OWN_SERVICE,
+        client=client,
+        trace_id=trace.id,
+        first=trace.first,
+        last=trace.last,
+        services=list(trace.services),
+        counts=trace.tally(),
+        errors=trace.errors(),
+        status=status,
+        part=trace.part,
+    )
 
 
-def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: int) -> dict[str, Any]:
+def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: int) -> Event:
     context = {"name": span.name, "service": span.service, "started": span.started}
     message = f"span {span.name} of {span.service} was still open when its trace was given up"
     return _warning("span_abandoned", span_id, message, context, trace, client, ts)
 
 
-def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> dict[str, Any]:
+def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> Event:
     context: dict[str, Any] = {"percent": job.percent, "service": job.service, "last_progress": job.ts}
     if job.status:
         context["status"] = job.status
@@ -78,10 +82,14 @@ def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -
 
 def _warning(
     kind: str, which: str, message: str, context: dict[str, Any], trace: LiveTrace, client: str, ts: int
-) -> dict[str, Any]:
-    context = {"kind": kind, WHICH[kind]: which, **context}
-    return {**_head("event", trace, client, ts), "level": "warning", "message": message, "context": context}
-
-
-def _head(kind: str, trace: LiveTrace, client: str, ts: int) -> dict[str, Any]:
-    return {"v": 2, "type": kind, "ts": ts, "service": OWN_SERVICE, "client": client, "trace_id": trace.id}
+) -> Event:
+    return Event(
+        v=2,
+        ts=ts,
+        service=OWN_SERVICE,
+        client=client,
+        trace_id=trace.id,
+        level="warning",
+        message=message,
+        context={"kind": kind, WHICH[kind]: which, **context},
+    )

@@ -29,7 +29,7 @@ from wafermon.correlation.deadlines import Deadlines
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
-from wafermon.messages import OWN_SERVICE, Kind, Message, Progress, SpanEnd, SpanStart
+from wafermon.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace
 
 VERSION = 1
 _SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))
@@ -66,7 +66,7 @@ class Snapshot(Struct):
     live: list[LiveTrace]
     """The one heard last comes last."""
     ended: list[tuple[str, int]]
-    awaiting: list[dict[str, Any]]
+    awaiting: list[Trace | Event]
     counters: dict[str, int]
 
 
@@ -217,7 +217,7 @@ class Engine:
             encode_into(trace, traces, -1)
             if n % PART == 0:
                 yield b""
-        ended, awaiting = list(self._ended.items()), [one.body for one in self._awaiting.values()]
+        ended, awaiting = list(self._ended.items()), [one.message for one in self._awaiting.values()]
         live: Any = msgspec.Raw(traces)
         yield msgspec.msgpack.encode(
             Snapshot(VERSION, self.journal_id, self._rules, self._now, live, ended, awaiting, self.counters)
@@ -249,11 +249,11 @@ class Engine:
         out, self._out = self._out, []
         return out
 
-    def _emit(self, body: dict[str, Any]) -> None:
-        one = derived.derived(body)
+    def _emit(self, message: Any) -> None:
+        one = derived.derived(message)
         while one.key in self._awaiting:  # the same trace evicted twice within one group
-            body["ts"] += 1
-            one = derived.derived(body)
+            message.ts += 1
+            one = derived.derived(message)
         self._awaiting[one.key] = one
         self._out.append(one)
 
@@ -266,22 +266,23 @@ class Engine:
                 self._awaiting.pop(key, None)
             return None
         if trace is None:
-            trace = self._begin(trace_id, message.ts)
+            trace = self._begin(trace_id, message)
         if len(trace.services) < SERVICES:
             trace.services[service] = None
         else:
             self.counters["services_over"] += 1
         return trace
 
-    def _begin(self, trace_id: str, ts: int) -> LiveTrace:
+    def _begin(self, trace_id: str, message: Any) -> LiveTrace:
         part = self._ended.pop(trace_id, 0) + 1
         room = self._rules.max_traces
         while room and len(self._live) >= room:
             self.counters["evicted_traces"] += 1
             self._end(next(iter(self._live.values())), self._now)
-        trace = LiveTrace(trace_id, part, self._now, self._now, ts, ts)
+        trace = LiveTrace(trace_id, part, self._now, self._now, message.ts, message.ts)
         self._live[trace_id] = trace
-        self._queue(trace)
+        if not isinstance(message, Progress):  # `_progress` is about to do it, with the job's deadline
+            self._queue(trace)
         return trace
 
     def _progress(self, trace: LiveTrace, message: Progress) -> None:

@@ -98,7 +98,12 @@ class LiveTrace(Struct, gc=False):
     """The deadline under which the engine looks at it next; never later than `due`."""
 
     def running(self) -> bool:
-        return bool(self.spans) or not all(job.over for job in self.jobs.values())
+        if self.spans:
+            return True
+        for job in self.jobs.values():  # noqa: SIM110  # a generator costs more than all of this
+            if job.status not in TERMINAL:
+                return True
+        return False
 
     def ends_at(self, delays: Delays) -> int:
         longest = self.begun + delays.longest
@@ -130,8 +135,10 @@ class LiveTrace(Struct, gc=False):
 
     def tally(self) -> dict[str, int]:
         """Messages by type, and events by level, as `trace` has them."""
+        if self.counts.keys().isdisjoint(LEVELS):
+            return dict(self.counts)
         levels = {level: self.counts[level] for level in LEVELS if level in self.counts}
-        counts = {"event": sum(levels.values())} if levels else {}
+        counts = {"event": sum(levels.values())}
         counts |= {kind: count for kind, count in self.counts.items() if kind not in levels}
         return counts | {f"level.{level}": count for level, count in levels.items()}
 
