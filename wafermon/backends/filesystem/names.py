@@ -17,7 +17,7 @@ import re
 from calendar import timegm
 from collections.abc import Callable
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from time import gmtime, strftime
 from typing import Any, NamedTuple
 
@@ -73,7 +73,8 @@ class Template:
 
         used = set(_PLACEHOLDER.findall(self.text))
         self._fields = tuple(field for field in ("service", "type", "host") if field in used)
-        self._indices = [Kind._fields.index(field) for field in self._fields]
+        indices = map(Kind._fields.index, self._fields)
+        self._values: Callable[[Any], Any] = itemgetter(*indices) if self._fields else lambda kind: ()
         self._period = HOUR if "hour" in used else 24 * HOUR if "date" in used else 0
         self._paths: dict[tuple[Any, int], str] = {}
 
@@ -103,12 +104,11 @@ class Template:
 
     def _common(self, block: Block) -> str | None:
         """The path of all lines, where it is one."""
-        values = {tuple(kind[index] for index in self._indices) for kind in block.kinds}
-        if len(values) > 1 or (self._period and block.first // self._period != block.last // self._period):
+        if self._period and block.first // self._period != block.last // self._period:
             return None
+        values = set(map(self._values, block.kinds))
         hour = block.first // self._period * (self._period // HOUR) if self._period else 0
-        value = values.pop()
-        return self._path(value[0] if len(value) == 1 else value, hour)
+        return self._path(values.pop(), hour) if len(values) == 1 else None
 
     def _split(self, block: Block) -> dict[str, bytes]:
         """The lines of a block one by one."""
