@@ -13,7 +13,7 @@ from daemon import ROOT
 HOUSE = ROOT / "wafermon"
 ROOMS = [
     "errors", "changes", "messages", "blocks", "interfaces", "routing", "config", "journal", "receiver", "correlation", "delivery",
-    "backends", "hooks", "http", "reload", "notify", "service", "tap", "cli", "commands",
+    "backends", "hooks", "http", "reload", "notify", "garbage", "service", "tap", "cli", "commands",
 ]  # fmt: skip
 """From the ground up. `tap` and `cli` are the two doors; `commands` is what is behind the second."""
 TOP = {"tap", "cli", "commands", "__main__"}

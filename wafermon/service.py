@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sqlite3
 import sys
@@ -26,6 +25,7 @@ from wafermon.config import BackendConfig, Config
 from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.delivery import DeadLetters, Deliveries, Delivery, Undertaker
 from wafermon.errors import ConfigError, JournalLocked
+from wafermon.garbage import Garbage
 from wafermon.hooks import Hooks
 from wafermon.http import HttpRoom, ListenerState
 from wafermon.interfaces import BackendContext, IBackend
@@ -82,6 +82,7 @@ class Sidecar(Service):
         self.spills: SpillTaker | None = None
         self.hooks = Hooks(config.hooks, self.journal, reactor)
         self.http = HttpRoom(self, reactor)
+        self._garbage = Garbage(reactor)
         self.stopping = False
         self.reloader: Reloader | None = None
         self._watch: Watch | None = None
@@ -127,9 +128,7 @@ class Sidecar(Service):
             self.http.prepare(self.config.http).commit()
         except (JournalLocked, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(3_000, 300, 10)
+        self._garbage.start()
         self.log.info(
             "wafermon {version} is ready; its journal is {id}",
             version=__version__,
@@ -280,6 +279,7 @@ class Sidecar(Service):
         self._probe("journal closed")
         self._writer.stop()
         self._pool.stop()
+        self._garbage.stop()
         self.log.info("wafermon has stopped")
 
 
