@@ -13,6 +13,8 @@ import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from journals import NOW, ROUTES, OpenJournal, block, line, numbers, read
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 
 from wafermon.errors import JournalLocked
 from wafermon.interfaces import Position
@@ -29,6 +31,23 @@ async def test_what_is_appended_is_read_by_every_cursor(tmp_path: Path) -> None:
         await opened.put(range(start, start + 10))
     assert await read(one, 100) == list(range(100))
     assert await read(two, 100) == list(range(100))
+    await opened.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_acks_go_out_before_anybody_reads(tmp_path: Path) -> None:
+    """Readers may be long about it: nobody's ack waits for that."""
+    opened = OpenJournal(tmp_path)
+    happened: list[str] = []
+    reading = Deferred.fromCoroutine(opened.journal.cursor("all").read())
+    reading.addCallback(lambda _: happened.append("read"))
+
+    def settled() -> None:
+        reactor.callLater(0, happened.append, "acknowledged")  # type: ignore[attr-defined]  # as the receiver does
+
+    opened.journal.append(Entry(block(range(1)), settled=settled))
+    await reading
+    assert happened == ["acknowledged", "read"]
     await opened.close()
 
 

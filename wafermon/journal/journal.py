@@ -306,12 +306,7 @@ class Journal:
         self._probe("after ack")
         self._start()
         self._relieve()
-        for cursor in list(self._cursors.values()):
-            cursor.wake()
-        for watcher in self._watchers:
-            watcher(group)
-        for _, block in group.blocks:
-            block.release()
+        self._reactor.callLater(0, self._tell, group)
         if self.settings.sync == "interval" and self._sync_call is None:
             self._sync_call = self._reactor.callLater(SYNC_SECONDS, self._sync)
         if self._disk.sealed or self.marks.pressing(MARKS_IN_MEMORY):
@@ -319,6 +314,15 @@ class Journal:
             self.checkpoint_soon()
         if not self._busy and self._flushed is not None:
             self._flushed.callback(None)
+
+    def _tell(self, group: Group) -> None:
+        """Whoever reads the journal has its turn after the acks have gone, and while the next group is written."""
+        for cursor in list(self._cursors.values()):
+            cursor.wake()
+        for watcher in self._watchers:
+            watcher(group)
+        for _, block in group.blocks:
+            block.release()
 
     def _failed(self, failure: Failure, entries: list[Entry], time: int) -> None:
         self.figures.failures += 1
