@@ -130,7 +130,6 @@ class Correlator:
             return
         messages = [one.message for one in derived]
         block = Block.of(b"\n".join([*map(encode_stored, messages), b""]), messages)
-        self.recent.observe([block], self._journal.now())
         self._journal.append(Entry(block))
 
     def configure(self, settings: Settings) -> None:

@@ -241,7 +241,7 @@ class Engine:
         self._live = OrderedDict((trace.id, trace) for trace in state.live)
         self._ended = OrderedDict(state.ended)
         self._awaiting = {one.key: one for one in map(derived.derived, state.awaiting)}
-        self._span_ids = sum(len(trace.spans) + len(trace.early) for trace in state.live)
+        self._span_ids = sum(trace.span_ids() for trace in state.live)
         self.counters |= state.counters
         self._requeue()
 
@@ -305,7 +305,7 @@ class Engine:
 
     def _span_start(self, trace: LiveTrace, message: SpanStart) -> None:
         span_id: Any = message.span_id
-        if span_id in trace.early:
+        if trace.early and span_id in trace.early:
             trace.early.remove(span_id)
             self._span_ids -= 1
         elif span_id not in trace.spans:
@@ -322,14 +322,15 @@ class Engine:
             trace.failures += 1
         if trace.spans.pop(span_id, None):
             self._span_ids -= 1
-        elif span_id not in trace.early and self._room_for_span(trace):
+        elif not (trace.early and span_id in trace.early) and self._room_for_span(trace):
+            trace.early = trace.early or set()
             trace.early.add(span_id)
         trace.settled = self._now
         if not trace.spans:
             self._queue(trace)
 
     def _room_for_span(self, trace: LiveTrace) -> bool:
-        if len(trace.spans) + len(trace.early) >= SPANS or self._span_ids >= ALL_SPANS:
+        if trace.span_ids() >= SPANS or self._span_ids >= ALL_SPANS:
             return False
         self._span_ids += 1
         return True
@@ -374,7 +375,7 @@ class Engine:
         if give_up:
             for span_id, span in sorted(trace.spans.items()):
                 self._emit(derived.span_abandoned(trace, span_id, span, self.journal_id, ts))
-        self._span_ids -= len(trace.spans) + len(trace.early)
+        self._span_ids -= trace.span_ids()
         self._emit(derived.trace_ended(trace, self.journal_id, ts, trace.outcome()))
         self._ended[trace.id] = trace.part
         room = self._rules.max_traces

@@ -44,7 +44,7 @@ class RecentSpan(Struct, gc=False):
     status: str | None = None
 
 
-class RecentTrace(Struct):
+class RecentTrace(Struct, gc=False):
     spans: dict[str, RecentSpan] = field(default_factory=dict)
     """By span id."""
     jobs: dict[str, Job] = field(default_factory=dict)

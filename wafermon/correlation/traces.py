@@ -91,11 +91,15 @@ class LiveTrace(Struct, gc=False):
     """Spans that ended in error."""
     spans: dict[str, Span] = field(default_factory=dict)
     """The open ones, by span id."""
-    early: set[str] = field(default_factory=set)
-    """Spans whose end overtook their start."""
+    early: set[str] | None = None
+    """Spans whose end overtook their start; made when there is one."""
     jobs: dict[str, Job] = field(default_factory=dict)
     queued: int = NEVER
     """The deadline under which the engine looks at it next; never later than `due`."""
+
+    def span_ids(self) -> int:
+        """How many are held."""
+        return len(self.spans) + len(self.early or ())
 
     def running(self) -> bool:
         if self.spans:
