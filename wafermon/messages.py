@@ -1,9 +1,9 @@
 """One line of LDJSON <-> a checked message. The only module that knows how JSON is read and written.
 
-Reading what others wrote is strict (msgspec: RFC 8259 to the letter, typed, one pass in C); writing our own lines, and
-reading them back, is ujson's work. ujson does not read the lines of others because it takes ``NaN``, ``01``, lone
-surrogates and raw control characters, which neither jq nor PostgreSQL read, and because the byte scans that would find
-all of those cost more than msgspec's whole parse (benchmarks/parsers.py).
+Reading what others wrote is strict (msgspec: RFC 8259 to the letter, typed, one pass in C), and messages, our own too,
+are its structs; writing whatever else is our own, and reading it back, is ujson's work. ujson does not read the lines of
+others because it takes ``NaN``, ``01``, lone surrogates and raw control characters, which neither jq nor PostgreSQL read,
+and because the byte scans that would find all of those cost more than msgspec's whole parse (benchmarks/parsers.py).
 
 A message keeps the client's own bytes: what is stored is what was sent, plus the fields spliced in front.
 """
@@ -296,7 +296,7 @@ def decode_stored(line: bytes) -> Message:
 
 
 encode_stored: Callable[[Message], bytes] = msgspec.json.Encoder().encode
-"""A message of the sidecar's own -> its line without the newline, to be stored."""
+"""A message of the sidecar's own -> its line, without the newline, as it is stored."""
 
 
 def dumps(value: Any) -> str:
