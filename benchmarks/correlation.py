@@ -10,11 +10,11 @@ from typing import Any
 
 import ujson
 
-from wafermon.blocks import Block
 from wafermon.correlation import Engine, Settings
-from wafermon.correlation.notable import notables
 from wafermon.correlation.recent import Recent
-from wafermon.messages import Message, decode_stored, dumps
+from wafermon.model.blocks import Block
+from wafermon.model.messages import Message, decode_stored, dumps
+from wafermon.model.notable import notables
 
 T = 1_700_000_000_000_000
 GROUP = 500

@@ -20,7 +20,8 @@ from typing import Any
 import msgspec
 import ujson
 
-from wafermon.messages import BY_TYPE, decode_wire
+from wafermon.model.messages import BY_TYPE
+from wafermon.wire.lines import decode_wire
 
 CONTROLS = bytes(range(32))
 NUMBER = re.compile(rb"[:,\[ -](?:0[0-9]|[0-9]+\.[^0-9]|NaN|Inf)").search

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from load import Process, senders, sidecar
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from daemon import free_port
 from postgres import Database, Postgres

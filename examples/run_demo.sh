@@ -98,7 +98,7 @@ need "${needs[@]}"
 
 extra=${with_database:+[timescaledb]}
 has_wafermon() {
-  cd / && "$venv/bin/twistd" wafermon --help && "$python" -c "import wafermon.service${with_database:+, txpostgres}"
+  cd / && "$venv/bin/twistd" wafermon --help && "$python" -c "import wafermon.daemon.sidecar${with_database:+, txpostgres}"
 } >/dev/null 2>&1
 if ! (has_wafermon); then
   [ -x "$python" ] || python3 -m venv "$venv"

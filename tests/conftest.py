@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
 from postgres import database, postgres  # noqa: F401  # fixtures

@@ -21,10 +21,10 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from wafermon.blocks import Block
-from wafermon.errors import ConfigError, PermanentError, RetryableError
 from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
-from wafermon.messages import dumps, loads
+from wafermon.model.blocks import Block
+from wafermon.model.errors import ConfigError, PermanentError, RetryableError
+from wafermon.model.messages import dumps, loads
 
 JOURNAL = "5af1c0de5af1c0de"
 CLIENT = "9f2c6b1d00e4a873"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -14,57 +14,22 @@ from twisted.plugin import IPlugin
 from twisted.python.threadpool import ThreadPool
 from zope.interface import Attribute, Interface
 
-from wafermon.blocks import Block
-from wafermon.messages import Message
+from wafermon.model.batch import Batch
+from wafermon.model.errors import ConfigError, Fault, PermanentError, RetryableError
+from wafermon.model.position import Position
 
-
-class Position(NamedTuple):
-    """A place in one journal: everything before it is behind the cursor. Never reused."""
-
-    journal: str
-    segment: int
-    offset: int
-
-    def __str__(self) -> str:
-        return f"{self.journal}:{self.segment}:{self.offset}"
-
-    @classmethod
-    def parse(cls, text: str) -> Position:
-        """Read what ``str()`` wrote. Raises ValueError for anything else."""
-        journal, segment, offset = text.split(":")
-        return cls(journal, int(segment), int(offset))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Messages in journal order, with the stretch of journal that they stand for.
-
-    A batch may be empty: its stretch then holds nothing for this backend, and only the position moves.
-    """
-
-    start: Position
-    end: Position
-    block: Block
-    """The lines, and what they have in common: a backend that can do with that need not parse any."""
-
-    @property
-    def count(self) -> int:
-        return self.block.count
-
-    @property
-    def messages(self) -> Sequence[Message]:
-        """What the lines say; parsed when it is first asked for. ``messages[i]`` is what ``lines[i]`` says."""
-        return self.block.messages
-
-    @property
-    def raw(self) -> bytes:
-        """The lines joined, each ended by a newline."""
-        return self.block.raw
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The raw lines without their newlines."""
-        return self.block.lines
+__all__ = [
+    "BackendContext",
+    "Batch",
+    "ConfigError",
+    "Fault",
+    "Health",
+    "IBackend",
+    "IBackendFactory",
+    "PermanentError",
+    "Position",
+    "RetryableError",
+]
 
 
 @dataclass(frozen=True)
@@ -78,7 +43,7 @@ class Health:
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What the house hands a backend to live with."""
+    """What the sidecar hands a backend."""
 
     name: str
     """The backend's key in the config."""

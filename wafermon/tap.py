@@ -13,9 +13,9 @@ from twisted.python import usage
 
 from wafermon.backends import find_plugins
 from wafermon.config import load
-from wafermon.errors import ConfigError
-from wafermon.notify import Notifier
-from wafermon.service import Sidecar
+from wafermon.daemon.sidecar import Sidecar
+from wafermon.daemon.systemd import Notifier
+from wafermon.model.errors import ConfigError
 
 
 class Options(usage.Options):

@@ -11,7 +11,7 @@ from pathlib import Path
 from suite.native import HERE
 from suite.stored import Lines, Store
 
-sys.path.append(str(HERE.parent.parent / "tests"))
+sys.path.append(str(HERE.parent.parent / "tests" / "support"))
 
 from postgres import Database, Postgres
 

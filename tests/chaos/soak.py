@@ -21,7 +21,7 @@ from itertools import count as numbers
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 from daemon import Daemon, until
 from generator import Stream, mark

@@ -22,9 +22,9 @@ from journals import NOW, ROUTES, block, numbers
 
 from wafermon.config import Journal as Settings
 from wafermon.interfaces import Position
-from wafermon.journal.disk import Disk
 from wafermon.journal.groups import Mark
 from wafermon.journal.segments import Reader, segments_in
+from wafermon.journal.storage import Disk
 
 CLIENT = "9f2c6b1d00e4a873"
 SECTOR = 512

@@ -16,13 +16,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from wafermon.blocks import Block
 from wafermon.contract import one_of_each
-from wafermon.errors import ProtocolError
 from wafermon.interfaces import Position
 from wafermon.journal.groups import Head, Mark, Rejected, decode_group, encode_blocks, encode_commit, scan
-from wafermon.messages import LineError, LineReader, Origin, decode_stored
-from wafermon.receiver.hello import read_hello, stranger
+from wafermon.model.blocks import Block
+from wafermon.model.errors import ProtocolError
+from wafermon.model.messages import decode_stored
+from wafermon.wire.hello import read_hello, stranger
+from wafermon.wire.lines import LineError, LineReader, Origin
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))

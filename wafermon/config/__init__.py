@@ -1,11 +1,13 @@
 """YAML -> a frozen Config; all faults at once, each with its file and line."""
 
-from wafermon.config.endpoints import arguments_of, kind_of, place_of
+from wafermon.config.config import Config
 from wafermon.config.load import check, default_text, load
-from wafermon.config.model import (
+from wafermon.config.plan import differences, needs_restart
+from wafermon.config.watch import Watch
+from wafermon.model.endpoints import arguments_of, kind_of, place_of
+from wafermon.model.settings import (
     BackendConfig,
     BatchLimits,
-    Config,
     Correlation,
     DeadLetters,
     Hooks,
@@ -26,10 +28,13 @@ __all__ = [
     "Limits",
     "Listener",
     "Retry",
+    "Watch",
     "arguments_of",
     "check",
     "default_text",
+    "differences",
     "kind_of",
     "load",
+    "needs_restart",
     "place_of",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from wafermon.config.model import Kind, Section
+from wafermon.model.settings import Kind, Section
 
 
 def declared(section: type[Section], key: str) -> Any:

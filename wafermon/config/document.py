@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 
 from wafermon.config.describe import declared, section_of, wording
 from wafermon.config.load import default_text
-from wafermon.config.model import BackendKeys, RouteKeys, Section, Settings
-from wafermon.config.units import Rate, format_duration, format_rate, format_size
+from wafermon.model.settings import BackendKeys, RouteKeys, Section, Settings
+from wafermon.model.units import Rate, format_duration, format_rate, format_size
 
 OPENING = """\
 # Configuration

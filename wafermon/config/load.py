@@ -11,18 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from wafermon.config.model import (
-    BackendConfig,
-    BackendKeys,
-    Config,
-    RouteKeys,
-    Settings,
-)
+from wafermon.config.config import Config
 from wafermon.config.sections import check_section, did_you_mean, shown
 from wafermon.config.source import Path as KeyPath
 from wafermon.config.source import Source, dotted, read
-from wafermon.errors import ConfigError
 from wafermon.interfaces import IBackendFactory
+from wafermon.model.errors import ConfigError
+from wafermon.model.settings import (
+    BackendConfig,
+    BackendKeys,
+    RouteKeys,
+    Settings,
+)
 from wafermon.routing import Rule, parse_match
 
 DEFAULT = "default.yaml"

@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from wafermon.config.config import Config
 from wafermon.config.describe import declared_at, section_of, wording
-from wafermon.config.model import Config, Section, Settings
 from wafermon.config.source import Path, Source
+from wafermon.model.settings import Section, Settings
 
 M = TypeVar("M", bound=Section)
 _SHOWN_MAX = 60

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from wafermon.errors import Fault
+from wafermon.model.errors import Fault
 
 Path = tuple[str | int, ...]
 """Where a value stands: ``("routes", 0, "to")``."""

@@ -7,6 +7,6 @@
 from wafermon.correlation.correlator import Correlator
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.engine import Engine, Settings
-from wafermon.correlation.notable import Notable, notables
+from wafermon.model.notable import Notable, notables
 
 __all__ = ["Correlator", "Derived", "Engine", "Notable", "Settings", "key_of", "notables"]

@@ -12,14 +12,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from wafermon.blocks import Block
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
-from wafermon.correlation.notable import notables
 from wafermon.correlation.recent import Recent
-from wafermon.interfaces import Position
 from wafermon.journal import Entry, Group, Journal, groups_before
-from wafermon.messages import encode_stored
+from wafermon.model.blocks import Block
+from wafermon.model.messages import encode_stored
+from wafermon.model.notable import notables
+from wafermon.model.position import Position
 
 CURSOR = "!correlation"
 CHECKPOINT_SECONDS = 30.0

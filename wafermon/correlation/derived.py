@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from wafermon.correlation.traces import Job, LiveTrace, Span
-from wafermon.messages import OWN_SERVICE, Event, Message, Trace
+from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 
 WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id"}
 """The kinds of derived events, each with the field of its context that says what it is about."""

@@ -23,13 +23,13 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from wafermon.blocks import Block
 from wafermon.correlation import derived, views
 from wafermon.correlation.deadlines import Deadlines
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
-from wafermon.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace
+from wafermon.model.blocks import Block
+from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace
 
 VERSION = 1
 _SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))

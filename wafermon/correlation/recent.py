@@ -17,9 +17,19 @@ from typing import Any
 
 from msgspec import UNSET, Struct, field
 
-from wafermon.blocks import Block
 from wafermon.correlation.traces import JOBS, TEXT, Job
-from wafermon.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace, decode_stored
+from wafermon.model.blocks import Block
+from wafermon.model.messages import (
+    OWN_SERVICE,
+    Event,
+    Kind,
+    Message,
+    Progress,
+    SpanEnd,
+    SpanStart,
+    Trace,
+    decode_stored,
+)
 
 TRACES = 1_000
 SPANS = 1_000

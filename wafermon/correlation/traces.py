@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msgspec import Struct, field
 
-from wafermon.messages import LEVELS, TERMINAL, Progress
+from wafermon.model.messages import LEVELS, TERMINAL, Progress
 
 NEVER = 2**62
 """Later than any time, and still small enough to be added to one."""

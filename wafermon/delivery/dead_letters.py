@@ -15,9 +15,9 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from wafermon.config import DeadLetters as DeadLetterLimits
-from wafermon.interfaces import Position
-from wafermon.messages import Message, dumps, loads
+from wafermon.model.messages import Message, dumps, loads
+from wafermon.model.position import Position
+from wafermon.model.settings import DeadLetters as DeadLetterLimits
 
 FILES = 8
 """The quota is divided into so many files; the oldest one goes when it is used up."""

@@ -12,10 +12,10 @@ from functools import partial
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 
-from wafermon.changes import CannotChange, Change
-from wafermon.config import BackendConfig
 from wafermon.delivery.delivery import Delivery
 from wafermon.journal import Journal
+from wafermon.model.changes import CannotChange, Change
+from wafermon.model.settings import BackendConfig
 
 BATCH_SECONDS = 30.0
 """How long a batch that a leaving backend has may take, before the backend is given up."""

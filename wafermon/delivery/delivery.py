@@ -17,13 +17,14 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from wafermon.config import BackendConfig
 from wafermon.delivery.backoff import Backoff
+from wafermon.delivery.batching import Gathered, Gatherer
 from wafermon.delivery.dead_letters import DeadLetters, Letter, letter_of
-from wafermon.delivery.gather import Gathered, Gatherer
-from wafermon.errors import PermanentError, RetryableError, printable
-from wafermon.interfaces import Health, IBackend, Position
+from wafermon.interfaces import Health, IBackend
 from wafermon.journal import Cursor, Journal
+from wafermon.model.errors import PermanentError, RetryableError, printable
+from wafermon.model.position import Position
+from wafermon.model.settings import BackendConfig
 from wafermon.routing import Table
 
 TELL_SECONDS = 10.0

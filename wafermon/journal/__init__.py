@@ -1,11 +1,11 @@
 """Every accepted message on disk, in order, and cursors that read it. See docs/journal.md."""
 
 from wafermon.journal.cursor import Cursor
-from wafermon.journal.disk import lock
 from wafermon.journal.groups import Group, Mark, Rejected
-from wafermon.journal.history import groups_before
 from wafermon.journal.journal import Entry, Journal
 from wafermon.journal.marks import Marks, Stream
+from wafermon.journal.past import groups_before
+from wafermon.journal.storage import lock
 
 __all__ = [
     "Cursor",

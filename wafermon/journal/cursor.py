@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from wafermon.interfaces import Position
 from wafermon.journal.groups import Group
 from wafermon.journal.segments import Reader
+from wafermon.model.position import Position
 
 if TYPE_CHECKING:
     from wafermon.journal.journal import Journal

@@ -20,9 +20,9 @@ from zlib import crc32
 
 from msgspec import UNSET
 
-from wafermon.blocks import Block
-from wafermon.interfaces import Position
-from wafermon.messages import Kind, dumps, loads
+from wafermon.model.blocks import Block
+from wafermon.model.messages import Kind, dumps, loads
+from wafermon.model.position import Position
 
 COMMIT = b"!commit "
 _COMMIT_LINE = b"\n" + COMMIT

@@ -27,15 +27,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from wafermon.blocks import Block
-from wafermon.config import Journal as JournalSettings
-from wafermon.interfaces import Position
 from wafermon.journal.cursor import Cursor
-from wafermon.journal.disk import MARKS_CURSOR, Disk
 from wafermon.journal.groups import Group, Mark, Rejected
 from wafermon.journal.latency import Latency
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.segments import Reader
+from wafermon.journal.storage import MARKS_CURSOR, Disk
+from wafermon.model.blocks import Block
+from wafermon.model.position import Position
+from wafermon.model.settings import Journal as JournalSettings
 
 GROUP_BYTES = 512 << 10
 """A group is cut when it holds this much."""

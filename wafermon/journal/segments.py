@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from wafermon.interfaces import Position
 from wafermon.journal.groups import Group, Span, decode_group, scan
+from wafermon.model.position import Position
 
 _CHUNK = 1 << 20
 _MOST_PARTS = 1024

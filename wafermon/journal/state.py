@@ -12,8 +12,8 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
-from wafermon.interfaces import Position
 from wafermon.journal.groups import Mark
+from wafermon.model.position import Position
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from wafermon.errors import ConfigError, Fault
-from wafermon.messages import BY_TYPE, LEVELS
+from wafermon.model.errors import ConfigError, Fault
+from wafermon.model.levels import levels_of
+from wafermon.model.messages import BY_TYPE, LEVELS
 
 KEYS = ("service", "type", "level", "host")
 TYPES = (*BY_TYPE, "trace")
@@ -59,25 +59,9 @@ def parse_match(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return conditions
 
 
-def levels_of(glob: str) -> frozenset[str]:
-    """The levels that a glob or a comparison such as ``>=warning`` takes in; none where it makes no sense."""
-    comparison = _COMPARISON.fullmatch(glob)
-    if not comparison:
-        return frozenset(level for level in LEVELS if fnmatchcase(level, glob))
-    sign, level = comparison.groups()
-    if level not in LEVELS:
-        return frozenset()
-    at = LEVELS.index(level)
-    first, last = {"<": (0, at), "<=": (0, at + 1), ">": (at + 1, None), ">=": (at, None)}[sign]
-    return frozenset(LEVELS[first:last])
-
-
 def types_of(glob: str) -> frozenset[str]:
     """The types of message that a glob takes in."""
     return frozenset(name for name in TYPES if fnmatchcase(name, glob))
-
-
-_COMPARISON = re.compile(r"(<=|>=|<|>) *(.*)")
 
 
 def _matches_nothing(key: str, glob: str) -> str:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from fnmatch import translate
 from typing import Any
 
-from wafermon.messages import dumps, loads
-from wafermon.routing.rules import KEYS, Rule, levels_of, types_of
+from wafermon.model.levels import levels_of
+from wafermon.model.messages import dumps, loads
+from wafermon.routing.rules import KEYS, Rule, types_of
 
 CACHE_SIZE = 65_536
 """Services and hosts are the clients' to name, so the answers remembered are bounded."""

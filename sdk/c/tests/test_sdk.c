@@ -587,7 +587,7 @@ static void test_bad_urls(void) {
 }
 
 #ifdef MONITORING_TLS
-/* Of a handshake that nobody answers nothing is left. What comes of one that is answered: tests/test_c_tls.py. */
+/* Of a handshake that nobody answers nothing is left. What comes of one that is answered: tests/processes/test_c_tls.py. */
 static void test_tls_unanswered(void) {
     char url[60];
     struct sidecar *sidecar = sidecar_start(NULL, HUNG);

@@ -16,13 +16,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from wafermon.backends.filesystem.checkpoint import Damaged
-from wafermon.backends.filesystem.disk import Disk
 from wafermon.backends.filesystem.names import Template
+from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
 from wafermon.backends.filesystem.tidy import Tidier
-from wafermon.config.units import parse_duration, parse_size
-from wafermon.errors import ConfigError, Fault, PermanentError, RetryableError
 from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
+from wafermon.model.errors import ConfigError, Fault, PermanentError, RetryableError
+from wafermon.model.units import parse_duration, parse_size
 
 TIDY_EVERY = 60
 """Seconds between two looks for files to compress, delete or close."""

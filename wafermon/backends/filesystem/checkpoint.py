@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from wafermon.backends.filesystem.disk import Disk, naming
+from wafermon.backends.filesystem.operations import Disk, naming
 from wafermon.interfaces import Position
-from wafermon.messages import dumps, loads
+from wafermon.model.messages import dumps, loads
 
 _ENOUGH = 1 << 20
 

@@ -21,10 +21,10 @@ from operator import attrgetter, itemgetter
 from time import gmtime, strftime
 from typing import Any, NamedTuple
 
-from wafermon.blocks import Block
-from wafermon.errors import ConfigError, Fault
 from wafermon.interfaces import Batch
-from wafermon.messages import Kind, ts_of
+from wafermon.model.blocks import Block
+from wafermon.model.errors import ConfigError, Fault
+from wafermon.model.messages import Kind, ts_of
 
 HOUR = 3_600_000_000
 """In microseconds, as `ts` is."""

@@ -25,8 +25,8 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from wafermon.backends.filesystem.checkpoint import Checkpoint, Entry
-from wafermon.backends.filesystem.disk import Disk, naming
 from wafermon.backends.filesystem.names import Template
+from wafermon.backends.filesystem.operations import Disk, naming
 from wafermon.interfaces import Batch, Position
 
 MAX_OPEN = 256

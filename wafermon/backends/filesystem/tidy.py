@@ -10,8 +10,8 @@ from threading import Event
 
 from twisted.logger import Logger
 
-from wafermon.backends.filesystem.disk import Disk
 from wafermon.backends.filesystem.names import Parsed, Template
+from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
 
 LATE = 3600

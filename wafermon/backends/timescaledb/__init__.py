@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from zope.interface import implementer
 
-from wafermon.errors import ConfigError, Fault
 from wafermon.interfaces import BackendContext, IBackendFactory
+from wafermon.model.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from wafermon.backends.timescaledb.backend import TimescaleBackend

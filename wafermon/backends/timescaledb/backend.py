@@ -23,8 +23,8 @@ from wafermon.backends.timescaledb.identity import MARK, identity
 from wafermon.backends.timescaledb.options import Options
 from wafermon.backends.timescaledb.schema import arrange, upgrade
 from wafermon.backends.timescaledb.statements import store
-from wafermon.errors import PermanentError, RetryableError
 from wafermon.interfaces import BackendContext, Batch, Health, IBackend, Position
+from wafermon.model.errors import PermanentError, RetryableError
 
 
 @implementer(IBackend)

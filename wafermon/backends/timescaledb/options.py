@@ -12,8 +12,8 @@ from typing import Any
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
 
-from wafermon.config.units import parse_duration
-from wafermon.errors import ConfigError, Fault
+from wafermon.model.errors import ConfigError, Fault
+from wafermon.model.units import parse_duration
 
 DSN = "postgresql://wafermon@localhost/wafermon"
 CONNECT_SECONDS = 10.0

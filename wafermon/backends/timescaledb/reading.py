@@ -15,7 +15,7 @@ from psycopg2.extras import RealDictCursor
 from psycopg2.sql import SQL, Identifier
 
 from wafermon.backends.timescaledb.failures import failure_of
-from wafermon.correlation.views import tree
+from wafermon.model.span_tree import tree
 
 EVENTS = 10_000
 """The most events of one trace that are read: the latest."""

@@ -1,0 +1,49 @@
+"""The filesystem backend: the contract, names, rotation, compression, deletion, and what others do to its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from wafermon.backends.filesystem import filesystem
+from wafermon.contract import BackendContract, line
+from wafermon.model.messages import loads
+
+
+def stored(root: Path) -> list[tuple[str, int]]:
+    values = [loads(text) for path in sorted(root.rglob("*.jsonl*")) for text in path.read_bytes().splitlines()]
+    return [(value["client"], value["seq"]) for value in values]
+
+
+class TestContract(BackendContract):
+    factory = filesystem
+
+    def options(self) -> dict[str, Any]:
+        return {"path": str(self.directory / "log" / "{service}" / "{date}.jsonl")}
+
+    def read_back(self) -> Iterable[tuple[str, int]]:
+        return stored(self.directory / "log")
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """Root may write anywhere, but nobody can make a directory where a file is."""
+        log, aside = self.directory / "log", self.directory / "aside"
+        log.rename(aside)
+        log.write_text("in the way")
+        try:
+            yield
+        finally:
+            log.unlink()
+            aside.rename(log)
+
+
+class TestContractWithManyLevels(TestContract):
+    """Twenty levels of host names: a long one makes a path longer than the system takes."""
+
+    def options(self) -> dict[str, Any]:
+        return {"path": str(self.directory / "log" / "/".join(["{host}"] * 20) / "{type}.jsonl"), "rotate_bytes": 1000}
+
+    def poison(self, seq: int) -> bytes:
+        return line(seq, host="x" * 300)

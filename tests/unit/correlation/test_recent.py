@@ -1,0 +1,110 @@
+"""The memory of the latest traces: what it keeps, and that it is bounded whatever clients send."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from wafermon.correlation import recent as module
+from wafermon.correlation.recent import Recent, RecentSpan
+from wafermon.model.blocks import Block
+from wafermon.model.span_tree import tree
+
+T = 1_700_000_000_000_000
+
+
+def line(kind: str, trace: str = "t", **fields: Any) -> dict[str, Any]:
+    bodies: dict[str, dict[str, Any]] = {
+        "event": {"level": "info", "message": "m"},
+        "progress": {"job_id": trace, "percent": 50},
+        "span_start": {"span_id": "0" * 16, "name": "load"},
+        "span_end": {"span_id": "0" * 16, "name": "load", "status": "ok", "start": T, "duration": 7.4},
+    }
+    return {"type": kind, "ts": T, "service": "s", "trace_id": trace, **bodies[kind], **fields}
+
+
+def observe(recent: Recent, *bodies: dict[str, Any]) -> None:
+    recent.observe([Block.parse(b"".join(json.dumps(body).encode() + b"\n" for body in bodies))], T)
+
+
+def test_a_span_is_whole_in_either_order_of_its_messages() -> None:
+    whole = RecentSpan("load", "s", "", T, 7, "ok")
+    for bodies in ([line("span_start"), line("span_end")], [line("span_end"), line("span_start")], [line("span_end")]):
+        recent = Recent()
+        observe(recent, *bodies)
+        assert recent.traces["t"].spans == {"0" * 16: whole}
+
+
+def test_the_trace_heard_of_last_stays_longest() -> None:
+    recent = Recent()
+    for number in range(module.TRACES):
+        observe(recent, line("progress", f"job-{number}"))
+    observe(recent, line("progress", "job-0"))
+    observe(recent, line("progress", "one more"))
+    assert len(recent.traces) == module.TRACES
+    assert "job-0" in recent.traces and "job-1" not in recent.traces
+
+
+def test_spans_are_bounded_in_a_trace_and_in_all() -> None:
+    recent = Recent()
+    for trace in range(30):
+        spans = [line("span_end", f"t{trace}", span_id=f"{number:016x}") for number in range(1_200)]
+        observe(recent, *spans)
+    assert len(recent.traces["t29"].spans) == module.SPANS
+    assert sum(len(trace.spans) for trace in recent.traces.values()) <= module.ALL_SPANS
+    assert list(recent.traces)[-1] == "t29" and "t0" not in recent.traces
+
+
+def test_traces_without_spans_and_jobs_push_out_none_that_has_some() -> None:
+    recent = Recent()
+    observe(recent, line("progress", "job"))
+    for number in range(2 * module.TRACES):
+        summary = {"type": "trace", "ts": T, "service": "wafermon", "client": "0" * 16, "trace_id": f"t{number}", "first": T,
+                   "last": T, "services": ["s"], "counts": {}, "errors": 0, "status": "idle", "part": 1}  # fmt: skip
+        observe(recent, summary)
+    assert list(recent.traces) == ["job"]
+    assert recent.summary("t0") is None
+    assert recent.summary(f"t{2 * module.TRACES - 1}") is not None
+
+
+def test_the_latest_events_of_a_trace_among_all_others() -> None:
+    recent = Recent()
+    for number in range(300):
+        observe(recent, line("event", "a", ts=T + number, message=f"m{number}"), line("event", "b", ts=T + number))
+    events = recent.events("a", 200)
+    assert [event["message"] for event in events] == [f"m{number}" for number in range(100, 300)]
+    assert recent.events("unknown", 200) == []
+
+
+def test_kept_blocks_take_bounded_memory_and_no_messages_with_them() -> None:
+    recent = Recent()
+    block = Block.parse(b"".join(json.dumps(line("event", message="x" * 900)).encode() + b"\n" for _ in range(250)))
+    for _ in range(50):
+        recent.observe([Block(bytes(bytearray(block.raw)), block.count, block.kinds, T, T)], T)
+    kept = list(recent._blocks)
+    assert 10 < len(kept) < 20
+    assert sum(sys.getsizeof(one.raw) for one in kept) <= module.BLOCK_BYTES
+    assert all(one._messages is None for one in kept)
+
+
+def test_ordinary_blocks_are_not_looked_into() -> None:
+    class Sealed(Block):
+        @property
+        def messages(self) -> Any:
+            raise AssertionError("parsed")
+
+        @property
+        def lines(self) -> Any:
+            raise AssertionError("split")
+
+    known = Block.parse(json.dumps(line("event")).encode() + b"\n")
+    Recent().observe([Sealed(known.raw, known.count, known.kinds, T, T)], T)
+
+
+def test_spans_that_are_each_others_parents_come_out_once() -> None:
+    spans = [
+        {"span_id": "a", "parent_id": "b", "start": 2}, {"span_id": "b", "parent_id": "a", "start": 1},
+        {"span_id": "c", "parent_id": "c", "start": 3}, {"span_id": "d", "parent_id": "elsewhere", "start": 0},
+    ]  # fmt: skip
+    assert [(span["span_id"], span["depth"]) for span in tree(spans)] == [("d", 0), ("b", 0), ("a", 1), ("c", 0)]

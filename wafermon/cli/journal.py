@@ -1,0 +1,165 @@
+"""``wafermon journal``: look into a journal that no sidecar runs on."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from wafermon.interfaces import Position
+
+
+@click.group()
+def command() -> None:
+    """Look into a journal's directory while no sidecar runs on it."""
+
+
+_directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
+
+
+@command.command("list")
+@_directory
+def list_(directory: Path) -> None:
+    """Show what DIR holds: a line a segment, then how far everybody has read."""
+    with _locked(directory):
+        journal, cursors = _state(directory)
+        click.echo(f"journal {journal}")
+        click.echo(f"{'segment':>12} {'bytes':>12} {'groups':>8} {'messages':>10} {'rejected':>8}  received (UTC)")
+        for number, length in _segments(directory).items():
+            one = _read(directory, number, length, journal)
+            received = f"{_moment(one.first)} to {_moment(one.last)}" if one.groups else "-"
+            figures = f"{number:>12} {length:>12} {one.groups:>8} {one.messages:>10} {one.rejected:>8}  {received}"
+            click.echo(figures + (f"  {len(one.faults)} faults, see journal check" if one.faults else ""))
+        for name, position in sorted(cursors.items()):
+            click.echo(f"cursor {name}: segment {position.segment}, byte {position.offset}")
+
+
+@command.command()
+@_directory
+def check(directory: Path) -> None:
+    """Read everything that DIR holds and compare every checksum.
+
+    Each fault goes to standard error as `file:byte: what`; the exit status is 1 then. An unfinished end of the newest
+    segment is no fault: a crash leaves it, nothing in it was acknowledged, and the next start cuts it.
+    """
+    with _locked(directory):
+        journal, _ = _state(directory)
+        segments = _segments(directory)
+        messages, faults = 0, 0
+        for number, length in segments.items():
+            one = _read(directory, number, length, journal)
+            messages += one.messages
+            for at, what in one.faults:
+                click.echo(f"{_path(directory, number)}:{at}: {what}", err=True)
+            faults += len(one.faults)
+            if one.tail and number == max(segments):
+                click.echo(f"{_path(directory, number)}: ends in {one.tail} unfinished bytes, which a start cuts")
+            elif one.tail:
+                click.echo(f"{_path(directory, number)}:{length - one.tail}: {one.tail} unfinished bytes", err=True)
+                faults += 1
+    if faults:
+        click.echo(f"{directory}: {faults} faults; the sidecar sets them aside and skips them", err=True)
+        raise click.exceptions.Exit(1)
+    click.echo(f"{directory}: good: {len(segments)} segments, {messages} messages")
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Nobody writes to it meanwhile."""
+    from wafermon.journal import lock
+    from wafermon.model.errors import JournalLocked
+
+    if not (directory / "state.db").is_file():
+        raise click.ClickException(f"{directory} holds no journal; name the `journal.dir` of the config")
+    try:
+        held = lock(directory)
+    except JournalLocked as error:
+        raise click.ClickException(f"{error}; stop the sidecar first") from None
+    except OSError as error:
+        raise click.ClickException(f"{directory} can't be locked: {error.strerror}; run this as its owner") from None
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise click.ClickException(f"{directory} can't be read: {error}") from None
+    finally:
+        os.close(held)
+
+
+def _state(directory: Path) -> tuple[str, dict[str, Position]]:
+    """The journal's id, and the lower bound of each cursor."""
+    from wafermon.journal.state import State
+
+    state = State(directory / "state.db")
+    try:
+        return state.journal, state.cursors()
+    finally:
+        state.close()
+
+
+def _segments(directory: Path) -> dict[int, int]:
+    from wafermon.journal.segments import segments_in
+
+    return segments_in(directory)
+
+
+def _path(directory: Path, number: int) -> Path:
+    from wafermon.journal.segments import path_of
+
+    return path_of(directory, number)
+
+
+@dataclass
+class _Segment:
+    """What one segment holds."""
+
+    faults: list[tuple[int, str]]
+    """Offset, and what is wrong there."""
+    groups: int = 0
+    messages: int = 0
+    rejected: int = 0
+    first: int = 0
+    """Receive times in microseconds since the epoch."""
+    last: int = 0
+    tail: int = 0
+    """Unfinished bytes at its end."""
+
+
+def _read(directory: Path, number: int, length: int, journal: str) -> _Segment:
+    from wafermon.journal.groups import decode_group
+    from wafermon.journal.segments import SegmentFile
+
+    found = _Segment(faults=[])
+    file = SegmentFile(directory, number)
+    try:
+        for span, data in file.spans(0, length):
+            if span.commit is None:
+                if span.end == length and b"\n!commit " not in data:
+                    found.tail = span.end - span.start
+                else:
+                    found.faults.append((span.start, f"{span.end - span.start} bytes can't be read: damaged"))
+                continue
+            try:
+                group = decode_group(data, span, journal, number, "")
+            except Exception as error:  # noqa: BLE001  # the checksum is good, so this is our own defect: say it
+                found.faults.append((span.start, f"the checksum is good, but it can't be read: {error}"))
+                continue
+            found.groups += 1
+            found.messages += sum(block.count for _, block in group.blocks)
+            found.rejected += len(group.rejected)
+            found.first = found.first or group.time
+            found.last = group.time
+    finally:
+        file.close()
+    return found
+
+
+def _moment(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%S")

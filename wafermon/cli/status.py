@@ -1,0 +1,40 @@
+"""``wafermon status``: how the running sidecar is doing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wafermon.cli import render
+from wafermon.cli.ask import Site, ask
+from wafermon.cli.live import show
+from wafermon.cli.parameters import http_option, json_option, watch_option
+
+
+@click.command()
+@watch_option
+@json_option
+@http_option
+def command(http: Site, as_json: bool, watch: bool) -> None:
+    """Show how the running sidecar is doing: its journal, its listeners, each backend with what it lacks.
+
+    Exit status: 0 ready, 1 not ready, or nobody answers.
+    """
+    last: dict[str, Any] = {}
+
+    def lines(found: dict[str, Any]) -> list[str]:
+        shown = render.status(found, last or None)
+        last.update(found)
+        return shown
+
+    def get() -> dict[str, Any]:
+        found: dict[str, Any] = ask(http, "/api/status")
+        if not found["ready"]:
+            ready.clear()
+        return found
+
+    ready = [True]
+    show(get, lines, as_json=as_json, watch=watch)
+    if not ready:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,17 @@
+"""A whole config, checked and frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from wafermon.model.settings import BackendConfig, Settings
+from wafermon.routing import Rule
+
+
+class Config(Settings):
+    """A whole config, checked and frozen. Two are equal where they say the same."""
+
+    backends: Mapping[str, BackendConfig]
+    """By name, in the order of the file. Read-only."""
+    routes: tuple[Rule, ...]
+    """In the order of the file; made for `wafermon.routing.compile_routes`."""

@@ -1,0 +1,1 @@
+"""The composition root: what starts the parts in order, and stops them in order."""

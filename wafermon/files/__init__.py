@@ -1,0 +1,1 @@
+"""Durable files: one place for write, sync, rename, unlink, truncate and directories."""

@@ -1,5 +1,0 @@
-"""The operator's command that is told about what should not wait. See docs/operations.md."""
-
-from wafermon.hooks.hooks import CURSOR, Hooks
-
-__all__ = ["CURSOR", "Hooks"]

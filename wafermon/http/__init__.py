@@ -1,9 +1,0 @@
-"""What people, probes and Prometheus see of a running sidecar. It reads; nothing here changes what is stored.
-
-Nobody is asked who they are: it listens where only those who may know everything can reach it (docs/security.md).
-"""
-
-from wafermon.http.house import House, ListenerState
-from wafermon.http.site import HttpRoom
-
-__all__ = ["House", "HttpRoom", "ListenerState"]

@@ -1,0 +1,1 @@
+"""What everything speaks of: messages, errors, blocks, positions, batches, settings. No I/O."""

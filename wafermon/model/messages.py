@@ -1,0 +1,192 @@
+"""The messages: one struct per type, the ids and limits that their fields obey, and their stored form.
+
+Reading is strict (msgspec: RFC 8259 to the letter, typed, one pass in C). Writing whatever else is our own, and reading it
+back, is ujson's work. `wafermon.wire.lines` reads what clients send.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+import msgspec
+import ujson
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+TS_MIN = 946_684_800_000_000
+"""The year 2000, in microseconds since the Unix epoch."""
+TS_MAX = 7_258_118_400_000_000
+"""The year 2200."""
+SEQ_MAX = 2**53
+MAX_NESTING = 32
+"""How deep the values of a line may nest below the message itself."""
+OWN_SERVICE = "wafermon"
+LEVELS = ("debug", "info", "warning", "error", "critical")
+TERMINAL = ("done", "failed", "cancelled")
+"""The progress statuses that end a job."""
+
+Text = Annotated[str, Meta(min_length=1, max_length=128)]
+Whole = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
+Ts = Annotated[int, Meta(ge=TS_MIN, le=TS_MAX)]
+Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
+Tags = dict[str, str | float | None]
+
+
+class Message(Struct, tag_field="type", gc=False, kw_only=True, forbid_unknown_fields=True):
+    """What all types share. An absent field is UNSET, which is false; once checked, `service` and `ts` are set.
+
+    The structs hold the fields that the protocol names; unknown ones live in the line alone.
+    """
+
+    type: ClassVar[str] = ""
+    level: ClassVar[str] = ""
+    v: Literal[2] | UnsetType = UNSET
+    ts: Ts | UnsetType = UNSET
+    """Microseconds since the Unix epoch."""
+    service: Text | UnsetType = UNSET
+    host: str | UnsetType = UNSET
+    pid: Whole | UnsetType = UNSET
+    trace_id: Text | UnsetType = UNSET
+    span_id: str | UnsetType = UNSET
+    client: str | UnsetType = UNSET
+    seq: Seq | UnsetType = UNSET
+    truncated: bool | UnsetType = UNSET
+    replay_to: Text | UnsetType = UNSET
+    """The one backend that a replayed dead letter goes to, because that one had refused it."""
+
+
+class Event(Message, tag="event"):
+    type: ClassVar[str] = "event"
+    level: Literal["debug", "info", "warning", "error", "critical"]  # type: ignore[misc]  # a field here, a default above
+    message: str
+    context: dict[str, Any] | UnsetType = UNSET
+
+
+class Metric(Message, tag="metric"):
+    type: ClassVar[str] = "metric"
+    name: str
+    value: float | Literal["NaN", "Infinity", "-Infinity"]
+    unit: str | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    kind: Literal["gauge", "counter"] | UnsetType = UNSET
+
+
+class Progress(Message, tag="progress"):
+    type: ClassVar[str] = "progress"
+    job_id: Text
+    percent: Annotated[float, Meta(ge=0, le=100)]
+    status: Annotated[str, Meta(min_length=1, max_length=64)] | UnsetType = UNSET
+
+
+class Resource(Message, tag="resource"):
+    type: ClassVar[str] = "resource"
+    cpu: float | UnsetType = UNSET
+    mem: float | UnsetType = UNSET
+    disk: float | UnsetType = UNSET
+    net: float | UnsetType = UNSET
+
+
+class SpanStart(Message, tag="span_start"):
+    type: ClassVar[str] = "span_start"
+    name: str
+    parent_id: str | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+
+
+class SpanEnd(Message, tag="span_end"):
+    type: ClassVar[str] = "span_end"
+    name: str
+    status: Literal["ok", "error"]
+    start: Ts
+    """The start's `ts`, in microseconds since the Unix epoch."""
+    duration: Annotated[float, Meta(ge=0)]
+    """Microseconds on the monotonic clock."""
+    parent_id: str | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+
+
+class Trace(Message, tag="trace"):
+    """The sidecar's own summary of a trace, or of what came after its last part."""
+
+    type: ClassVar[str] = "trace"
+    first: Ts
+    last: Ts
+    services: list[str]
+    counts: dict[str, int]
+    """Messages by type, and events by level: ``{"event": 3, "metric": 1, "level.error": 1}``."""
+    errors: int
+    status: Literal["done", "failed", "cancelled", "idle"]
+    part: Annotated[int, Meta(ge=1)]
+
+
+Wire = Event | Metric | Progress | Resource | SpanStart | SpanEnd
+BY_TYPE: Mapping[str, type[Message]] = {
+    "event": Event, "metric": Metric, "progress": Progress,
+    "resource": Resource, "span_start": SpanStart, "span_end": SpanEnd,
+}  # fmt: skip
+
+SERVICE = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+TRACE_ID = re.compile(r"[!-~]{1,128}")
+SPAN_ID = CLIENT = re.compile(r"[0-9a-f]{16}")
+
+_decode_known = msgspec.json.Decoder(Wire | Trace).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class Kind(NamedTuple):
+    """What a message has in common with its neighbours: checked and routed once for all that are alike."""
+
+    service: str
+    type: str
+    level: str
+    host: str | UnsetType
+    trace_id: str | UnsetType
+    client: str | UnsetType
+    pid: int | UnsetType
+    replay_to: str | UnsetType
+
+
+kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)
+"""A message -> the fields of `Kind` as a plain tuple."""
+ts_of: Callable[[Message], Any] = attrgetter("ts")
+
+
+def decode_stored(line: bytes) -> Message:
+    """A line as it was stored -> its message. Raises msgspec.DecodeError for what no sidecar stores."""
+    try:
+        message: Message = _decode_known(line)
+        return message
+    except msgspec.ValidationError:
+        value = _decode_any(line)
+        known = Trace if value["type"] == "trace" else BY_TYPE[value["type"]]
+        return convert(value, known)
+
+
+encode_stored: Callable[[Message], bytes] = msgspec.json.Encoder().encode
+"""A message of the sidecar's own -> its line, without the newline, as it is stored."""
+
+
+def dumps(value: Any) -> str:
+    """An object of our own as one compact line of JSON, without a newline."""
+    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False)
+
+
+def loads(text: str | bytes) -> Any:
+    """Read what `dumps` wrote."""
+    return ujson.loads(text)
+
+
+def decode_object(line: bytes) -> dict[str, Any]:
+    """A stored line -> its object, with the fields that no struct knows. Raises msgspec.DecodeError for what no sidecar stores."""
+    value: dict[str, Any] = _decode_any(line)
+    return value
+
+
+def convert(value: dict[str, Any], known: type[Message]) -> Message:
+    """An object without the fields that no struct knows -> its message. Raises msgspec.ValidationError."""
+    message: Message = msgspec.convert(
+        {k: v for k, v in value.items() if k in known.__struct_fields__ or k == "type"}, known
+    )
+    return message

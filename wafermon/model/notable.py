@@ -1,0 +1,64 @@
+"""The few messages that should not wait until somebody looks: stalled and failed jobs, abandoned spans, messages that
+an SDK had to drop. Pure; blocks that can hold none are not looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from wafermon.model.blocks import Block
+from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, decode_object
+
+KINDS = ("job_stalled", "job_failed", "span_abandoned", "dropped")
+_DERIVED = frozenset({"job_stalled", "span_abandoned"})
+_POSSIBLE = {("progress", ""), ("event", "warning")}
+_TYPE, _LEVEL = map(Kind._fields.index, ("type", "level"))
+
+
+class Notable(NamedTuple):
+    """One of them."""
+
+    kind: str
+    """One of KINDS."""
+    line: bytes
+    """The message as it is stored."""
+    message: Message
+
+    def event(self) -> dict[str, Any]:
+        """As an object: ``kind`` and the message's own fields."""
+        return {"kind": self.kind, **decode_object(self.line)}
+
+    @property
+    def dropped(self) -> int:
+        """How many messages an SDK says that it dropped; 0 in the other kinds."""
+        if self.kind != "dropped" or not isinstance(self.message, Event) or not self.message.context:
+            return 0
+        count = self.message.context.get("count")
+        return count if type(count) is int and count > 0 else 0
+
+
+def notables(block: Block) -> Iterator[Notable]:
+    """Those of a block, in order."""
+    if not any(_possible(kind) for kind in block.kinds):
+        return
+    raw = block.raw
+    if b'"failed"' not in raw and b'"dropped"' not in raw and not any(kind.encode() in raw for kind in _DERIVED):
+        return
+    for line, message in zip(block.lines, block.messages, strict=True):
+        if kind := _kind(message):
+            yield Notable(kind, line, message)
+
+
+def _possible(kind: tuple[Any, ...]) -> bool:
+    return (kind[_TYPE], kind[_LEVEL]) in _POSSIBLE
+
+
+def _kind(message: Message) -> str:
+    if isinstance(message, Progress):
+        return "job_failed" if message.status == "failed" else ""
+    if not isinstance(message, Event) or message.level != "warning" or not message.context:
+        return ""
+    kind = message.context.get("kind")
+    if kind in _DERIVED:
+        return str(kind) if message.service == OWN_SERVICE else ""
+    return "dropped" if kind == "dropped" else ""

@@ -1,0 +1,395 @@
+"""Every key of a config: its type, its default, what it means. The frozen result is made of the same classes.
+
+Sizes are bytes, times are seconds, paths are relative to the working directory, and 0 is no limit.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from wafermon.model.endpoints import check_endpoint, kind_of
+from wafermon.model.units import (
+    GiB,
+    KiB,
+    MiB,
+    Rate,
+    format_size,
+    parse_duration,
+    parse_rate,
+    parse_size,
+)
+
+SEGMENTS_MIN = 4
+"""A quota of fewer segments could not keep one that is written, one that is sealed and one that is read."""
+LINE_MIN, LINE_MAX = 64 * KiB, MiB
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a scalar holds, in the words of the manual and of the faults."""
+
+    name: str
+
+
+class Section(BaseModel):
+    """One mapping of the config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _path(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value or "\0" in value:
+        raise ValueError("expected a path, got none")
+    return Path(value)
+
+
+def _above_zero(value: float) -> float:
+    if not value:
+        raise ValueError("can't be 0 here; give a value above it")
+    return value
+
+
+def _arguments(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        arguments = tuple(shlex.split(value))
+    except ValueError as error:
+        raise ValueError(f"not a command: {str(error).lower()}") from None
+    if not arguments:
+        raise ValueError("expected a command, got none")
+    return arguments
+
+
+def _rate(value: Any) -> Any:
+    return value if isinstance(value, Rate) else parse_rate(value)
+
+
+def _false_is_none(value: Any) -> Any:
+    return None if value is False else value
+
+
+def _user(value: Any) -> Any:
+    return str(value) if type(value) is int else value
+
+
+def _endpoint(value: Any) -> Any:
+    return check_endpoint(value) if isinstance(value, str) else value
+
+
+def _listener(value: Any) -> Any:
+    return {"endpoint": value} if isinstance(value, str) else value
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Kind("a size")]
+Duration = Annotated[float, BeforeValidator(parse_duration), Kind("a time")]
+Count = Annotated[int, Field(ge=0), Kind("a whole number")]
+Text = Annotated[str, Field(min_length=1), Kind("text")]
+FilePath = Annotated[Path, BeforeValidator(_path), Kind("a path")]
+User = Annotated[str, BeforeValidator(_user), Field(min_length=1), Kind("a name or a number")]
+Endpoint = Annotated[str, BeforeValidator(_endpoint), Kind("an endpoint")]
+Command = Annotated[tuple[str, ...], BeforeValidator(_arguments), Kind("a command")]
+Frequency = Annotated[Rate, BeforeValidator(_rate), Kind("a rate")]
+
+
+class Listener(Section):
+    """One place where clients connect. A bare endpoint string is a mapping of `endpoint` alone."""
+
+    endpoint: Endpoint = Field(
+        description="A Twisted endpoint string: `tcp:PORT:interface=ADDRESS`, `tcp6:PORT`, `unix:PATH:mode=660` "
+        "(660 is the default mode), or `tls:PORT`, which needs `certificate` and `key`."
+    )
+    certificate: FilePath | None = Field(
+        default=None, description="The server's certificate chain, PEM.", validate_default=True
+    )
+    key: FilePath | None = Field(default=None, description="The certificate's private key, PEM.", validate_default=True)
+    client_ca: FilePath | None = Field(
+        default=None, description="PEM of the authorities that a client's certificate must come from (mutual TLS)."
+    )
+    token_file: FilePath | None = Field(
+        default=None,
+        description="Clients must name one of this file's tokens in their hello. One token a line; behind it, where it "
+        "may only speak for some services, their globs: `TOKEN receiver-* cron`. Read again when it changes.",
+    )
+    owner: User | None = Field(default=None, description="Of a `unix:` endpoint: the user that the socket belongs to.")
+    group: User | None = Field(default=None, description="Of a `unix:` endpoint: the socket's group.")
+    allow_users: tuple[User, ...] | None = Field(
+        default=None,
+        description="Of a `unix:` endpoint: only processes of these users (names or numbers) may connect, whatever the "
+        "socket's mode says. The kernel says whose process it is.",
+        strict=False,
+    )
+
+    @property
+    def tls(self) -> bool:
+        return kind_of(self.endpoint) == "tls"
+
+    @field_validator("certificate", "key", "client_ca")
+    @classmethod
+    def _only_with_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        endpoint = info.data.get("endpoint")
+        if endpoint is None:
+            return value
+        if kind_of(endpoint) == "tls" and value is None:
+            raise ValueError(f"missing; {endpoint!r} needs a certificate and a key")
+        if kind_of(endpoint) != "tls" and value is not None:
+            raise ValueError(f"only a tls: endpoint takes this, not {endpoint!r}; write tls:PORT there")
+        return value
+
+    @field_validator("endpoint")
+    @classmethod
+    def _tls_installed(cls, value: str) -> str:
+        if kind_of(value) == "tls" and not all(map(find_spec, ("OpenSSL", "service_identity"))):
+            raise ValueError(f"{value!r} needs packages that are not installed; pip install 'wafermon[tls]'")
+        return value
+
+    @field_validator("owner", "group", "allow_users")
+    @classmethod
+    def _only_with_unix(cls, value: Any, info: ValidationInfo) -> Any:
+        endpoint = info.data.get("endpoint")
+        if value is not None and endpoint is not None and kind_of(endpoint) != "unix":
+            raise ValueError(f"only a unix: endpoint takes this, not {endpoint!r}")
+        if value == ():
+            raise ValueError("expected at least one user, or leave the key out to let in whom the socket's mode does")
+        return value
+
+
+class Journal(Section):
+    """Where accepted messages are kept until every backend has them."""
+
+    dir: FilePath = Field(default=Path("wafermon-data/journal"), description="Its directory; made at the first start.")
+    segment_bytes: Annotated[Size, AfterValidator(_above_zero)] = Field(
+        default=64 * MiB,
+        description="A segment of this size is sealed and the next one begun. Space is given back by segments.",
+    )
+    max_bytes: Size = Field(
+        default=GiB,
+        description=f"Its quota, at least {SEGMENTS_MIN} segments. When it is full the receivers pause, and nothing is "
+        "lost: the SDKs keep their messages.",
+        validate_default=True,
+    )
+    sync: Literal["always", "interval", "never"] = Field(
+        default="always",
+        description="When the disk must have a message: `always` acknowledges after `fdatasync`, `interval` syncs each "
+        "second and `never` leaves it to the system; both acknowledge after the write, so that a power cut may lose "
+        "acknowledged messages. A killed process loses none in either.",
+    )
+    spill_dir: Annotated[FilePath | None, BeforeValidator(_false_is_none), Kind("a path or false")] = Field(
+        default=None,
+        description="Spill files whose SDK is gone are taken up from here; `false` takes up none.",
+        json_schema_extra={
+            "default": "where SDKs spill: `WAFERMON_SPILL_DIR`, else `/var/spool/wafermon` if it is writable, else "
+            "`/tmp/wafermon-UID`"
+        },
+    )
+
+    @field_validator("max_bytes")
+    @classmethod
+    def _enough_segments(cls, value: int, info: ValidationInfo) -> int:
+        segment = info.data.get("segment_bytes", 0)
+        if 0 < value < SEGMENTS_MIN * segment:
+            raise ValueError(
+                f"{format_size(value)} is under {SEGMENTS_MIN} segments of {format_size(segment)}; "
+                f"expected at least {format_size(SEGMENTS_MIN * segment)}, or a smaller segment_bytes"
+            )
+        return value
+
+
+class Limits(Section):
+    """What one client, or all of them, may ask of the sidecar."""
+
+    max_line_bytes: Size = Field(
+        default=LINE_MIN,
+        description=f"The longest line, without its newline: {format_size(LINE_MIN)} to {format_size(LINE_MAX)}.",
+    )
+    max_connections: Count = Field(default=10_000, description="Connections at a time, over all listeners.")
+    partial_bytes: Size = Field(
+        default=64 * MiB, description="Memory for lines that have begun and not ended, over all clients."
+    )
+    first_line: Duration = Field(
+        default=30.0, description="A connection that has sent no whole line after this time is closed."
+    )
+    idle_timeout: Duration = Field(
+        default=3600.0, description="A connection that has sent nothing for this time is closed."
+    )
+    messages_per_second: Count = Field(
+        default=0,
+        description="What one client may send, over reconnects too; without a hello, one connection. Beyond it, reading pauses; no "
+        "message is refused.",
+    )
+
+    @field_validator("max_line_bytes")
+    @classmethod
+    def _within_the_protocol(cls, value: int) -> int:
+        if not LINE_MIN <= value <= LINE_MAX:
+            raise ValueError(f"expected {format_size(LINE_MIN)} to {format_size(LINE_MAX)}, got {format_size(value)}")
+        return value
+
+
+class Correlation(Section):
+    """How jobs and traces are followed."""
+
+    stalled_after: Duration = Field(
+        default=300.0, description="A job without progress for this time is reported as stalled."
+    )
+    trace_idle: Duration = Field(default=600.0, description="A trace without a message for this time has ended.")
+    trace_max: Duration = Field(
+        default=86_400.0, description="A trace older than this is summed up, and goes on as a new part."
+    )
+    max_traces: Count = Field(
+        default=20_000, description="Traces followed at a time; beyond it the idlest one ends early."
+    )
+
+
+class DeadLetters(Section):
+    """Where messages go that no backend can take, or that no rule takes."""
+
+    dir: FilePath = Field(
+        default=Path("wafermon-data/dead-letters"),
+        description="Their directory.",
+        json_schema_extra={"default": "`dead-letters` beside `journal.dir`"},
+    )
+    max_bytes: Size = Field(
+        default=256 * MiB, description="Their quota. When it is full the oldest file goes, counted and shown in health."
+    )
+
+
+class Hooks(Section):
+    """A command that is told about what should not wait. Without this section there is none."""
+
+    command: Command = Field(
+        description="Run without a shell, with the event as JSON on its standard input. Words in quotes stay together."
+    )
+    on: tuple[Literal["job_stalled", "job_failed", "span_abandoned", "dropped"], ...] = Field(
+        default=("job_stalled", "job_failed", "dropped"), description="What it is told about.", strict=False
+    )
+    at_most: Frequency = Field(default=Rate(10, 60.0), description="How often it runs; the rest is counted and logged.")
+
+
+class BatchLimits(Section):
+    """A batch is handed to the backend when it reaches the first of these."""
+
+    messages: Count = Field(default=5000, description="Messages in a batch.")
+    bytes: Size = Field(default=4 * MiB, description="Bytes in a batch. A longer single message goes by itself.")
+    age: Annotated[Duration, AfterValidator(_above_zero)] = Field(
+        default=0.2, description="How long the oldest message of a batch waits for company."
+    )
+
+    @field_validator("bytes")
+    @classmethod
+    def _bounded(cls, value: int, info: ValidationInfo) -> int:
+        if not value and info.data.get("messages") == 0:
+            raise ValueError("messages and bytes can't both be without limit; give one of them")
+        return value
+
+
+class Retry(Section):
+    """How a batch is tried again: exponential backoff with full jitter."""
+
+    initial: Annotated[Duration, AfterValidator(_above_zero)] = Field(
+        default=0.1, description="The longest wait before the first retry; it doubles with each one."
+    )
+    max: Duration = Field(default=30.0, description="The longest wait there is.", validate_default=True)
+
+    @field_validator("max")
+    @classmethod
+    def _above_initial(cls, value: float, info: ValidationInfo) -> float:
+        if 0 < value < info.data.get("initial", 0):
+            raise ValueError("expected at least as long as initial")
+        return value
+
+
+class BackendKeys(Section):
+    """What every backend takes; the other keys are its plugin's own."""
+
+    plugin: Text = Field(description="Which kind of backend: `filesystem`, `timescaledb`, or another installed plugin.")
+    batch: BatchLimits = Field(default=BatchLimits(), description="How messages are grouped for one write.")
+    retry: Retry = Field(default=Retry(), description="How often a failed write is tried again.")
+    when_full: Literal["pause", "skip"] = Field(
+        default="pause",
+        description="When the journal is full and this backend is the one that lags: `pause` the receivers until it "
+        "catches up, or `skip` its oldest segments, counted and shown in health.",
+    )
+    on_remove: Literal["keep", "drain", "discard"] = Field(
+        default="keep",
+        description="When a reload removes it: `keep` its cursor, and the journal from there on, for its return; "
+        "`drain` delivers what it still has to get and then forgets it; `discard` forgets it at once.",
+    )
+
+
+class BackendConfig(BackendKeys):
+    """One configured backend, checked."""
+
+    name: str
+    options: Any = None
+    """What the plugin's `configure` returned, for its `build`."""
+
+
+class RouteKeys(Section):
+    """One rule as the config writes it."""
+
+    match: dict[str, Any] = Field(
+        default={},
+        description="Conditions, which must all hold: `service`, `type`, `level`, `host`. A value is a glob or a list "
+        'of globs, of which one must match; a level may be compared, as in `">=warning"`. Only events have a level: '
+        "nothing else matches a rule that names one. Without conditions the rule takes everything.",
+    )
+    to: Annotated[tuple[Text, ...], Kind("a list of backends")] = Field(
+        description="The backends that a message goes to. `[]` discards it on purpose.", strict=False
+    )
+
+
+ListenEntry = Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
+
+
+class Settings(Section):
+    """The keys that stand alone."""
+
+    listen: tuple[ListenEntry, ...] = Field(
+        default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),
+        description="Where clients connect: endpoint strings, or mappings where a listener needs more.",
+        strict=False,
+    )
+    http: Annotated[Endpoint | None, BeforeValidator(_false_is_none), Kind("an endpoint or false")] = Field(
+        default="tcp:7412:interface=127.0.0.1",
+        description="Where health, metrics and the pages for people are served: one endpoint string, or `false`.",
+    )
+    journal: Journal = Field(default=Journal(), description=Journal.__doc__)
+    limits: Limits = Field(default=Limits(), description=Limits.__doc__)
+    correlation: Correlation = Field(default=Correlation(), description=Correlation.__doc__)
+    dead_letters: DeadLetters = Field(default=DeadLetters(), description=DeadLetters.__doc__)
+    hooks: Hooks | None = Field(default=None, description=Hooks.__doc__)
+    reload: Literal["watch", "signal"] = Field(
+        default="watch",
+        description="When this file is read again: `watch` when the file changes, and at SIGHUP; `signal` at SIGHUP.",
+    )
+
+    @field_validator("listen")
+    @classmethod
+    def _reachable(cls, value: tuple[Listener, ...]) -> tuple[Listener, ...]:
+        if not value:
+            raise ValueError("expected at least one endpoint, or leave the key out for its default")
+        return value
+
+    @field_validator("http")
+    @classmethod
+    def _plain_http(cls, value: str | None) -> str | None:
+        if value is not None and kind_of(value) == "tls":
+            raise ValueError("http is served without TLS; write tcp: or unix:, and a proxy before it")
+        return value

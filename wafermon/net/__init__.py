@@ -1,0 +1,1 @@
+"""Ports, TLS, tokens, and the users at the other end of a Unix socket."""

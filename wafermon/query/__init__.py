@@ -1,0 +1,5 @@
+"""What is known of jobs and traces, in one set of shapes. See docs/architecture.md."""
+
+from wafermon.query.live import Live
+
+__all__ = ["Live"]

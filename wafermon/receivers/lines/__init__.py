@@ -1,0 +1,1 @@
+"""Connections: lines in, acknowledgements out. See docs/protocol.md."""

@@ -1,0 +1,49 @@
+"""Who may come in by one listener: certificates, tokens, and the users of a Unix socket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wafermon.model.errors import ProtocolError
+from wafermon.model.settings import Listener
+from wafermon.net.principals import Principal, peer_uid, user_ids
+from wafermon.net.tokens import TokenFile
+
+
+class Admission:
+    """What a listener asks of its clients."""
+
+    def __init__(self, listener: Listener) -> None:
+        """Reads the files that the listener names. Raises ValueError with everything a person has to know."""
+        self._tokens = TokenFile(listener.token_file) if listener.token_file else None
+        self._users = user_ids(listener.allow_users) if listener.allow_users else None
+        self.credentials: Any = None
+        """A `tls.Credentials`, for a `tls:` listener."""
+        if listener.tls:
+            from wafermon.net.tls import Credentials
+
+            self.credentials = Credentials(listener)
+
+    def admit(self, token: str, transport: Any) -> Principal:
+        """Whose connection this is; asked once, at its first line. Raises ProtocolError with ``unauthorized``."""
+        uid = peer_uid(transport)
+        if self._users is not None and uid not in self._users:
+            raise ProtocolError("unauthorized", f"user {uid} may not connect here (`allow_users`)")
+        if self._tokens is None:
+            return Principal("" if uid is None else f"uid:{uid}")
+        if not token:
+            raise ProtocolError("unauthorized", "this listener asks for a token: WAFERMON_TOKEN, `token` in the hello")
+        principal = self._tokens.find(token)
+        if principal is None:
+            raise ProtocolError("unauthorized", "this token is not known here")
+        return principal
+
+    def still_admits(self, principal: Principal, transport: Any) -> bool:
+        """Whether a connection that was let in would be again."""
+        if self._users is not None and peer_uid(transport) not in self._users:
+            return False
+        return self._tokens is None or self._tokens.holds(principal)
+
+    def refresh(self) -> bool:
+        """Look at the tokens again; tells whether who is admitted may have changed."""
+        return self._tokens is not None and self._tokens.refresh()

@@ -1,0 +1,1 @@
+"""Spill files of programs that are gone."""

@@ -1,0 +1,174 @@
+"""The figures in Prometheus's format. They are counted where they happen, and only read here, at a scrape.
+
+No label takes a value that clients choose: a job or a trace is never one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from wafermon import __version__
+from wafermon.journal.latency import BOUNDS, Latency
+from wafermon.web.delay import ReactorDelay
+from wafermon.web.status import readiness
+from wafermon.web.view import View
+
+CODES = ("bad_json", "bad_message", "bad_utf8", "line_too_long", "unknown_type")
+"""Shown from the start, at 0, so that an alarm sees the first one."""
+
+
+def registry(view: View, delay: ReactorDelay) -> CollectorRegistry:
+    """What `/metrics` shows: the sidecar's figures, and those of its process."""
+    made = CollectorRegistry()
+    made.register(Figures(view, delay))
+    ProcessCollector(registry=made)
+    return made
+
+
+class Figures(Collector):
+    """Everything that is counted anywhere in the sidecar."""
+
+    def __init__(self, view: View, delay: ReactorDelay) -> None:
+        self._view = view
+        self._delay = delay
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        view = self._view
+        info = GaugeMetricFamily("wafermon_build_info", "Always 1.", labels=["version"])
+        info.add_metric([__version__], 1)
+        yield info
+        yield _gauge("wafermon_ready", "1 where /health/ready answers 200.", readiness(view)["ready"])
+        yield _gauge("wafermon_config_refused", "1 from a refused reload to the next accepted one.", bool(view.refused))
+        yield from self._receiver()
+        yield from self._journal()
+        yield from self._backends()
+        yield from self._rest()
+
+    def _receiver(self) -> Iterator[Metric]:
+        receiver = self._view.receiver
+        figures = receiver.figures
+        received = figures.messages + figures.duplicates + sum(figures.rejected.values())
+        yield _gauge("wafermon_connections", "Open connections of clients.", receiver.connections)
+        yield _counter("wafermon_connections_opened", "Connections that clients opened.", figures.connections)
+        yield _counter("wafermon_connections_refused", "Connections refused, with an error line.", figures.refused)
+        yield _counter("wafermon_messages_received", "Lines that came over connections.", received)
+        yield _counter("wafermon_messages_accepted", "Lines that were accepted.", figures.messages)
+        rejected = {**dict.fromkeys(CODES, 0), **figures.rejected}
+        yield _counters(
+            "wafermon_messages_rejected", "Lines that were refused, by the protocol's code.", "code", rejected
+        )
+        yield _counter("wafermon_messages_duplicate", "Lines dropped because they had come before.", figures.duplicates)
+        yield _counter("wafermon_messages_missing", "Numbers that clients left out.", figures.gaps)
+        spills = self._view.spills
+        yield _counter("wafermon_spill_messages", "Messages of spill files taken up.", spills.messages if spills else 0)
+        yield _counter("wafermon_spill_files", "Spill files taken up.", spills.files if spills else 0)
+
+    def _journal(self) -> Iterator[Metric]:
+        journal = self._view.journal
+        figures = journal.figures
+        yield _counter("wafermon_messages_journalled", "Messages written to the journal.", figures.messages)
+        yield _counter("wafermon_journal_groups", "Groups written; each is one sync.", figures.groups)
+        yield _counter("wafermon_journal_written_bytes", "Bytes written to the journal.", figures.bytes)
+        yield _counter("wafermon_journal_failures", "Writes and syncs that failed.", figures.failures)
+        yield _counter("wafermon_journal_damaged", "Stretches that could not be read.", journal.damaged)
+        yield _gauge("wafermon_journal_failing", "1 while the journal can't be written.", bool(journal.failing))
+        yield _gauge("wafermon_journal_bytes", "Bytes in all segments.", journal.size)
+        yield _gauge("wafermon_journal_max_bytes", "The journal's quota; 0 is none.", journal.settings.max_bytes)
+        yield _histogram(
+            "wafermon_ack_seconds", "For each group, from its oldest line until all of it was durable.", figures.ack
+        )
+
+    def _backends(self) -> Iterator[Metric]:
+        deliveries = self._view.deliveries
+        figures = {name: one.figures for name, one in deliveries.items()}
+        lags = {name: one.lag for name, one in deliveries.items()}
+        skipped = self._view.journal.figures.skipped_segments
+
+        def counters(name: str, text: str, values: Mapping[str, float]) -> CounterMetricFamily:
+            return _counters(name, text, "backend", values)
+
+        def gauges(name: str, text: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+            family = GaugeMetricFamily(name, text, labels=["backend"])
+            for backend, value in values.items():
+                family.add_metric([backend], value)
+            return family
+
+        failing = {name: one.health().state == "failing" for name, one in deliveries.items()}
+        yield gauges("wafermon_backend_failing", "1 as long as the last try failed.", failing)
+        own = GaugeMetricFamily(
+            "wafermon_backend_figure", "What a backend tells of itself.", labels=["backend", "figure"]
+        )
+        for name, one in deliveries.items():
+            for figure, value in one.health().figures.items():
+                own.add_metric([name, figure], value)
+        yield own
+        delivered = {name: one.messages for name, one in figures.items()}
+        yield counters("wafermon_messages_delivered", "Messages that a backend has durably.", delivered)
+        batches = {name: one.batches for name, one in figures.items()}
+        yield counters("wafermon_delivery_batches", "Batches that a backend took.", batches)
+        retries = {name: one.retries for name, one in figures.items()}
+        yield counters("wafermon_delivery_retries", "Batches that were tried again.", retries)
+        letters = {name: one.dead_letters for name, one in figures.items()}
+        yield counters("wafermon_dead_letters", "Messages that a backend refused for good.", letters)
+        skips = {name: skipped.get(name, 0) for name in deliveries}
+        yield counters("wafermon_delivery_skipped_segments", "Segments let go unread: `when_full: skip`.", skips)
+        messages = {name: lag.messages for name, lag in lags.items()}
+        yield gauges("wafermon_delivery_lag_messages", "Messages that a backend does not have yet.", messages)
+        sizes = {name: lag.bytes for name, lag in lags.items()}
+        yield gauges("wafermon_delivery_lag_bytes", "Bytes of journal from its oldest such message on.", sizes)
+        ages = {name: lag.seconds for name, lag in lags.items()}
+        yield gauges("wafermon_delivery_lag_seconds", "Since its oldest such message came.", ages)
+
+    def _rest(self) -> Iterator[Metric]:
+        view = self._view
+        yield _counter(
+            "wafermon_dead_letters_written", "Letters written, refused lines too.", view.dead_letters.written
+        )
+        yield _counter(
+            "wafermon_dead_letter_files_dropped", "Files gone because of the quota.", view.dead_letters.dropped_files
+        )
+        yield _counter("wafermon_sdk_dropped", "Messages that SDKs say they had to drop.", view.live.sdk_dropped)
+        yield _gauge("wafermon_traces_live", "Traces that are followed.", view.live.traces)
+        yield _counter(
+            "wafermon_traces_evicted", "Traces ended early: `max_traces`.", view.live.counters["evicted_traces"]
+        )
+        over = {
+            name.removesuffix("_over"): count for name, count in view.live.counters.items() if name.endswith("_over")
+        }
+        yield _counters("wafermon_trace_limits", "Messages whose service, span or job was one too many.", "limit", over)
+        if view.config.hooks:
+            runs = {name: value for name, value in view.hooks.figures().items() if isinstance(value, int)}
+            yield _counters("wafermon_hooks", "What became of the events for the hook.", "outcome", runs)
+        yield _gauge("wafermon_reactor_delay_seconds", "The longest delay of the last 30 s.", self._delay.seconds)
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    """`_total` comes by itself."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _histogram(name: str, text: str, latency: Latency) -> HistogramMetricFamily:
+    total, buckets = 0, []
+    for bound, count in zip([*map(str, BOUNDS), "+Inf"], latency.counts, strict=True):
+        total += count
+        buckets.append((bound, float(total)))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=latency.seconds)

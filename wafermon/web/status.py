@@ -1,0 +1,128 @@
+"""How the sidecar is doing, as plain JSON values. Sizes are bytes; times are microseconds since the Unix epoch where they are moments, and
+seconds where they are durations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wafermon import __version__
+from wafermon.delivery import Delivery
+from wafermon.web.delay import ReactorDelay
+from wafermon.web.view import View
+
+
+def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
+    """Everything that `wafermon status` shows. `started` is when the sidecar started."""
+    receiver, journal = view.receiver.figures, view.journal
+    rejected = sum(receiver.rejected.values())
+    return {
+        "version": __version__,
+        "now": journal.now(),
+        "started": started,
+        **readiness(view),
+        "connections": view.receiver.connections,
+        "connections_total": receiver.connections,
+        "connections_refused": receiver.refused,
+        "messages": {
+            "received": receiver.messages + receiver.duplicates + rejected,
+            "accepted": receiver.messages,
+            "duplicate": receiver.duplicates,
+            "rejected": dict(receiver.rejected),
+            "gaps": receiver.gaps,
+            "journalled": journal.figures.messages,
+            "from_spill": view.spills.messages if view.spills else 0,
+            "sdk_dropped": view.live.sdk_dropped,
+        },
+        "correlation": {
+            "error": view.live.error,
+            "live_traces": view.live.traces,
+            **view.live.counters,
+        },
+        "dead_letters": {
+            "error": view.dead_letter_follower.error,
+            "dir": str(view.dead_letters.dir),
+            "bytes": view.dead_letters.size,
+            "written": view.dead_letters.written,
+            "dropped_files": view.dead_letters.dropped_files,
+        },
+        "hooks": view.hooks.figures() if view.config.hooks else None,
+        "reactor_delay": round(delay.seconds, 6),
+    }
+
+
+def readiness(view: View) -> dict[str, Any]:
+    """``ready``, and why not: ``problems``, sentences; then ``listeners``, ``journal``, ``backends`` and ``refused_config``."""
+    listeners = [
+        {"endpoint": one.endpoint, "listening": bool(one.address), "address": one.address, "error": one.error}
+        for one in view.listeners()
+    ]
+    backends = {name: _backend(view, delivery) for name, delivery in view.deliveries.items()}
+    problems = _problems(view, listeners, backends)
+    refused = view.refused
+    return {
+        "ready": not problems,
+        "problems": problems,
+        "listeners": listeners,
+        "journal": _journal(view),
+        "backends": backends,
+        "refused_config": {"at": refused.at, "faults": list(refused.faults)} if refused else None,
+    }
+
+
+def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, dict[str, Any]]) -> list[str]:
+    problems = ["the sidecar is stopping"] if view.stopping else []
+    for one in listeners:
+        if not one["listening"]:
+            problems.append(f"{one['endpoint']} does not listen" + (f": {one['error']}" if one["error"] else ""))
+    if view.journal.failing:
+        problems.append(f"the journal {view.journal.failing}")
+    if view.journal.full:
+        problems.append("the journal is full, the receivers pause")
+    for name, backend in backends.items():
+        if backend["state"] == "failing":
+            problems.append(f"the backend {name} fails: {backend['error'] or backend['detail']}")
+    if view.dead_letter_follower.error:
+        problems.append(f"dead letters can't be written: {view.dead_letter_follower.error}")
+    if view.live.error:
+        problems.append(f"the correlation {view.live.error}")
+    return problems
+
+
+def _journal(view: View) -> dict[str, Any]:
+    journal = view.journal
+    most = journal.settings.max_bytes
+    return {
+        "id": journal.id,
+        "dir": str(journal.dir),
+        "bytes": journal.size,
+        "max_bytes": most,
+        "fill": round(journal.size / most, 4) if most else 0.0,
+        "full": journal.full,
+        "failing": journal.failing,
+        "failures": journal.figures.failures,
+        "damaged": journal.damaged,
+        "sync": journal.settings.sync,
+    }
+
+
+def _backend(view: View, delivery: Delivery) -> dict[str, Any]:
+    health, lag, figures = delivery.health(), delivery.lag, delivery.figures
+    config = view.config.backends.get(delivery.name)
+    return {
+        "plugin": config.plugin if config else "",
+        "state": health.state,
+        "detail": health.detail,
+        "error": delivery.error,
+        "error_since": delivery.error_since if delivery.error else None,
+        "last_error": delivery.last_error,
+        "last_error_at": delivery.last_error_at or None,
+        "lag_messages": lag.messages,
+        "lag_bytes": lag.bytes,
+        "lag_seconds": round(lag.seconds, 3),
+        "delivered": figures.messages,
+        "batches": figures.batches,
+        "retries": figures.retries,
+        "dead_letters": figures.dead_letters,
+        "skipped_segments": view.journal.figures.skipped_segments.get(delivery.name, 0),
+        "figures": dict(health.figures),
+    }

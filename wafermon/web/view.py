@@ -1,0 +1,69 @@
+"""What the HTTP room sees of the sidecar: its parts as they are now. A reload swaps parts, so nothing is kept of them
+between two requests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from wafermon.alerts import Hooks
+from wafermon.delivery import DeadLetterFollower, DeadLetters, Delivery
+from wafermon.journal import Journal
+from wafermon.model.changes import Refused
+from wafermon.model.settings import BackendConfig
+from wafermon.model.settings import Hooks as HookSettings
+from wafermon.query import Live
+from wafermon.receivers import Receiver, SpillTaker
+
+
+@dataclass(frozen=True)
+class ListenerState:
+    """One of the config's `listen`."""
+
+    endpoint: str
+    """As the config has it."""
+    address: str = ""
+    """Where it listens, as ``host:port`` or a path; empty where it does not."""
+    error: str = ""
+    """Why it does not."""
+
+
+class Configured(Protocol):
+    """What is read of the config in force."""
+
+    @property
+    def backends(self) -> Mapping[str, BackendConfig]: ...
+    @property
+    def hooks(self) -> HookSettings | None: ...
+
+
+class View(Protocol):
+    """The composition root, for reading."""
+
+    @property
+    def config(self) -> Configured: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def receiver(self) -> Receiver: ...
+    @property
+    def live(self) -> Live: ...
+    @property
+    def deliveries(self) -> Mapping[str, Delivery]: ...
+    @property
+    def dead_letters(self) -> DeadLetters: ...
+    @property
+    def dead_letter_follower(self) -> DeadLetterFollower: ...
+    @property
+    def spills(self) -> SpillTaker | None: ...
+    @property
+    def hooks(self) -> Hooks: ...
+    @property
+    def refused(self) -> Refused | None: ...
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes nothing more."""
+        ...
+
+    def listeners(self) -> Sequence[ListenerState]: ...
