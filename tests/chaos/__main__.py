@@ -39,7 +39,7 @@ def faults() -> dict[str, Callable[[DatabaseScene], None]]:
         every |= {f"{title}: {name}": fault for name, fault in some.items()}
     for language in LANGUAGES:
         available(language)
-        every |= {f"{language}: {name}": partial(fault, language=language) for name, fault in PROGRAMS.items()}
+        every |= {f"{language}: {name}": partial(fault, language=language) for name, fault in PROGRAMS.items()}  # type: ignore[call-arg]
     return every
 
 

@@ -68,7 +68,7 @@ class Table:
 
     def rows(self) -> Iterator[Row]:
         found = self._query("SELECT service, (context->>'i')::bigint, message FROM events WHERE service <> %s", OWN)
-        return iter([(str(service), int(number), str(text)) for service, number, text in found])
+        return iter([(str(service), int(number), str(text)) for service, number, text in found])  # type: ignore[call-overload]
 
     def holds(self, service: str) -> bool:
         return bool(self._query("SELECT 1 FROM events WHERE service = %s LIMIT 1", service))

@@ -86,8 +86,10 @@ class Scene:
         ports = [self.daemon.port] + [self.proxy.port] * (self._width - 1)
         self.running = [
             Stream(
-                lambda port=port: ("127.0.0.1", port), f"stream-{next(self._names)}", seed=self.dice.randrange(1 << 30)
-            )  # type: ignore[misc]
+                lambda port=port: ("127.0.0.1", port),  # type: ignore[misc]
+                f"stream-{next(self._names)}",
+                seed=self.dice.randrange(1 << 30),
+            )
             for port in ports
         ]
         self.streams += self.running
@@ -152,7 +154,7 @@ class Scene:
         self.heal()
         for stream in self.streams:
             stream.finish()
-        until(lambda: self.complain() or all(s.settled for s in self.running), "acks for everything claimed", PATIENCE)
+        until(lambda: self.complain() or all(s.settled for s in self.running), "acks for everything claimed", PATIENCE)  # type: ignore[func-returns-value]
         for stream in self.running:
             stream.stop()
         until(lambda: not list((self.directory / "spill").iterdir()), "the spill files taken up", PATIENCE)

@@ -89,7 +89,7 @@ async def test_metrics(database: Database) -> None:
     lines += [line(9, type="metric", name="n", value=1, unit="1/s", kind="counter", tags={"tool": "x", "n": 1.5})]
     await stored(database, lines)
     found = [value for (value,) in database.query("SELECT value FROM metrics WHERE name = 'rate' ORDER BY seq")]
-    assert list(map(repr, found)) == [repr(float(value)) for value in values]
+    assert list(map(repr, found)) == [repr(float(value)) for value in values]  # type: ignore[arg-type]
     assert database.query("SELECT unit, kind, tags FROM metrics ORDER BY seq LIMIT 1") == [(None, "gauge", None)]
     [row] = database.query("SELECT unit, kind, tags FROM metrics WHERE name = 'n'")
     assert row == ("1/s", "counter", {"tool": "x", "n": 1.5})

@@ -99,7 +99,7 @@ class TestContract(BackendContract):
         tables = [f"{self.server.schema}.{table}" for table in TABLES]
         if not self.server.query(f"SELECT 1 FROM pg_namespace WHERE nspname = '{self.server.schema}'"):
             return []
-        return self.server.query(" UNION ALL ".join(f"SELECT client, seq FROM {table}" for table in tables))  # type: ignore[return-value]
+        return self.server.query(" UNION ALL ".join(f"SELECT client, seq FROM {table}" for table in tables))
 
 
 @extension

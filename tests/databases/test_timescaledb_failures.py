@@ -409,7 +409,7 @@ async def test_a_statement_in_flight_is_waited_for(database: Database) -> None:
 async def given_up(writing: Deferred[None], moment: Awaitable[None]) -> None:
     """Cancel it at that moment."""
     await moment
-    writing.addErrback(lambda failure: failure.trap(CancelledError))
+    writing.addErrback(lambda failure: failure.trap(CancelledError))  # type: ignore[call-overload]
     writing.cancel()
     await writing
 

@@ -165,7 +165,7 @@ def test_tail_shows_what_comes_and_no_control_characters(served: Served) -> None
 def _readable(process: subprocess.Popen[str]) -> bool:
     import select
 
-    return bool(select.select([process.stdout], [], [], 0.1)[0])
+    return bool(select.select([process.stdout], [], [], 0.1)[0])  # type: ignore[type-var]
 
 
 def test_tail_ends_with_the_sidecar(served: Served) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def check_exactly_once(daemon: Daemon, loads: list[Load]) -> int:
     """Every acknowledged message is in the files, none twice, no line torn. Answers with their number."""
     for load in loads:
         path = daemon.directory / "logs" / f"{load.service}.jsonl"
-        until(lambda p=path, n=load.acked: p.exists() and p.read_bytes().count(b"\n") >= n, "what was acknowledged")
+        until(lambda p=path, n=load.acked: p.exists() and p.read_bytes().count(b"\n") >= n, "what was acknowledged")  # type: ignore[misc]
     total = 0
     for load in loads:
         path = daemon.directory / "logs" / f"{load.service}.jsonl"
@@ -128,7 +129,7 @@ def test_sigkill_at_random_moments_under_load(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Path:
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A tmpfs of 24 MiB."""
     directory = tmp_path / "small"
     directory.mkdir()
@@ -137,7 +138,7 @@ def small_disk(tmp_path: Path) -> Path:
         if os.environ.get("CI"):
             pytest.fail("mounting a tmpfs needs root")
         pytest.skip("mounting a tmpfs needs root")
-    yield directory  # type: ignore[misc]
+    yield directory
     subprocess.run(["umount", "-l", str(directory)], check=True)
 
 

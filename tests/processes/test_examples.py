@@ -229,7 +229,8 @@ def science(runs: dict[str, Run]) -> Run:
 @pytest.fixture(params=["perl", "mixed", "science"])
 def app(request: pytest.FixtureRequest) -> Run:
     """Each of them."""
-    return request.getfixturevalue(request.param)
+    run: Run = request.getfixturevalue(request.param)
+    return run
 
 
 def tree(messages: list[Message]) -> list[Any]:
@@ -655,7 +656,7 @@ def test_science_a_step_that_fails_ends_the_job(apart: Sidecar, science: Run, tm
 
 def test_the_generator_makes_the_faults_that_it_names(tmp_path: Path) -> None:
     made = generate(tmp_path, "--lots", "12", "--faults", in_words(FAULTS))
-    assert Counter(one["fault"] for one in made.values()) == {**FAULTS, None: 5}
+    assert Counter(one["fault"] for one in made.values()) == {**FAULTS, None: 5}  # type: ignore[misc]
     for name, one in made.items():
         content, _, rest = (tmp_path / name).read_text().rpartition("# sha256: ")
         found = set()

@@ -209,10 +209,10 @@ def test_a_reload_changes_ends_and_begins_it(tmp_path: Path) -> None:
             (tmp_path / "wafermon.yaml").write_text(other)
             served.process.send_signal(signal.SIGHUP)
             until(
-                lambda seq=seq: served.log().count("in force: ") >= seq,
+                lambda seq=seq: served.log().count("in force: ") >= seq,  # type: ignore[misc]
                 "a reload",
             )
-            until(lambda active=active: bool(served.get("/api/status")["hooks"]) is active, "the hook")
+            until(lambda active=active: bool(served.get("/api/status")["hooks"]) is active, "the hook")  # type: ignore[misc]
             fail_job(client, seq)
         until(lambda: outcomes(served)["told"] == 1, "told")
         assert [event["job_id"] for event in lines(tmp_path)] == ["job-3"]
@@ -257,7 +257,7 @@ def test_a_command_that_takes_too_long_is_asked_to_end_and_then_killed() -> None
     clock = Clock()
     run = Run(b"event", clock)
     transport = Transport()
-    run.makeConnection(transport)  # type: ignore[no-untyped-call,arg-type]
+    run.makeConnection(transport)  # type: ignore[no-untyped-call]
     clock.advance(29.9)
     assert transport.asked == ["event", "end"]
     clock.advance(0.2)

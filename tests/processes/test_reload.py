@@ -79,7 +79,7 @@ class Reloading(Daemon):
 
     def reload(self, **parts: str) -> str:
         """Answers with what the log says of it."""
-        return self.after(lambda: (self.write(**parts), self.hup()))
+        return self.after(lambda: (self.write(**parts), self.hup()))  # type: ignore[func-returns-value]
 
     def after(self, change: Callable[[], Any], *words: str) -> str:
         """The same for any change; `words` are the outcomes to wait for."""
@@ -446,7 +446,7 @@ def test_random_reloads_under_load_lose_nothing_double_nothing_and_drop_nobody(t
             spans += [(name, first, load.acked, routed) for (name, first), load in zip(begun, loads, strict=True)]
             if random.random() < 0.15:
                 bad = random.choice(BAD)[1]
-                daemon.after(lambda bad=bad: (daemon.write(reload="watch", **bad), daemon.hup()), "is refused; ")
+                daemon.after(lambda bad=bad: (daemon.write(reload="watch", **bad), daemon.hup()), "is refused; ")  # type: ignore[func-returns-value, misc]
                 continue
             parts, to_second = random_config(daemon, extra_port)
             parts["limits"] += f"max_connections: {1000 + number}"  # each differs, so that its time can be told
@@ -462,7 +462,7 @@ def test_random_reloads_under_load_lose_nothing_double_nothing_and_drop_nobody(t
         for load in loads:
             load.join()
         daemon.reload(backends=second("keep"), routes=BOTH)
-        found = {name: {} for name in ("logs", "second")}
+        found: dict[str, dict[str, list[int]]] = {name: {} for name in ("logs", "second")}
         until(lambda: len(daemon.stored_in("logs")) >= sum(load.acked for load in loads), "all in the files")
         for load in loads:
             for directory in found:

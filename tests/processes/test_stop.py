@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from daemon import CONFIG, Client, Daemon, until
-from test_crashes import Load, check_exactly_once
+from daemon import CONFIG, Client, Daemon, Load, until
+from test_crashes import check_exactly_once
 
 POINTS = ["listening closed", "connections ended", "correlation saved", "backends closed", "journal closed"]
 CHILD = """
@@ -72,7 +72,7 @@ def test_what_is_in_is_acknowledged_before_the_connection_ends(daemon: Daemon) -
         if acked < 2000:
             again.send(range(acked + 1, 2001))
             again.until_acked(2000)
-        stored = until(lambda client=client: of(daemon, client) if len(of(daemon, client)) >= 2000 else None)
+        stored = until(lambda client=client: of(daemon, client) if len(of(daemon, client)) >= 2000 else None)  # type: ignore[misc]
         assert stored == list(range(1, 2001))
 
 

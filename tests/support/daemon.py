@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Self
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60.0
 
@@ -73,7 +75,7 @@ class Daemon:
         twistd = str(Path(sys.executable).with_name("twistd"))
         self.command = [twistd, "-n", "--pidfile=", "wafermon", "--config", "wafermon.yaml"]
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -189,7 +191,7 @@ class Client:
 
     def until_acked(self, seq: int) -> list[dict[str, Any]]:
         """Read until `seq` is acknowledged; answers with what else came."""
-        others = []
+        others: list[dict[str, Any]] = []
         while True:
             reply = self.reply()
             assert reply, f"the connection ended before {seq} was acknowledged; it said {others}"

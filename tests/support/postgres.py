@@ -214,7 +214,7 @@ def backend(database: Database | str, **options: Any) -> Iterator[Any]:
 
     dsn = database if isinstance(database, str) else database.dsn
     with tempfile.TemporaryDirectory() as directory:
-        context = BackendContext("db", Path(directory), reactor, reactor.getThreadPool())  # type: ignore[attr-defined,arg-type]
+        context = BackendContext("db", Path(directory), reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
         made = timescaledb.build(timescaledb.configure({"dsn": dsn, **options}), context)
         try:
             yield made

@@ -542,7 +542,7 @@ async def fill(tmp_path: Path, small_disk: Path) -> None:
 
 
 def built(directory: Path, **options: Any) -> FilesystemBackend:
-    context = BackendContext("files", directory / "state", reactor, reactor.getThreadPool())  # type: ignore[arg-type,attr-defined]
+    context = BackendContext("files", directory / "state", reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
     return filesystem.build(filesystem.configure(options), context)
 
 
@@ -570,7 +570,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> Deferred[None]:
         (tmp_path / "state").mkdir()
         disk = BrokenDisk()
         options = filesystem.configure({"path": str(tmp_path / "log" / "{host}.jsonl")})
-        context = BackendContext("files", tmp_path / "state", reactor, reactor.getThreadPool())  # type: ignore[arg-type,attr-defined]
+        context = BackendContext("files", tmp_path / "state", reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
         backend = FilesystemBackend(options, context, disk)
         with pytest.raises(RetryableError, match="starting"):
             await backend.write(batch(START, [line(1)]))

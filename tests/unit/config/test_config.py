@@ -204,9 +204,9 @@ reload: signal
 def test_a_config_can_not_be_changed() -> None:
     config = read(FILES)
     with pytest.raises(ValueError, match="frozen"):
-        config.journal.max_bytes = 7  # type: ignore[misc]
+        config.journal.max_bytes = 7
     with pytest.raises(ValueError, match="frozen"):
-        config.http = None  # type: ignore[misc]
+        config.http = None
     assert isinstance(config.backends, MappingProxyType)
 
 

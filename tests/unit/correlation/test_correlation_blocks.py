@@ -22,7 +22,7 @@ def message(ts: int, service: str, trace: str, what: str) -> Message:
         "progress": {"type": "progress", "job_id": "j", "percent": 5, "status": "done", "trace_id": trace or "j"},
         "span": {"type": "span_start", "name": "n", "span_id": "a" * 16, "trace_id": trace or "t"},
     }[what]
-    return decode_stored(dumps({**body, **head}).encode())
+    return decode_stored(dumps({**body, **head}).encode())  # type: ignore[dict-item]
 
 
 messages = st.builds(

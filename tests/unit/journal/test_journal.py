@@ -43,7 +43,7 @@ async def test_acks_go_out_before_anybody_reads(tmp_path: Path) -> None:
     reading.addCallback(lambda _: happened.append("read"))
 
     def settled() -> None:
-        reactor.callLater(0, happened.append, "acknowledged")  # type: ignore[attr-defined]  # as the receiver does
+        reactor.callLater(0, happened.append, "acknowledged")  # as the receiver does
 
     opened.journal.append(Entry(block(range(1)), settled=settled))
     await reading
@@ -98,7 +98,7 @@ async def test_a_lagging_cursor_reads_the_disk_and_catches_up(tmp_path: Path) ->
         await opened.put(range(count, count + 500), size=400)
         count += 500
     assert opened.journal.remembered(cursor.next) is None
-    found = []
+    found: list[int] = []
     while len(found) < count:
         group = await cursor.read()
         cursor.move(group.end)
@@ -378,7 +378,7 @@ async def test_a_full_journal_waits_for_a_cursor_that_must_not_skip(tmp_path: Pa
     assert waiting
     assert opened.journal.full
     assert opened.journal.size <= 256 << 10
-    found = []
+    found: list[int] = []
     while len(found) < 3000:
         group = await cursor.read()
         found += numbers(group)

@@ -51,8 +51,8 @@ def naive(rules: list[Rule], service: str, type: str, level: object, host: objec
     def level_fits(glob: str) -> bool:
         sign = glob.rstrip("abcdefghijklmnopqrstuvwxyz*[]")
         if sign in SIGNS:
-            return SIGNS[sign](LEVELS.index(level), LEVELS.index(glob[len(sign) :]))
-        return fnmatchcase(level, glob)
+            return SIGNS[sign](LEVELS.index(level), LEVELS.index(glob[len(sign) :]))  # type: ignore[no-any-return]
+        return fnmatchcase(level, glob)  # type: ignore[type-var]
 
     for rule in rules:
         if rule.service and not any(fnmatchcase(service, glob) for glob in rule.service):
@@ -61,7 +61,7 @@ def naive(rules: list[Rule], service: str, type: str, level: object, host: objec
             continue
         if rule.level and not (level and any(map(level_fits, rule.level))):
             continue
-        if rule.host and not (host and any(fnmatchcase(host, glob) for glob in rule.host)):
+        if rule.host and not (host and any(fnmatchcase(host, glob) for glob in rule.host)):  # type: ignore[type-var]
             continue
         return set(rule.to)
     return None

@@ -189,14 +189,14 @@ def test_a_good_line_is_stored_as_it_came(data: bytes) -> None:
     assert stored == data
     assert message.seq == 7
     ts = message.ts
-    assert LineReader(ORIGIN).read_block(data + b"\n") == ([message], {kind_of(message)}, ts, ts)
+    assert LineReader(ORIGIN).read_block(data + b"\n") == ([message], {kind_of(message)}, ts, ts)  # type: ignore[comparison-overlap]
 
 
 def test_a_block_of_good_lines_is_read_at_once() -> None:
     block = b"".join(data + b"\n" for data in GOOD)
     messages = [accepted(data)[1] for data in GOOD]
     stamps = [message.ts for message in messages]
-    assert LineReader(ORIGIN).read_block(block) == (messages, set(map(kind_of, messages)), min(stamps), max(stamps))
+    assert LineReader(ORIGIN).read_block(block) == (messages, set(map(kind_of, messages)), min(stamps), max(stamps))  # type: ignore[type-var]
     assert LineReader(ORIGIN).read_block(block + b"{\n") is None
 
 
