@@ -3,6 +3,7 @@
 #   make chaos TIME=600 SEED=4711   break things at random and count; without SEED one is chosen, and printed
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
+#   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants)
 
 PYTHON ?= .venv/bin/python
 SEED ?=
@@ -21,4 +22,7 @@ fuzz:
 	FUZZ_EXAMPLES=$$(($(TIME) * 40)) $(PYTHON) -m pytest -q -o timeout=0 tests/fuzz
 	$(MAKE) -C sdk/c fuzz FUZZ_SECONDS=$$(($(TIME) / 2))
 
-.PHONY: chaos soak fuzz
+mutants:
+	tests/mutants $(PACKAGE)
+
+.PHONY: chaos soak fuzz mutants
