@@ -3,6 +3,7 @@
 #   make chaos TIME=600 SEED=4711   break things at random and count; without SEED one is chosen, and printed
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
+#   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants)
 
 PYTHON ?= .venv/bin/python
@@ -22,7 +23,10 @@ fuzz:
 	FUZZ_EXAMPLES=$$(($(TIME) * 40)) $(PYTHON) -m pytest -q -o timeout=0 tests/fuzz
 	$(MAKE) -C sdk/c fuzz FUZZ_SECONDS=$$(($(TIME) / 2))
 
+fresh:
+	tests/fresh
+
 mutants:
 	tests/mutants $(PACKAGE)
 
-.PHONY: chaos soak fuzz mutants
+.PHONY: chaos soak fuzz mutants fresh
