@@ -42,7 +42,11 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     if shutil.which("unshare") is None or shutil.which("ip") is None:
         pytest.fail("needs unshare and ip (Debian: util-linux, iproute2)")
     tree = tmp_path / "wafermon"
-    shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "wafermon-data", "*.egg-info", "build", "node_modules"))
+    shutil.copytree(
+        ROOT,
+        tree,
+        ignore=shutil.ignore_patterns(".*", "__pycache__", "wafermon-data", "*.egg-info", "build", "node_modules"),
+    )
     (tmp_path / "commands").write_text(PREPARE + script(page))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WAFERMON_")}
     environ |= {

@@ -1,4 +1,4 @@
-"""What all pages do the same way: read an argument, answer with JSON, refuse."""
+"""What all pages do the same way: read arguments, answer with JSON or text, refuse."""
 
 from __future__ import annotations
 
@@ -8,11 +8,39 @@ from twisted.web.server import Request
 
 from wafermon.model.messages import dumps
 
+NUMBER_DIGITS = 9
+"""A number of more digits is none that any page takes."""
 
-def argument(request: Request, name: str) -> str:
-    """The first one of that name; empty where there is none."""
-    given: list[bytes] = request.args.get(name.encode(), [b""])
-    return given[0].decode(errors="replace")
+
+class BadArgument(ValueError):
+    """What is wrong with a request's arguments, for its sender."""
+
+
+def arguments(request: Request, *known: str) -> dict[str, str]:
+    """The arguments of a request by name, each at most once; what is empty counts as not given. Raises BadArgument where one is not
+    `known` or comes twice."""
+    given: dict[bytes, list[bytes]] = request.args
+    found: dict[str, str] = {}
+    for raw, values in given.items():
+        name = raw.decode(errors="replace")
+        if name not in known:
+            wanted = f"this page takes {', '.join(known)}" if known else "this page takes none"
+            raise BadArgument(f"unknown argument {name[:64]!r}; {wanted}")
+        if len(values) > 1:
+            raise BadArgument(f"{name} is given {len(values)} times; give it once")
+        if values[0]:
+            found[name] = values[0].decode(errors="replace")
+    return found
+
+
+def number(given: dict[str, str], name: str, default: int, most: int) -> int:
+    """A whole number from 0 to `most`. Raises BadArgument."""
+    text = given.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= NUMBER_DIGITS and int(text) <= most):
+        raise BadArgument(f"{name}: expected a whole number from 0 to {most}, got {text[:32]!r}")
+    return int(text)
 
 
 def json(request: Request, value: Any, code: int = 200) -> bytes:

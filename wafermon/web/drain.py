@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from wafermon.delivery import Delivery
 from wafermon.model.messages import dumps
-from wafermon.web.answers import argument, text
+from wafermon.web.answers import BadArgument, arguments, text
 from wafermon.web.view import View
 
 HEADER = "x-wafermon"
@@ -38,8 +38,11 @@ class Drain(Resource):
         if request.getHeader(HEADER) is None:
             return text(request, "send the header X-Wafermon, with any value", 403)
         deliveries = dict(self._view.deliveries)
-        name = argument(request, "backend")
-        if name:
+        try:
+            name = arguments(request, "backend").get("backend")
+        except BadArgument as problem:
+            return text(request, str(problem), 400)
+        if name is not None:
             if name not in deliveries:
                 return text(request, f"no backend {name!r}; there are {', '.join(sorted(deliveries))}", 404)
             deliveries = {name: deliveries[name]}

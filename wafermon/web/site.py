@@ -6,34 +6,34 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, exposition
+from prometheus_client.openmetrics import exposition as openmetrics
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.web.http import Request as HttpRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
 from wafermon.model.changes import CannotChange, Change
 from wafermon.model.endpoints import arguments_of
 from wafermon.model.settings import Listener
 from wafermon.net import ports
-from wafermon.web.answers import argument, json, text
+from wafermon.web.answers import BadArgument, arguments, json, number, text
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
 from wafermon.web.metrics import registry
+from wafermon.web.requests import QuietSite
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
 
+HEALTH = """/health/live        200 as long as the process answers
+/health/ready       200 where messages are taken and every backend works, else 503; says why"""
 JOBS_SHOWN = 100
 JOBS_MOST = 10_000
-IDLE_SECONDS = 60.0
-INDEX = """wafermon
+INDEX = f"""wafermon
 
-/health/live        200 as long as the process answers
-/health/ready       200 where messages are taken and every backend works, else 503; says why
+{HEALTH}
 /metrics            for Prometheus
 /api/status         everything at once, as JSON
 /api/jobs           the jobs that were heard of last; ?limit=N
@@ -56,8 +56,7 @@ class HttpServer:
         self._delay = ReactorDelay(reactor)
         self._tail = Tail(view, reactor)
         started = int(reactor.seconds() * 1_000_000)
-        self.site = _Site(_root(view, self._delay, self._tail, started, reactor), timeout=IDLE_SECONDS)
-        self.site.displayTracebacks = False
+        self.site = QuietSite(_root(view, self._delay, self._tail, started, reactor))
 
     def start(self) -> None:
         self._delay.start()
@@ -110,18 +109,9 @@ class HttpServer:
         self._tail.stop()
 
 
-class _Site(Site):
-    """Without a line in the log for each request."""
-
-    noisy = False
-
-    def log(self, request: HttpRequest) -> None:
-        pass
-
-
 def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: Any) -> Resource:
     root = Resource()
-    health, api, figures = Resource(), Resource(), registry(view, delay)
+    health, api, figures = _Folder(HEALTH), _Folder(INDEX), registry(view, delay)
     root.putChild(b"", _Page(lambda request: text(request, INDEX)))
     root.putChild(b"health", health)
     root.putChild(b"api", api)
@@ -129,7 +119,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
     api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
-    api.putChild(b"jobs", _Page(lambda request: _jobs(view, request)))
+    api.putChild(b"jobs", _Page(lambda request: _jobs(view, request), "limit"))
     api.putChild(b"traces", _Page(lambda request: _trace(view, request)))
     api.putChild(b"tail", tail)
     api.putChild(b"drain", Drain(view, reactor))
@@ -137,8 +127,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
 
 
 def _jobs(view: View, request: Request) -> bytes:
-    given = argument(request, "limit")
-    limit = min(int(given), JOBS_MOST) if given.isdecimal() else JOBS_SHOWN
+    limit = number(arguments(request, "limit"), "limit", JOBS_SHOWN, JOBS_MOST)
     return json(request, {"jobs": view.live.jobs(limit)})
 
 
@@ -158,9 +147,11 @@ def _trace(view: View, request: Request) -> bytes:
 
 
 def _metrics(figures: CollectorRegistry, request: Request) -> bytes:
-    encode, content_type = choose_encoder(request.getHeader("accept") or "")
-    request.setHeader(b"content-type", content_type.encode())
-    return encode(figures)
+    """In OpenMetrics where the client names it, else in Prometheus' own text. What else an Accept header says does not matter."""
+    wanted = openmetrics if "application/openmetrics-text" in (request.getHeader("accept") or "") else exposition
+    request.setHeader(b"content-type", wanted.CONTENT_TYPE_LATEST.encode())
+    exposed: bytes = wanted.generate_latest(figures)
+    return exposed
 
 
 class _Page(Resource):
@@ -168,9 +159,32 @@ class _Page(Resource):
 
     isLeaf = True
 
-    def __init__(self, answer: Callable[[Request], bytes]) -> None:
+    def __init__(self, answer: Callable[[Request], bytes], *known: str) -> None:
+        """`known`: the arguments that it takes."""
         super().__init__()
         self._answer = answer
+        self._known = known
 
     def render_GET(self, request: Request) -> bytes:
-        return self._answer(request)
+        try:
+            arguments(request, *self._known)
+            return self._answer(request)
+        except BadArgument as problem:
+            return text(request, str(problem), 400)
+
+    def render_HEAD(self, request: Request) -> bytes:
+        """As GET, without the body."""
+        request.setHeader(b"content-length", b"%d" % len(self.render_GET(request)))
+        return b""
+
+
+class _Folder(Resource):
+    """Pages below it, and at its own address, with and without a slash, what there is."""
+
+    def __init__(self, index: str) -> None:
+        super().__init__()
+        self._page = _Page(lambda request: text(request, index))
+        self.putChild(b"", self._page)
+
+    def render(self, request: Request) -> Any:
+        return self._page.render(request)

@@ -9,7 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from wafermon.web.answers import argument, text
+from wafermon.web.answers import arguments, text
 from wafermon.web.subscriptions import Filter, Watcher
 from wafermon.web.view import View
 
@@ -41,7 +41,7 @@ class Tail(Resource):
 
     def render_GET(self, request: Request) -> bytes | int:
         try:
-            wanted = Filter(*(argument(request, name) for name in ("service", "trace", "level")))
+            wanted = Filter(**arguments(request, "service", "trace", "level"))
         except ValueError as error:
             return text(request, str(error), 400)
         if len(self._watching) >= MOST:
