@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import resource
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import click
 
@@ -23,6 +28,8 @@ from wafermon.monitoring_sdk import MonitoringSDK
 FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 NOT_EXECUTABLE, NOT_FOUND, BY_SIGNAL = 126, 127, 128
 """The exit statuses of shells; the number of the signal is added to the last."""
+OWN_SERVICE = "wafermon"
+"""The sidecar's own, which no command may speak for."""
 _CHUNK = 1 << 16
 _BLOCK = 512
 """Bytes that the kernel counts as one of input or output."""
@@ -39,13 +46,15 @@ def command(
 ) -> None:
     """Run COMMAND as a span of a job: `wafermon run --job job-4711 --service nightly -- ./import.sh --all`.
 
-    What it writes to standard error passes through and is logged, a line an event. Trace and span are exported, so
+    What it writes to standard error passes through and is logged, one event per line. Trace and span are exported, so
     that what it sends itself falls under its span. Its exit status becomes the job's `done` or `failed`, and is the
     exit status here; 128 + N where signal N ended it, 127 where there is no such command. Signals are passed on.
+    What it leaves running in the background goes on; what that writes to standard error is thrown away.
     """
+    _open_standard_streams()
     name = Path(arguments[0]).name
     try:
-        sdk = MonitoringSDK(service or name, url=str(url), trace_id=job, token=token)
+        sdk = MonitoringSDK(service or service_of(name), url=str(url), trace_id=job, token=token)
         sdk.log_progress(job, 0)
     except (ValueError, TypeError) as error:
         raise click.UsageError(str(error)) from None
@@ -63,7 +72,7 @@ def _as_span(sdk: MonitoringSDK, name: str, level: str, arguments: Sequence[str]
     began = time.monotonic()
     try:
         status = _run(sdk, level, arguments, sdk.child_env())
-        what = f"exit status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+        what = f"exit status {status}" if status >= 0 else f"killed by {signal_name(-status)}"
     except OSError as error:
         status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
         what = f"{arguments[0]}: {error.strerror}"
@@ -111,11 +120,57 @@ def _run(sdk: MonitoringSDK, level: str, arguments: Sequence[str], environ: dict
                 os.read(woken, _CHUNK)
             if pipe in ready and not (open_pipe := lines.read(pipe)):
                 poll.unregister(pipe)
-        while open_pipe and select.select([pipe], [], [], 0)[0]:
+        pending = _readable_bytes(pipe)  # and not more: what goes on in the background may write for ever
+        while open_pipe and pending > 0:
+            before = lines.taken
             open_pipe = lines.read(pipe)
+            pending -= lines.taken - before
         lines.end()
+        if open_pipe and lines.read(pipe):
+            lines.end()
+            _read_on(process.stderr)
         process.stderr.close()
         return process.returncode
+
+
+def service_of(name: str) -> str:
+    """A command's name as the name of a service: what that may not hold becomes ``_``."""
+    service = re.sub(r"[^A-Za-z0-9._:-]", "_", name)[:128] or "_"
+    return f"{service}_" if service == OWN_SERVICE else service
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM``, ``SIGRTMIN+3``."""
+    first, last = int(signal.SIGRTMIN), int(signal.SIGRTMAX)
+    if first < number < last:
+        return f"SIGRTMIN+{number - first}"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _open_standard_streams() -> None:
+    """Where one of them is closed, the next file that is opened would become it, and get what is meant for it."""
+    for stream in (0, 1, 2):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
+def _readable_bytes(pipe: int) -> int:
+    """How much can be read at once."""
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"\0" * 4))[0])
+
+
+def _read_on(pipe: IO[bytes]) -> None:
+    """Somebody still has the other end, and would be ended by its next line if nobody read it: a process of its own does from here on."""
+    with suppress(OSError):
+        os.set_blocking(pipe.fileno(), True)
+        subprocess.Popen(
+            ["cat"], stdin=pipe, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/"
+        )
 
 
 @contextmanager
@@ -153,10 +208,23 @@ def _typed() -> bool:
         os.close(terminal)
 
 
+def _pass_on(data: bytes) -> None:
+    """To our own standard error, which may be a pipe that takes nothing now, or that nobody reads any more."""
+    view = memoryview(data)
+    with suppress(OSError):
+        while view:
+            try:
+                view = view[os.write(2, view) :]
+            except BlockingIOError:
+                select.select([], [2], [])
+
+
 class _Lines:
     """Standard error on its way through: passed on at once, and logged line by line."""
 
     def __init__(self, sdk: MonitoringSDK, level: str) -> None:
+        self.taken = 0
+        """Bytes that have passed."""
         self._sdk = sdk
         self._level = level
         self._rest = b""
@@ -167,10 +235,8 @@ class _Lines:
             data = os.read(pipe, _CHUNK)
         except BlockingIOError:
             return True
-        view = memoryview(data)
-        with suppress(OSError):  # nobody may be reading ours
-            while view:
-                view = view[os.write(2, view) :]
+        self.taken += len(data)
+        _pass_on(data)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._log(line)
