@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
 from wafermon.backends import find_plugins
@@ -47,8 +49,20 @@ def makeService(options: Options) -> Sidecar:
     from twisted.internet import reactor
 
     steady(reactor)
+    stop_once(reactor)
     notifier = Notifier(os.environ, reactor)
     return Sidecar(options.checked, options.plugins, reactor, options.file, options.read, notifier=notifier)
+
+
+def stop_once(reactor: Any) -> None:
+    """A second SIGTERM, while the first one's stop goes on or has just ended, is no error."""
+    stop = reactor.stop
+
+    def stop_if_running() -> None:
+        with suppress(ReactorNotRunning):
+            stop()
+
+    reactor.stop = stop_if_running
 
 
 def steady(reactor: Any) -> None:

@@ -194,6 +194,9 @@ class Sidecar(Service):
     def _listen_for_changes(self) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+            # Other daemons reopen their logs at these. Nothing is to be done here, so they must not end it.
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_IGN)
         if self._watch is not None and self.config.reload == "watch":
             self._watch.start()
 
