@@ -11,10 +11,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from wafermon.config import addresses, paths
 from wafermon.config.config import Config
 from wafermon.config.sections import check_section, did_you_mean, shown
 from wafermon.config.source import Path as KeyPath
-from wafermon.config.source import Source, dotted, read
+from wafermon.config.source import Source, read
 from wafermon.interfaces import IBackendFactory
 from wafermon.model.errors import ConfigError
 from wafermon.model.settings import (
@@ -63,7 +64,7 @@ def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) 
     alone = {key: value for key, value in source.value.items() if key not in ("backends", "routes")}
     settings = check_section(source, Settings, _with_places(alone, environ), ())
     _compare_endpoints(source)
-    _compare_paths(source, backends)
+    _compare_paths(source, settings, backends)
     if source.faults or not settings:
         raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
     checked = {name: backend for name, backend in backends.items() if backend}
@@ -185,44 +186,27 @@ def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rul
 
 def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
-    places: dict[str, KeyPath] = {}
     default = Settings()
     listen = source.value.get("listen", [listener.endpoint for listener in default.listen])
     listeners = listen if isinstance(listen, list) else []
     endpoints: list[tuple[KeyPath, Any]] = [(("listen", index), given) for index, given in enumerate(listeners)]
     at_http = len(endpoints) if "http" in source.value else 0  # a fault shows a line that is there
     endpoints.insert(at_http, (("http",), source.value.get("http", default.http)))
-    for path, given in endpoints:
-        endpoint = given.get("endpoint") if isinstance(given, dict) else given
-        if not isinstance(endpoint, str) or re.match(r"(tcp6?|tls):(port=)?0+(:|$)", endpoint):
-            continue
-        address = re.sub("^(tcp|tls):", "", endpoint)
-        if address in places:
-            source.fault(path, f"{dotted(places[address])} has this address already; give it another one")
-        places.setdefault(address, path)
+    for path, problem in addresses.meetings(
+        (path, given.get("endpoint") if isinstance(given, dict) else given) for path, given in endpoints
+    ):
+        source.fault(path, problem)
 
 
-def _compare_paths(source: Source, backends: Mapping[str, BackendConfig | None]) -> None:
-    """Two writers to one file would tear it. What a backend's options say in `claims`, if they say anything, are the
-    beginnings of the paths that it writes to."""
-    taken: list[tuple[str, str]] = []
-    for name, backend in backends.items():
-        claims = [_absolute(claim) for claim in getattr(backend and backend.options, "claims", ())]
-        for other, owner in taken:
-            if any(claim.startswith(other) or other.startswith(claim) for claim in claims):
-                overlap = f"overlaps with the path of {owner!r}, which begins with {other}"
-                source.fault(("backends", name, "path"), f"{overlap}; give each backend a directory of its own")
-        taken += [(claim, name) for claim in claims]
-    journal, dead_letters = source.at(("journal", "dir")), source.at(("dead_letters", "dir"))
-    if isinstance(journal, str):
-        within = _absolute(f"{journal}{os.sep}")
-        inner: list[KeyPath] = [("backends", name, "path") for claim, name in taken if claim.startswith(within)]
-        if isinstance(dead_letters, str) and _absolute(f"{dead_letters}{os.sep}").startswith(within):
-            inner.append(("dead_letters", "dir"))
-        for path in inner:
-            source.fault(path, "lies within journal.dir; give it a directory beside that")
-
-
-def _absolute(path: str) -> str:
-    """A path, or the beginning of one, so that beginnings can be compared as text."""
-    return os.path.abspath(path) + (os.sep if path.endswith(os.sep) else "")
+def _compare_paths(source: Source, settings: Settings | None, backends: Mapping[str, BackendConfig | None]) -> None:
+    directories: dict[KeyPath, str] = {}
+    if settings is not None:
+        directories = {
+            ("journal", "dir"): str(settings.journal.dir),
+            ("dead_letters", "dir"): str(settings.dead_letters.dir),
+        }
+        if settings.journal.spill_dir is not None:
+            directories["journal", "spill_dir"] = str(settings.journal.spill_dir)
+    options = {name: backend.options for name, backend in backends.items() if backend}
+    for path, problem in paths.meetings(directories, options):
+        source.fault(path, problem)

@@ -65,7 +65,7 @@ def read(data: bytes, file: str, environ: Mapping[str, str]) -> Source:
     """The content of a file -> what it says; never raises. `file` is its name in the faults."""
     source = Source(file, lines={(): 1})
     try:
-        node = yaml.compose(data.decode("utf-8-sig"), Loader=yaml.BaseLoader)
+        node = _compose(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         source.lines[()] = data.count(b"\n", 0, error.start) + 1
         source.fault((), f"not UTF-8: byte {error.object[error.start]:#04x}; save the file as UTF-8")
@@ -84,8 +84,45 @@ def read(data: bytes, file: str, environ: Mapping[str, str]) -> Source:
     return source
 
 
+class _QuickLoader(getattr(yaml, "CBaseLoader", yaml.BaseLoader)):  # type: ignore[misc]
+    """Without a look at what a plain scalar might be: all are text."""
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: object) -> str:
+        return _KINDS[kind]
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """The document's nodes: by libyaml, which is ten times faster, where it is there and the text is good; what is wrong is told by
+    Python's own parser, in words that do not depend on the machine. libyaml works by recursion in C, so it gets nothing deep."""
+    if yaml.__with_libyaml__ and not _may_be_deep(text):
+        try:
+            return yaml.compose(text, Loader=_QuickLoader)
+        except yaml.YAMLError:
+            pass
+    return yaml.compose(text, Loader=yaml.BaseLoader)
+
+
+def _may_be_deep(text: str) -> bool:
+    if _DEEP_LINE.search(text):
+        return True
+    depth = 0
+    for bracket in _NO_BRACKET.sub("", text):
+        depth += 1 if bracket in "[{" else -1
+        if depth > _MANY:
+            return True
+    return False
+
+
+_KINDS: dict[type[yaml.Node], str] = {
+    yaml.ScalarNode: "tag:yaml.org,2002:str",
+    yaml.SequenceNode: "tag:yaml.org,2002:seq",
+    yaml.MappingNode: "tag:yaml.org,2002:map",
+}
+_MANY = 200
+_NO_BRACKET = re.compile(r"[^\[\]{}]+")
+_DEEP_LINE = re.compile(rf"^(?: {{{_MANY}}}|(?: *[-?:] ){{{_MANY}}})", re.MULTILINE)
 _TOO_DEEP = f"nested deeper than a config has any use for; nest at most {(_DEPTH := 32)} deep"
-_NODES = 100_000
+_NODES = 500_000
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
@@ -155,7 +192,13 @@ class _Reader:
         values: dict[str, Any] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
+            if key.value == "<<" and not key.style:
+                self._source.faults.append(
+                    Fault(
+                        dotted((*path, "<<")), "merge keys are not taken; write the keys out", self._source.file, line
+                    )
+                )
+            elif not isinstance(key, yaml.ScalarNode):
                 self._source.lines[(*path, "?")] = line
                 self._source.faults.append(Fault(dotted(path), "a key is a single word", self._source.file, line))
             elif key.value in values:
@@ -171,7 +214,7 @@ class _Reader:
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         problems: list[str] = []
         text = _VARIABLE.sub(lambda match: self._variable(match, problems), node.value)
-        if not problems and node.style is None and node.value in _NULLS:
+        if not problems and not node.style and node.value in _NULLS:
             problems = ["has no value; give one, or leave the key out for its default"]
         if problems:
             self._source.fault(path, "; ".join(problems))

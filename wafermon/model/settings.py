@@ -82,6 +82,8 @@ def _rate(value: Any) -> Any:
 
 
 def _false_is_none(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in ("off", "no", "none"):
+        raise ValueError(f"{value!r} is text here; write false for none")
     return None if value is False else value
 
 

@@ -619,3 +619,41 @@ def test_every_example_of_the_manual_loads() -> None:
     assert larger.backends["db"].options.given == {"dsn": "postgresql://wafermon@db1/wafermon"}
     both = "backends:\n  db: {plugin: timescaledb, dsn: x}\n  files: {plugin: filesystem, path: x}\n"
     assert [rule.to for rule in read(both + examples[2]).routes] == [("db", "files"), ("files",), (), ("db", "files")]
+
+
+# YAML as people write it
+
+
+@pytest.mark.parametrize("word", ["off", "no", "Off", "none"])
+def test_http_is_switched_off_by_false_alone(word: str) -> None:
+    assert faults(FILES + f"http: {word}") == [f"2: http: '{word}' is text here; write false for none"]
+
+
+def test_merge_keys_are_refused_in_words() -> None:
+    text = (
+        "backends:\n  a: &a {plugin: filesystem, path: '/l/{service}.jsonl'}\n  b: {<<: *a, path: '/m/{service}.jsonl'}"
+    )
+    assert "3: backends.b.<<: merge keys are not taken; write the keys out" in faults(text)
+
+
+def test_twenty_thousand_rules_are_read() -> None:
+    rules = "".join(f"  - {{match: {{service: s{number}}}, to: [files]}}\n" for number in range(20_000))
+    assert len(read(f"{FILES}routes:\n{rules}").routes) == 20_000
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "{a: " * 5000, "- " * 5000, "\n".join(" " * n + "a:" for n in range(1500)), "[\n" * 100_000]
+)
+def test_what_nests_deeply_is_a_fault_and_no_crash(text: str) -> None:
+    assert faults(text)
+
+
+@pytest.mark.parametrize("text", [
+    FILES, "backends:\n  # comment\n  a:\n    plugin: filesystem\n    path: '/l/{service}.jsonl'\n", "a: [1, 'two', \"three\", ~, {b: c}]", "a: |\n  text\nb: >\n  more",
+])  # fmt: skip
+def test_both_parsers_say_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wafermon.config import source
+
+    quick = source.read(text.encode(), "x", {})
+    monkeypatch.setattr("yaml.__with_libyaml__", False)
+    assert source.read(text.encode(), "x", {}) == quick

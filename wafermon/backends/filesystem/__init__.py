@@ -46,6 +46,10 @@ class Options:
         """What all paths start with. No other backend may write to paths that start so, or with the start of this."""
         return self.path.claims
 
+    def leads_into(self, directory: str) -> bool:
+        """See `Template.leads_into`."""
+        return self.path.leads_into(directory)
+
 
 @implementer(IBackendFactory)
 class FilesystemFactory:

@@ -145,6 +145,17 @@ class Template:
         stem = _NUMBERED.sub(r"%2E\1", stem)
         return os.path.join(self.root, *(part.fill(values) for part in self._directories), stem + tail + self.suffix)
 
+    def leads_into(self, directory: str) -> bool:
+        """Whether some path of this template is a directory, or lies in it. Symlinks are followed."""
+        root, other = os.path.realpath(self.root), os.path.realpath(directory)
+        if root == other or root.startswith(os.path.join(other, "")):
+            return True
+        if not other.startswith(os.path.join(root, "")):
+            return False
+        names = os.path.relpath(other, root).split(os.sep)
+        patterns = [*(part.pattern for part in self._directories), self._file.pattern + re.escape(self.suffix)]
+        return len(names) <= len(patterns) and all(map(re.fullmatch, patterns, names))
+
     def rotated(self, path: str, number: int) -> str:
         """The name that a current file gets when it is the `number`th to be rotated."""
         return f"{path.removesuffix(self.suffix)}.{number}{self.suffix}"
