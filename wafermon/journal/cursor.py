@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from wafermon.files import Files
+from wafermon.journal.errors import CannotRead
 from wafermon.journal.groups import Group
 from wafermon.journal.segments import Reader
 from wafermon.model.position import Position
 
-if TYPE_CHECKING:
-    from wafermon.journal.journal import Journal
-
 RETRY_SECONDS = 1.0
 
 
+class Source(Protocol):
+    """What a cursor asks of its journal."""
+
+    @property
+    def dir(self) -> Path: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def files(self) -> Files: ...
+    @property
+    def end(self) -> Position:
+        """Where the next group will start."""
+
+    def follow(self, position: Position) -> Position:
+        """The same place, as the start of the next segment where it is the end of one, or where its segment is gone."""
+
+    def remembered(self, position: Position) -> Group | None:
+        """The group that starts there, if it is in memory."""
+
+    def read(self, reader: Reader, position: Position, routes: str | None) -> Deferred[list[Group]]:
+        """See `Reader.read`."""
+
+    def sleep(self, seconds: float) -> Deferred[None]: ...
+    def checkpoint_soon(self) -> None: ...
+
+
 class Cursor:
-    """Reads groups in order: those that were just committed from memory, older ones from disk. `move` lets go of what is
-    behind."""
+    """Reads groups in order: those that were just committed from memory, older ones from disk. `move` lets go of what was
+    consumed."""
 
     log = Logger()
 
-    def __init__(self, journal: Journal, name: str, position: Position, *, may_skip: bool, new: bool = False) -> None:
+    def __init__(self, source: Source, name: str, position: Position, *, may_skip: bool, new: bool = False) -> None:
         self.name = name
         self.may_skip = may_skip
         self.new = new
@@ -32,32 +59,36 @@ class Cursor:
         """Where it reads next."""
         self.kept = position
         """What lies before may be deleted."""
-        self._journal = journal
+        self.error = ""
+        """Why it can't read just now; else empty."""
+        self._source = source
         self._routes: str | None = None
-        self._reader = Reader(journal.dir, journal.id)
+        self._reader = Reader(source.dir, source.id, source.files)
         self._ready: list[Group] = []
         self._waiting: Deferred[None] | None = None
-        self._reading = False
-        self._closed = False
+        self._fetching: Deferred[list[Group]] | None = None
+        """A read that is in a thread. Whoever waited for it may be gone."""
 
     @property
     def at_end(self) -> bool:
         """Whether everything committed has been read."""
-        return not self._ready and self._journal.follow(self.next) == self._journal.end
+        return not self._ready and self._source.follow(self.next) == self._source.end
 
     def seek(self, position: Position) -> None:
-        """Read on from there, which is the start of a line."""
+        """Read on from there, which is the start of a line. What is before `kept` may be gone: see `Journal.rewind`."""
         self.next, self._routes, self._ready = position, None, []
+        self.wake()
 
     async def read(self) -> Group:
-        """The next group, or what is left of it; waits for one. Its `start` lies behind where the last one ended where
-        segments were skipped. Cancel the Deferred that waits for it to stop."""
+        """The next group, or what is left of it; waits for one. Its `start` lies after where the last one ended where
+        segments were skipped. Cancel the Deferred that waits for it to stop; it may be called again then. A disk that fails is
+        tried again and again; raises CannotRead for any other fault."""
         while True:
             if self.next < self.kept:
                 self.seek(self.kept)
-            group = self._ready.pop(0) if self._ready else self._journal.remembered(self.next)
+            group = self._ready.pop(0) if self._ready else self._source.remembered(self.next)
             if group is not None:
-                self.next = self._journal.follow(group.end)
+                self.next = self._source.follow(group.end)
                 self._routes = group.routes if self.next.segment == group.end.segment else None
                 return group
             if self.at_end:
@@ -68,23 +99,54 @@ class Cursor:
 
     async def _read_disk(self) -> None:
         """Fill `_ready`."""
-        position = self.next = self._journal.follow(self.next)
-        routes = self._routes if position.offset else None
-        self._reading = True
+        while self._fetching is not None:  # of somebody who was cancelled
+            await self._turn(self._fetching)
+        position = self.next = self._source.follow(self.next)
         try:
-            groups = await self._journal.read(self._reader, position, routes)
+            groups = await self._fetch(position, self._routes if position.offset else None)
         except OSError as error:
             if position >= self.kept:
                 message = "Cursor {cursor} can't read the journal at {position}, trying again: {error}"
-                self.log.error(message, cursor=self.name, position=position, error=error)
-                await self._journal.sleep(RETRY_SECONDS)
+                if not self.error:
+                    self.log.error(message, cursor=self.name, position=position, error=error)
+                self.error = f"can't read the journal at {position}: {error}"
+                await self._source.sleep(RETRY_SECONDS)
             return
-        finally:
-            self._reading = False
-            if self._closed:
-                self._reader.close()
+        except _Fault as fault:
+            if position < self.kept:  # it was skipped meanwhile: the fault is of no interest
+                return
+            self.error = f"can't read the journal at {position}: {fault.cause}"
+            raise CannotRead(self.name, position, fault.cause) from fault.cause
+        self.error = ""
         if self.next == position:
             self._ready = groups
+
+    def _fetch(self, position: Position, routes: str | None) -> Deferred[list[Group]]:
+        """Read in a thread, which goes on when this is cancelled."""
+        inner = self._fetching = self._source.read(self._reader, position, routes)
+        outer: Deferred[list[Group]] = Deferred()
+
+        def done(result: list[Group] | Failure) -> None:
+            self._fetching = None
+            if isinstance(result, Failure) and not result.check(OSError):
+                result = Failure(_Fault(result.value))
+            outer.callback(result)  # type: ignore[arg-type]  # a Failure is one too
+
+        inner.addBoth(done)
+        return outer
+
+    @staticmethod
+    def _turn(fetching: Deferred[list[Group]]) -> Deferred[None]:
+        """Fires after a read has ended, however."""
+        over: Deferred[None] = Deferred()
+
+        def ended(result: object) -> object:
+            if not over.called:
+                over.callback(None)
+            return result
+
+        fetching.addBoth(ended)
+        return over
 
     def wake(self) -> None:
         """There is something to read."""
@@ -94,12 +156,25 @@ class Cursor:
                 waiting.callback(None)
 
     def move(self, position: Position) -> None:
-        """Everything before `position` is done with, durably."""
-        before, self.kept = self.kept, max(self.kept, self._journal.follow(position))
+        """Everything before `position` is done with, durably. What is lower than an earlier one changes nothing, so that
+        several batches may end in any order; and what was not read since the last `seek` is never done with."""
+        before = self.kept
+        self.kept = max(before, self._source.follow(min(position, self.next)))
         if before.segment != self.kept.segment:
-            self._journal.checkpoint_soon()
+            self._source.checkpoint_soon()
+
+    def skip(self, position: Position) -> None:
+        """What lies before is let go of unread."""
+        self.kept = max(self.kept, position)
 
     def close(self) -> None:
-        self._closed = True
-        if not self._reading:
-            self._reader.close()
+        """Nobody reads with it any more."""
+        self._reader.close()
+
+
+class _Fault(Exception):
+    """Wraps what a thread raised, so that a CancelledError of its own is told from one of whoever stops reading."""
+
+    def __init__(self, cause: BaseException) -> None:
+        self.cause = cause
+        super().__init__(str(cause))

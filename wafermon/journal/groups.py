@@ -1,11 +1,11 @@
 """What a segment holds: groups of lines, each ended by its commit line. Pure; docs/journal.md tells the reasons.
 
-    !segment {"version":1,"journal":"…","segment":7,"after":6}   first line of a segment's first group
+    !segment {"version":2,"journal":"…","segment":7,"after":6,…} first line of a segment's first group; see `Head`
     !routes [...]                                        the table in force, where it changes and in each first group
     !blocks [[18211,81,[…]],…]                           what the lines that follow have in common, block by block
     {"type":"event",…}                                   messages, as their clients sent them
     !rejected {"client":…,"seq":…,"code":…,…}            lines that were refused
-    !commit {"crc":…,"bytes":…,"time":…,"marks":[…]}     ends the group; the CRC-32 covers all of its lines above
+    !commit {"crc":…,"bytes":…,"time":…,"elapsed":…,…}    ends the group; the CRC-32 covers all of its lines above
 
 No message starts with ``!``, and no line holds a newline, so ``\\n!commit `` stands nowhere else.
 """
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from zlib import crc32
 
+import msgspec
 from msgspec import UNSET
 
 from wafermon.model.blocks import Block
@@ -26,7 +27,8 @@ from wafermon.model.position import Position
 
 COMMIT = b"!commit "
 _COMMIT_LINE = b"\n" + COMMIT
-VERSION = 1
+VERSION = 2
+"""What we write. 1 is read too: it has no `elapsed`, no `back`, and says of a segment's end nothing. Above it nothing is read."""
 TOLD_MESSAGES = 16
 """A block of fewer messages is parsed sooner than told."""
 TOLD_KINDS = 16
@@ -91,7 +93,7 @@ class Group:
     start: Position
     end: Position
     time: int
-    """When it was received, in microseconds since the epoch; never less than the group before."""
+    """When it was received, in microseconds since the epoch. Less than that of the group before only where `back` says so."""
     routes: str
     """The routing table in force, as its `dump()`."""
     blocks: list[tuple[int, Block]] = field(default_factory=list)
@@ -99,6 +101,18 @@ class Group:
     marks: Sequence[Mark] = ()
     damaged: bytes = b""
     """Where this stretch can't be read: its bytes. It holds nothing then."""
+    elapsed: int = 0
+    """When it was received, in microseconds on a time that nobody sets: never less than the group before, over restarts
+    too. Only differences mean something."""
+    back: bool = False
+    """Whether the receive time went back here, since the wall clock was wrong before."""
+    fault: str = ""
+    """Why it can't be read, where its checksum is good all the same."""
+
+    @property
+    def messages(self) -> int:
+        """How many it holds."""
+        return sum(block.count for _, block in self.blocks)
 
     def after(self, offset: int) -> Group:
         """What of it stands at or behind `offset` of its segment, which is the start of a line."""
@@ -113,39 +127,82 @@ class Group:
                 blocks.append((offset, block.cut(gone, block.count)))
         rejected = [(at, one) for at, one in self.rejected if at >= offset]
         start = self.start._replace(offset=offset)
-        return Group(start, self.end, self.time, self.routes, blocks, rejected, self.marks)
+        return replace(self, start=start, blocks=blocks, rejected=rejected)
 
 
-def encode_commit(body: Sequence[bytes], time: int, marks: Sequence[Mark]) -> bytes:
+class Stamp(NamedTuple):
+    """When a group was received; see `Group`."""
+
+    time: int
+    elapsed: int
+    back: bool = False
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """What a commit line says."""
+
+    crc: int
+    bytes: int
+    time: int
+    marks: list[Mark]
+    elapsed: int | None = None
+    back: bool = False
+
+    @property
+    def stamp(self) -> Stamp:
+        """A sidecar that wrote no `elapsed` had a receive time that never went back: both are the same there."""
+        return Stamp(self.time, self.time if self.elapsed is None else self.elapsed, self.back)
+
+
+def encode_commit(body: Sequence[bytes], stamp: Stamp, marks: Sequence[Mark]) -> bytes:
     """The line that ends a group whose lines are `body`, joined."""
     crc = size = 0
     for part in body:
         crc = crc32(part, crc)
         size += len(part)
-    return COMMIT + dumps({"crc": crc, "bytes": size, "time": time, "marks": marks}).encode() + b"\n"
+    said: dict[str, Any] = {"crc": crc, "bytes": size, "time": stamp.time, "elapsed": stamp.elapsed}
+    if stamp.back:
+        said["back"] = True
+    return COMMIT + dumps({**said, "marks": marks}).encode() + b"\n"
 
 
-class Head(NamedTuple):
-    """What a segment says of itself."""
+class Head(msgspec.Struct, frozen=True):
+    """What a segment says of itself, and of the one before it."""
 
     journal: str
     segment: int
-    after: int
+    after: int = 0
     """The one before it; 0 where there was none."""
+    ended: int = -1
+    """How many bytes of that one count: what stands after them is left from a write that failed. -1 where that is not said."""
+    messages: int = -1
+    """How many messages that one holds."""
+    dropped: tuple[int, ...] = ()
+    """Segments between the two which failed before anything in them counted."""
+    version: int = VERSION
 
     def encode(self, routes: str) -> bytes:
         """The first lines of a segment."""
-        return f"!segment {dumps({'version': VERSION, **self._asdict()})}\n".encode() + encode_routes(routes)
+        said = msgspec.structs.asdict(self)
+        shown = {name: said[name] for name in ("version", "journal", "segment", "after", "ended", "messages")}
+        if self.dropped:
+            shown["dropped"] = self.dropped
+        return f"!segment {dumps(shown)}\n".encode() + encode_routes(routes)
 
     @classmethod
     def decode(cls, data: bytes) -> Head | None:
         """The head of the segment that begins with `data`; None where that can't be read."""
         word, _, rest = data.partition(b"\n")[0].partition(b" ")
-        try:
-            said = loads(rest) if word == b"!segment" else {}
-            return cls(said["journal"], said["segment"], said.get("after", 0))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        if word != b"!segment":
             return None
+        try:
+            return _HEADS.decode(rest)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+
+_COMMITS = msgspec.json.Decoder(Commit)
+_HEADS = msgspec.json.Decoder(Head)
 
 
 def encode_routes(routes: str) -> bytes:
@@ -157,7 +214,7 @@ class Span(NamedTuple):
 
     start: int
     end: int
-    commit: dict[str, Any] | None
+    commit: Commit | None
 
 
 def scan(data: bytes, base: int = 0) -> Iterator[Span]:
@@ -170,8 +227,8 @@ def scan(data: bytes, base: int = 0) -> Iterator[Span]:
         if not data.startswith(COMMIT, line) or line < at or end == 0:
             return
         commit = _read_commit(data[line + len(COMMIT) : end])
-        start = line - commit["bytes"] if commit else at
-        if commit is None or start < at or crc32(memoryview(data)[start:line]) != commit["crc"]:
+        start = line - commit.bytes if commit else at
+        if commit is None or start < at or crc32(memoryview(data)[start:line]) != commit.crc:
             yield Span(base + at, base + end, None)
         else:
             if start > at:
@@ -180,12 +237,18 @@ def scan(data: bytes, base: int = 0) -> Iterator[Span]:
         at = end
 
 
-def _read_commit(text: bytes) -> dict[str, Any] | None:
+def _read_commit(text: bytes) -> Commit | None:
     try:
-        commit = loads(text)
-        return commit if {"crc", "bytes", "time", "marks"} <= commit.keys() and commit["bytes"] >= 0 else None
-    except (ValueError, AttributeError, TypeError):
+        commit = _COMMITS.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return commit if commit.bytes >= 0 else None
+
+
+def count_messages(data: bytes) -> int:
+    """How many messages the lines of a group hold, which are not read for that."""
+    control = data.count(b"\n!") + data.startswith(b"!")
+    return data.count(b"\n") - control
 
 
 def encode_blocks(blocks: Sequence[Block]) -> bytes:
@@ -218,7 +281,8 @@ def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: st
     """Read a group whose commit line matched. `data` are the bytes of `span`; `routes` is the table before it."""
     assert span.commit is not None
     start, end = Position(journal, segment, span.start), Position(journal, segment, span.end)
-    group = Group(start, end, span.commit["time"], routes, marks=[Mark(*mark) for mark in span.commit["marks"]])
+    stamp = span.commit.stamp
+    group = Group(start, end, stamp.time, routes, marks=span.commit.marks, elapsed=stamp.elapsed, back=stamp.back)
     at = 0
     while at < len(data):
         if data[at : at + 1] != b"!":

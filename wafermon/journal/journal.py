@@ -18,21 +18,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from wafermon.files import Files
+from wafermon.journal.clock import Clock
 from wafermon.journal.cursor import Cursor
-from wafermon.journal.groups import Group, Mark, Rejected
+from wafermon.journal.errors import CursorInUse, UnknownCursor
+from wafermon.journal.groups import Group, Mark, Rejected, Stamp
+from wafermon.journal.index import MESSAGE_BYTES, Index, Stretch
 from wafermon.journal.latency import Latency
 from wafermon.journal.marks import Marks, Stream
+from wafermon.journal.places import Held, Places
 from wafermon.journal.segments import Reader
 from wafermon.journal.storage import MARKS_CURSOR, Disk
+from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
 from wafermon.model.position import Position
 from wafermon.model.settings import Journal as JournalSettings
@@ -41,18 +48,24 @@ GROUP_BYTES = 512 << 10
 """A group is cut when it holds this much."""
 IN_FLIGHT_BYTES = 1 << 20
 """What waits to be written, before receivers pause."""
-TAIL_BYTES = 4 << 20
-"""Committed groups that stay in memory for the cursors that keep up."""
-MESSAGE_BYTES = 250.0
-"""What a message takes, as long as none has come that says more."""
 RETRY_SECONDS = 1.0
 FULL_SECONDS = 0.1
 """How often a full journal looks for room."""
 SYNC_SECONDS = 1.0
 """How often ``sync: interval`` syncs."""
+SLOW_SECONDS = 10.0
+"""A write that has not ended by then shows as failing."""
 MARKS_IN_MEMORY = 10_000
 
 _DISK_ERRORS = (OSError, sqlite3.Error)
+
+
+class Missing(NamedTuple):
+    """What a cursor was set back to and the journal does not hold any more."""
+
+    start: Position
+    end: Position
+    """Where it goes on instead."""
 
 
 @dataclass(slots=True)
@@ -86,6 +99,12 @@ class Figures:
     """For each group, how long its oldest entry waited until the group was durable."""
     skipped_segments: dict[str, int] = field(default_factory=dict)
     """By cursor: segments let go because the journal was full and the cursor may skip."""
+    skipped_messages: dict[str, int] = field(default_factory=dict)
+    """By cursor: the messages in them that it had not passed, whoever they were for."""
+    discarded_messages: int = 0
+    """Those that cursors had not passed which were discarded."""
+    raised: int = 0
+    """Callbacks and watchers that raised; the log says what."""
 
 
 class Journal:
@@ -102,74 +121,77 @@ class Journal:
         *,
         wall: Callable[[], float] | None = None,
         probe: Callable[[str], None] = lambda point: None,
+        files: Files | None = None,
     ) -> None:
-        """`reactor` is a clock that takes calls from threads; `wall` says the date, if that clock does not. `writer` has one thread, which nobody else uses. `probe` is
-        told the points of the journal's life by name."""
+        """`reactor` is a clock that takes calls from threads; `wall` says the date, if that clock does not. `writer` has one
+        thread, which nobody else uses. `probe` is told the points of the journal's life by name. `files` is the disk."""
         self.settings = settings
-        self.dir = settings.dir
+        self.dir: Path = settings.dir
+        self.files = files or Files()
         self.figures = Figures()
-        self.failing = ""
-        """What is wrong with the disk just now."""
         self.id = ""
         self.marks: Marks
         self._reactor = reactor
-        self._wall = wall or reactor.seconds
+        self._clock = Clock(wall or reactor.seconds, reactor.seconds)
         self._writer = writer
         self._readers = readers
         self._probe = probe
-        self._disk = Disk(settings, probe)
-        self._lengths: dict[int, int] = {}
+        self._disk = Disk(settings, probe, self.files)
+        self._index: Index
+        self._places: Places
+        self._tail = Tail()
+        self._fault = ""
         self._routes = "[]"
         self._pending: list[Entry] = []
         self._pending_bytes = 0
         self._pending_since = 0.0
         self._writing_bytes = 0
         self._writing_since = 0.0
+        self._tried_at: float | None = None
+        """When the write began that is in the thread."""
         self._busy = False
         self._closing = False
         self._flushed: Deferred[None] | None = None
         self._relief: deque[Callable[[], None]] = deque()
-        self._tail: dict[Position, Group] = {}
-        self._tail_bytes = 0
-        self._cursors: dict[str, Cursor] = {}
         self._watchers: list[Callable[[Group], None]] = []
-        self._stored: dict[str, Position] = {}
-        self._dropped: set[str] = set()
-        self._last_time = 0
-        self._checkpointing = False
+        self._doomed: dict[int, int] = {}
+        """Segments that nobody needs and that are still there, with their lengths."""
+        self._saving = DeferredLock()
+        self._checkpoint_due = False
         self._sync_call: IDelayedCall | None = None
 
     def open(self, routes: str) -> None:
         """Take the directory, recover what is there, begin a new segment; `routes` is the table in force. Blocks for as
-        long as reading the segments since the last checkpoint takes. Raises JournalLocked, OSError or sqlite3.Error."""
+        long as reading the segments since the last checkpoint takes. Raises JournalLocked or CannotOpen, and holds nothing
+        then. Where the disk is full it opens all the same, `failing`, so that what it holds can be delivered."""
         recovered = self._disk.open()
         state = self._disk.state
         self.id = state.journal
         self.marks = Marks(state.mark, state.mark_of_any)
         self.marks.recover(recovered.marks)
-        self._lengths = recovered.lengths
-        self._last_time = recovered.last_time
-        self._stored = state.cursors()
+        self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
+        self._clock.begin(recovered.time, recovered.known)
+        self._places = Places(state.cursors())
         self._routes = routes
+        self._fault = self._disk.full
 
     async def close(self) -> None:
-        """Write what waits, save where everybody is, let go of the directory."""
+        """Write what waits, save where everybody is, let go of the directory. A disk that fails ends nothing: what was not
+        written was not acknowledged."""
         self._closing = True
         if self._busy:
             self._flushed = Deferred()
             await self._flushed
         if self._sync_call is not None:
             self._sync_call.cancel()
-        while self._checkpointing:
-            await self.sleep(0.01)
-        try:
-            await self._in_writer(self._disk.sync)
-            await self._checkpoint()
-        except _DISK_ERRORS as error:
-            self.log.error("The journal's last checkpoint failed: {error}", error=error)
-        for cursor in self._cursors.values():
+        for call in (partial(self._in_writer, self._disk.sync), partial(self._checkpointed)):
+            try:
+                await call()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the directory is let go of
+                self.log.error("The journal's last checkpoint failed: {error}", error=error)
+        for cursor in self._places.cursors.values():
             cursor.close()
-        self._disk.close()
+        await self._in_writer(self._disk.close)
 
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after so many seconds."""
@@ -182,14 +204,17 @@ class Journal:
         return deferToThreadPool(self._reactor, self._writer, call, *args)
 
     def read(self, reader: Reader, position: Position, routes: str | None) -> Deferred[list[Group]]:
-        """See `Reader.read`."""
-        return deferToThreadPool(self._reactor, self._readers, self._read, reader, position, routes)
+        """See `Reader.read`. Empty where the segment is not there any more."""
+        stop = self._index.length(position.segment)
+        return deferToThreadPool(self._reactor, self._readers, self._read, reader, position, routes, stop)
 
-    def _read(self, reader: Reader, position: Position, routes: str | None) -> list[Group]:
-        groups = reader.read(position, routes, self._lengths[position.segment])
+    def _read(self, reader: Reader, position: Position, routes: str | None, stop: int) -> list[Group]:
+        if position.offset >= stop:
+            return []
+        groups = reader.read(position, routes, stop)
         for group in groups:
             if group.damaged:
-                self._disk.set_aside(group.start, group.damaged)
+                self._disk.set_aside(group.start, group.damaged, group.fault)
         return groups
 
     # -- what the receivers see
@@ -209,9 +234,17 @@ class Journal:
         return not self._busy and not self._pending
 
     @property
+    def failing(self) -> str:
+        """What is wrong with the disk just now; else empty."""
+        waited = self._reactor.seconds() - self._tried_at if self._tried_at is not None else 0.0
+        if not self._fault and waited > SLOW_SECONDS:
+            return f"{self.dir} has not answered for {waited:.0f} s"
+        return self._fault
+
+    @property
     def size(self) -> int:
         """The bytes of all segments."""
-        return sum(self._lengths.values())
+        return self._index.size + sum(self._doomed.values())
 
     @property
     def damaged(self) -> int:
@@ -224,9 +257,37 @@ class Journal:
         return 0 < self.settings.max_bytes < self.size + self._pending_bytes
 
     def now(self) -> int:
-        """The receive time, in microseconds since the epoch. It never goes back, not over a restart either."""
-        self._last_time = max(self._last_time, int(self._wall() * 1_000_000))
-        return self._last_time
+        """The receive time, in microseconds since the epoch. It goes back only where the date was wrong: see `Clock`."""
+        return self._clock.now()
+
+    def elapsed(self) -> int:
+        """What durations and deadlines are measured on, in microseconds: the same time as `Group.elapsed`. Nobody sets it, and
+        it goes on over restarts; its zero means nothing."""
+        return self._clock.elapsed()
+
+    @property
+    def clock_fault(self) -> str:
+        """What is wrong with the date just now, for health; else empty."""
+        return self._clock.fault
+
+    @property
+    def steps_back(self) -> int:
+        """How often the receive time went back since the start."""
+        return self._clock.steps_back
+
+    def hold(self, principal: str, client: str) -> Deferred[Stream]:
+        """The stream of a client that has connected, as `Marks.hold`, but what the disk has to say is asked in a thread.
+        Fails with sqlite3.Error. Who has it lets go of it with `Marks.release`."""
+        return Deferred.fromCoroutine(self._hold(principal, client))
+
+    async def _hold(self, principal: str, client: str) -> Stream:
+        marks, state = self.marks, self._disk.state
+        while not marks.known(principal, client):
+            saves = marks.saves
+            seq = await deferToThreadPool(self._reactor, self._readers, state.mark, principal, client)
+            if marks.saves == saves:  # else it may have been here, gone further, and left
+                return marks.hold(principal, client, seq)
+        return marks.hold(principal, client)
 
     def append(self, entry: Entry) -> None:
         """Take an entry. Its `settled` is called once it is durable, however long that takes."""
@@ -272,37 +333,39 @@ class Journal:
         self._pending_bytes -= size
         self._writing_bytes = size
         self._writing_since = self._pending_since
-        self._write(entries, self.now())
+        self._write(entries, self._clock.stamp())
 
-    def _write(self, entries: list[Entry], time: int) -> None:
+    def _write(self, entries: list[Entry], stamp: Stamp) -> None:
         blocks = [entry.block for entry in entries if entry.block]
         rejected = [one for entry in entries for one in entry.rejected]
         last = {entry.stream: entry.seq for entry in entries if entry.stream}
         marks = [Mark(stream.principal, stream.client, seq) for stream, seq in last.items()]
-        written = self._in_writer(self._disk.write, blocks, rejected, marks, time, self._routes)
+        self._tried_at = self._reactor.seconds()
+        written = self._in_writer(self._disk.write, blocks, rejected, marks, stamp, self._routes)
         written.addCallbacks(
             self._committed,
             self._failed,
             callbackArgs=(entries,),
-            errbackArgs=(entries, time),
+            errbackArgs=(entries, stamp),
         )
         written.addErrback(lambda failure: self.log.failure("A fault of the journal's own", failure))
 
     def _committed(self, group: Group, entries: list[Entry]) -> None:
-        if self.failing:
+        if self._fault:
             self.log.info("The journal can write again")
-            self.failing = ""
+            self._fault = ""
+        self._tried_at = None
         self._busy = False
         self._writing_bytes = 0
         self.figures.ack.add(max(0.0, self._reactor.seconds() - self._writing_since))
-        self._lengths[group.start.segment] = group.end.offset
+        self._index.grow(group.end, group.messages)
         self._remember(group)
         self._probe("before ack")
         for entry in entries:
             if entry.stream is not None:
                 self.marks.synced(entry.stream, entry.seq)
             if entry.settled is not None:
-                entry.settled()
+                self._call("telling that a message is durable", entry.settled)
         self._probe("after ack")
         self._start()
         self._relieve()
@@ -315,31 +378,42 @@ class Journal:
         if not self._busy and self._flushed is not None:
             self._flushed.callback(None)
 
+    def _call(self, what: str, call: Callable[..., object], *args: object) -> None:
+        """Somebody else's code: what it raises is that one's alone."""
+        try:
+            call(*args)
+        except Exception:  # noqa: BLE001  # whatever it is
+            self.figures.raised += 1
+            self.log.failure("A fault of wafermon's own, in {what}", what=what)
+
     def _tell(self, group: Group) -> None:
         """Whoever reads the journal has its turn after the acks have gone, and while the next group is written."""
-        for cursor in list(self._cursors.values()):
-            cursor.wake()
+        for cursor in list(self._places.cursors.values()):
+            self._call("reading the journal", cursor.wake)
         for watcher in self._watchers:
-            watcher(group)
+            self._call("watching the journal", watcher, group)
         for _, block in group.blocks:
             block.release()
 
-    def _failed(self, failure: Failure, entries: list[Entry], time: int) -> None:
+    def _failed(self, failure: Failure, entries: list[Entry], stamp: Stamp) -> None:
         self.figures.failures += 1
-        if not isinstance(failure.value, _DISK_ERRORS):
+        self._tried_at = None
+        error = failure.value
+        if not isinstance(error, _DISK_ERRORS):
             self.log.failure("A fault of the journal's own: this group is tried again", failure)
-        elif not self.failing:
+        elif not self._fault:
             message = "Can't write to the journal in {dir}: {error}. Nothing is acknowledged until that works again"
-            self.log.error(message, dir=self.dir, error=failure.value)
-        self.failing = f"can't write to {self.dir}: {failure.value}"
+            self.log.error(message, dir=self.dir, error=error)
+        self._fault = f"can't write to {self.dir}: {error}"
         if self._closing and self._flushed is not None:
             message = "Closing with {bytes} bytes that could not be written, and were not acknowledged"
             self.log.error(message, bytes=self._writing_bytes + self._pending_bytes)
             self._flushed.callback(None)
             return
-        self._disk.drop_reserve()
+        dropped = self._in_writer(self._disk.drop_reserve)
+        dropped.addErrback(lambda failure: self.log.error("Can't let go of the reserve: {e}", e=failure.value))
         self.checkpoint_soon()
-        self._reactor.callLater(RETRY_SECONDS, self._write, entries, time)
+        self._reactor.callLater(RETRY_SECONDS, self._write, entries, stamp)
 
     def _sync(self) -> None:
         self._sync_call = None
@@ -350,25 +424,16 @@ class Journal:
         self.figures.groups += 1
         self.figures.bytes += group.end.offset - group.start.offset
         self.figures.rejected += len(group.rejected)
-        self.figures.messages += sum(block.count for _, block in group.blocks)
-        self._tail[group.start] = group
-        self._tail_bytes += group.end.offset - group.start.offset
-        # A cursor that has fallen behind the tail reads the disk anyway: it keeps nothing here.
-        first = next(iter(self._tail))
-        read = min((cursor.next for cursor in self._cursors.values() if cursor.next >= first), default=group.end)
-        while self._tail:
-            start = next(iter(self._tail))
-            if start >= read and self._tail_bytes <= TAIL_BYTES:
-                break
-            self._tail_bytes -= self._tail.pop(start).end.offset - start.offset
+        self.figures.messages += group.messages
+        self._tail.add(group, self._places.reading())
 
     def _relieve(self) -> None:
         while self._relief and not self.congested:
-            self._relief.popleft()()
+            self._call("going on after a pause", self._relief.popleft())
 
     def watch(self, watcher: Callable[[Group], None]) -> Callable[[], None]:
-        """Show a watcher each group from now on, just after it was committed and told to its clients. It must be quick,
-        and never raise. Answers with a call that ends this."""
+        """Show a watcher each group from now on, just after it was committed and told to its clients. It must be quick.
+        Answers with a call that ends this."""
         self._watchers = [*self._watchers, watcher]
 
         def stop() -> None:
@@ -376,42 +441,29 @@ class Journal:
 
         return stop
 
-    # -- cursors
-
-    @property
-    def _newest(self) -> int:
-        return next(reversed(self._lengths))
+    # -- places
 
     @property
     def end(self) -> Position:
         """Where the next group will start, or a place that reads the same."""
-        return Position(self.id, self._newest, self._lengths[self._newest])
+        return self._index.end
 
     @property
     def oldest(self) -> Position:
         """The first place that can be read."""
-        return Position(self.id, next(iter(self._lengths)), 0)
+        return self._index.oldest
 
     def follow(self, position: Position) -> Position:
-        """The same place, as the start of the next segment where it is the end of one."""
-        while position.segment < self._newest and position.offset >= self._lengths.get(position.segment, 0):
-            later = next(number for number in self._lengths if number > position.segment)
-            position = Position(position.journal, later, 0)
-        return position
+        """See `Index.follow`."""
+        return self._index.follow(position)
 
     def distance(self, position: Position) -> int:
         """The bytes from a position to the end."""
-        behind = sum(length for number, length in self._lengths.items() if number >= position.segment)
-        return behind - (position.offset if position.segment in self._lengths else 0)
+        return self._index.distance(position)
 
     def segment_before(self, until: Position, most: int) -> Position:
-        """The start of the oldest segment from which at most so many bytes lie before `until`; else of the one that
-        ends there."""
-        behind = self.distance(until)
-        starts = [Position(self.id, number, 0) for number in self._lengths if number <= until.segment]
-        near = [start for start in starts if self.distance(start) - behind <= most]
-        last = [start for start in starts if self._lengths[start.segment] and start < until]
-        return min([*near, *last[-1:]], default=until)
+        """See `Index.segment_before`."""
+        return self._index.segment_before(until, most)
 
     def received(self, position: Position) -> Deferred[int]:
         """When the group that stands there, or that `position` lies within, was received, in microseconds since the
@@ -421,10 +473,18 @@ class Journal:
     async def _received(self, position: Position) -> int:
         group = self.remembered(position)
         if group is None and position < self.end:
-            reader = Reader(self.dir, self.id)
-            group = (await self.read(reader, position, None))[0]
-            reader.close()
+            groups = await deferToThreadPool(self._reactor, self._readers, self._read_once, position, self.end)
+            group = groups[0] if groups else None
         return group.time if group else 0
+
+    def _read_once(self, position: Position, end: Position) -> list[Group]:
+        """In a thread; so whoever asked may go, and no file stays open."""
+        reader = Reader(self.dir, self.id, self.files)
+        try:
+            stop = end.offset if position.segment == end.segment else self._index.length(position.segment)
+            return self._read(reader, position, None, stop)
+        finally:
+            reader.close()
 
     @property
     def message_bytes(self) -> float:
@@ -435,88 +495,139 @@ class Journal:
         """The group that starts there, if it is still in memory."""
         return self._tail.get(self.follow(position))
 
-    def known_cursors(self) -> set[str]:
-        """The names of all cursors that hold segments, also where nobody reads with them now."""
-        return {*self._stored, *self._cursors} - {MARKS_CURSOR}
+    # -- cursors
+
+    def known_cursors(self) -> dict[str, Held]:
+        """All cursors that hold segments, by name, also where nobody reads with them now, and what they hold."""
+        places = self._places
+        return {
+            name: Held(place, name in places.cursors, self._index.stretch(place, None, self.message_bytes))
+            for name, place in places.all().items()
+            if name != MARKS_CURSOR
+        }
 
     def cursor(self, name: str, *, may_skip: bool = False) -> Cursor:
         """A consumer's cursor: where it was, or, for a new name, at the end. Where it is not known any more who has read
         what, at the beginning."""
-        known = name in self._stored or self._disk.state.lost >= self.oldest.segment
-        position = self._stored.setdefault(name, self.oldest if known else self.end)
-        self._dropped.discard(name)
-        cursor = self._cursors[name] = Cursor(self, name, max(position, self.oldest), may_skip=may_skip, new=not known)
+        known = name in self._places or self._disk.state.lost >= self.oldest.segment
+        position = max(self._places.place(name, self.oldest if known else self.end), self.oldest)
+        cursor = Cursor(self, name, position, may_skip=may_skip, new=not known)
+        self._places.attach(cursor)
         self.checkpoint_soon()
         return cursor
 
     def detach(self, cursor: Cursor) -> None:
         """Nobody reads with it for now; its place is kept and holds its segments."""
         cursor.close()
-        self._stored[cursor.name] = cursor.kept
-        self._cursors.pop(cursor.name, None)
+        self._places.detach(cursor)
 
     def stored(self, name: str) -> Position | None:
-        """Where a cursor with which nobody reads now is; None for an unknown name."""
-        return self._stored.get(name)
+        """Where a cursor is; None for an unknown name."""
+        return self._places.all().get(name)
 
     def forget(self, name: str) -> None:
-        """This cursor holds nothing any more."""
-        cursor = self._cursors.pop(name, None)
+        """This cursor holds nothing any more; whoever reads with it stops."""
+        cursor = self._places.cursors.get(name)
         if cursor is not None:
             cursor.close()
-        self._stored.pop(name, None)
-        self._dropped.add(name)
+        self._places.drop(name)
         self.checkpoint_soon()
+
+    def discard(self, name: str) -> Deferred[Stretch]:
+        """Let go of a cursor that nobody reads with, and of what is kept for it alone; fires with what that was, once it is
+        durable and the segments are gone. Fails with UnknownCursor, CursorInUse, or with what the disk says."""
+        return Deferred.fromCoroutine(self._discard(name))
+
+    async def _discard(self, name: str) -> Stretch:
+        held = self.known_cursors().get(name)
+        if held is None:
+            raise UnknownCursor(f"the journal has no cursor {name}; it has {', '.join(sorted(self.known_cursors()))}")
+        if held.attached:
+            raise CursorInUse(f"cursor {name} is read with: take its backend out of the config first")
+        self._places.drop(name)
+        await self._checkpointed()
+        self.figures.discarded_messages += held.holds.messages
+        message = "Cursor {cursor} is discarded: {messages} messages in {bytes} bytes of journal were kept for it"
+        self.log.warn(message, cursor=name, messages=held.holds.messages, bytes=held.holds.bytes)
+        return held.holds
+
+    def rewind(self, cursor: Cursor, position: Position) -> Deferred[Missing | None]:
+        """Let a cursor read on from `position`, which is the start of a line, also below `kept`; fires once that is
+        durable, so that nothing from there on is deleted meanwhile. Stop reading and moving with it before. Answers with what
+        the journal does not hold any more: then it goes on at the oldest place. Fails with OSError or sqlite3.Error where the
+        disk does: nothing was read then, and it may be called again. Raises ValueError for a place beyond the end."""
+        return self._saving.run(lambda: Deferred.fromCoroutine(self._rewind(cursor, position)))
+
+    async def _rewind(self, cursor: Cursor, position: Position) -> Missing | None:
+        ours = position.journal == self.id
+        if ours and position > self.end:
+            raise ValueError(f"{position} is beyond the journal's end, {self.end}")
+        goal = max(self.follow(position), self.oldest) if ours else self.oldest
+        if goal < cursor.kept:
+            cursor.kept = goal
+            await self._in_writer(self._disk.save, {cursor.name: goal}, [], self._clock.known())
+        cursor.seek(goal)
+        return None if ours and self._index.holds(position) else Missing(position, goal)
 
     def _make_room(self) -> bool:
         """Whether a group may be written. Cursors that may skip let go of the oldest segment, if they alone hold it."""
         oldest = self.oldest.segment
-        if not self.full or oldest == self._newest:
+        if not self.full or oldest == self._index.newest:
             return True
-        holders = [cursor for cursor in self._cursors.values() if cursor.kept.segment <= oldest]
-        detached = [name for name in self.known_cursors() - set(self._cursors) if self._stored[name].segment <= oldest]
-        if not detached and all(cursor.may_skip for cursor in holders):
-            after = self.follow(Position(self.id, oldest, self._lengths[oldest]))
+        holders = self._places.holders(oldest)
+        if holders is not None:
+            after = self.follow(self.oldest._replace(offset=self._index.length(oldest)))
             for cursor in holders:
-                count = self.figures.skipped_segments.get(cursor.name, 0) + 1
-                self.figures.skipped_segments[cursor.name] = count
-                message = "The journal is full: {cursor} skips segment {segment}; {count} skipped since the start"
-                self.log.error(message, cursor=cursor.name, segment=oldest, count=count)
-                cursor.kept = after
+                self._skip(cursor, oldest, after)
         self.checkpoint_soon()
         return not self.full
+
+    def _skip(self, cursor: Cursor, segment: int, after: Position) -> None:
+        lost = self._index.stretch(cursor.kept, [segment], self.message_bytes).messages
+        count = self.figures.skipped_segments.get(cursor.name, 0) + 1
+        self.figures.skipped_segments[cursor.name] = count
+        messages = self.figures.skipped_messages.get(cursor.name, 0) + lost
+        self.figures.skipped_messages[cursor.name] = messages
+        message = (
+            "The journal is full: {cursor} skips segment {segment} with {lost} messages; "
+            "{count} segments with {messages} messages skipped since the start"
+        )
+        self.log.error(message, cursor=cursor.name, segment=segment, lost=lost, count=count, messages=messages)
+        cursor.skip(after)
 
     # -- checkpoints
 
     def checkpoint_soon(self) -> None:
         """Save where everybody is, and let go of what nobody needs any more."""
-        if not self._checkpointing and not self._closing:
-            self._checkpointing = True
+        if not self._checkpoint_due and not self._closing:
+            self._checkpoint_due = True
             self._reactor.callLater(0, self._checkpoint_now)
 
     def _checkpoint_now(self) -> None:
-        def done(result: object) -> None:
-            self._checkpointing = False
-            if isinstance(result, Failure) and not self.failing:
-                self.log.error("A checkpoint of the journal failed: {error}", error=result.value)
+        def failed(failure: Failure) -> None:
+            if not self._fault:
+                self.log.error("A checkpoint of the journal failed: {error}", error=failure.value)
 
-        Deferred.fromCoroutine(self._checkpoint()).addBoth(done)
+        if self._closing:
+            return
+        self._checkpointed().addErrback(failed)
+
+    def _checkpointed(self) -> Deferred[None]:
+        """One after the other."""
+        return self._saving.run(lambda: Deferred.fromCoroutine(self._checkpoint()))
 
     async def _checkpoint(self) -> None:
+        self._checkpoint_due = False
         marks = self.marks.moved()
-        dropped = set(self._dropped)
-        held = {
-            **self._stored,
-            **{name: cursor.kept for name, cursor in self._cursors.items()},
-            MARKS_CURSOR: self.end,
-        }
-        await self._in_writer(self._disk.save, {**dict.fromkeys(dropped), **held}, marks, self.now())
+        places = {**self._places.to_save(), MARKS_CURSOR: self.end}
+        await self._in_writer(self._disk.save, places, marks, self._clock.known())
         self.marks.saved(marks)
-        self._dropped -= dropped
-        self._stored.update({name: position for name, position in held.items() if name not in self._dropped})
-        needed = min(position.segment for position in self._stored.values())
-        gone = [number for number in self._lengths if number < needed and number != self._newest]
-        if gone:
-            await self._in_writer(self._disk.delete, gone)
-            for number in gone:
-                del self._lengths[number]
+        self._places.saved(places)
+        needed = self._places.needed(places)
+        for number in self._index.numbers:
+            if number < needed and number != self._index.newest:
+                self._doomed[number] = self._index.drop(number)
+        if doomed := list(self._doomed):
+            await self._in_writer(self._disk.delete, doomed)
+            for number in doomed:
+                del self._doomed[number]

@@ -40,15 +40,25 @@ class Marks:
         self._find = find
         self._streams: dict[tuple[str, str], Stream] = {}
         self._moved: set[Stream] = set()
+        self._saves = 0
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def hold(self, principal: str, client: str) -> Stream:
-        """The stream of a client that has connected."""
+    @property
+    def saves(self) -> int:
+        """How often marks went to disk: what was read there before one of these may be old."""
+        return self._saves
+
+    def known(self, principal: str, client: str) -> bool:
+        """Whether its stream is in memory, so that `hold` asks no disk."""
+        return (principal, client) in self._streams
+
+    def hold(self, principal: str, client: str, seq: int | None = None) -> Stream:
+        """The stream of a client that has connected. `seq` is what the disk says of it, where that was asked already."""
         stream = self._streams.get((principal, client))
         if stream is None:
-            stream = Stream(principal, client, self._load(principal, client))
+            stream = Stream(principal, client, self._load(principal, client) if seq is None else seq)
             self._streams[principal, client] = stream
         stream.holders += 1
         return stream
@@ -89,6 +99,7 @@ class Marks:
 
     def saved(self, marks: Iterable[Mark]) -> None:
         """These are on disk: streams that are neither connected nor further by now leave the memory."""
+        self._saves += 1
         for mark in marks:
             stream = self._streams[mark.principal, mark.client]
             if stream.synced == mark.seq:

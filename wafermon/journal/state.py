@@ -1,5 +1,7 @@
-"""What the journal must remember beside its segments, in SQLite: who it is, which segment numbers were used, how far
-every cursor is at least, and the marks of clients that are gone."""
+"""What the journal must remember beside its segments, in SQLite: its id, which segment numbers were used, how far every
+cursor is at least, the marks of clients that are gone, and how much time has passed.
+
+SQLite writes and syncs by itself: its files are the only durable ones that do not go through `wafermon.files`."""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from twisted.logger import Logger
 
+from wafermon.journal.clock import SECOND, Known
 from wafermon.journal.groups import Mark
 from wafermon.model.position import Position
 
@@ -27,6 +30,12 @@ CREATE INDEX IF NOT EXISTS marks_by_client ON marks (client);
 """
 MARKS_MAX = 1_000_000
 """Clients that are gone and remembered: about 150 MiB. Beyond it the tenth that was seen longest ago is forgotten."""
+DAY = 86_400 * SECOND
+MARKS_KEPT = 30 * DAY
+"""For so long the marks of a client that is gone are remembered."""
+FORWARD = "forward:"
+"""How the principals of other journals begin: they may be silent for longer."""
+FORWARD_KEPT = 90 * DAY
 
 
 class State:
@@ -42,8 +51,22 @@ class State:
         is known any more."""
         self._marks_max = marks_max
         self._lock = threading.Lock()
+        self._look_lock = threading.Lock()
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own files take its mode over
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._looker: sqlite3.Connection | None = None
+        try:
+            self._begin(journal, lost)
+            self._looker = sqlite3.connect(path, check_same_thread=False)
+            self.journal: str = self._fact("journal")
+            """The journal's id, 16 hex."""
+            self.lost = int(self._fact("lost", "0"))
+            """Up to this segment it is not known who has read what: there was another state, which is gone."""
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, journal: str, lost: int) -> None:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
@@ -51,11 +74,6 @@ class State:
         self._db.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?)", facts.items())
         self._marks = self._count_marks()
         """At least so many are there."""
-        self._looker = sqlite3.connect(path, check_same_thread=False)
-        self.journal: str = self._fact("journal")
-        """The journal's id, 16 hex."""
-        self.lost = int(self._fact("lost", "0"))
-        """Up to this segment it is not known who has read what: there was another state, which is gone."""
 
     def _fact(self, name: str, default: str = "") -> str:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
@@ -76,38 +94,44 @@ class State:
             rows = self._db.execute("SELECT name, position FROM cursors").fetchall()
         return {name: Position.parse(position) for name, position in rows}
 
+    def known(self) -> Known | None:
+        """The time at the last `save`; None where none said it."""
+        with self._lock:
+            text = self._fact("time")
+        return Known(*map(int, text.split(":"))) if text else None
+
     def mark(self, principal: str, client: str) -> int:
-        """The highest settled seq of a client; 0 where it is not known. Waits for nobody, but is for one thread."""
-        query = "SELECT seq FROM marks WHERE principal = ? AND client = ?"
-        row = self._looker.execute(query, [principal, client]).fetchone()
-        return int(row[0]) if row else 0
+        """The highest settled seq of a client; 0 where it is not known. Waits for no `save`."""
+        return self._look("SELECT seq FROM marks WHERE principal = ? AND client = ?", principal, client)
 
     def mark_of_any(self, client: str) -> int:
         """As `mark`, of whichever principal has got furthest."""
-        row = self._looker.execute("SELECT MAX(seq) FROM marks WHERE client = ?", [client]).fetchone()
-        return int(row[0] or 0)
+        return self._look("SELECT MAX(seq) FROM marks WHERE client = ?", client)
+
+    def _look(self, query: str, *values: str) -> int:
+        with self._look_lock:
+            assert self._looker is not None
+            row = self._looker.execute(query, values).fetchone()
+        return int(row[0] or 0) if row else 0
 
     def _count_marks(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM marks").fetchone()[0])
 
-    def save(
-        self,
-        cursors: Mapping[str, Position | None],
-        marks: Iterable[Mark],
-        seen: int,
-        keep_from: int,
-    ) -> None:
-        """Move the cursors (None removes one) and marks, and forget the marks last `seen` before `keep_from` (both in
-        microseconds since the epoch)."""
+    def save(self, cursors: Mapping[str, Position | None], marks: Iterable[Mark], time: Known) -> None:
+        """Move the cursors (None removes one) and marks, and forget the marks that did not move for long before `time`,
+        which is when they are saved."""
         moved = [(name, str(position)) for name, position in cursors.items() if position]
         gone = [(name,) for name, position in cursors.items() if not position]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", moved)
             self._db.executemany("DELETE FROM cursors WHERE name = ?", gone)
-            rows = [(*mark, seen) for mark in marks]
+            rows = [(*mark, time.elapsed) for mark in marks]
             self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", rows)
-            self._db.execute("DELETE FROM marks WHERE seen < ?", [keep_from])
+            forward = "substr(principal, 1, ?) = ?"
+            old = f"DELETE FROM marks WHERE seen < ? AND NOT ({forward} AND seen >= ?)"
+            self._db.execute(old, [time.elapsed - MARKS_KEPT, len(FORWARD), FORWARD, time.elapsed - FORWARD_KEPT])
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('time', ?)", [f"{time.elapsed}:{time.wall}"])
             self._marks += len(rows)
             if self._marks > self._marks_max:
                 self._forget_oldest()
@@ -122,6 +146,7 @@ class State:
             self.log.error("Too many clients to remember: the marks of the {count} oldest are forgotten", count=excess)
 
     def close(self) -> None:
-        with self._lock:
-            self._looker.close()
+        with self._lock, self._look_lock:
+            if self._looker is not None:
+                self._looker.close()
             self._db.close()
