@@ -128,9 +128,12 @@ class Cursor:
 
         def done(result: list[Group] | Failure) -> None:
             self._fetching = None
-            if isinstance(result, Failure) and not result.check(OSError):
-                result = Failure(_Fault(result.value))
-            outer.callback(result)  # type: ignore[arg-type]  # a Failure is one too
+            if not isinstance(result, Failure):
+                outer.callback(result)
+            elif isinstance(result.value, OSError):
+                outer.errback(result)
+            else:
+                outer.errback(_Fault(result.value))
 
         inner.addBoth(done)
         return outer
@@ -175,6 +178,6 @@ class Cursor:
 class _Fault(Exception):
     """Wraps what a thread raised, so that a CancelledError of its own is told from one of whoever stops reading."""
 
-    def __init__(self, cause: BaseException) -> None:
-        self.cause = cause
+    def __init__(self, cause: BaseException | None) -> None:
+        self.cause = cause or Exception()
         super().__init__(str(cause))

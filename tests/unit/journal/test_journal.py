@@ -17,7 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from wafermon.interfaces import Position
-from wafermon.journal import Entry, Group, Rejected
+from wafermon.journal import Entry, Group, Rejected, Stamp
 from wafermon.journal.groups import encode_commit, scan
 from wafermon.journal.segments import Reader, segments_in
 from wafermon.model.errors import JournalLocked
@@ -136,7 +136,11 @@ async def test_a_detached_cursor_holds_its_segments_until_it_is_forgotten(tmp_pa
     opened.journal.checkpoint_soon()
     await opened.journal.sleep(0.2)
     assert len(segments_in(tmp_path)) > 5
-    assert opened.journal.known_cursors() == {"gone"}
+    held = opened.journal.known_cursors()
+    assert set(held) == {"gone"}
+    assert not held["gone"].attached
+    assert held["gone"].holds.messages == 2000
+    assert held["gone"].holds.segments == len(segments_in(tmp_path))
     opened.journal.forget("gone")
     while len(segments_in(tmp_path)) > 1:
         await opened.journal.sleep(0.05)
@@ -279,7 +283,7 @@ def test_scan_finds_whole_groups_and_nothing_else(groups: list[list[int]], where
     data = b""
     for one in groups:
         lines = b"".join(line(number) + b"\n" for number in one)
-        data += lines + encode_commit([lines], NOW, [])
+        data += lines + encode_commit([lines], Stamp(NOW, NOW), [])
     assert [span.commit is not None for span in scan(data)] == [True] * len(groups)
     where = min(where, len(data))
     spans = list(scan(data[:where] + change + data[where + len(change) :]))
