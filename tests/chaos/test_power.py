@@ -1,9 +1,8 @@
-"""The power goes at any time: what the disk has not synced is forgotten, in part or whole, and new files with it.
+"""The power goes at any time: what the disk has not synced is forgotten, in part or whole, and new names with it.
 
-A model of what a disk owes: a file's bytes up to its last sync, and the names of a directory that was synced. Whatever lies
-beyond comes back as it was written, shorter, as zeros, or not at all, as chance will have it. The journal's own disk room is
-driven through it: what was acknowledged has to be there again, once and in order, and of the rest only whole groups. SQLite's
-files are left as they are: it syncs below Python.
+`disks.PowerFiles` is the model of what a disk owes, and everything durable is driven through it by the seam of `wafermon.files`.
+Of the journal: what was acknowledged has to be there again, once and in order, and of the rest only whole groups. Of a checkpoint:
+the last one that was answered for, or a later one. SQLite's files are left as they are: it syncs below Python.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from unittest.mock import patch
 
+from disks import Chance, PowerFiles
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -22,48 +21,24 @@ from journals import NOW, ROUTES, block, numbers
 
 from wafermon.config import Journal as Settings
 from wafermon.interfaces import Position
-from wafermon.journal.groups import Mark
+from wafermon.journal.groups import Group, Mark, Stamp
 from wafermon.journal.segments import Reader, segments_in
 from wafermon.journal.storage import Disk
 
 CLIENT = "9f2c6b1d00e4a873"
-SECTOR = 512
 
 
-class Memory:
-    """What is durable of the files below a directory, learnt from the calls that make it so."""
+class Drawn(Chance):
+    """What chance will have, as hypothesis draws it."""
 
-    def __init__(self) -> None:
-        self.synced: dict[str, int] = {}
-        """Path -> how many of its bytes."""
-        self.named: set[str] = set()
-        """Paths whose directory was synced since they were made."""
-        self.fails = False
-        """Whether the next sync of a segment fails, and forgets what it should have covered."""
-        self._ftruncate, self._truncate = os.ftruncate, os.truncate
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
 
-    def fdatasync(self, fd: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        if self.fails and path.endswith(".segment"):
-            self.fails = False
-            raise OSError(5, "the disk fails")
-        self.synced[path] = os.fstat(fd).st_size
+    def flag(self, label: str) -> bool:
+        return self._data.draw(st.booleans(), label)
 
-    def fsync(self, fd: int) -> None:
-        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-        if path.is_dir():
-            self.named |= {str(entry) for entry in path.iterdir()}
-        else:
-            self.synced[str(path)] = os.fstat(fd).st_size
-
-    def ftruncate(self, fd: int, length: int) -> None:
-        path = os.readlink(f"/proc/self/fd/{fd}")
-        self._ftruncate(fd, length)
-        self.synced[path] = min(self.synced.get(path, 0), length)
-
-    def truncate(self, path: Path, length: int) -> None:
-        self._truncate(path, length)
-        self.synced[str(path)] = min(self.synced.get(str(path), 0), length)
+    def part(self, label: str) -> float:
+        return self._data.draw(st.floats(0, 1), label)
 
 
 class PowerLoss(RuleBasedStateMachine):
@@ -76,64 +51,91 @@ class PowerLoss(RuleBasedStateMachine):
         self.where: dict[int, list[int]] = {}
         """Segment -> its acknowledged messages."""
         self.next = 1
-        self.memory = Memory()
-        self.patches = [
-            patch.object(os, name, getattr(self.memory, name))
-            for name in ("fdatasync", "fsync", "ftruncate", "truncate")
-        ]
-        for one in self.patches:
-            one.start()
-        self.begin(self.root / "0")
+        self.checkpoint = 0
+        self.tried = {0}
+        (self.root / "0").mkdir()
+        self.files = PowerFiles(self.root / "0")
+        self.begin()
 
-    def begin(self, directory: Path) -> None:
-        self.directory = directory
-        settings = Settings.model_construct(dir=directory, max_bytes=0, segment_bytes=4096, sync="always")
+    def begin(self) -> None:
+        settings = Settings.model_construct(dir=self.files.root, max_bytes=0, segment_bytes=4096, sync="always")
         self.lit = False
-        self.disk = Disk(settings, lambda _: None)
+        self.disk = Disk(settings, lambda _: None, self.files)
         self.disk.open()
         self.lit = True
 
     def teardown(self) -> None:
-        for one in self.patches:
-            one.stop()
         if self.lit:
             self.disk.close()
         shutil.rmtree(self.root)
 
-    @rule(count=st.integers(1, 12), fails=st.booleans())
-    def write(self, count: int, fails: bool) -> None:
+    @rule(count=st.integers(1, 12), fails=st.sampled_from(["", "write", "sync", "truncate", "open", "sync_directory"]))
+    def write(self, count: int, fails: str) -> None:
         """A group, again until it is there, as the journal does."""
         many = [*range(self.next, self.next + count)]
         self.next += count
-        self.memory.fails = fails
-        while True:
-            try:
-                group = self.disk.write(
-                    [block(range(many[0], many[-1] + 1))], [], [Mark("", CLIENT, many[-1])], NOW, ROUTES
-                )
-                break
-            except OSError:
-                assert fails
-        self.memory.fails = False
+        self.files.fails, self.files.about = fails, "" if fails == "sync_directory" else ".segment"
+        group = self._put(many)
+        while group is None:
+            group = self._put(many)
+        self.files.fails = ""
+        self.acked += many
+        self.where.setdefault(group.start.segment, []).extend(many)
+
+    def _put(self, many: list[int]) -> Group | None:
+        marks = [Mark("", CLIENT, many[-1])]
+        try:
+            return self.disk.write([block(range(many[0], many[-1] + 1))], [], marks, Stamp(NOW, NOW), ROUTES)
+        except OSError:
+            return None
+
+    @rule(count=st.integers(1, 12))
+    def a_sync_and_its_cut_fail(self, count: int) -> None:
+        """Nothing is known of what the kernel did, and it can't be cut away either."""
+        many = [*range(self.next, self.next + count)]
+        self.next += count
+        self.files.fails, self.files.about = "sync", ".segment"
+        truncate = self.files.truncate
+
+        def fails(fd: int, length: int) -> None:
+            raise OSError(5, "the disk fails")
+
+        self.files.truncate = fails  # type: ignore[method-assign]
+        group = self._put(many)
+        while group is None:
+            group = self._put(many)
+        self.files.truncate = truncate  # type: ignore[method-assign]
+        self.files.fails = ""
         self.acked += many
         self.where.setdefault(group.start.segment, []).extend(many)
 
     @rule(count=st.integers(1, 12), data=st.data())
     def cut_within_a_write(self, count: int, data: st.DataObject) -> None:
         """The power goes before a group was synced: nobody was told that it is there."""
-        many = range(self.next, self.next + count)
+        many = [*range(self.next, self.next + count)]
         self.next += count
 
         def never(fd: int) -> None:
             raise KeyboardInterrupt
 
-        with patch.object(os, "fdatasync", never), contextlib.suppress(KeyboardInterrupt):
-            self.disk.write([block(many)], [], [Mark("", CLIENT, many[-1])], NOW, ROUTES)
+        sync = self.files.sync
+        self.files.sync = never  # type: ignore[method-assign]
+        with contextlib.suppress(KeyboardInterrupt):
+            self._put(many)
+        self.files.sync = sync  # type: ignore[method-assign]
         self.cut(data, {*many})
 
     @rule(data=st.data())
     def cut_between_writes(self, data: st.DataObject) -> None:
         self.cut(data, set())
+
+    @rule()
+    def kill(self) -> None:
+        """The process goes, the machine stays: what it wrote is there."""
+        self.disk.close()
+        self.lit = False
+        self.begin()
+        assert self.found() == self.acked
 
     @rule()
     def delete(self) -> None:
@@ -144,41 +146,42 @@ class PowerLoss(RuleBasedStateMachine):
             gone = set(self.where.pop(found[0]))
             self.acked = [number for number in self.acked if number not in gone]
 
+    @rule(fails=st.sampled_from(["", "open", "append", "sync", "rename", "sync_directory"]))
+    def replace(self, fails: str) -> None:
+        """What correlation does for a checkpoint."""
+        number = max(self.tried) + 1
+        self.tried.add(number)
+        self.files.fails, self.files.about = fails, ""
+        with contextlib.suppress(OSError):
+            self.files.replace(self.files.root / "checkpoint", b"%d" % number * 999)
+            self.checkpoint, self.tried = number, {number}
+        self.files.fails = ""
+
     def cut(self, data: st.DataObject, open_ones: set[int]) -> None:
         """The power goes, and comes back."""
         self.lives += 1
-        after = self.root / str(self.lives)
         self.disk.close()
         self.lit = False
-        shutil.copytree(self.directory, after)
-        for path in sorted(self.directory.glob("*.segment")):
-            copy, content = after / path.name, path.read_bytes()
-            durable = self.memory.synced.get(str(path), 0)
-            if str(path) not in self.memory.named and data.draw(st.booleans(), "the name is forgotten"):
-                copy.unlink()
-                continue
-            part = data.draw(st.floats(0, 1), "how much stays of what was not synced")
-            kept = durable + int(part * (len(content) - durable))
-            kept = kept if data.draw(st.booleans(), "within a sector") else max(durable, kept // SECTOR * SECTOR)
-            zeros = (len(content) - kept) * data.draw(st.booleans(), "zeros behind it")
-            copy.write_bytes(content[:kept] + bytes(zeros))
-            self.memory.synced[str(copy)] = kept + zeros
-            self.memory.named.add(str(copy))
-        self.begin(after)
+        self.files = self.files.after_power_cut(self.root / str(self.lives), Drawn(data))
+        self.begin()
         found = self.found()
         extra = [number for number in found if number not in set(self.acked)]
         assert [number for number in found if number not in open_ones] == self.acked
         assert set(extra) in (set(), open_ones)
         assert len(found) == len(set(found))
-        for number in extra:  # it is there from now on
-            self.acked.append(number)
+        self.acked += extra  # it is there from now on
+        path = self.files.root / "checkpoint"
+        text = path.read_bytes() if path.exists() else b"0" * 999
+        assert text in {b"%d" % number * 999 for number in self.tried}
+        self.checkpoint = int(text[: len(text) // 999])
+        self.tried = {self.checkpoint}
 
     def found(self) -> list[int]:
         """What a reader gets of all segments."""
         read: list[int] = []
         self.where = {}
-        reader = Reader(self.directory, self.disk.state.journal)
-        for segment, length in segments_in(self.directory).items():
+        reader = Reader(self.files.root, self.disk.state.journal, self.files)
+        for segment, length in segments_in(self.files.root).items():
             at = 0
             while at < length:
                 groups = reader.read(Position(self.disk.state.journal, segment, at), None, length)

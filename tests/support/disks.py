@@ -275,14 +275,16 @@ class PowerFiles(Files):
         durable = self._durable[file]
         holders = [name for name, one in self._now.items() if one == file]
         current = Path(holders[0]).read_bytes() if holders else durable
-        if current == durable or not chance.flag(f"something not synced of {Path(path).name} is kept"):
+        kept = chance.flag(f"something not synced of {Path(path).name} is kept")
+        part, zeros = chance.part("of its bytes"), chance.flag("zeros after them")
+        if current == durable or not kept:
             return durable
         same = next((at for at, (one, other) in enumerate(zip(durable, current, strict=False)) if one != other), -1)
         same = min(len(durable), len(current)) if same < 0 else same
         most = max(len(durable), len(current))
-        until = same + round(chance.part("of its bytes") * (most - same))
+        until = same + round(part * (most - same))
         if until >= len(durable):
-            rest = bytes(len(current) - until) if chance.flag("zeros after them") and len(current) > until else b""
+            rest = bytes(max(0, len(current) - until)) if zeros else b""
         else:
             rest = durable[until:]
         return current[:until] + rest

@@ -44,7 +44,6 @@ EDGES: dict[str, set[str]] = {
 BARE = {"model": set[str](), "files": {"model"}, "interfaces": {"model"}, "monitoring_sdk": set[str]()}
 """Those that may not even import all of EVERYWHERE, and what they may."""
 PENDING_CIRCLES = {
-    ("wafermon.journal.cursor", "wafermon.journal.journal"),
     ("wafermon.receivers.lines.connection", "wafermon.receivers.lines.hub"),
 }
 """Pairs that still need each other for their types; to be emptied."""

@@ -28,7 +28,7 @@ from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery
 from wafermon.interfaces import BackendContext, IBackend
-from wafermon.journal import Journal
+from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
 from wafermon.model.settings import BackendConfig
@@ -133,7 +133,7 @@ class Sidecar(Service):
             self.listening.prepare(self.config.listen).commit()
             self.http.start()
             self.http.prepare(self.config.http).commit()
-        except (JournalLocked, OSError, sqlite3.Error, CannotChange) as error:
+        except (JournalLocked, CannotOpen, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
         self._garbage.start()
         self.log.info(

@@ -35,6 +35,7 @@ from wafermon.model.units import (
 
 SEGMENTS_MIN = 4
 """A quota of fewer segments could not keep one that is written, one that is sealed and one that is read."""
+SEGMENT_MIN, SEGMENT_MAX = 64 * KiB, GiB
 LINE_MIN, LINE_MAX = 64 * KiB, MiB
 
 
@@ -176,9 +177,10 @@ class Journal(Section):
     """Where accepted messages are kept until every backend has them."""
 
     dir: FilePath = Field(default=Path("wafermon-data/journal"), description="Its directory; made at the first start.")
-    segment_bytes: Annotated[Size, AfterValidator(_above_zero)] = Field(
+    segment_bytes: Size = Field(
         default=64 * MiB,
-        description="A segment of this size is sealed and the next one begun. Space is given back by segments.",
+        description="A segment of this size is sealed and the next one begun: "
+        f"{format_size(SEGMENT_MIN)} to {format_size(SEGMENT_MAX)}. Space is given back by segments.",
     )
     max_bytes: Size = Field(
         default=GiB,
@@ -200,6 +202,14 @@ class Journal(Section):
             "`/tmp/wafermon-UID`"
         },
     )
+
+    @field_validator("segment_bytes")
+    @classmethod
+    def _within_bounds(cls, value: int) -> int:
+        if not SEGMENT_MIN <= value <= SEGMENT_MAX:
+            limits = f"{format_size(SEGMENT_MIN)} to {format_size(SEGMENT_MAX)}"
+            raise ValueError(f"expected {limits}, got {format_size(value)}")
+        return value
 
     @field_validator("max_bytes")
     @classmethod
