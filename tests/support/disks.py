@@ -283,8 +283,7 @@ class PowerFiles(Files):
         same = min(len(durable), len(current)) if same < 0 else same
         most = max(len(durable), len(current))
         until = same + round(part * (most - same))
-        if until >= len(durable):
-            rest = bytes(max(0, len(current) - until)) if zeros else b""
-        else:
-            rest = durable[until:]
+        rest = durable[until:]
+        if not rest and zeros:
+            rest = bytes(max(0, len(current) - until))
         return current[:until] + rest

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.threadpool import ThreadPool
 
 from wafermon.config import Journal as Settings
+from wafermon.files import Files
 from wafermon.interfaces import Position
 from wafermon.journal import Cursor, Entry, Group, Journal, Stream
 from wafermon.model.blocks import Block
@@ -51,11 +52,23 @@ def pools() -> Iterator[tuple[ThreadPool, ThreadPool]]:
 class OpenJournal:
     """A journal in a directory, with ways to wait for it."""
 
-    def __init__(self, directory: Path, probe: Callable[[str], None] = lambda _: None, **settings: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        probe: Callable[[str], None] = lambda _: None,
+        files: Files | None = None,
+        wall: Callable[[], float] | None = None,
+        **settings: Any,
+    ) -> None:
         self._pools = pools()
         settings = {"max_bytes": 0, "segment_bytes": 1 << 20, **settings}
         self.journal = Journal(
-            Settings.model_construct(dir=directory, **settings), reactor, *self._pools.__enter__(), probe=probe
+            Settings.model_construct(dir=directory, **settings),
+            reactor,
+            *self._pools.__enter__(),
+            probe=probe,
+            files=files,
+            wall=wall,
         )
         self.journal.open(ROUTES)
 

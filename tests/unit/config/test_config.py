@@ -405,7 +405,7 @@ KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload,
         (FILES + "journal: {segment_bytes: 512MiB}",
          "2: journal.max_bytes: 1GiB is under 4 segments of 512MiB; expected at least 2GiB, "
          "or a smaller segment_bytes"),
-        (FILES + "journal: {segment_bytes: 0}", "2: journal.segment_bytes: can't be 0 here; give a value above it"),
+        (FILES + "journal: {segment_bytes: 0}", "2: journal.segment_bytes: expected 64KiB to 1GiB, got 0"),
         (FILES + "limits: {max_line_bytes: 65535}", "2: limits.max_line_bytes: expected 64KiB to 1MiB, got 65535"),
         (FILES + "limits: {max_line_bytes: 2MiB}", "2: limits.max_line_bytes: expected 64KiB to 1MiB, got 2MiB"),
         (FILES + "limits: {max_connections: 1.5}", "2: limits.max_connections: expected a whole number, got 1.5"),
