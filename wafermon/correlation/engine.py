@@ -184,6 +184,12 @@ class Engine:
             if kind in handlers:
                 handlers[kind](trace, message)
 
+    def came_back(self, messages: Iterable[Message]) -> None:
+        """Take the sidecar's own among them for journalled, and nothing else of them."""
+        for message in messages:
+            if message.service == OWN_SERVICE and message.client == self.journal_id:
+                self._awaiting.pop(key_of(message) or "", None)
+
     def advance(self, time: int) -> list[Derived]:
         """Move the clock while the journal is idle -> what is to be journalled. No group received before `time` may
         come afterwards: a replay, which knows the groups alone, would see another order."""

@@ -171,6 +171,10 @@ class Journal:
             cursor.close()
         self._disk.close()
 
+    def seconds(self) -> float:
+        """A monotone clock."""
+        return float(self._reactor.seconds())
+
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after so many seconds."""
         call: IDelayedCall
