@@ -232,6 +232,8 @@ class DeadLetters:
 
     def _next(self, found: dict[str, os.stat_result], size: int) -> tuple[str, int]:
         """A new file, once there is room for `size` bytes."""
+        # Numbers that a directory or a link has are used too.
+        used = [int(name[:8]) for name in self._files.names(self.dir) if OURS.fullmatch(name)]
         left = sum(status.st_size for status in found.values())
         while found and self._max_bytes and left + size > self._max_bytes:
             oldest = next(iter(found))
@@ -239,8 +241,6 @@ class DeadLetters:
             left -= found.pop(oldest).st_size
             self.dropped_files += 1
             self.log.error("The dead letters' quota is used up: {file} is gone", file=oldest)
-        # Numbers that a directory or a link has are used too.
-        used = [int(name[:8]) for name in self._files.names(self.dir) if OURS.fullmatch(name)]
         name = f"{max(used, default=0) + 1:08d}.jsonl"
         if not OURS.fullmatch(name):
             raise OSError(
