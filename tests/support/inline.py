@@ -117,12 +117,15 @@ class Pool:
 class World:
     """An open journal in a directory, a supervisor, and a clock."""
 
-    def __init__(
-        self, directory: Path, faults: Faults | None = None, loop: Loop | None = None, **settings: Any
-    ) -> None:
-        """`faults` are those of the followers' jobs; the journal's own writes work."""
+    def __init__(self, directory: Path, faults: Faults | None = None, *, hold: bool = True, **settings: Any) -> None:
+        """`faults` are those of the followers' jobs; the journal's own writes work. One after another in a directory is a sidecar that is
+        started again: its clock goes on. Unless `hold` is False, a cursor of its own keeps all segments."""
+        directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.loop = loop or Loop()
+        self.loop = Loop()
+        self._clock = directory / "clock"
+        if self._clock.exists():
+            self.loop.advance(float(self._clock.read_text()))
         self.pool = Pool(faults)
         self.logged: list[LogEvent] = []
         settings = {"max_bytes": 0, "segment_bytes": 1 << 20, **settings}
@@ -134,6 +137,8 @@ class World:
             wall=lambda: BEGIN + self.loop.seconds(),
         )
         self.journal.open(ROUTES)
+        if hold:
+            self.journal.cursor("holds")
         self.supervisor = Supervisor(self.loop, self.journal.now, lambda least, most: most)
         globalLogPublisher.addObserver(cast(Any, self.logged.append))
 
@@ -183,5 +188,6 @@ class World:
         self.forget()
 
     def forget(self) -> None:
-        """As after a crash."""
+        """What a test itself held of it."""
+        self._clock.write_text(str(self.loop.seconds()))
         globalLogPublisher.removeObserver(cast(Any, self.logged.append))

@@ -194,7 +194,11 @@ class Correlator:
         self._saved_at = self._reactor.seconds()
         self._find_end()
         while True:
-            if self._phase is Phase.REPLAYING and self._live_at is not None and cursor.next >= self._live_at:
+            if (
+                self._phase is Phase.REPLAYING
+                and self._live_at is not None
+                and self._journal.follow(cursor.next) >= self._live_at
+            ):
                 await self._begin_to_emit()
             group = await cursor.read()
             self._work = group.start, group.end
@@ -231,8 +235,7 @@ class Correlator:
     def _observe(self, group: Group, *, skip: bool) -> None:
         blocks = [block for _, block in group.blocks]
         if skip:
-            self._pass_over(blocks)
-            self._position = group.end
+            self._pass_over(group)
             return
         derived = self.engine.observe_blocks(blocks, group.time) if blocks else []
         self.recent.observe(blocks, group.time)
@@ -243,13 +246,16 @@ class Correlator:
         if self._phase is Phase.LIVE:
             self._emit(derived)
 
-    def _pass_over(self, blocks: list[Block]) -> None:
-        """Nothing is derived from them; what was derived before and comes back among them is journalled all the same."""
-        for block in blocks:
-            try:
+    def _pass_over(self, group: Group) -> None:
+        """Nothing is derived from its messages. Its time passes, and what was derived before and comes back in it is journalled all
+        the same: else that would be emitted again."""
+        self._position = group.end
+        try:
+            self.engine.advance(group.time)
+            for _, block in group.blocks:
                 self.engine.came_back(block.messages)
-            except Exception:  # noqa: BLE001  # it is stepped over because it makes faults
-                self.log.failure("What is stepped over can't be read in full")
+        except Exception:  # noqa: BLE001  # it is stepped over because it makes faults
+            self.log.failure("What is stepped over can't be read in full")
 
     async def _tick(self) -> None:
         """Time passes for the engine also while nothing comes; other settings come into force."""
