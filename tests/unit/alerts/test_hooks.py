@@ -413,6 +413,8 @@ def test_whichever_call_fails_once_or_hangs_each_event_is_told_once(
     scenario(tmp_path / "usual", usual, inside).world.forget()
     assert usual.names or not inside
     for at, name in enumerate(usual.names):
+        if name == "remembered" and at % 5:
+            continue  # there are many, all alike
         scene = scenario(tmp_path / str(at), Faults(at, error), inside)
         told = Counter(process.job for process in scene.processes)
         assert told == {f"job-{number}": 1 for number in range(6)}, (at, name)
