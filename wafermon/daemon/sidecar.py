@@ -79,7 +79,7 @@ class Sidecar(Service):
         self.receiver = Receiver(self.journal, config.limits, reactor)
         self.listening = Listeners(self.receiver, reactor)
         self.deliveries = Deliveries(self._make_delivery, self.journal)
-        self.followers = Supervisor(reactor, self.journal.now)
+        self.supervisor = Supervisor(reactor, self.journal.now)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
@@ -125,8 +125,8 @@ class Sidecar(Service):
             self.dead_letters.open()
             self.correlator = self._make_correlator()
             deliveries = self.deliveries.prepare(self.config.backends)
-            self.followers.start(self.correlator)
-            self.followers.start(self.dead_letter_follower)
+            self.supervisor.start(self.correlator)
+            self.supervisor.start(self.dead_letter_follower)
             deliveries.commit()
             self.receiver.start()
             self._take_up_spills(self.config)
@@ -182,11 +182,11 @@ class Sidecar(Service):
 
     def _follow_with_hooks(self) -> None:
         """As the config in force says."""
-        runs = self.hooks.name in self.followers.states
+        runs = self.hooks.name in self.supervisor.states
         if self.config.hooks is not None and not runs:
-            self.followers.start(self.hooks)
+            self.supervisor.start(self.hooks)
         elif self.config.hooks is None:
-            stopped = Deferred.fromCoroutine(self.followers.stop(self.hooks.name))
+            stopped = Deferred.fromCoroutine(self.supervisor.stop(self.hooks.name))
             stopped.addCallback(lambda _: self.hooks.forget())
 
     def _routes(self, config: Config) -> str:
@@ -289,13 +289,13 @@ class Sidecar(Service):
             self.spills.stop()
         await self.receiver.stop(ACK_SECONDS)
         self._probe("connections ended")
-        await self.followers.stop(self.correlator.name, GRACE_SECONDS)
+        await self.supervisor.stop(self.correlator.name, GRACE_SECONDS)
         self._probe("correlation saved")
-        await self.followers.stop(self.hooks.name, GRACE_SECONDS)
+        await self.supervisor.stop(self.hooks.name, GRACE_SECONDS)
         await self.hooks.end(GRACE_SECONDS)
         await self.deliveries.stop(GRACE_SECONDS)
         self._probe("backends closed")
-        await self.followers.stop(self.dead_letter_follower.name, GRACE_SECONDS)
+        await self.supervisor.stop(self.dead_letter_follower.name, GRACE_SECONDS)
         await self.http.stop()
         await self.journal.close()
         self._probe("journal closed")

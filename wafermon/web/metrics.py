@@ -129,7 +129,7 @@ class Figures(Collector):
 
     def _rest(self) -> Iterator[Metric]:
         view = self._view
-        followers = view.followers.states
+        followers = view.supervisor.states
         restarts = {name: state.restarts for name, state in followers.items()}
         text = "How often what follows the journal has failed and was begun again."
         yield _counters("wafermon_follower_restarts", text, "follower", restarts)

@@ -52,7 +52,7 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             "written": view.dead_letters.written,
             "dropped_files": view.dead_letters.dropped_files,
         },
-        "followers": {name: _follower(state) for name, state in view.followers.states.items()},
+        "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
         "hooks": view.hooks.figures() if view.config.hooks else None,
         "reactor_delay": round(delay.seconds, 6),
     }
@@ -89,14 +89,14 @@ def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, d
     for name, backend in backends.items():
         if backend["state"] == "failing":
             problems.append(f"the backend {name} fails: {backend['error'] or backend['detail']}")
-    for name, state in view.followers.states.items():
+    for name, state in view.supervisor.states.items():
         if state.problem and name not in backends:
             problems.append(f"{_IN_WORDS.get(name, name)}: {state.problem}")
     return problems
 
 
 def _problem_of(view: View, name: str) -> str:
-    state = view.followers.states.get(name)
+    state = view.supervisor.states.get(name)
     return state.problem if state else ""
 
 
