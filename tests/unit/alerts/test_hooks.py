@@ -65,10 +65,10 @@ class Process:
     def exit(self, status: int = 0, signal: int | None = None, output: bool = True) -> None:
         """It exits; its output ends too, unless something that it left holds it."""
         self.gone = True
-        reason = ProcessTerminated(status or None, signal) if status or signal else ProcessDone(0)  # type: ignore[no-untyped-call]
-        self.run.processExited(Failure(reason))  # type: ignore[no-untyped-call]
+        reason = ProcessTerminated(status or None, signal) if status or signal else ProcessDone(0)
+        self.run.processExited(Failure(reason))
         if output:
-            self.run.processEnded(Failure(reason))  # type: ignore[no-untyped-call]
+            self.run.processEnded(Failure(reason))
 
 
 class Scene:
@@ -89,7 +89,7 @@ class Scene:
             raise self.spawn_fails.pop()
         process = Process(run, words)
         self.processes.append(process)
-        run.makeConnection(process)  # type: ignore[no-untyped-call]
+        run.makeConnection(process)
         return process
 
     def start(self) -> None:
