@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from disks import FaultyFiles
 from inline import Faults, World
+from msgspec import UNSET
 from twisted.internet.defer import CancelledError
 
 from wafermon import routing
@@ -19,7 +20,7 @@ from wafermon.delivery import DeadLetterFollower, DeadLetters
 from wafermon.delivery.dead_letter_follower import CURSOR
 from wafermon.journal import Entry, Rejected
 from wafermon.journal.follower import ANSWER_SECONDS
-from wafermon.model.messages import loads
+from wafermon.model.messages import dumps, loads
 from wafermon.model.settings import DeadLetters as Limits
 
 EVENT = {"type": "event", "level": "info", "message": "m"}
@@ -95,6 +96,23 @@ def test_a_message_that_a_rule_takes_is_no_letter(scene: Scene) -> None:
     scene.world.journal.set_routes('{"rules":[{"to":["files"]}]}')
     scene.world.put(EVENT)
     assert scene.found() == {}
+
+
+@pytest.mark.parametrize("match", [{"service": "etl"}, {"type": "event"}, {"level": "info"}, {"host": "fab7"}])
+def test_only_what_no_rule_matches_is_a_letter(scene: Scene, match: dict[str, str]) -> None:
+    scene.start()
+    [field] = match
+    scene.world.journal.set_routes(dumps({"rules": [{"to": ["files"], field: [match[field]]}]}))
+    scene.world.put({**EVENT, "host": "fab7", "message": "taken"})
+    other: dict[str, dict[str, Any]] = {
+        "service": {"service": "other"},
+        "type": {"type": "metric", "name": "n", "value": 1, "level": UNSET, "message": UNSET},
+        "level": {"level": "error"},
+        "host": {"host": "other"},
+    }
+    changed = {**EVENT, "host": "fab7", "message": "lost", **other[field]}
+    scene.world.put({name: value for name, value in changed.items() if value is not UNSET})
+    assert ["lost" if '"taken"' not in line else "taken" for line in scene.found()] == ["lost"]
 
 
 def test_the_cursor_moves_once_the_letters_are_durable(scene: Scene) -> None:

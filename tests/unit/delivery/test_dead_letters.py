@@ -308,6 +308,18 @@ def test_a_large_file_is_read_from_its_end_alone(directory: Directory) -> None:
     assert path.stat().st_size == 2 * READ_BYTES + 1 + len(good)
 
 
+def test_a_line_that_is_read_from_its_middle_is_no_damage(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.put(letter(1), letter(2))
+    lines = (directory.path / "00000001.jsonl").read_bytes().splitlines(keepends=True)
+    monkeypatch.setattr("wafermon.delivery.dead_letters.READ_BYTES", len(lines[1]) + 10)
+    directory.open()
+    assert directory.letters.damaged == 0
+    directory.put(letter(1), letter(2))
+    assert directory.lines() == {"00000001.jsonl": ["{1", "{2", "{1"]}
+
+
 # -- what a disk does
 
 

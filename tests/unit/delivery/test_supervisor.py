@@ -227,6 +227,20 @@ def test_it_steps_over_the_group_at_which_it_failed_three_times(running: Running
     assert running.state.stepped_over == 1
 
 
+def test_after_a_step_the_same_group_has_three_tries_again(running: Running) -> None:
+    for _ in range(2 * TRIES - 1):
+        running.fail(ValueError("poison"), at=100)
+    assert running.state.stepped_over == 1
+
+
+def test_after_a_step_the_backoff_is_the_first_again(running: Running) -> None:
+    for _ in range(TRIES):
+        running.fail(ValueError("poison"), at=100)
+    running.follower.fail(OSError(5, "x"))
+    [call] = running.clock.getDelayedCalls()
+    assert call.getTime() - running.clock.seconds() == 1
+
+
 def test_failures_at_different_groups_or_at_none_are_not_counted_together(running: Running) -> None:
     for at in (100, 200, 100, None, None, None, None, 200, 200, 100):
         running.fail(at=at)
@@ -351,7 +365,8 @@ def test_one_that_can_not_finish_is_named_and_ended(running: Running, error: Exc
 
 
 def test_a_stop_gives_up_what_hangs(running: Running) -> None:
-    running.follower.at_finish = Deferred
+    cancelled: list[object] = []
+    running.follower.at_finish = lambda: Deferred(cancelled.append)
     running.follower.problem = "no answer from a disk for 75 s"
     ended = running.stop(within=5)
     running.clock.advance(4.9)
@@ -359,6 +374,7 @@ def test_a_stop_gives_up_what_hangs(running: Running) -> None:
     running.clock.advance(0.1)
     assert ended == [None]
     assert "one does not end, and is left to itself: no answer from a disk for 75 s" in running.said()
+    assert len(cancelled) == 1, "what is left to itself is not told"
     assert running.supervisor.states == {}
 
 
