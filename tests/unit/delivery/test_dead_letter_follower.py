@@ -17,9 +17,10 @@ from twisted.internet.defer import CancelledError
 
 from wafermon import routing
 from wafermon.delivery import DeadLetterFollower, DeadLetters
-from wafermon.delivery.dead_letter_follower import CURSOR
+from wafermon.delivery.dead_letter_follower import CURSOR, letters_in
 from wafermon.journal import Entry, Rejected
 from wafermon.journal.follower import ANSWER_SECONDS
+from wafermon.model.blocks import Block
 from wafermon.model.messages import dumps, loads
 from wafermon.model.settings import DeadLetters as Limits
 
@@ -83,6 +84,31 @@ def test_a_message_without_a_route_becomes_a_letter(scene: Scene) -> None:
         ("no_route", "b"),
     ]
     assert len({loads(line)["id"] for line in lines}) == 2
+
+
+def test_a_letter_s_position_is_that_of_its_line(scene: Scene) -> None:
+    scene.world.put(*({**EVENT, "message": "x" * length} for length in (3, 50, 1, 0)))
+    entries = [_entry(scene, name) for name in ("first", "taken", "last")]
+    for entry in entries:
+        scene.world.journal.append(entry)
+    scene.world.append(rejected(5))
+    scene.world.journal.set_routes(dumps({"rules": [{"to": ["files"], "service": ["taken"]}]}))
+    groups = scene.world.groups()
+    [segment] = (scene.world.directory / "journal").glob("*.segment")
+    data = segment.read_bytes()
+    found = [one for group in groups for one in letters_in(group, TAKEN)]
+    assert [one.code for one in found] == [*["no_route"] * 4, "bad_json", *["no_route"] * 2]
+    for one in found:
+        assert data[one.position.offset :].startswith(one.line + b"\n" if one.code == "no_route" else b"!rejected ")
+    assert found[0].reason == "no rule of `routes` takes it"
+
+
+TAKEN = routing.load(dumps({"rules": [{"to": ["files"], "service": ["taken"]}]}))
+
+
+def _entry(scene: Scene, service: str) -> Entry:
+    line = dumps({"ts": scene.world.journal.now(), "service": service, **EVENT}).encode() + b"\n"
+    return Entry(Block.parse(line))
 
 
 def test_one_that_is_for_one_backend_alone_is_no_letter(scene: Scene) -> None:

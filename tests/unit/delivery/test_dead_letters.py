@@ -16,6 +16,7 @@ from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from wafermon.delivery.dead_letters import FILE_BYTES, FILES, READ_BYTES, DeadLetters, Letter, letter_of
+from wafermon.files import Files
 from wafermon.model.messages import decode_stored, loads
 from wafermon.model.position import Position
 from wafermon.model.settings import DeadLetters as Limits
@@ -318,6 +319,16 @@ def test_a_line_that_is_read_from_its_middle_is_no_damage(
     assert directory.letters.damaged == 0
     directory.put(letter(1), letter(2))
     assert directory.lines() == {"00000001.jsonl": ["{1", "{2", "{1"]}
+
+
+def test_a_disk_that_answers_in_pieces_is_read_whole(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        directory.put(letter(number))
+    monkeypatch.setattr(Files, "read", lambda files, fd, size, at: os.pread(fd, min(size, 7), at))
+    directory.open()
+    assert directory.letters.damaged == 0
+    directory.put(*map(letter, range(5)))
+    assert directory.letters.written == 0
 
 
 # -- what a disk does

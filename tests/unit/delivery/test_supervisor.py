@@ -176,6 +176,11 @@ def test_another_group_begins_with_the_first_backoff_again(running: Running) -> 
     assert "step_over" not in running.follower.calls
 
 
+def test_an_exception_without_a_text_is_named_by_its_type(running: Running) -> None:
+    running.follower.fail(RuntimeError())
+    assert running.state.problem == "RuntimeError"
+
+
 def test_the_problem_goes_once_it_has_run_for_a_while(running: Running) -> None:
     running.follower.fail(OSError(5, "x"))
     running.clock.advance(1)
