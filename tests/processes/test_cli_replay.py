@@ -196,6 +196,20 @@ def test_what_the_daemon_buried_is_read_and_a_mended_line_goes(daemon: Daemon, t
     assert (line["level"], line["replay_of"]) == ("info", {"client": client.client, "seq": 1})
 
 
+def test_a_refused_line_goes_as_that_of_the_service_that_its_connection_named(daemon: Daemon, tmp_path: Path) -> None:
+    client = daemon.client(service="etch", host="fab7", pid=4321)
+    client.send_line({"type": "event", "level": "loud", "message": "m", "client": client.client, "seq": 1})
+    client.until_acked(1)
+    client.drop()
+    (written,) = until(daemon.letters)
+    assert (written["service"], written["host"], written["pid"]) == ("etch", "fab7", 4321)
+    fixed = write(tmp_path / "fixed", [{**written, "line": written["line"].replace("loud", "info")}])
+    assert replay(daemon, fixed) == (0, f"{fixed}: 1 messages acknowledged\n", "")
+    (line,) = until(lambda: daemon.stored("etch"))
+    assert (line["service"], line["host"], line["pid"], line["level"]) == ("etch", "fab7", 4321, "info")
+    assert replay(daemon, "--service", "other", fixed)[1] == f"{fixed}: 0 messages acknowledged, 1 were there already\n"
+
+
 # -- any other file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -11,8 +10,7 @@ from pathlib import Path
 import pytest
 from daemon import Daemon, until
 
-from wafermon.correlation.engine import PART, Engine, Settings
-from wafermon.model.messages import decode_stored
+from wafermon.correlation.engine import PART
 
 CONFIG = """
 listen: ["tcp:{port}:interface=127.0.0.1"{listen}]
@@ -23,30 +21,7 @@ correlation: {{max_traces: {limits}}}
 backends:
   files: {{plugin: filesystem, path: "logs/{{service}}.jsonl", batch: {{age: 50ms}}}}
 """
-T = 1_795_500_000_000_000
 TRACES, LIVE = 12_000, 15 * PART
-
-
-def test_a_snapshot_leaves_others_their_turn() -> None:
-    first, second = Engine(Settings(), "journal"), Engine(Settings(), "journal")
-    lines = [
-        {
-            "type": "event",
-            "service": "s",
-            "level": "info",
-            "message": "m",
-            "ts": T + n,
-            "trace_id": f"t{n}",
-            "client": "c",
-        }
-        for n in range(2 * PART + 1)
-    ]
-    first.observe([decode_stored(json.dumps(line).encode()) for line in lines], T)
-    *parts, snapshot = first.snapshot_in_parts()
-    assert parts == [b"", b""]
-    second.restore(snapshot)
-    assert second.traces(10_000) == first.traces(10_000)
-    assert len(first.traces(10_000)) == len(lines)
 
 
 @pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop])

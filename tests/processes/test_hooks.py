@@ -9,15 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from daemon import Client, until
 from served import Served
-from twisted.internet.task import Clock
-
-from wafermon.alerts.command import Run
-from wafermon.alerts.window import Window
-from wafermon.model.blocks import Block
-from wafermon.model.notable import notables
 
 CONFIG = """
 listen: ["tcp:{{port}}:interface=127.0.0.1"{{listen}}]
@@ -219,59 +212,22 @@ def test_a_reload_changes_ends_and_begins_it(tmp_path: Path) -> None:
         client.close()
 
 
-# -- parts by themselves
-
-
-def test_a_window_lets_so_many_through_in_any_stretch_of_time() -> None:
-    window = Window(2, 60.0)
-    assert [window.take(at) for at in (0, 1, 2, 59, 60, 60.5, 61, 62)] == [
-        True,
-        True,
-        False,
-        False,
-        True,
-        False,
-        True,
-        False,
-    ]
-    assert all(Window(0, 60.0).take(0) for _ in range(1_000))
-
-
-class Transport:
-    """What spawnProcess would make, and what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def write(self, data: bytes) -> None:
-        self.asked.append(data.decode())
-
-    def closeStdin(self) -> None:
-        self.asked.append("end")
-
-    def signalProcess(self, name: str) -> None:
-        self.asked.append(name)
-
-
-def test_a_command_that_takes_too_long_is_asked_to_end_and_then_killed() -> None:
-    clock = Clock()
-    run = Run(b"event", clock)
-    transport = Transport()
-    run.makeConnection(transport)  # type: ignore[no-untyped-call]
-    clock.advance(29.9)
-    assert transport.asked == ["event", "end"]
-    clock.advance(0.2)
-    clock.advance(5)
-    assert transport.asked == ["event", "end", "TERM", "KILL"]
-    assert clock.getDelayedCalls() == []
-
-
-@pytest.mark.parametrize("line", [
-    {"type": "event", "level": "info", "message": "m", "context": {"kind": "dropped", "count": 1}},
-    {"type": "event", "level": "warning", "message": '"dropped"', "context": {"other": "dropped"}},
-    {"type": "event", "level": "warning", "message": "m", "context": {"kind": "job_stalled"}},
-    {"type": "progress", "job_id": "failed", "percent": 1, "status": "fine"},
-])  # fmt: skip
-def test_what_only_looks_like_it_is_not_notable(line: dict[str, Any]) -> None:
-    whole = {"ts": 1_700_000_000_000_000, "service": "s", "trace_id": "t", **line}
-    assert list(notables(Block.parse(json.dumps(whole).encode() + b"\n"))) == []
+def test_a_command_that_leaves_something_in_the_background_is_done_when_it_exits(tmp_path: Path) -> None:
+    (tmp_path / "wait").touch()
+    with hooked(tmp_path) as served:
+        # The shell's child keeps the output open, as a daemon that the hook starts does.
+        (tmp_path / "hook.py").write_text(
+            "import os, sys, time\n"
+            "if os.fork() == 0:\n"
+            "    while os.path.exists('wait'):\n"
+            "        time.sleep(0.02)\n"
+            "    open('survived', 'w').close()\n"
+        )
+        client = served.client()
+        for seq in range(1, 7):
+            fail_job(client, seq)
+        until(lambda: outcomes(served)["told"] == 6, "all, though what they left still runs")
+        (tmp_path / "wait").unlink()
+        until(lambda: (tmp_path / "survived").exists(), "what was left to come to its own end")
+        assert outcomes(served) == {"told": 6, "failed": 0, "skipped": 0}
+        client.close()

@@ -94,6 +94,38 @@ def test_a_full_journal_makes_it_unready_and_it_recovers(tmp_path: Path) -> None
 # -- metrics
 
 
+def test_what_follows_the_journal_is_shown(served: Served) -> None:
+    followers = served.get("/api/status")["followers"]
+    assert {"!correlation", "!dead-letters"} <= followers.keys()
+    assert followers["!correlation"] == {
+        "state": "running", "problem": "", "restarts": 0, "last_error": "", "last_error_at": None, "stepped_over": 0, "positions": [],
+    }  # fmt: skip
+    figures = served.metrics()
+    assert figures['wafermon_follower_restarts_total{follower="!correlation"}'] == 0
+    assert figures['wafermon_follower_stepped_over_total{follower="!dead-letters"}'] == 0
+
+
+def test_dead_letters_that_can_not_be_written_make_it_unready_until_they_can(served: Served, tmp_path: Path) -> None:
+    [folder] = tmp_path.glob("dead*")
+    folder.rmdir()
+    folder.write_text("in the way")
+    client = served.client()
+    client.send_line(b"nonsense")
+    client.send([2])
+    client.until_acked(2)
+    until(lambda: served.request("/health/ready")[0] == 503, "not ready")
+    [problem] = served.get("/health/ready")["problems"]
+    assert problem.startswith("dead letters can't be written: ")
+    assert str(folder.name) in problem
+    assert served.get("/api/status")["dead_letters"]["error"] in problem
+    until(lambda: len(served.stored("test")) == 1, "deliveries go on")
+    folder.unlink()
+    until(lambda: served.request("/health/ready")[0] == 200, "ready again")
+    assert served.get("/api/status")["dead_letters"]["written"] == 1
+    assert served.get("/api/status")["followers"]["!dead-letters"]["restarts"] == 0
+    client.close()
+
+
 def test_metrics_count_what_happened(served: Served) -> None:
     client = served.client()
     client.send(range(1, 51))

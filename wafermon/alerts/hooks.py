@@ -16,15 +16,15 @@ It is one more cursor, so that nothing is forgotten over a restart:
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
 
 from wafermon.alerts.command import Run
 from wafermon.alerts.window import Window
-from wafermon.journal import Group, Journal
+from wafermon.journal import Cursor, Group, Journal
 from wafermon.model.messages import dumps
 from wafermon.model.notable import Notable, notables
 from wafermon.model.position import Position
@@ -36,19 +36,29 @@ WAITING = 100
 """Events whose command has not started."""
 
 
+Key = tuple[Position, int]
+"""An event's place: the start of its group, and which of the group's notable messages it is."""
+
+
 @dataclass(eq=False)
 class _Stretch:
     """A stretch of the journal whose events are being told."""
 
     end: Position
+    keys: set[Key] = field(default_factory=set)
+    """Its events."""
     left: int = 0
-    """Events that have not been told."""
+    """Those that have not been told."""
 
 
 class Hooks:
-    """`start` it once the journal is open. Without settings it tells nobody, and holds nothing of the journal."""
+    """The follower that runs the command. Without settings it tells nobody, and is not to be started."""
 
     log = Logger()
+    name = CURSOR
+    steps_over = True
+    problem = ""
+    """Commands that fail are counted and named by `figures`; they hinder nothing."""
 
     def __init__(self, settings: Settings | None, journal: Journal, reactor: Any) -> None:
         self.told = 0
@@ -60,90 +70,115 @@ class Hooks:
         """What was wrong with the last command; empty where it ended well."""
         self._journal = journal
         self._reactor = reactor
+        self._cursor: Cursor | None = None
+        self._group: Group | None = None
         self._stretches: deque[_Stretch] = deque()
-        self._waiting: deque[tuple[Notable, _Stretch]] = deque()
-        self._runs: set[Run] = set()
-        self._running: Deferred[None] | None = None
+        self._skipped: set[Position] = set()
+        """The starts of groups that are stepped over."""
+        self._waiting: deque[tuple[bytes, str, Key]] = deque()
+        self._runs: dict[Key, Run] = {}
+        self._done: set[Key] = set()
+        """Events beyond the cursor that are done with: told, failed or skipped. Kept over a failure, so that none is told twice."""
         self._skipping = False
         self._stopping = False
         self._settings = settings
+        self._window = _window(settings)
 
     def configure(self, settings: Settings | None) -> None:
-        """Other settings are in force from now on. Without any, commands that run are let end, and what waits is not told."""
-        before, self._settings = self._settings, settings
-        if settings is None:
-            self._end_reading()
-            self._stretches.clear()
-            self._journal.forget(CURSOR)
-        elif before is None:
-            self.start()
-        else:
-            self._window = Window(settings.at_most.count, settings.at_most.seconds)
+        """Other settings are in force from now on."""
+        self._settings = settings
+        self._window = _window(settings)
 
-    def start(self) -> None:
-        if self._settings is None:
-            self._journal.forget(CURSOR)
-            return
-        self._window = Window(self._settings.at_most.count, self._settings.at_most.seconds)
-        self._cursor = self._journal.cursor(CURSOR, may_skip=True)
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._ended)
+    def forget(self) -> None:
+        """It is not started, or stopped for good: hold nothing of the journal. Commands that run are let end, and what waits is
+        not told."""
+        self._waiting.clear()
+        self._stretches.clear()
+        self._done.clear()
+        self._skipped.clear()
+        self._cursor = None
+        self._journal.forget(CURSOR)
 
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            self.error = f"stopped by a fault of wafermon's own: {failure.value}"
-            self.log.failure("The hooks stopped", failure)
+    @property
+    def position(self) -> Position | None:
+        return self._group.start if self._group else None
 
-    async def stop(self, grace: float) -> None:
-        """Start no more commands; those that run have `grace` seconds. What was not told is told after the next start."""
+    async def run(self) -> None:
+        self._detach()
+        self._waiting.clear()
+        self._stretches.clear()
+        self._group = None
+        self._stopping = False
+        self._cursor = cursor = self._journal.cursor(CURSOR, may_skip=True)
+        while True:
+            group = await cursor.read()
+            self._group = group
+            self._take(group)
+            self._group = None
+
+    async def step_over(self) -> None:
+        """The cursor passes it once what came before it has been told."""
+        if self._group is not None:
+            self._skipped.add(self._group.start)
+
+    async def finish(self) -> None:
+        """Commands may run: `end` lets go of the journal."""
+
+    async def end(self, grace: float) -> None:
+        """Once it is stopped: those that run have `grace` seconds. What was not told is told after the next start."""
         self._stopping = True
-        reading = self._running is not None
-        self._end_reading()
+        self._waiting.clear()
         timer = self._reactor.callLater(grace, self._give_up)
-        await DeferredList([run.ended for run in self._runs])
+        await DeferredList([run.ended for run in self._runs.values()])
         if timer.active():
             timer.cancel()
-        if reading:
-            self._journal.detach(self._cursor)
+        self._detach()
 
-    def _end_reading(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            self._running = None
-        self._waiting.clear()
+    def _detach(self) -> None:
+        if self._cursor is not None:
+            self._journal.detach(self._cursor)
+            self._cursor = None
 
     def _give_up(self) -> None:
-        for run in self._runs:
+        for run in list(self._runs.values()):
             run.terminate()
 
     def figures(self) -> dict[str, int | str]:
         """Counters since the start, and what was wrong last."""
         return {"told": self.told, "failed": self.failed, "skipped": self.skipped, "error": self.error}
 
-    async def _run(self) -> None:
-        while self._settings is not None:
-            self._take(await self._cursor.read(), self._settings)
-
-    def _take(self, group: Group, settings: Settings) -> None:
-        found = [one for _, block in group.blocks for one in notables(block) if one.kind in settings.on]
+    def _take(self, group: Group) -> None:
+        settings = self._settings
+        wanted = settings.on if settings else ()
+        if group.start in self._skipped:
+            wanted = ()
+        found = [one for _, block in group.blocks for one in notables(block) if one.kind in wanted] if wanted else []
         if found:
-            self._tell(found, group.end, settings)
+            self._tell(found, group)
         elif self._stretches:
             self._stretches[-1].end = group.end
-        else:
+        elif self._cursor is not None:
             self._cursor.move(group.end)
 
-    def _tell(self, found: list[Notable], end: Position, settings: Settings) -> None:
-        stretch = _Stretch(end)
+    def _tell(self, found: list[Notable], group: Group) -> None:
+        stretch = _Stretch(group.end)
         self._stretches.append(stretch)
-        for one in found:
-            if self._may_be_told(one, settings):
+        for number, one in enumerate(found):
+            key = group.start, number
+            stretch.keys.add(key)
+            if key in self._done:
+                continue
+            if key in self._runs:
                 stretch.left += 1
-                self._waiting.append((one, stretch))
+            elif self._may_be_told(one):
+                stretch.left += 1
+                self._waiting.append((dumps(one.event()).encode() + b"\n", one.kind, key))
+            else:
+                self._done.add(key)
         self._start_waiting()
         self._pass_over()
 
-    def _may_be_told(self, one: Notable, settings: Settings) -> bool:
+    def _may_be_told(self, one: Notable) -> bool:
         if len(self._waiting) < WAITING and self._window.take(self._reactor.seconds()):
             self._skipping = False
             return True
@@ -151,29 +186,31 @@ class Hooks:
         if not self._skipping:
             self._skipping = True
             message = "The hook is not told of {kind} and what follows: more than {at_most}, or than it can take"
-            self.log.warn(message, kind=one.kind, at_most=str(settings.at_most))
+            self.log.warn(message, kind=one.kind, at_most=str(self._settings and self._settings.at_most))
         return False
 
     def _start_waiting(self) -> None:
-        while self._settings and self._waiting and len(self._runs) < AT_A_TIME:
-            one, stretch = self._waiting.popleft()
-            run = Run(dumps(one.event()).encode() + b"\n", self._reactor)
-            self._runs.add(run)
-            run.ended.addCallback(self._run_ended, run, one, stretch)
+        while self._settings and not self._stopping and self._waiting and len(self._runs) < AT_A_TIME:
+            data, kind, key = self._waiting.popleft()
+            run = self._runs[key] = Run(data, self._reactor)
+            run.ended.addCallback(self._run_ended, kind, key)
+            run.ended.addErrback(lambda failure: self.log.failure("A fault of the hooks' own", failure))
             run.start(self._settings.command)
 
-    def _run_ended(self, problem: str, run: Run, one: Notable, stretch: _Stretch) -> None:
-        self._runs.discard(run)
+    def _run_ended(self, problem: str, kind: str, key: Key) -> None:
+        del self._runs[key]
         if problem and self._stopping:
-            self.log.info("The hook was ended with the sidecar; it is told of {kind} again", kind=one.kind)
+            self.log.info("The hook was ended with the sidecar; it is told of {kind} again", kind=kind)
             return
         if problem:
             self.failed += 1
-            self.log.error("The hook failed for {kind}: {problem}", kind=one.kind, problem=problem)
+            self.log.error("The hook failed for {kind}: {problem}", kind=kind, problem=problem)
         else:
             self.told += 1
         self.error = problem
-        stretch.left -= 1
+        self._done.add(key)
+        for stretch in self._stretches:
+            stretch.left -= key in stretch.keys
         self._pass_over()
         self._start_waiting()
 
@@ -181,7 +218,14 @@ class Hooks:
         """Move the cursor over what has been told from its front on."""
         end = None
         while self._stretches and not self._stretches[0].left:
-            end = self._stretches.popleft().end
-        if end is not None:
+            stretch = self._stretches.popleft()
+            self._done.difference_update(stretch.keys)
+            end = stretch.end
+        if end is not None and self._cursor is not None:
             self._cursor.move(end)
+            self._skipped = {start for start in self._skipped if start >= end}
             self._journal.checkpoint_soon()
+
+
+def _window(settings: Settings | None) -> Window:
+    return Window(settings.at_most.count, settings.at_most.seconds) if settings else Window(0, 1.0)

@@ -25,6 +25,8 @@ from wafermon.wire.lines import LineError, LineReader, Origin, read_object
 LONGEST = 8 << 20
 """Bytes of a line in a file; a dead letter's is longer than what it holds."""
 SPILL_NAME = re.compile(r"(?P<service>.+)\.(?P<pid>[0-9]+)\.(?P<client>[0-9a-f]{16})\.ldjson(?:\.taken)?")
+HELLO = {"service": str, "host": str, "pid": int}
+"""What a dead letter may say of the connection that it came from."""
 _read_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -118,6 +120,8 @@ class Letter(NamedTuple):
     """When it came, in microseconds since the epoch."""
     replay_of: Mapping[str, Any]
     replay_to: str | None
+    hello: Mapping[str, Any]
+    """``service``, ``host`` and ``pid`` of the connection that it came from, as far as they are known."""
 
 
 def read_letter(line: bytes) -> Letter:
@@ -137,6 +141,7 @@ def read_letter(line: bytes) -> Letter:
         time if type(time) is int else None,
         identity(value),
         backend if isinstance(backend, str) and backend else None,
+        {name: value[name] for name, kind in HELLO.items() if type(value.get(name)) is kind and value[name]},
     )
 
 

@@ -230,12 +230,12 @@ class Replay:
 
     def _letter(self, line: Line) -> Outcome:
         refusals: list[tuple[str, str]] = []
-        hello = {"service": self._service} if self._service else {}
         try:
             letter = read_letter(line.data)
             read_object(letter.line)
         except ProtocolError as error:
             return Outcome(line.number, refusal=(error.code, error.detail))
+        hello = {**({"service": self._service} if self._service else {}), **letter.hello}
         stream = self._stream(
             letter.client, on_refused=lambda _, code, detail: refusals.append((code, detail)), **hello
         )
@@ -246,7 +246,7 @@ class Replay:
                     letter.line, letter.client, 1, stream.max_line,
                     ts=letter.ts, replay_of=letter.replay_of, replay_to=letter.replay_to,
                 )  # fmt: skip
-                check(made, letter.client, self._service)
+                check(made, letter.client, hello.get("service"))
             except ProtocolError as error:
                 return Outcome(line.number, refusal=(error.code, error.detail))
             stream.send(1, made + b"\n")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -15,7 +15,8 @@ from twisted.python.threadpool import ThreadPool
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.recent import Recent
-from wafermon.journal import Entry, Group, Journal, groups_before
+from wafermon.files import Files
+from wafermon.journal import Cursor, Entry, Group, Journal, Outstanding, groups_before, together
 from wafermon.model.blocks import Block
 from wafermon.model.messages import encode_stored
 from wafermon.model.notable import notables
@@ -25,68 +26,79 @@ CURSOR = "!correlation"
 CHECKPOINT_SECONDS = 30.0
 SHARE = 0.5
 """Of the time of everybody else, for a checkpoint while it is encoded."""
+CHECKPOINT_BYTES = 1 << 30
+"""A larger file is no checkpoint of ours."""
 ADVANCE_SECONDS = 1.0
 HISTORY_BYTES = 64 << 20
 """How much of the journal is read at a start for the memory of the recent."""
 
 
+class Phase(Enum):
+    """How far a run is."""
+
+    RESTORING = "restoring"
+    """The engine holds nothing yet, or not all."""
+    REPLAYING = "replaying"
+    """The engine holds what it held at `_position`; what it derives may have been journalled already."""
+    LIVE = "live"
+
+
 class Correlator:
-    """Starts from its checkpoint, follows the journal with its output off, and then speaks."""
+    """The follower that correlates. Each run starts from the checkpoint, follows the journal with its output off, and only then emits: what
+    was derived and did not come back through the journal by then, and all that is derived from there on."""
 
     log = Logger()
+    name = CURSOR
+    steps_over = True
 
-    def __init__(self, engine: Engine, journal: Journal, directory: Path, pool: ThreadPool, reactor: Any) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        directory: Path,
+        pool: ThreadPool,
+        reactor: Any,
+        files: Files | None = None,
+    ) -> None:
+        """`engine` is new and says the journal's id and the settings; each run begins with another one like it. `directory` is where
+        the checkpoint is, and is made where it is not there."""
         self.engine = engine
         self.recent = Recent()
         self.sdk_dropped = 0
         """Messages that SDKs reported as dropped since the start."""
-        self.error = ""
+        self._settings = engine.settings
         self._journal = journal
         self._path = directory / "checkpoint"
         self._pool = pool
         self._reactor = reactor
+        self._files = files or Files()
+        self._outstanding = Outstanding(reactor.seconds)
+        self._error = ""
+        self._cursor: Cursor | None = None
         self._position: Position
+        """The end of what the engine has observed."""
+        self._work: tuple[Position, Position] | None = None
+        """Start and end of what it works on: a group; or twice the place from which it restores."""
+        self._skipped: set[Position] = set()
+        """The starts of groups that are stepped over."""
+        self._without_checkpoint = False
+        """The checkpoint can't be read, again and again: begin without it."""
+        self._counted: Position | None = None
+        """From here on `sdk_dropped` has not counted."""
+        self._live_at: Position | None = None
+        """Where the replay ends; None until everything that was appended before it is committed."""
         self._saved_at = 0.0
         self._saving = DeferredLock()
-        self._live = False
-        self._running: Deferred[None] | None = None
-        self._clock = LoopingCall(self._advance)
-        self._clock.clock = reactor
+        self._phase = Phase.RESTORING
+        self._pause: Deferred[None] | None = None
 
-    def start(self) -> None:
-        """Blocks while it reads its checkpoint. Raises OSError."""
-        self._cursor = self._journal.cursor(CURSOR)
-        self._position = self._cursor.kept
-        self._path.parent.mkdir(exist_ok=True, mode=0o700)
-        self._restore()
-        self._saved_at = self._reactor.seconds()
-        self._replay_until = self._journal.end
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._ended)
-        self._clock.start(ADVANCE_SECONDS, now=False)
+    @property
+    def position(self) -> Position | None:
+        return self._work[0] if self._work else None
 
-    def _restore(self) -> None:
-        """Take up the last checkpoint, if it fits this journal."""
-        try:
-            head, _, snapshot = self._path.read_bytes().partition(b"\n")
-        except FileNotFoundError:
-            return
-        try:
-            position = Position.parse(head.decode())
-            if position.journal != self._journal.id or self._journal.follow(position) < self._cursor.kept:
-                raise ValueError(f"it stands at {position}, which this journal does not hold")
-            self.engine.restore(snapshot)
-        except Exception as error:  # noqa: BLE001  # a checkpoint that can't be read must not keep the daemon down
-            message = "The correlation's checkpoint {path} is of no use, starting without it: {error}"
-            self.log.error(message, path=self._path, error=error)
-            return
-        self._position = position
-        self._cursor.seek(position)
-
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            self.error = f"stopped by a fault of wafermon's own: {failure.value}"
-            self.log.failure("The correlation stopped", failure)
+    @property
+    def problem(self) -> str:
+        return self._error or self._outstanding.late
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
         """See `views.jobs`."""
@@ -96,33 +108,177 @@ class Correlator:
         """See `views.trace`."""
         return self.engine.trace(trace_id, self.recent)
 
-    async def _run(self) -> None:
-        async for group in groups_before(self._journal, self._position, HISTORY_BYTES):
-            self.recent.observe([block for _, block in group.blocks], group.time)
-        while True:
-            if not self._live and self._cursor.next >= self._replay_until:
-                self._live = True
-                pending = self.engine.pending()
-                await self._save()
-                self._emit(pending)
-            group = await self._cursor.read()
-            self._observe(group)
-            due = self._reactor.seconds() - self._saved_at >= CHECKPOINT_SECONDS
-            if due or self._position.segment != self._cursor.kept.segment:
-                await self._save()
+    # -- life
 
-    def _observe(self, group: Group) -> None:
+    async def run(self) -> None:
+        await self._saving.run(_nothing)  # an earlier run's checkpoint may still be on its way to the disk
+        self._begin()
+        await together(self._follow(), self._tick())
+
+    def _begin(self) -> None:
+        """Throw away what an earlier run left in memory."""
+        self._detach()
+        self._cursor = self._journal.cursor(CURSOR)
+        self._position = self._cursor.kept
+        self._work = self._position, self._position
+        self.engine = Engine(self._settings, self._journal.id)
+        self.recent = Recent()
+        self._phase = Phase.RESTORING
+        self._live_at = None
+        self._error = ""
+
+    async def step_over(self) -> None:
+        """The group is left out of this replay, and the checkpoint after it is saved before anything else is read."""
+        if self._work is None:
+            return
+        start, end = self._work
+        if start == end:
+            self._without_checkpoint = True
+        else:
+            self._skipped.add(start)
+
+    async def finish(self) -> None:
+        if self._phase is not Phase.RESTORING:
+            await self._save()
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._cursor is not None:
+            self._journal.detach(self._cursor)
+            self._cursor = None
+
+    # -- from the checkpoint to the end
+
+    async def _restore(self, cursor: Cursor) -> None:
+        """Take up the last checkpoint, if it fits this journal. Raises OSError where it can't be read."""
+        if self._without_checkpoint:
+            self._without_checkpoint = False
+            self.log.error("The correlation starts without its checkpoint {path}", path=self._path)
+            return
+        where = f"the disk of {self._path}"
+        try:
+            read = deferToThreadPool(self._reactor, self._pool, self._files.read_whole, self._path, CHECKPOINT_BYTES)
+            head, _, snapshot = (await self._outstanding.wait(where, read)).partition(b"\n")
+        except FileNotFoundError:
+            return
+        try:
+            position = Position.parse(head.decode())
+            if position.journal != self._journal.id or self._journal.follow(position) < cursor.kept:
+                raise ValueError(f"it stands at {position}, which this journal does not hold")
+            self.engine.restore(snapshot)
+        except Exception as error:  # noqa: BLE001  # a checkpoint that says nothing must not keep the correlation down
+            message = "The correlation's checkpoint {path} is of no use, starting without it: {error}"
+            self.log.error(message, path=self._path, error=error)
+            self.engine = Engine(self._settings, self._journal.id)
+            return
+        self._position = position
+        cursor.seek(position)
+
+    async def _fill_recent(self) -> None:
+        """For looking at only: what can't be read for it is left out."""
+        try:
+            async for group in groups_before(self._journal, self._position, HISTORY_BYTES):
+                self.recent.observe([block for _, block in group.blocks], group.time)
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001  # nothing is derived from it
+            self.log.failure("What was there before the start can't be shown in full")
+
+    async def _follow(self) -> None:
+        cursor = self._cursor
+        assert cursor is not None
+        await self._restore(cursor)
+        self._phase = Phase.REPLAYING
+        self._work = None
+        await self._fill_recent()
+        self._saved_at = self._reactor.seconds()
+        self._find_end()
+        while True:
+            if (
+                self._phase is Phase.REPLAYING
+                and self._live_at is not None
+                and self._journal.follow(cursor.next) >= self._live_at
+            ):
+                await self._begin_to_emit()
+            group = await cursor.read()
+            self._work = group.start, group.end
+            skip = group.start in self._skipped
+            self._observe(group, skip=skip)
+            due = skip or self._reactor.seconds() - self._saved_at >= CHECKPOINT_SECONDS
+            if due or self._position.segment != cursor.kept.segment:
+                await self._save()
+            self._skipped = {start for start in self._skipped if start >= cursor.kept}
+            self._work = None
+
+    def _find_end(self) -> None:
+        """Let the replay end where everything is committed that was appended until now: what an earlier run emitted is among it,
+        and is not to be emitted again. Reading goes on meanwhile, since a full journal commits nothing until it is read."""
+
+        def found(_: object = None) -> None:
+            self._live_at = self._journal.end
+
+        if self._journal.idle:
+            found()
+        else:
+            self._journal.settled().addCallback(found)
+
+    async def _begin_to_emit(self) -> None:
+        self._phase = Phase.LIVE
+        if self._counted is None:
+            self._counted = self._live_at
+        pending = self.engine.pending()
+        await self._save()
+        self._emit(pending)
+
+    # -- following
+
+    def _observe(self, group: Group, *, skip: bool) -> None:
         blocks = [block for _, block in group.blocks]
+        if skip:
+            self._pass_over(group)
+            return
         derived = self.engine.observe_blocks(blocks, group.time) if blocks else []
         self.recent.observe(blocks, group.time)
         self._position = group.end
-        if self._live:
+        if self._counted is not None and group.start >= self._counted:
+            self._counted = group.end
             self.sdk_dropped += sum(one.dropped for block in blocks for one in notables(block))
+        if self._phase is Phase.LIVE:
             self._emit(derived)
 
+    def _pass_over(self, group: Group) -> None:
+        """Nothing is derived from its messages. Its time passes, and what was derived before and comes back in it is journalled all
+        the same: else that would be emitted again."""
+        self._position = group.end
+        try:
+            self.engine.advance(group.time)
+            for _, block in group.blocks:
+                self.engine.came_back(block.messages)
+        except Exception:  # noqa: BLE001  # it is stepped over because it makes faults
+            self.log.failure("What is stepped over can't be read in full")
+
+    async def _tick(self) -> None:
+        """Time passes for the engine also while nothing comes; other settings come into force."""
+        while True:
+            self._pause = Deferred()
+            timer = self._reactor.callLater(ADVANCE_SECONDS, self._wake)
+            try:
+                await self._pause
+            finally:
+                if timer.active():
+                    timer.cancel()
+            if self._phase is Phase.LIVE and self.engine.settings != self._settings:
+                await self._saving.run(self._configure_now)
+            self._advance()
+
+    def _wake(self) -> None:
+        if self._pause is not None:
+            pause, self._pause = self._pause, None
+            pause.callback(None)
+
     def _advance(self) -> None:
-        """Time passes for the engine also while nothing comes."""
-        if self._live and self._cursor.at_end and self._journal.idle and not self._saving.locked:
+        cursor = self._cursor
+        if self._phase is Phase.LIVE and cursor and cursor.at_end and self._journal.idle and not self._saving.locked:
             self._emit(self.engine.advance(self._journal.now()))
 
     def _emit(self, derived: list[Derived]) -> None:
@@ -134,14 +290,17 @@ class Correlator:
 
     def configure(self, settings: Settings) -> None:
         """Put other settings in force; what the engine decided before is saved, since a replay can't know of this."""
-        if not self._live:
+        self._settings = settings
+        if self._phase is Phase.LIVE:
+            self._wake()
+        else:
             self.engine.settings = settings
-            return
-        self._saving.run(self._configure_now, settings).addErrback(self._ended)
 
-    def _configure_now(self, settings: Settings) -> Deferred[None]:
-        self.engine.configure(settings)
-        return Deferred.fromCoroutine(self._save_now(self.engine.snapshot()))
+    def _configure_now(self) -> Deferred[None]:
+        self.engine.configure(self._settings)
+        return Deferred.fromCoroutine(self._save_now(self._position, self.engine.snapshot()))
+
+    # -- checkpoints
 
     def _save(self) -> Deferred[None]:
         """Whoever waits for it can be cancelled; what has begun is written to its end before anything else is."""
@@ -154,37 +313,31 @@ class Correlator:
         turns are, the more is done between two of them: a checkpoint must not take seconds where much is going on."""
         now = self._reactor.seconds
         begun, others = now(), 0.0
+        position = self._position  # a later run may begin meanwhile, with another engine
         for snapshot in self.engine.snapshot_in_parts():
             if not snapshot and (left := now()) - begun >= SHARE * others:
                 await deferLater(self._reactor, 0)
                 begun = now()
                 others = begun - left
-        await self._save_now(snapshot)
+        await self._save_now(position, snapshot)
 
-    async def _save_now(self, snapshot: bytes) -> None:
-        position = self._position
+    async def _save_now(self, position: Position, snapshot: bytes) -> None:
         self._saved_at = self._reactor.seconds()
+        written = deferToThreadPool(self._reactor, self._pool, self._write, position, snapshot)
         try:
-            await deferToThreadPool(self._reactor, self._pool, self._write, position, snapshot)
+            await self._outstanding.wait(f"the disk of {self._path}", written)
         except OSError as error:
+            self._error = f"can't save its checkpoint: {error}"
             self.log.error("The correlation can't save its checkpoint: {error}", error=error)
         else:
-            self._cursor.move(position)
+            self._error = ""
+            if self._cursor is not None:
+                self._cursor.move(position)
 
     def _write(self, position: Position, snapshot: bytes) -> None:
-        temporary = self._path.with_suffix(".tmp")
-        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(f"{position}\n".encode() + snapshot)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
+        self._files.ensure_directory(self._path.parent)
+        self._files.replace(self._path, f"{position}\n".encode() + snapshot)
 
-    async def stop(self) -> None:
-        if self._running is None:
-            return
-        self._clock.stop()
-        self._running.cancel()
-        self._running = None
-        if not self.error:
-            await self._save()
-        self._journal.detach(self._cursor)
+
+def _nothing() -> None:
+    """For whoever only waits for a lock."""

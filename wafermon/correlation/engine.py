@@ -3,8 +3,9 @@
 What it answers is a function of the groups and their times alone: the same groups give the same messages, wherever a
 snapshot was taken and restored between them. Three rules make it so:
 
-- The clock is the groups' receive time. A deadline fires at its own time and names that time, however late the next
-  group comes; before a group is taken, everything due by then has fired.
+- Deadlines go by the groups' `elapsed`, which nobody sets: a date that is wrong, and put right, neither fires nor delays them. One fires at its own
+  time and names the date of that time, as the group before had it, however late the next group comes; before a group is taken, everything due
+  by then has fired.
 - What was derived stays in `awaiting`, also in snapshots, until it comes back through the journal. After a restart
   the groups behind the snapshot derive the same keys again, the stored ones strike theirs, and what is left was lost.
 - Everything that decides is in the snapshot, the settings in force too.
@@ -31,7 +32,9 @@ from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Dela
 from wafermon.model.blocks import Block
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace
 
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
+"""In 1 the date was what deadlines went by: it goes on as `elapsed`, as the journal's own does."""
 _SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))
 _ARRAY = b"\xdd"
 """In MessagePack, before an array's length in 32 bits."""
@@ -68,6 +71,8 @@ class Snapshot(Struct):
     ended: list[tuple[str, int]]
     awaiting: list[Trace | Event]
     counters: dict[str, int]
+    date: int = 0
+    """What is added to `elapsed` for the date."""
 
 
 def _level_or_type(message: Message) -> str:
@@ -85,6 +90,9 @@ class Engine:
         self._rules = settings
         self._delays = settings.delays()
         self._now = 0
+        """On `elapsed`, as are all times of `LiveTrace` that deadlines are counted from."""
+        self._date = 0
+        """What is added to `_now` for the date, as the last group had it."""
         self._live: OrderedDict[str, LiveTrace] = OrderedDict()
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._awaiting: dict[str, Derived] = {}
@@ -116,16 +124,17 @@ class Engine:
     def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
         return views.jobs(self._live, recent or Recent(), limit)
 
-    def observe(self, messages: Sequence[Message], time: int) -> list[Derived]:
-        """One whole group of the journal, received at `time` (microseconds since the epoch) -> what is to be
-        journalled because of it, in order. During a replay the caller lets go of the answers and asks `pending`."""
-        self._fire(time)
+    def observe(self, messages: Sequence[Message], time: int, elapsed: int | None = None) -> list[Derived]:
+        """One whole group of the journal, received at the date `time` (microseconds since the epoch), at `elapsed` on the time that
+        deadlines go by (microseconds; None: the same) -> what is to be journalled because of it, in order. During a replay the caller
+        lets go of the answers and asks `pending`."""
+        self._pass(time, elapsed)
         self._observe_each(messages)
         return self._taken()
 
-    def observe_blocks(self, blocks: Iterable[Block], time: int) -> list[Derived]:
+    def observe_blocks(self, blocks: Iterable[Block], time: int, elapsed: int | None = None) -> list[Derived]:
         """The same for a group in blocks: what the messages of a block have in common is looked at once."""
-        self._fire(time)
+        self._pass(time, elapsed)
         for block in blocks:
             traces = {kind[_TRACE] for kind in block.kinds}
             if len(traces) > 1 or not self._handlers.keys().isdisjoint(kind[_TYPE] for kind in block.kinds):
@@ -184,10 +193,16 @@ class Engine:
             if kind in handlers:
                 handlers[kind](trace, message)
 
-    def advance(self, time: int) -> list[Derived]:
-        """Move the clock while the journal is idle -> what is to be journalled. No group received before `time` may
+    def came_back(self, messages: Iterable[Message]) -> None:
+        """Take the sidecar's own among them for journalled, and nothing else of them."""
+        for message in messages:
+            if message.service == OWN_SERVICE and message.client == self.journal_id:
+                self._awaiting.pop(key_of(message) or "", None)
+
+    def advance(self, elapsed: int) -> list[Derived]:
+        """Move the clock while the journal is idle -> what is to be journalled. No group received before `elapsed` may
         come afterwards: a replay, which knows the groups alone, would see another order."""
-        self._fire(time)
+        self._fire(elapsed)
         return self._taken()
 
     def pending(self) -> list[Derived]:
@@ -220,7 +235,7 @@ class Engine:
         ended, awaiting = list(self._ended.items()), [one.message for one in self._awaiting.values()]
         live: Any = msgspec.Raw(traces)
         yield msgspec.msgpack.encode(
-            Snapshot(VERSION, self.journal_id, self._rules, self._now, live, ended, awaiting, self.counters)
+            Snapshot(VERSION, self.journal_id, self._rules, self._now, live, ended, awaiting, self.counters, self._date)
         )
 
     def restore(self, data: bytes) -> None:
@@ -230,7 +245,7 @@ class Engine:
             state = msgspec.msgpack.decode(data, type=Snapshot)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a snapshot of the correlation engine: {error}") from None
-        if (state.version, state.journal) != (VERSION, self.journal_id):
+        if state.version not in READABLE or state.journal != self.journal_id:
             raise ValueError(
                 f"a snapshot of version {state.version} and journal {state.journal!r}, "
                 f"expected {VERSION} and {self.journal_id!r}"
@@ -238,6 +253,7 @@ class Engine:
         self._rules = state.settings
         self._delays = state.settings.delays()
         self._now = state.now
+        self._date = state.date
         self._live = OrderedDict((trace.id, trace) for trace in state.live)
         self._ended = OrderedDict(state.ended)
         self._awaiting = {one.key: one for one in map(derived.derived, state.awaiting)}
@@ -278,7 +294,7 @@ class Engine:
         room = self._rules.max_traces
         while room and len(self._live) >= room:
             self.counters["evicted_traces"] += 1
-            self._end(next(iter(self._live.values())), self._now)
+            self._end(next(iter(self._live.values())), self._now + self._date)
         trace = LiveTrace(trace_id, part, self._now, self._now, message.ts, message.ts)
         self._live[trace_id] = trace
         if not isinstance(message, Progress):  # `_progress` is about to do it, with the job's deadline
@@ -350,10 +366,15 @@ class Engine:
             trace.queued = NEVER
             self._queue(trace)
 
-    def _fire(self, time: int) -> None:
+    def _pass(self, time: int, elapsed: int | None) -> None:
+        """Come to the next group."""
+        self._fire(time if elapsed is None else elapsed)
+        self._date = 0 if elapsed is None else time - elapsed
+
+    def _fire(self, elapsed: int) -> None:
         """Move the clock, which never goes back, and let everything happen that is due by then, in order of time,
         then id."""
-        self._now = now = max(self._now, time)
+        self._now = now = max(self._now, elapsed)
         while due := self._deadlines.pop(now):
             queued, trace_id = due
             trace = self._live.get(trace_id)
@@ -362,9 +383,9 @@ class Engine:
             if trace.due(self._delays) <= queued:
                 for job_id, job in trace.stalled(queued, self._delays):
                     job.reported = True
-                    self._emit(derived.job_stalled(trace, job_id, job, self.journal_id, queued))
+                    self._emit(derived.job_stalled(trace, job_id, job, self.journal_id, queued + self._date))
                 if trace.ends_at(self._delays) <= queued:
-                    self._end(trace, queued, give_up=True)
+                    self._end(trace, queued + self._date, give_up=True)
                     continue
             trace.queued = NEVER
             self._queue(trace)

@@ -1,7 +1,7 @@
 """What is kept of one trace while it lives, and the rules by which it ends. Times are microseconds.
 
 There are two clocks here: `ts`, `first`, `last` and `started` are the clients' own; everything that a deadline is
-counted from is a group's receive time.
+counted from is a group's `elapsed`, a time that nobody sets.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Job(Struct, gc=False):
     service: str
     ts: int
     heard: int
-    """When its last progress was received."""
+    """When its last progress was received, on `elapsed`."""
     reported: bool = False
     """It was found stalled and has made no progress since."""
     first: int = 0

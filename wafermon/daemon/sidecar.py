@@ -26,7 +26,7 @@ from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.daemon.garbage import Garbage
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
-from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery
+from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
@@ -79,6 +79,7 @@ class Sidecar(Service):
         self.receiver = Receiver(self.journal, config.limits, reactor)
         self.listening = Listeners(self.receiver, reactor)
         self.deliveries = Deliveries(self._make_delivery, self.journal)
+        self.supervisor = Supervisor(reactor, self.journal.now)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
@@ -124,12 +125,12 @@ class Sidecar(Service):
             self.dead_letters.open()
             self.correlator = self._make_correlator()
             deliveries = self.deliveries.prepare(self.config.backends)
-            self.correlator.start()
-            self.dead_letter_follower.start()
+            self.supervisor.start(self.correlator)
+            self.supervisor.start(self.dead_letter_follower)
             deliveries.commit()
             self.receiver.start()
             self._take_up_spills(self.config)
-            self.hooks.start()
+            self._follow_with_hooks()
             self.listening.prepare(self.config.listen).commit()
             self.http.start()
             self.http.prepare(self.config.http).commit()
@@ -178,6 +179,15 @@ class Sidecar(Service):
             limit = config.limits.max_line_bytes
             self.spills = SpillTaker(config.journal.spill_dir, self.journal, limit, self._reactor)
             self.spills.start()
+
+    def _follow_with_hooks(self) -> None:
+        """As the config in force says."""
+        runs = self.hooks.name in self.supervisor.states
+        if self.config.hooks is not None and not runs:
+            self.supervisor.start(self.hooks)
+        elif self.config.hooks is None:
+            stopped = Deferred.fromCoroutine(self.supervisor.stop(self.hooks.name))
+            stopped.addCallback(lambda _: self.hooks.forget())
 
     def _routes(self, config: Config) -> str:
         return routing.compile_routes(config.routes, config.backends).dump()
@@ -231,6 +241,7 @@ class Sidecar(Service):
         for change in prepared:
             change.commit()
         changed, self.config = differences(self.config, config), config
+        self._follow_with_hooks()
         return changed
 
     def _parts(self, config: Config) -> list[Callable[[], Change]]:
@@ -278,12 +289,13 @@ class Sidecar(Service):
             self.spills.stop()
         await self.receiver.stop(ACK_SECONDS)
         self._probe("connections ended")
-        await self.correlator.stop()
+        await self.supervisor.stop(self.correlator.name, GRACE_SECONDS)
         self._probe("correlation saved")
-        await self.hooks.stop(GRACE_SECONDS)
+        await self.supervisor.stop(self.hooks.name, GRACE_SECONDS)
+        await self.hooks.end(GRACE_SECONDS)
         await self.deliveries.stop(GRACE_SECONDS)
         self._probe("backends closed")
-        self.dead_letter_follower.stop()
+        await self.supervisor.stop(self.dead_letter_follower.name, GRACE_SECONDS)
         await self.http.stop()
         await self.journal.close()
         self._probe("journal closed")

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from wafermon.delivery.backoff import Backoff
 from wafermon.delivery.dead_letters import DeadLetters, Letter, letter_of
-from wafermon.journal import Group, Journal
+from wafermon.journal import Cursor, Group, Journal, Outstanding
 from wafermon.model.messages import Kind
+from wafermon.model.position import Position
 from wafermon.routing import NO_ROUTE, Table
 
 CURSOR = "!dead-letters"
-RETRY_SECONDS = 1.0
+FIRST_SECONDS = 1.0
+MOST_SECONDS = 30.0
+"""Of the backoff while the directory can't be written."""
 
 
 def letters_in(group: Group, table: Table) -> list[Letter]:
@@ -32,6 +35,9 @@ def letters_in(group: Group, table: Table) -> list[Letter]:
                 one.peer,
                 one.client,
                 one.seq,
+                service=one.service,
+                host=one.host,
+                pid=one.pid,
             )
         )
     for offset, block in group.blocks:
@@ -51,52 +57,75 @@ def _lost(kind: Kind, table: Table) -> bool:
 
 
 class DeadLetterFollower:
-    """Follows the journal and buries what belongs to the dead letters."""
+    """Follows the journal and writes what belongs to the dead letters. A `Follower`."""
 
     log = Logger()
+    name = CURSOR
+    steps_over = True
 
     def __init__(
         self,
         journal: Journal,
         dead_letters: DeadLetters,
         tables: Callable[[str], Table],
+        uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self.error = ""
+        """`tables` turns a routing table's text, as the journal holds it, into the table; `uniform` draws the backoff."""
+        self._error = ""
         self._journal = journal
         self._dead_letters = dead_letters
         self._tables = tables
-        self._running: Deferred[None] | None = None
+        self._cursor: Cursor | None = None
+        self._group: Group | None = None
+        self._outstanding = Outstanding(journal.seconds)
+        self._backoff = Backoff(FIRST_SECONDS, MOST_SECONDS, uniform)
 
-    def start(self) -> None:
-        self._cursor = self._journal.cursor(CURSOR)
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._ended)
+    @property
+    def position(self) -> Position | None:
+        return self._group.start if self._group else None
 
-    def _ended(self, failure: Any) -> None:
-        if not failure.check(CancelledError):
-            self.error = f"stopped by a fault of wafermon's own: {failure.value}"
-            self.log.failure("The dead letters' cursor stopped", failure)
+    @property
+    def problem(self) -> str:
+        return self._error or self._outstanding.late
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
+        self._detach()
+        self._group, self._error = None, ""
+        self._cursor = cursor = self._journal.cursor(CURSOR)
         while True:
-            group = await self._cursor.read()
+            self._group = group = await cursor.read()
             letters = letters_in(group, self._tables(group.routes))
-            while letters:
-                try:
-                    await self._dead_letters.put(letters)
-                    letters, self.error = [], ""
-                except OSError as error:
-                    if not self.error:
-                        self.log.error(
-                            "Can't write dead letters, trying again: {error}",
-                            error=error,
-                        )
-                    self.error = str(error)
-                    await self._journal.sleep(RETRY_SECONDS)
-            self._cursor.move(group.end)
+            if letters:
+                await self._write(letters)
+            cursor.move(group.end)
+            self._group = None
 
-    def stop(self) -> None:
-        if self._running is not None:
-            self._running.cancel()
-            self._running = None
+    async def _write(self, letters: list[Letter]) -> None:
+        """Until they are durable, however long the disk fails."""
+        where = f"the dead letters' directory {self._dead_letters.dir}"
+        while True:
+            try:
+                await self._outstanding.wait(where, self._dead_letters.put(letters))
+                break
+            except OSError as error:
+                if self._error != str(error):
+                    self.log.error("Can't write dead letters, trying again: {error}", error=error)
+                self._error = str(error)
+                await self._journal.sleep(self._backoff.next())
+        if self._error:
+            self.log.info("Dead letters can be written again")
+        self._error = ""
+        self._backoff.reset()
+
+    async def step_over(self) -> None:
+        if self._group is not None and self._cursor is not None:
+            self._cursor.move(self._group.end)
+            self._journal.checkpoint_soon()
+
+    async def finish(self) -> None:
+        self._detach()
+
+    def _detach(self) -> None:
+        if self._cursor is not None:
             self._journal.detach(self._cursor)
+            self._cursor = None

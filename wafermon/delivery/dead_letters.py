@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
+from wafermon.files import Files
 from wafermon.model.messages import Message, dumps, loads
 from wafermon.model.position import Position
 from wafermon.model.settings import DeadLetters as DeadLetterLimits
@@ -23,6 +27,10 @@ FILES = 8
 """The quota is divided into so many files; the oldest one goes when it is used up."""
 FILE_BYTES = 32 << 20
 """Of a file where there is no quota."""
+READ_BYTES = 64 << 20
+"""So much of the newest two files is read at a start, at most: what was written since the cursor was saved is in there."""
+OURS = re.compile(r"[0-9]{8}\.jsonl")
+"""The names that we make. All others in the directory are somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,10 @@ class Letter:
     seq: int = 0
     backend: str = ""
     """The one that refused it; empty where it never got to any."""
+    service: str = ""
+    """With `host` and `pid`: of the connection's hello, for what the line itself does not say. `replay` sends it as theirs."""
+    host: str = ""
+    pid: int = 0
 
     @property
     def id(self) -> str:
@@ -60,6 +72,9 @@ class Letter:
             "client": self.client,
             "seq": self.seq,
             "backend": self.backend,
+            "service": self.service,
+            "host": self.host,
+            "pid": self.pid,
         }
         kept = {name: value for name, value in shown.items() if value not in ("", 0)}
         try:
@@ -91,21 +106,30 @@ def letter_of(
 
 
 class DeadLetters:
-    """The directory. A letter that is there already is not written again."""
+    """The directory. Only files that have such names as we make are ours; no other is read, written or removed. A letter that is there
+    already is not written again."""
 
     log = Logger()
 
-    def __init__(self, limits: DeadLetterLimits, reactor: Any, pool: ThreadPool) -> None:
+    def __init__(self, limits: DeadLetterLimits, reactor: Any, pool: ThreadPool, files: Files | None = None) -> None:
+        """`files` is the disk; a test hands in its own."""
         self.dir = Path(limits.dir)
         self.dropped_files = 0
         """Files that went because the quota was used up."""
         self.written = 0
+        self.size = 0
+        """The bytes of all our files, as of the last write."""
+        self.damaged = 0
+        """Lines that are no letters, among those read at the start. They are left as they are."""
         self.change(limits)
         self._reactor = reactor
         self._pool = pool
+        self._files = files or Files()
         self._turns = DeferredLock()
         self._ids: dict[str, set[str]] = {}
         """By file, for the newest two: the letters in it."""
+        self._doubtful = ""
+        """A file in which an append failed and could not be taken back. Nothing more is appended to it."""
 
     def change(self, limits: DeadLetterLimits) -> None:
         """Go on with another quota; the directory stays."""
@@ -113,61 +137,124 @@ class DeadLetters:
         self._file_bytes = limits.max_bytes // FILES or FILE_BYTES
 
     def open(self) -> None:
-        """Blocks. Cuts what a crash left unfinished."""
-        self.dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in self.files()[-2:]:
-            data = path.read_bytes()
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                os.truncate(path, len(whole))
-            self._ids[path.name] = {loads(line)["id"] for line in whole.splitlines()}
+        """Blocks. Finds out what is there and changes none of it. Raises OSError where the directory can't be made or read."""
+        self._files.ensure_directory(self.dir)
+        found = self._files.ours(self.dir, OURS)
+        self.size = sum(status.st_size for status in found.values())
+        for name in list(found)[-2:]:
+            try:
+                self._ids[name] = self._read_ids(name)
+            except OSError as error:
+                message = "{file} of the dead letters can't be read, and is left as it is: {error}"
+                self.log.error(message, file=name, error=error)
 
-    def files(self) -> list[Path]:
-        """The files, oldest first."""
-        return sorted(self.dir.glob("*.jsonl"))
-
-    @property
-    def size(self) -> int:
-        """The bytes of all files."""
-        return sum(path.stat().st_size for path in self.files())
+    def _read_ids(self, name: str) -> set[str]:
+        fd = self._files.open_ours(self.dir / name, os.O_RDONLY)
+        try:
+            size = self._files.status(fd).st_size
+            data, at = bytearray(), max(0, size - READ_BYTES)
+            cut = at > 0
+            while part := self._files.read(fd, size - at, at):
+                data += part
+                at += len(part)
+        finally:
+            self._files.close(fd)
+        *lines, rest = bytes(data).split(b"\n")
+        ids = {_id_in(line) for line in lines[cut:]}
+        damaged = sum(not _id_in(line) for line in lines[cut:]) + bool(rest)
+        if damaged:
+            self.damaged += damaged
+            message = "{file} of the dead letters has {count} lines that are no letters: they are passed over, and left as they are"
+            self.log.error(message, file=name, count=damaged)
+        return ids - {""}
 
     def put(self, letters: Sequence[Letter]) -> Deferred[None]:
-        """Fires when they are durable. Fails with OSError, and holds none of them then."""
-        return self._turns.run(deferToThreadPool, self._reactor, self._pool, self._write, letters)
+        """Fires when they are durable. Fails with OSError, and holds none of them then. Who waits may cancel that: what has begun is
+        still brought to its end before anything else is written."""
+        done: Deferred[None] = Deferred()
+        write = self._turns.run(deferToThreadPool, self._reactor, self._pool, self._write, letters)
+        write.chainDeferred(done)
+        return done
 
     def _write(self, letters: Sequence[Letter]) -> None:
         new = [letter for letter in letters if not any(letter.id in ids for ids in self._ids.values())]
         if not new:
             return
         data = b"".join(letter.encode() for letter in new)
-        path = self._file_for(len(data))
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._files.ensure_directory(self.dir)
+        found = self._files.ours(self.dir, OURS)
+        name, fd = self._newest(found) or self._next(found, len(data))
         try:
-            before = os.fstat(fd).st_size
-            try:
-                os.lseek(fd, before, os.SEEK_SET)
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(fd, view) :]
-                os.fsync(fd)
-            except OSError:
-                os.ftruncate(fd, before)
-                raise
+            self._append(fd, name, data)
         finally:
-            os.close(fd)
-        self._ids.setdefault(path.name, set()).update(letter.id for letter in new)
+            with suppress(OSError):  # what was synced is there
+                self._files.close(fd)
+        self._ids.setdefault(name, set()).update(letter.id for letter in new)
         self.written += len(new)
+        self.size = sum(status.st_size for status in found.values()) + len(data)
 
-    def _file_for(self, size: int) -> Path:
-        files = self.files()
-        newest = files[-1] if files else None
-        if newest is not None and newest.stat().st_size < self._file_bytes:
-            return newest
-        while files and self._max_bytes and sum(path.stat().st_size for path in files) + size > self._max_bytes:
-            oldest = files.pop(0)
-            oldest.unlink()
+    def _append(self, fd: int, name: str, data: bytes) -> None:
+        end = self._files.status(fd).st_size
+        try:
+            self._files.write_all(fd, [data], end)
+            self._files.sync(fd)
+        except BaseException:
+            self._doubtful = name
+            self._files.cut(fd, end)
+            self._doubtful = ""
+            raise
+
+    def _newest(self, found: Mapping[str, os.stat_result]) -> tuple[str, int] | None:
+        """The file that is written, open, as long as it has room and ends with a whole line."""
+        if not found:
+            return None
+        name = list(found)[-1]
+        if name == self._doubtful or found[name].st_size >= self._file_bytes:
+            return None
+        try:
+            fd = self._files.open_ours(self.dir / name, os.O_RDWR)
+        except OSError as error:
+            self.log.error(
+                "{file} of the dead letters can't be written; a new one is begun: {error}", file=name, error=error
+            )
+            return None
+        try:
+            size = self._files.status(fd).st_size
+            whole = not size or self._files.read(fd, 1, size - 1) == b"\n"
+        except BaseException:
+            self._files.close(fd)
+            raise
+        if whole:
+            return name, fd
+        self._files.close(fd)
+        self.log.error("{file} of the dead letters ends within a line; a new one is begun", file=name)
+        return None
+
+    def _next(self, found: dict[str, os.stat_result], size: int) -> tuple[str, int]:
+        """A new file, once there is room for `size` bytes."""
+        # Numbers that a directory or a link has are used too.
+        used = [int(name[:8]) for name in self._files.names(self.dir) if OURS.fullmatch(name)]
+        left = sum(status.st_size for status in found.values())
+        while found and self._max_bytes and left + size > self._max_bytes:
+            oldest = next(iter(found))
+            self._files.remove(self.dir / oldest)
+            left -= found.pop(oldest).st_size
             self.dropped_files += 1
-            self.log.error("The dead letters' quota is used up: {file} is gone", file=oldest.name)
-        number = int(newest.stem) + 1 if newest is not None else 1
+            self.log.error("The dead letters' quota is used up: {file} is gone", file=oldest)
+        name = f"{max(used, default=0) + 1:08d}.jsonl"
+        if not OURS.fullmatch(name):
+            raise OSError(
+                errno.EFBIG, "there is no number after this one: move it elsewhere", f"{self.dir}/{max(used)}.jsonl"
+            )
+        fd = self._files.create(self.dir / name)
         self._ids = dict(list(self._ids.items())[-1:])
-        return self.dir / f"{number:08d}.jsonl"
+        return name, fd
+
+
+def _id_in(line: bytes) -> str:
+    """The letter's id; empty where the line is no letter."""
+    try:
+        found = loads(line)["id"]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return ""
+    return found if isinstance(found, str) else ""

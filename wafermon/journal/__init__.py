@@ -2,6 +2,7 @@
 
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.errors import CannotOpen, CannotRead, CursorInUse, UnknownCursor
+from wafermon.journal.follower import CancelledElsewhere, Follower, Outstanding, together
 from wafermon.journal.groups import Group, Mark, Rejected, Stamp
 from wafermon.journal.index import Stretch
 from wafermon.journal.journal import Entry, Journal, Missing
@@ -11,17 +12,20 @@ from wafermon.journal.places import Held
 from wafermon.journal.storage import lock
 
 __all__ = [
+    "CancelledElsewhere",
     "CannotOpen",
     "CannotRead",
     "Cursor",
     "CursorInUse",
     "Entry",
+    "Follower",
     "Group",
     "Held",
     "Journal",
     "Mark",
     "Marks",
     "Missing",
+    "Outstanding",
     "Rejected",
     "Stamp",
     "Stream",
@@ -29,4 +33,5 @@ __all__ = [
     "UnknownCursor",
     "groups_before",
     "lock",
+    "together",
 ]

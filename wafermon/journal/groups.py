@@ -55,6 +55,10 @@ class Rejected:
     client: str = ""
     seq: int = 0
     """0 where it belongs to no acknowledged stream."""
+    service: str = ""
+    """With `host` and `pid`: what the connection's hello said, for what the line does not say."""
+    host: str = ""
+    pid: int = 0
 
     def encode(self) -> bytes:
         shown: dict[str, Any] = {
@@ -65,6 +69,8 @@ class Rejected:
         }
         if self.client:
             shown |= {"client": self.client, "seq": self.seq}
+        hello = {"service": self.service, "host": self.host, "pid": self.pid}
+        shown |= {name: value for name, value in hello.items() if value}
         try:
             shown["line"] = self.line.decode()
         except UnicodeDecodeError:
@@ -83,6 +89,9 @@ class Rejected:
             shown["time"],
             shown.get("client", ""),
             shown.get("seq", 0),
+            shown.get("service", ""),
+            shown.get("host", ""),
+            shown.get("pid", 0),
         )
 
 

@@ -193,6 +193,10 @@ class Journal:
             cursor.close()
         await self._in_writer(self._disk.close)
 
+    def seconds(self) -> float:
+        """A monotone clock."""
+        return float(self._reactor.seconds())
+
     def sleep(self, seconds: float) -> Deferred[None]:
         """Fires after so many seconds."""
         call: IDelayedCall

@@ -23,11 +23,6 @@ class Live:
         return self._correlator.trace(trace_id)
 
     @property
-    def error(self) -> str:
-        """Why the correlation does not run; empty where it does."""
-        return self._correlator.error
-
-    @property
     def sdk_dropped(self) -> int:
         """Messages that SDKs say they had to drop, since the start."""
         return self._correlator.sdk_dropped

@@ -129,6 +129,13 @@ class Figures(Collector):
 
     def _rest(self) -> Iterator[Metric]:
         view = self._view
+        followers = view.supervisor.states
+        restarts = {name: state.restarts for name, state in followers.items()}
+        text = "How often what follows the journal has failed and was begun again."
+        yield _counters("wafermon_follower_restarts", text, "follower", restarts)
+        passed = {name: state.stepped_over for name, state in followers.items()}
+        text = "Groups of messages that it failed at three times and stepped over."
+        yield _counters("wafermon_follower_stepped_over", text, "follower", passed)
         yield _counter(
             "wafermon_dead_letters_written", "Letters written, refused lines too.", view.dead_letters.written
         )

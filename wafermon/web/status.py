@@ -6,9 +6,16 @@ from __future__ import annotations
 from typing import Any
 
 from wafermon import __version__
-from wafermon.delivery import Delivery
+from wafermon.delivery import Delivery, FollowerState
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.view import View
+
+_IN_WORDS = {
+    "!correlation": "the correlation fails",
+    "!dead-letters": "dead letters can't be written",
+    "!hooks": "the hooks fail",
+}
+"""Followers, as problems name them."""
 
 
 def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
@@ -34,17 +41,18 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             "sdk_dropped": view.live.sdk_dropped,
         },
         "correlation": {
-            "error": view.live.error,
+            "error": _problem_of(view, "!correlation"),
             "live_traces": view.live.traces,
             **view.live.counters,
         },
         "dead_letters": {
-            "error": view.dead_letter_follower.error,
+            "error": _problem_of(view, "!dead-letters"),
             "dir": str(view.dead_letters.dir),
             "bytes": view.dead_letters.size,
             "written": view.dead_letters.written,
             "dropped_files": view.dead_letters.dropped_files,
         },
+        "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
         "hooks": view.hooks.figures() if view.config.hooks else None,
         "reactor_delay": round(delay.seconds, 6),
     }
@@ -81,11 +89,27 @@ def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, d
     for name, backend in backends.items():
         if backend["state"] == "failing":
             problems.append(f"the backend {name} fails: {backend['error'] or backend['detail']}")
-    if view.dead_letter_follower.error:
-        problems.append(f"dead letters can't be written: {view.dead_letter_follower.error}")
-    if view.live.error:
-        problems.append(f"the correlation {view.live.error}")
+    for name, state in view.supervisor.states.items():
+        if state.problem and name not in backends:
+            problems.append(f"{_IN_WORDS.get(name, name)}: {state.problem}")
     return problems
+
+
+def _problem_of(view: View, name: str) -> str:
+    state = view.supervisor.states.get(name)
+    return state.problem if state else ""
+
+
+def _follower(state: FollowerState) -> dict[str, Any]:
+    return {
+        "state": state.state.value,
+        "problem": state.problem,
+        "restarts": state.restarts,
+        "last_error": state.last_error,
+        "last_error_at": state.last_error_at or None,
+        "stepped_over": state.stepped_over,
+        "positions": [str(position) for position in state.positions],
+    }
 
 
 def _journal(view: View) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wafermon.alerts import Hooks
-from wafermon.delivery import DeadLetterFollower, DeadLetters, Delivery
+from wafermon.delivery import DeadLetterFollower, DeadLetters, Delivery, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
 from wafermon.model.settings import BackendConfig
@@ -55,6 +55,8 @@ class View(Protocol):
     def dead_letters(self) -> DeadLetters: ...
     @property
     def dead_letter_follower(self) -> DeadLetterFollower: ...
+    @property
+    def supervisor(self) -> Supervisor: ...
     @property
     def spills(self) -> SpillTaker | None: ...
     @property

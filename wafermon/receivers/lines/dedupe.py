@@ -45,6 +45,7 @@ class Deduplicator:
 
     def __init__(self, origin: Origin, stream: Stream | None, peer: str, principal: Principal = ANYBODY) -> None:
         self._reader = LineReader(origin)
+        self._origin = origin
         self._principal = principal
         self._stream = stream
         self._peer = peer
@@ -154,5 +155,8 @@ class Deduplicator:
     ) -> None:
         stream = self._stream
         client, number = (stream.client, seq) if stream is not None and numbered and seq else ("", 0)
-        taken.rejected.append(Rejected(code, detail, line, self._peer, now, client, number))
+        origin = self._origin
+        pid = max(origin.pid, 0)
+        one = Rejected(code, detail, line, self._peer, now, client, number, origin.service, origin.host, pid)
+        taken.rejected.append(one)
         taken.replies.append(Reply(seq, code, detail))
