@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, PlainValidator
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
-from wafermon.model.errors import ConfigError, Fault, PermanentError, RetryableError
+from wafermon.interfaces import (
+    BackendContext,
+    Batch,
+    Health,
+    IBackend,
+    IBackendFactory,
+    Options,
+    PermanentError,
+    Position,
+    Refused,
+    RetryableError,
+    Superseded,
+)
 
 
 @dataclass
@@ -24,8 +36,36 @@ class MemoryPlace:
     """While it is set, every write fails with it as a RetryableError."""
     poison: bytes = b""
     """A batch whose bytes contain it fails with a PermanentError."""
+    unfit: bytes = b""
+    """A batch with lines that contain it is refused with their indices."""
     writes: list[Batch] = field(default_factory=list)
     """Every batch that was tried, stored or not."""
+    calls: list[str] = field(default_factory=list)
+    """``open``, ``write`` and ``close``, in the order in which they were called."""
+    outstanding: int = 1
+    """How many batches the backend says that it takes at a time."""
+    faults: dict[str, list[Any]] = field(default_factory=dict)
+    """By call: what its next calls come to. An exception, a Deferred, or None, which is the ordinary."""
+    held: bool = False
+    """While it is set, no write fires. `release` lets them go on."""
+    later: Callable[[Callable[[], None]], Any] = lambda finish: finish()
+    """When a write that is not held comes to its end."""
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+    """The writes that are held, oldest first."""
+
+    def fail_next(self, call: str, *what: Any) -> None:
+        self.faults.setdefault(call, []).extend(what)
+
+    def release(self) -> None:
+        """Let all writes that are held, and all that come, go on."""
+        self.held = False
+        while self.waiting:
+            self.waiting.pop(0)()
+
+    def fault(self, call: str) -> Any:
+        self.calls.append(call)
+        left = self.faults.get(call)
+        return left.pop(0) if left else None
 
     @contextmanager
     def unreachable(self, why: str = "down for a test") -> Iterator[None]:
@@ -36,53 +76,96 @@ class MemoryPlace:
             self.down = ""
 
 
+def _place(value: Any) -> MemoryPlace:
+    if not isinstance(value, MemoryPlace):
+        raise ValueError("expected a MemoryPlace")
+    return value
+
+
+class MemoryOptions(Options):
+    """Its one option."""
+
+    place: Annotated[MemoryPlace, PlainValidator(_place)] = Field(description="Where the messages go.")
+
+
 @implementer(IBackendFactory)
 class MemoryFactory:
-    """Its one option is `place`, a MemoryPlace."""
+    """`plugin: memory`"""
 
     name = "memory"
+    options = MemoryOptions
 
-    def configure(self, options: Mapping[str, Any]) -> MemoryPlace:
-        faults = [Fault(key, "unknown key") for key in options if key != "place"]
-        if not isinstance(options.get("place"), MemoryPlace):
-            faults.append(Fault("place", "expected a MemoryPlace"))
-        if faults:
-            raise ConfigError(faults)
-        place: MemoryPlace = options["place"]
-        return place
-
-    def build(self, options: MemoryPlace, context: BackendContext) -> MemoryBackend:
-        return MemoryBackend(options)
+    def build(self, options: MemoryOptions, context: BackendContext) -> MemoryBackend:
+        return MemoryBackend(options.place)
 
 
 @implementer(IBackend)
 class MemoryBackend:
-    """Stores into a MemoryPlace, at once."""
+    """Stores into a MemoryPlace, at once unless that holds the writes."""
+
+    exactly_once = True
 
     def __init__(self, place: MemoryPlace | None = None) -> None:
         self.place = place or MemoryPlace()
-        self._health = Health("starting")
+        self.outstanding = self.place.outstanding
+        self._under_way: list[Deferred[None]] = []
+        self._broken = False
+        """Whether a batch failed while younger ones are under way."""
+        self._state = Health("starting")
 
     def open(self) -> Deferred[Position | None]:
-        self._health = Health("ok")
+        if (fault := self.place.fault("open")) is not None:
+            return fault if isinstance(fault, Deferred) else fail(fault)
+        self._state = Health("ok")
+        self._broken = False
         return succeed(self.place.position)
 
     def write(self, batch: Batch) -> Deferred[None]:
+        self.place.writes.append(batch)
+        fault = self.place.fault("write")
+        if isinstance(fault, Deferred):
+            return fault
+        done: Deferred[None] = Deferred()
+        self._under_way.append(done)
+        if self.place.held or self.place.waiting:
+            self.place.waiting.append(lambda: self._finish(batch, fault, done))
+        else:
+            self.place.later(lambda: self._finish(batch, fault, done))
+        return done
+
+    def _finish(self, batch: Batch, fault: Any, done: Deferred[None]) -> None:
+        if done not in self._under_way:
+            return  # closed meanwhile
+        self._under_way.remove(done)
+        error = Superseded("an older batch failed") if self._broken else fault or self._store(batch)
+        self._broken = error is not None and bool(self._under_way)
+        if error is None:
+            done.callback(None)
+        else:
+            done.errback(error)
+
+    def _store(self, batch: Batch) -> Exception | None:
         place = self.place
-        place.writes.append(batch)
         if place.down:
-            self._health = Health("failing", place.down)
-            return fail(RetryableError(place.down))
+            self._state = Health("failing", place.down)
+            return RetryableError(place.down)
         if place.poison and place.poison in batch.raw:
-            return fail(PermanentError(f"{place.poison!r} can't be stored"))
+            return PermanentError(f"{place.poison!r} can't be stored")
+        if place.unfit and place.unfit in batch.raw:
+            unfit = [index for index, line in enumerate(batch.lines) if place.unfit in line]
+            return Refused(dict.fromkeys(unfit, f"{place.unfit!r} does not fit"))
         place.lines.extend(batch.lines)
         place.position = batch.end
-        self._health = Health("ok")
-        return succeed(None)
+        self._state = Health("ok")
+        return None
 
     def close(self) -> Deferred[None]:
-        self._health = Health("closed")
+        if (fault := self.place.fault("close")) is not None:
+            return fault if isinstance(fault, Deferred) else fail(fault)
+        self._state = Health("closed")
+        while self._under_way:
+            self._under_way.pop(0).errback(RetryableError("closed"))
         return succeed(None)
 
     def health(self) -> Health:
-        return self._health
+        return self._state

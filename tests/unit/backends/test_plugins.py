@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from memory_backend import MemoryFactory, MemoryPlace
+from twisted.internet import reactor
 
 from wafermon.contract import BackendContract, line
 from wafermon.model.messages import loads
@@ -55,6 +56,25 @@ class TestMemoryBackend(BackendContract):
 
     def poison(self, seq: int) -> bytes:
         return line(seq, message="cyanide")
+
+
+class TestMemoryBackendOfSeveralBatches(TestMemoryBackend):
+    def setup_method(self) -> None:
+        super().setup_method()
+        self.place.outstanding = 3
+        self.place.later = lambda finish: reactor.callLater(0, finish)  # type: ignore[attr-defined]
+
+    @contextmanager
+    def stuck(self) -> Iterator[None]:
+        self.place.held = True
+        yield
+        self.place.release()
+
+
+class TestMemoryBackendThatNamesMessages(TestMemoryBackend):
+    def setup_method(self) -> None:
+        super().setup_method()
+        self.place = MemoryPlace(unfit=b"cyanide")
 
 
 class TestExampleOfTheGuide(BackendContract):
