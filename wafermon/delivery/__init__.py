@@ -4,5 +4,7 @@ from wafermon.delivery.dead_letter_follower import DeadLetterFollower
 from wafermon.delivery.dead_letters import DeadLetters, Letter
 from wafermon.delivery.deliveries import Deliveries
 from wafermon.delivery.delivery import Delivery
+from wafermon.delivery.supervisor import Supervisor
+from wafermon.delivery.workers import Workers
 
-__all__ = ["DeadLetterFollower", "DeadLetters", "Deliveries", "Delivery", "Letter"]
+__all__ = ["DeadLetterFollower", "DeadLetters", "Deliveries", "Delivery", "Letter", "Supervisor", "Workers"]

@@ -25,8 +25,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wafermon.delivery.backoff import Backoff
-from wafermon.errors import printable
-from wafermon.interfaces import Position
+from wafermon.model.errors import printable
+from wafermon.model.position import Position
 from wafermon.journal.follower import Follower
 
 TRIES = 3

@@ -1,6 +1,7 @@
 """Every accepted message on disk, in order, and cursors that read it. See docs/journal.md."""
 
 from wafermon.journal.cursor import Cursor
+from wafermon.journal.errors import CursorInUse, UnknownCursor
 from wafermon.journal.groups import Group, Mark, Rejected
 from wafermon.journal.journal import Entry, Journal
 from wafermon.journal.marks import Marks, Stream
@@ -9,6 +10,7 @@ from wafermon.journal.storage import lock
 
 __all__ = [
     "Cursor",
+    "CursorInUse",
     "Entry",
     "Group",
     "Journal",
@@ -16,6 +18,7 @@ __all__ = [
     "Marks",
     "Rejected",
     "Stream",
+    "UnknownCursor",
     "groups_before",
     "lock",
 ]

@@ -8,7 +8,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, FirstError
 from twisted.python.failure import Failure
 
-from wafermon.interfaces import Position
+from wafermon.model.position import Position
 
 T = TypeVar("T")
 ANSWER_SECONDS = 60.0

@@ -13,12 +13,13 @@ All public methods run in the reactor's thread and never block; the disk's work 
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -28,6 +29,7 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from wafermon.journal.cursor import Cursor
+from wafermon.journal.errors import CursorInUse, UnknownCursor
 from wafermon.journal.groups import Group, Mark, Rejected
 from wafermon.journal.latency import Latency
 from wafermon.journal.marks import Marks, Stream
@@ -37,6 +39,7 @@ from wafermon.model.blocks import Block
 from wafermon.model.position import Position
 from wafermon.model.settings import Journal as JournalSettings
 
+T = TypeVar("T")
 GROUP_BYTES = 512 << 10
 """A group is cut when it holds this much."""
 IN_FLIGHT_BYTES = 1 << 20
@@ -53,6 +56,32 @@ SYNC_SECONDS = 1.0
 MARKS_IN_MEMORY = 10_000
 
 _DISK_ERRORS = (OSError, sqlite3.Error)
+
+
+class Stretch(NamedTuple):
+    """What lies between two places of the journal."""
+
+    segments: int = 0
+    bytes: int = 0
+    messages: int = 0
+    """Reckoned by the bytes."""
+
+
+class Held(NamedTuple):
+    """A cursor, and what the journal keeps for it."""
+
+    kept: Position
+    attached: bool
+    """Whether somebody reads with it. If not, it holds its segments until somebody does, or it is discarded."""
+    holds: Stretch
+
+
+class Missing(NamedTuple):
+    """What a cursor was set back to and the journal does not hold any more."""
+
+    start: Position
+    end: Position
+    """Where it goes on instead."""
 
 
 @dataclass(slots=True)
@@ -435,9 +464,19 @@ class Journal:
         """The group that starts there, if it is still in memory."""
         return self._tail.get(self.follow(position))
 
-    def known_cursors(self) -> set[str]:
-        """The names of all cursors that hold segments, also where nobody reads with them now."""
-        return {*self._stored, *self._cursors} - {MARKS_CURSOR}
+    def known_cursors(self) -> dict[str, Held]:
+        """All cursors that hold segments, by name, also where nobody reads with them now, and what they hold."""
+        places = {**self._stored, **{name: cursor.kept for name, cursor in self._cursors.items()}}
+        return {
+            name: Held(place, name in self._cursors, self._stretch(place))
+            for name, place in places.items()
+            if name != MARKS_CURSOR
+        }
+
+    def _stretch(self, place: Position) -> Stretch:
+        size = self.distance(self.follow(place))
+        segments = sum(number >= place.segment for number in self._lengths)
+        return Stretch(segments, size, math.ceil(size / self.message_bytes))
 
     def cursor(self, name: str, *, may_skip: bool = False) -> Cursor:
         """A consumer's cursor: where it was, or, for a new name, at the end. Where it is not known any more who has read
@@ -468,13 +507,63 @@ class Journal:
         self._dropped.add(name)
         self.checkpoint_soon()
 
+    def discard(self, name: str) -> Deferred[Stretch]:
+        """Let go of a cursor that nobody reads with, and of what is kept for it alone; fires with what that was, once it is
+        durable and the segments are gone. Fails with UnknownCursor, CursorInUse, or with what the disk says."""
+        return Deferred.fromCoroutine(self._discard(name))
+
+    async def _discard(self, name: str) -> Stretch:
+        held = self.known_cursors().get(name)
+        if held is None:
+            raise UnknownCursor(f"the journal has no cursor {name}; it has {', '.join(sorted(self.known_cursors()))}")
+        if held.attached:
+            raise CursorInUse(f"cursor {name} is read with: take its backend out of the config first")
+        self._stored.pop(name, None)
+        self._dropped.add(name)
+        await self._saving(self._checkpoint())
+        message = "Cursor {cursor} is discarded: {messages} messages in {bytes} bytes of journal were kept for it"
+        self.log.warn(message, cursor=name, messages=held.holds.messages, bytes=held.holds.bytes)
+        return held.holds
+
+    def rewind(self, cursor: Cursor, position: Position) -> Deferred[Missing | None]:
+        """Let a cursor read on from `position`, which is the start of a line, also below `kept`; fires once that is
+        durable, so that nothing from there on is deleted meanwhile. Stop reading and moving with it before. Answers with what
+        the journal does not hold any more: then it goes on at the oldest place. Fails with OSError or sqlite3.Error where the
+        disk does: nothing was read then, and it may be called again. Raises ValueError for a place beyond the end."""
+        return Deferred.fromCoroutine(self._saving(self._rewind(cursor, position)))
+
+    async def _rewind(self, cursor: Cursor, position: Position) -> Missing | None:
+        ours = position.journal == self.id
+        if ours and position > self.end:
+            raise ValueError(f"{position} is beyond the journal's end, {self.end}")
+        kept = cursor.kept
+        goal = max(self.follow(position), self.oldest) if ours else self.oldest
+        if goal < kept:
+            cursor.kept = goal
+            await self._in_writer(self._disk.save, {cursor.name: goal}, [], self.now())
+        cursor.seek(goal)
+        gone = ours and position < self.oldest and goal < kept
+        return None if ours and not gone else Missing(position, goal)
+
+    async def _saving(self, work: Coroutine[Any, Any, T]) -> T:
+        """One checkpoint at a time."""
+        while self._checkpointing:
+            await self.sleep(0.01)
+        self._checkpointing = True
+        try:
+            return await work
+        finally:
+            self._checkpointing = False
+
     def _make_room(self) -> bool:
         """Whether a group may be written. Cursors that may skip let go of the oldest segment, if they alone hold it."""
         oldest = self.oldest.segment
         if not self.full or oldest == self._newest:
             return True
         holders = [cursor for cursor in self._cursors.values() if cursor.kept.segment <= oldest]
-        detached = [name for name in self.known_cursors() - set(self._cursors) if self._stored[name].segment <= oldest]
+        detached = [
+            name for name, one in self.known_cursors().items() if not one.attached and one.kept.segment <= oldest
+        ]
         if not detached and all(cursor.may_skip for cursor in holders):
             after = self.follow(Position(self.id, oldest, self._lengths[oldest]))
             for cursor in holders:

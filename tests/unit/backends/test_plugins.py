@@ -62,7 +62,7 @@ class TestMemoryBackendOfSeveralBatches(TestMemoryBackend):
     def setup_method(self) -> None:
         super().setup_method()
         self.place.outstanding = 3
-        self.place.later = lambda finish: reactor.callLater(0, finish)  # type: ignore[attr-defined]
+        self.place.later = lambda finish: reactor.callLater(0, finish)
 
     @contextmanager
     def stuck(self) -> Iterator[None]:

@@ -601,7 +601,9 @@ def test_what_is_no_rate(value: Any) -> None:
 
 def test_the_manual_is_current() -> None:
     page = Path(__file__).parents[3] / "docs" / "configuration.md"
-    assert page.read_text() == document(find_plugins().factories), "python -m wafermon.config.document > docs/configuration.md"
+    assert page.read_text() == document(find_plugins().factories), (
+        "python -m wafermon.config.document > docs/configuration.md"
+    )
     assert default_text() in document(find_plugins().factories)
 
 
