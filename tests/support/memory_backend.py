@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from wafermon.interfaces import (
@@ -45,13 +47,14 @@ class MemoryPlace:
     outstanding: int = 1
     """How many batches the backend says that it takes at a time."""
     faults: dict[str, list[Any]] = field(default_factory=dict)
-    """By call: what its next calls come to. An exception, a Deferred, or None, which is the ordinary."""
+    """By call: what its next calls come to. An exception; a Deferred, for which it waits, and then does the ordinary; or None,
+    which is the ordinary."""
     held: bool = False
     """While it is set, no write fires. `release` lets them go on."""
     later: Callable[[Callable[[], None]], Any] = lambda finish: finish()
     """When a write that is not held comes to its end."""
-    waiting: list[Callable[[], None]] = field(default_factory=list)
-    """The writes that are held, oldest first."""
+    released: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the writes are let go on."""
 
     def fail_next(self, call: str, *what: Any) -> None:
         self.faults.setdefault(call, []).extend(what)
@@ -59,8 +62,8 @@ class MemoryPlace:
     def release(self) -> None:
         """Let all writes that are held, and all that come, go on."""
         self.held = False
-        while self.waiting:
-            self.waiting.pop(0)()
+        for call in self.released:
+            call()
 
     def fault(self, call: str) -> Any:
         self.calls.append(call)
@@ -74,6 +77,16 @@ class MemoryPlace:
             yield
         finally:
             self.down = ""
+
+
+@dataclass(eq=False)
+class _Write:
+    """One that has no answer yet."""
+
+    batch: Batch
+    done: Deferred[None]
+    ready: bool = True
+    error: Exception | None = None
 
 
 def _place(value: Any) -> MemoryPlace:
@@ -108,41 +121,50 @@ class MemoryBackend:
     def __init__(self, place: MemoryPlace | None = None) -> None:
         self.place = place or MemoryPlace()
         self.outstanding = self.place.outstanding
-        self._under_way: list[Deferred[None]] = []
+        self._queue: deque[_Write] = deque()
+        """The writes that have no answer yet, oldest first."""
         self._broken = False
         """Whether a batch failed while younger ones are under way."""
         self._state = Health("starting")
+        self.place.released.append(self._go_on)
 
     def open(self) -> Deferred[Position | None]:
-        if (fault := self.place.fault("open")) is not None:
-            return fault if isinstance(fault, Deferred) else fail(fault)
+        fault = self.place.fault("open")
+        if isinstance(fault, Deferred):
+            return fault
+        if fault is not None:
+            return fail(fault)
         self._state = Health("ok")
         self._broken = False
         return succeed(self.place.position)
 
     def write(self, batch: Batch) -> Deferred[None]:
         self.place.writes.append(batch)
+        write = _Write(batch, Deferred())
+        self._queue.append(write)
         fault = self.place.fault("write")
         if isinstance(fault, Deferred):
-            return fault
-        done: Deferred[None] = Deferred()
-        self._under_way.append(done)
-        if self.place.held or self.place.waiting:
-            self.place.waiting.append(lambda: self._finish(batch, fault, done))
+            write.ready = False
+            fault.addBoth(self._was_waited_for, write)
         else:
-            self.place.later(lambda: self._finish(batch, fault, done))
-        return done
+            write.error = fault
+        self.place.later(self._go_on)
+        return write.done
 
-    def _finish(self, batch: Batch, fault: Any, done: Deferred[None]) -> None:
-        if done not in self._under_way:
-            return  # closed meanwhile
-        self._under_way.remove(done)
-        error = Superseded("an older batch failed") if self._broken else fault or self._store(batch)
-        self._broken = error is not None and bool(self._under_way)
-        if error is None:
-            done.callback(None)
-        else:
-            done.errback(error)
+    def _was_waited_for(self, result: Any, write: _Write) -> None:
+        write.ready = True
+        write.error = result.value if isinstance(result, Failure) else None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._queue and self._queue[0].ready and not self.place.held:
+            write = self._queue.popleft()
+            error = Superseded("an older batch failed") if self._broken else write.error or self._store(write.batch)
+            self._broken = error is not None and bool(self._queue)
+            if error is None:
+                write.done.callback(None)
+            else:
+                write.done.errback(error)
 
     def _store(self, batch: Batch) -> Exception | None:
         place = self.place
@@ -163,8 +185,8 @@ class MemoryBackend:
         if (fault := self.place.fault("close")) is not None:
             return fault if isinstance(fault, Deferred) else fail(fault)
         self._state = Health("closed")
-        while self._under_way:
-            self._under_way.pop(0).errback(RetryableError("closed"))
+        while self._queue:
+            self._queue.popleft().done.errback(RetryableError("closed"))
         return succeed(None)
 
     def health(self) -> Health:

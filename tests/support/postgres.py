@@ -19,8 +19,8 @@ import pytest
 from daemon import until
 
 from wafermon.backends.timescaledb import timescaledb
-from wafermon.model.units import parse_duration
 from wafermon.interfaces import BackendContext, configure
+from wafermon.model.units import parse_duration
 
 USER = "wafermon"
 SETTINGS = {

@@ -225,6 +225,7 @@ class Delivery:
         self._go(Event.END)
         self._poke()
         await self._calls.ended("write")
+        self._confirm()
 
     async def close(self) -> None:
         """Close the backend, also while it opens or writes; ends once nothing of it runs any more. `run` has been stopped."""
@@ -461,9 +462,10 @@ class Delivery:
         return float(self._waiting_since + self._config.batch.age - self._reactor.seconds())
 
     def _poke(self) -> None:
+        """Let `_something` go on, but not within whatever runs now: it may end the run, and cancel just that."""
         if self._event is not None:
             event, self._event = self._event, None
-            _fire(event)
+            self._reactor.callLater(0, _fire, event)
 
     async def _something(self, seconds: float | None) -> None:
         """Wait until something happens, or for so many seconds."""
@@ -559,9 +561,9 @@ class Delivery:
         sent = self._send(gathered)
         while not sent.done:
             await self._something(None)
-        self._window.remove(sent)
-        if sent.error is None:
-            self._stored(gathered)
+        self._confirm()
+        if sent in self._window:
+            self._window.remove(sent)
         return sent.error
 
     def _as_permanent(self, error: Exception, gathered: Gathered, unknown: list[str]) -> Exception:
