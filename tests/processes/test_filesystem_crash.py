@@ -24,7 +24,7 @@ from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
 from wafermon.backends.filesystem.tidy import Tidier
 from wafermon.contract import JOURNAL, batch, line
-from wafermon.interfaces import Batch, Position, configure
+from wafermon.interfaces import Batch, Position
 from wafermon.model.messages import loads
 
 PATH = "{service}/{date}.jsonl"

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field, PlainValidator
 from twisted.internet.defer import Deferred, fail, succeed
@@ -153,7 +153,7 @@ class MemoryBackend:
 
     def _was_waited_for(self, result: Any, write: _Write) -> None:
         write.ready = True
-        write.error = result.value if isinstance(result, Failure) else None
+        write.error = cast(Exception, result.value) if isinstance(result, Failure) else None
         self._go_on()
 
     def _go_on(self) -> None:

@@ -141,6 +141,12 @@ class Sidecar(Service):
         except (JournalLocked, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
         self._garbage.start()
+        for name, held in self.deliveries.orphans.items():
+            message = (
+                "The cursor {name} has no backend, and holds {bytes} bytes of the journal: bring its backend back, or let go of "
+                "it with `wafermon journal forget {name}`"
+            )
+            self.log.warn(message, name=name, bytes=held.holds.bytes)
         self.log.info(
             "wafermon {version} is ready; its journal is {id}",
             version=__version__,

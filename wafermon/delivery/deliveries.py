@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from wafermon.delivery.delivery import Delivery
 from wafermon.delivery.supervisor import Supervisor
-from wafermon.journal import Journal
+from wafermon.journal import CursorInUse, Held, Journal, Stretch
 from wafermon.model.changes import CannotChange, Change
 from wafermon.model.settings import BackendConfig
 
@@ -129,6 +129,25 @@ class Deliveries(Mapping[str, Delivery]):
     def leaving(self) -> Mapping[str, Delivery]:
         """Those that are gone from the config and not yet gone: they still get what was meant for them, or are waited for."""
         return {name: slot.delivery for name, slot in self._slots.items() if not slot.shown}
+
+    @property
+    def orphans(self) -> Mapping[str, Held]:
+        """The cursors that nobody reads with and that no backend of the config will: they hold the journal for nobody."""
+        known = self._journal.known_cursors()
+        return {name: one for name, one in known.items() if not one.attached and name not in self._slots}
+
+    async def forget(self, name: str) -> Stretch:
+        """Let go of a cursor that no backend has; answers with what it held. Raises UnknownCursor, CursorInUse, OSError or
+        sqlite3.Error."""
+        slot = self._slots.get(name)
+        if slot is not None and slot.shown:
+            raise CursorInUse(f"{name} is a backend of the config: take it out there first, with `on_remove: discard`")
+        if slot is not None:
+            raise CursorInUse(f"{name} is gone from the config, and still ending: try again once that is over")
+        held = await self._journal.discard(name)
+        self._past.pop(name, None)
+        self._supervisor.forget(name)
+        return held
 
     def prepare(self, wanted: Mapping[str, BackendConfig]) -> Change:
         """Build what is new or other than before. Raises CannotChange."""

@@ -25,9 +25,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wafermon.delivery.backoff import Backoff
+from wafermon.journal.follower import Follower
 from wafermon.model.errors import printable
 from wafermon.model.position import Position
-from wafermon.journal.follower import Follower
 
 TRIES = 3
 """So many failures in a row at one group, and it is stepped over."""

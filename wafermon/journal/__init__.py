@@ -3,7 +3,7 @@
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.errors import CursorInUse, UnknownCursor
 from wafermon.journal.groups import Group, Mark, Rejected
-from wafermon.journal.journal import Entry, Journal
+from wafermon.journal.journal import Entry, Held, Journal, Missing, Stretch
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.past import groups_before
 from wafermon.journal.storage import lock
@@ -13,11 +13,14 @@ __all__ = [
     "CursorInUse",
     "Entry",
     "Group",
+    "Held",
     "Journal",
     "Mark",
     "Marks",
+    "Missing",
     "Rejected",
     "Stream",
+    "Stretch",
     "UnknownCursor",
     "groups_before",
     "lock",

@@ -65,6 +65,7 @@ def readiness(view: View) -> dict[str, Any]:
         "listeners": listeners,
         "journal": _journal(view),
         "backends": backends,
+        "cursors_without_backend": orphans_of(view),
         "refused_config": {"at": refused.at, "faults": list(refused.faults)} if refused else None,
     }
 
@@ -78,6 +79,11 @@ def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, d
         problems.append(f"the journal {view.journal.failing}")
     if view.journal.full:
         problems.append("the journal is full, the receivers pause")
+        problems += [
+            f"the cursor {name} has no backend and holds {one['bytes']} bytes of the full journal: bring its backend back, or "
+            f"let go of it with `wafermon journal forget {name}`"
+            for name, one in orphans_of(view).items()
+        ]
     for name, backend in backends.items():
         if backend["state"] == "failing":
             problems.append(f"the backend {name} fails: {backend['error'] or backend['detail']}")
@@ -86,6 +92,12 @@ def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, d
     if view.live.error:
         problems.append(f"the correlation {view.live.error}")
     return problems
+
+
+def orphans_of(view: View) -> dict[str, dict[str, int]]:
+    """``cursors_without_backend``: the cursors that hold the journal for a backend which is not in the config any more, by name,
+    with the ``segments``, ``bytes`` and ``messages`` that are kept for it (and perhaps for others too)."""
+    return {name: one.holds._asdict() for name, one in view.deliveries.orphans.items()}
 
 
 def _journal(view: View) -> dict[str, Any]:
@@ -110,6 +122,7 @@ def _backend(view: View, delivery: Delivery) -> dict[str, Any]:
     config = view.config.backends.get(delivery.name)
     return {
         "plugin": config.plugin if config else "",
+        "exactly_once": delivery.exactly_once,
         "state": health.state,
         "detail": health.detail,
         "error": delivery.error,

@@ -213,7 +213,8 @@ def test_nothing_is_buried_while_a_later_batch_is_durable() -> None:
     for first in (1, 11, 21):
         running.put(first, first + 9)
     assert running.sizes() == [10, 10, 10]
-    running.letters.faults.fail_next("put", hangs := Deferred())
+    hangs: Deferred[None] = Deferred()
+    running.letters.faults.fail_next("put", hangs)
     running.place.release()
     running.wait(5.0)
     assert running.stored() == [1, 2, 3, 4], "up to the message that is being buried"
