@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.internet.task import Clock
@@ -10,7 +12,7 @@ from twisted.python.failure import Failure
 from wafermon.journal.follower import ANSWER_SECONDS, CancelledElsewhere, Outstanding, together
 
 
-def outcome(waiting: Deferred[object]) -> object:
+def outcome(waiting: Deferred[Any]) -> object:
     """What it fired with, the exception where it failed, or None where it did not fire."""
     found: list[object] = []
     waiting.addBoth(found.append)
@@ -35,7 +37,7 @@ def test_a_cancel_by_others_is_no_cancel_of_ours() -> None:
 
 def test_our_own_cancel_reaches_the_call_and_comes_back_as_such() -> None:
     cancelled: list[object] = []
-    waiting = Outstanding(Clock().seconds).wait("x", Deferred(cancelled.append))
+    waiting: Deferred[None] = Outstanding(Clock().seconds).wait("x", Deferred(cancelled.append))
     waiting.cancel()
     assert len(cancelled) == 1
     assert isinstance(outcome(waiting), CancelledError)
