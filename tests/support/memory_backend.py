@@ -22,6 +22,7 @@ from wafermon.interfaces import (
     Options,
     PermanentError,
     Position,
+    PositionMoved,
     Refused,
     RetryableError,
     Superseded,
@@ -38,6 +39,8 @@ class MemoryPlace:
     """While it is set, every write fails with it as a RetryableError."""
     poison: bytes = b""
     """A batch whose bytes contain it fails with a PermanentError."""
+    lost: bool = False
+    """While it is set, every write is stored and fails all the same."""
     unfit: bytes = b""
     """A batch with lines that contain it is refused with their indices."""
     writes: list[Batch] = field(default_factory=list)
@@ -123,6 +126,7 @@ class MemoryBackend:
         self.outstanding = self.place.outstanding
         self._queue: deque[_Write] = deque()
         """The writes that have no answer yet, oldest first."""
+        self._reached: Position | None = None
         self._broken = False
         """Whether a batch failed while younger ones are under way."""
         self._state = Health("starting")
@@ -136,7 +140,8 @@ class MemoryBackend:
             return fail(fault)
         self._state = Health("ok")
         self._broken = False
-        return succeed(self.place.position)
+        self._reached = self.place.position
+        return succeed(self._reached)
 
     def write(self, batch: Batch) -> Deferred[None]:
         self.place.writes.append(batch)
@@ -168,6 +173,8 @@ class MemoryBackend:
 
     def _store(self, batch: Batch) -> Exception | None:
         place = self.place
+        if place.position != self._reached:
+            return PositionMoved(f"it stands at {place.position}, and was left at {self._reached}")
         if place.down:
             self._state = Health("failing", place.down)
             return RetryableError(place.down)
@@ -178,6 +185,9 @@ class MemoryBackend:
             return Refused(dict.fromkeys(unfit, f"{place.unfit!r} does not fit"))
         place.lines.extend(batch.lines)
         place.position = batch.end
+        if place.lost:
+            return RetryableError("the reply was lost")
+        self._reached = batch.end
         self._state = Health("ok")
         return None
 
