@@ -266,7 +266,7 @@ class Blind:
         return None if name in ("psycopg2", "txpostgres") else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = map(Blind, sys.meta_path)
 from wafermon.backends import find_plugins
-from wafermon.model.errors import ConfigError
+from wafermon.interfaces import ConfigError, configure
 found = find_plugins()
 assert not found.broken, found.broken
 try:

@@ -68,13 +68,13 @@ class Place:
 
     def _make(self, config: BackendConfig) -> Delivery:
         workers = Workers(0, 1, "files")
-        context = BackendContext("files", self._state, reactor, workers)  # type: ignore[arg-type]
+        context = BackendContext("files", self._state, reactor, workers)
         backend = FilesystemBackend(self._options, context, self.disk)
         return Delivery(config, backend, self.journal, self._letters, routing.load, reactor, workers)
 
     def take(self, messages: int) -> None:
         batch = BatchLimits(messages=messages, age=0.05)
-        keys = {"plugin": "filesystem", "timeout": 60.0, "when_full": "pause", "on_remove": "keep", "retry": Retry()}
+        keys: dict[str, Any] = {"plugin": "filesystem", "timeout": 60.0, "when_full": "pause", "on_remove": "keep", "retry": Retry()}
         config = BackendConfig.model_construct(name="files", options=None, batch=batch, **keys)
         self.deliveries.prepare({"files": config}).commit()
 
@@ -85,7 +85,7 @@ class Place:
         for _ in range(3000):
             if condition():
                 return
-            await deferLater(reactor, 0.02)  # type: ignore[arg-type]
+            await deferLater(reactor, 0.02)
         raise AssertionError("it did not come about within 60 s")
 
 
@@ -103,7 +103,7 @@ def test_a_reload_while_files_are_recovered_in_a_thread_loses_nothing(tmp_path: 
         await place.until(place.disk.reached.is_set)
         place.take(999)
         await place.opened.put(range(101, 301))
-        await deferLater(reactor, 0.3)  # type: ignore[arg-type]
+        await deferLater(reactor, 0.3)
         assert len(place.lines()) == 100, "the new backend opens only once nothing of the old one runs"
         place.disk.go_on.set()
         await place.until(lambda: len(place.lines()) == 300)
