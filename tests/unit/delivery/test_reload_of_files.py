@@ -74,7 +74,13 @@ class Place:
 
     def take(self, messages: int) -> None:
         batch = BatchLimits(messages=messages, age=0.05)
-        keys: dict[str, Any] = {"plugin": "filesystem", "timeout": 60.0, "when_full": "pause", "on_remove": "keep", "retry": Retry()}
+        keys: dict[str, Any] = {
+            "plugin": "filesystem",
+            "timeout": 60.0,
+            "when_full": "pause",
+            "on_remove": "keep",
+            "retry": Retry(),
+        }
         config = BackendConfig.model_construct(name="files", options=None, batch=batch, **keys)
         self.deliveries.prepare({"files": config}).commit()
 
