@@ -5,7 +5,8 @@
         def options(self): return {"path": str(self.directory / "out")}
         def read_back(self): return [(client, seq), ...]
 
-It needs pytest with pytest-twisted; importing it needs neither. docs/writing-a-backend.md shows the whole of one.
+It needs pytest with pytest-twisted; importing it needs neither. docs/writing-a-backend.md shows the whole of one. A backend
+of version 1, without `outstanding` and `exactly_once`, is held to what that promised.
 """
 
 from __future__ import annotations
@@ -19,16 +20,36 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
-from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
+from wafermon.interfaces import (
+    BackendContext,
+    Batch,
+    ConfigError,
+    Health,
+    IBackend,
+    IBackendFactory,
+    IHistory,
+    PermanentError,
+    Position,
+    PositionMoved,
+    Refused,
+    RetryableError,
+    Superseded,
+    configure,
+    outstanding_of,
+)
 from wafermon.model.blocks import Block
-from wafermon.model.errors import ConfigError, PermanentError, RetryableError
+from wafermon.model.describe import keys
 from wafermon.model.messages import dumps, loads
+from wafermon.model.settings import BackendKeys
 
 JOURNAL = "5af1c0de5af1c0de"
 CLIENT = "9f2c6b1d00e4a873"
 STATES = {"ok", "starting", "failing", "closed"}
+TRIES = 20
+"""Of a batch that fails for now, before the suite takes it for lost."""
 
 T = TypeVar("T")
 Contract = TypeVar("Contract", bound="BackendContract")
@@ -119,6 +140,20 @@ class BackendContract:
         """While it is entered, the backend can't store anything. None: that can't be arranged, nor then tested."""
         return None
 
+    def lost_reply(self) -> AbstractContextManager[object] | None:
+        """While it is entered, what is written is stored, or will be soon after, and the backend is not told: `write` fails.
+        None: that can't be arranged."""
+        return None
+
+    def stuck(self) -> AbstractContextManager[object] | None:
+        """While it is entered, the place answers nothing; afterwards it does. None: that can't be arranged."""
+        return None
+
+    def snapshot(self) -> Callable[[], object] | None:
+        """Keep the place as it is, and answer with a call that brings that state back, as a restore from a backup does. None:
+        that can't be arranged."""
+        return None
+
     def poison(self, seq: int) -> bytes | None:
         """A line that the backend will never take. None: there is no such line."""
         return None
@@ -142,10 +177,16 @@ class BackendContract:
         """Another backend on the same place and the same state, as after a restart."""
         from twisted.internet import reactor
 
-        context = BackendContext("contract", self.state_dir, reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
-        backend = self.factory.build(self.factory.configure(self.options()), context)
-        self._built.append(backend)
+        pool = ThreadPool(0, 1, "contract")
+        pool.start()
+        context = BackendContext("contract", self.state_dir, reactor, pool)
+        backend = self.factory.build(configure(self.factory, self.options()), context)
+        self._built.append((backend, pool))
         return backend
+
+    def require_version_2(self, backend: Any) -> None:
+        if not hasattr(backend, "outstanding") and not hasattr(backend, "exactly_once"):
+            skip("a backend of version 1")
 
     async def opened(self) -> Any:
         backend = self.build()
@@ -153,12 +194,31 @@ class BackendContract:
         return backend
 
     async def close(self, backend: Any) -> None:
-        self._built.remove(backend)
-        await backend.close()
+        [found] = [one for one in self._built if one[0] is backend]
+        self._built.remove(found)
+        try:
+            await backend.close()
+        finally:
+            found[1].stop()
 
     async def close_all(self) -> None:
-        for backend in list(self._built):
+        for backend, _ in list(self._built):
             await self.close(backend)
+
+    async def deliver(self, backend: Any, batches: Sequence[Batch]) -> None:
+        """As the sidecar does: ask where it stands, write what is pending, one batch after the other, and again."""
+        for _ in range(TRIES):
+            reached = await backend.open()
+            if reached not in (None, *(one.end for one in batches), *(one.start for one in batches)):
+                raise Unfit(f"open answers with {reached}, where no batch began or ended")
+            try:
+                for one in batches:
+                    if reached is None or one.end > reached:
+                        await backend.write(one)
+                return
+            except RetryableError:
+                await _pause(0.1)
+        raise Unfit(f"not stored after {TRIES} tries, though nothing hinders it any more")
 
     async def expect(self, seqs: Sequence[int]) -> None:
         """What is stored is `seqs`, each once."""
@@ -170,8 +230,11 @@ class BackendContract:
             raise Unfit(f"stored is not what was written: missing {missing}, too many {added}, twice {twice}")
 
     async def expect_failure(self, kind: type[Exception], backend: Any, what: Batch) -> Exception:
+        return await self.expect_failure_of(kind, backend.write(what))
+
+    async def expect_failure_of(self, kind: type[Exception], written: Deferred[None]) -> Exception:
         try:
-            await backend.write(what)
+            await written
         except kind as error:
             return error
         except Exception as error:
@@ -185,9 +248,24 @@ class BackendContract:
         verifyObject(IBackend, self.build())
         assert isinstance(self.factory.name, str) and self.factory.name
 
+    def test_attributes(self) -> None:
+        backend = self.build()
+        assert isinstance(getattr(backend, "outstanding", 1), int) and outstanding_of(backend) >= 1
+        assert isinstance(getattr(backend, "exactly_once", True), bool)
+        if IHistory.providedBy(backend):
+            verifyObject(IHistory, backend)
+
+    def test_declared_options(self) -> None:
+        declared = getattr(self.factory, "options", None)
+        if declared is None:
+            skip("the factory checks its keys itself")
+        for key, field in keys(declared).items():
+            assert key not in BackendKeys.model_fields, f"{key} is a key that every backend has"
+            assert field.description, f"{key} has no description"
+
     def test_configure_names_every_unknown_key(self) -> None:
         try:
-            self.factory.configure({**self.options(), "no_such_key": 1, "nor_this_one": 2})
+            configure(self.factory, {**self.options(), "no_such_key": 1, "nor_this_one": 2})
         except ConfigError as error:
             assert {"no_such_key", "nor_this_one"} <= {fault.path for fault in error.faults}
             assert all(fault.problem for fault in error.faults)
@@ -327,10 +405,141 @@ class BackendContract:
             await self.expect_failure(RetryableError, backend, again)
             await self.close(backend)
         backend = self.build()
-        assert await backend.open() == first.end
-        await self.expect(range(1, 11))
-        await backend.write(again)
+        assert await backend.open() in (first.end, again.end), "what was on its way may have come through"
+        await self.deliver(backend, [first, again])
         await self.expect(range(1, 21))
+
+    @awaited
+    async def test_a_lost_reply(self) -> None:
+        loss = self.lost_reply()
+        if loss is None:
+            skip("`lost_reply` is not given")
+        backend = await self.opened()
+        first = batch(self.start, map(line, range(1, 11)))
+        again = batch(first.end, map(line, range(11, 21)))
+        await backend.write(first)
+        with loss:
+            await self.expect_failure(RetryableError, backend, again)
+        await self.deliver(backend, [first, again])
+        await self.expect(range(1, 21))
+        await self.close(backend)
+        assert await self.build().open() == again.end
+
+    @awaited
+    async def test_a_lost_reply_before_a_restart(self) -> None:
+        loss = self.lost_reply()
+        if loss is None:
+            skip("`lost_reply` is not given")
+        backend = await self.opened()
+        first = batch(self.start, map(line, range(1, 11)))
+        again = batch(first.end, map(line, range(11, 21)))
+        await backend.write(first)
+        with loss:
+            await self.expect_failure(RetryableError, backend, again)
+            await self.close(backend)
+        await self.deliver(self.build(), [first, again])
+        await self.expect(range(1, 21))
+
+    @awaited
+    async def test_a_place_that_is_set_back(self) -> None:
+        backend = await self.opened()
+        first, second, third = (batch(self.start._replace(offset=n * 10_000), [line(n + 1)]) for n in range(3))
+        await backend.write(first)
+        restore = self.snapshot()
+        if restore is None:
+            skip("`snapshot` is not given")
+        await backend.write(second)
+        restore()
+        for _ in range(TRIES):  # the first may only tell that the connection is gone
+            try:
+                await backend.write(third)
+            except PositionMoved:
+                break
+            except RetryableError:
+                await _pause(0.1)
+            else:
+                raise Unfit("a batch was stored after one that is gone")
+        assert await backend.open() == first.end
+        await self.deliver(backend, [first, second, third])
+        await self.expect([1, 2, 3])
+
+    @awaited
+    async def test_several_batches_at_a_time_are_stored_in_order(self) -> None:
+        backend = await self.opened()
+        count = outstanding_of(backend)
+        if count < 2:
+            skip("it takes one batch at a time")
+        batches, start, fired = [], self.start, list[int]()
+        for n in range(count):
+            batches.append(batch(start, map(line, range(n * 10 + 1, n * 10 + 11))))
+            start = batches[-1].end
+        written = [backend.write(one) for one in batches]
+        for n, one in enumerate(written):
+            one.addCallback(lambda _, n=n: fired.append(n))
+        for one in written:
+            await one
+        assert fired == list(range(count))
+        await self.expect(range(1, count * 10 + 1))
+        await self.close(backend)
+        assert await self.build().open() == start
+
+    @awaited
+    async def test_younger_batches_are_superseded_where_an_older_one_fails(self) -> None:
+        outage = self.unreachable()
+        backend = await self.opened()
+        if outage is None or outstanding_of(backend) < 2:
+            skip("`unreachable` is not given, or it takes one batch at a time")
+        first = batch(self.start, map(line, range(1, 11)))
+        second = batch(first.end, map(line, range(11, 21)))
+        with outage:
+            failing, dropped = backend.write(first), backend.write(second)
+            await self.expect_failure_of(RetryableError, failing)
+            await self.expect_failure_of(Superseded, dropped)
+        await backend.write(first)
+        await backend.write(second)
+        await self.expect(range(1, 21))
+
+    @awaited
+    async def test_close_while_it_opens(self) -> None:
+        backend = self.build()
+        self.require_version_2(backend)
+        opening = backend.open()
+        opening.addBoth(lambda _: None)
+        await self.close(backend)
+        assert opening.called, "close fired before open did"
+        first = batch(self.start, [line(1)])
+        await self.deliver(self.build(), [first])
+        await self.expect([1])
+
+    @awaited
+    async def test_close_while_it_writes(self) -> None:
+        backend = await self.opened()
+        self.require_version_2(backend)
+        first = batch(self.start, map(line, range(1, 101)))
+        writing = backend.write(first)
+        writing.addBoth(lambda _: None)
+        await self.close(backend)
+        assert writing.called, "close fired before write did"
+        await self.deliver(self.build(), [first])
+        await self.expect(range(1, 101))
+
+    @awaited
+    async def test_close_while_the_place_answers_nothing(self) -> None:
+        stuck = self.stuck()
+        backend = await self.opened()
+        if stuck is None:
+            skip("`stuck` is not given")
+        self.require_version_2(backend)
+        first = batch(self.start, map(line, range(1, 11)))
+        with stuck:
+            writing = backend.write(first)
+            writing.addBoth(lambda _: None)
+            closing = self.close(backend)
+            closed = Deferred.fromCoroutine(closing)
+        await closed
+        assert writing.called, "close fired before write did"
+        await self.deliver(self.build(), [first])
+        await self.expect(range(1, 11))
 
     @awaited
     async def test_what_fails_for_ever_is_bisected(self) -> None:
@@ -340,7 +549,15 @@ class BackendContract:
         backend = await self.opened()
         lines = [*map(line, range(11, 13)), poison, *map(line, range(14, 21))]
         whole = batch(self.start, lines)
-        await self.expect_failure(PermanentError, backend, whole)
+        try:
+            await backend.write(whole)
+        except Refused as error:
+            await self._write_without(backend, whole, lines, error)
+            return
+        except PermanentError:
+            pass
+        else:
+            raise Unfit("write succeeded where PermanentError or Refused is due")
         await self.expect([])
         before, alone = batch(self.start, lines[:2]), batch(batch(self.start, lines[:2]).end, lines[2:3])
         await backend.write(before)
@@ -351,6 +568,24 @@ class BackendContract:
         assert await backend.open() == before.end
         await backend.write(batch(alone.end, lines[3:]))
         await self.expect([11, 12, *range(14, 21)])
+
+    async def _write_without(self, backend: Any, whole: Batch, lines: list[bytes], error: Refused) -> None:
+        """What comes after a refusal that names the messages."""
+        assert list(error.reasons) == [2] and error.reasons[2], "it names the message at fault, and says why"
+        await self.expect([])
+        rest = Batch(whole.start, whole.end, Block.parse(b"".join(one + b"\n" for one in [*lines[:2], *lines[3:]])))
+        await backend.write(rest)
+        await self.expect([11, 12, *range(14, 21)])
+        await self.close(backend)
+        assert await self.build().open() == whole.end
+
+
+def _pause(seconds: float) -> Deferred[None]:
+    from twisted.internet import reactor
+
+    done: Deferred[None] = Deferred()
+    reactor.callLater(seconds, done.callback, None)
+    return done
 
 
 def skip(why: str) -> NoReturn:

@@ -1,4 +1,8 @@
-"""What a backend plugin promises and what it is handed. A third party needs this module alone."""
+"""What a backend plugin promises and what it is handed. A third party needs this module alone.
+
+This is version 2 of the contract. Backends of version 1 (without `outstanding` and `exactly_once`) work unchanged.
+docs/writing-a-backend.md makes a whole one; `wafermon.contract` holds the tests that each has to pass.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +19,56 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import Attribute, Interface
 
 from wafermon.model.batch import Batch
-from wafermon.model.errors import ConfigError, Fault, PermanentError, RetryableError
+from wafermon.model.checking import checked
+from wafermon.model.errors import (
+    ConfigError,
+    Fault,
+    PermanentError,
+    PositionMoved,
+    Refused,
+    RetryableError,
+    Superseded,
+)
 from wafermon.model.position import Position
+from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, Receipt, RunRecord, TraceRecord
+from wafermon.model.settings import Count, Duration, FilePath, Kind, Section, Size, Text
 
 __all__ = [
     "BackendContext",
     "Batch",
     "ConfigError",
+    "Count",
+    "Duration",
+    "ErrorRecord",
+    "EventRecord",
     "Fault",
+    "FilePath",
     "Health",
     "IBackend",
     "IBackendFactory",
+    "IHistory",
+    "JobRecord",
+    "Kind",
+    "Options",
     "PermanentError",
     "Position",
+    "PositionMoved",
+    "Receipt",
+    "Refused",
     "RetryableError",
+    "RunRecord",
+    "Size",
+    "Superseded",
+    "Text",
+    "TraceRecord",
+    "configure",
+    "outstanding_of",
 ]
+
+Options = Section
+"""The base of a backend's options: a frozen pydantic model. `Size`, `Duration`, `Count`, `Text` and `FilePath` are types for
+its fields that read values as the whole config does; any other type and any pydantic validator will do too. A validator
+raises ValueError with what is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +82,7 @@ class Health:
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What the sidecar hands a backend."""
+    """What a backend is given to work with."""
 
     name: str
     """The backend's key in the config."""
@@ -53,41 +92,126 @@ class BackendContext:
     """Clock and, in the daemon, the reactor. Never import the global one. Its seconds are for durations and time-outs: nobody
     sets them, unlike `wall`."""
     pool: ThreadPool
-    """Where blocking calls go: ``deferToThreadPool(reactor, pool, f)``."""
+    """Where blocking calls go: ``deferToThreadPool(reactor, pool, f)``. It is this backend's own and has one thread, so that
+    calls run one after the other; ``pool.adjustPoolsize(0, 4)`` in `open` makes it more. Its threads never keep the
+    process from ending."""
     wall: Callable[[], float] = time.time
     """The date, in seconds since the Unix epoch. Somebody may set it, by any amount, forwards and backwards."""
+    timeout: float = 60.0
+    """The config's `timeout`, in seconds: how long `open`, `write` and `close` may take before the backend counts as failing.
+    A backend that can end its own calls does so about then, and fails with RetryableError."""
 
 
 class IBackendFactory(IPlugin):
-    """One kind of backend, found by ``twisted.plugin.getPlugins`` in the package ``wafermon.backends``."""
+    """One kind of backend, found by ``twisted.plugin.getPlugins`` in the package ``wafermon.backends``.
+
+    It says what its own keys are in one of two ways. The first is an attribute or property `options`: a subclass of
+    `Options`, whose fields are the keys, with their types, defaults and descriptions. Faults, "did you mean" and
+    documentation come from it. (A property may raise ConfigError, where what the backend needs is not installed.) No
+    field may have the name of a key that every backend takes: plugin, batch, retry, timeout, when_full, on_remove.
+
+    The second, as in version 1, is a method ``configure(options: Mapping[str, Any]) -> Any``: it checks the keys and
+    returns them in a form that `build` takes. Pure: no I/O. Raises ConfigError with every fault at once; paths are
+    relative to the backend.
+
+    Optional: ``examine(options) -> Sequence[str]``, for `wafermon doctor`: what would keep the backend from working, in
+    sentences. It may block, and changes nothing. Optional, of what `build` takes: ``claims``, a tuple of the beginnings of
+    all paths that the backend writes to."""
 
     name = Attribute("What `plugin:` says in the config, a str.")
 
-    def configure(options: Mapping[str, Any]) -> Any:
-        """Check the backend's own keys (without the ones every backend takes) and return them in a form that
-        `build` takes. Pure: no I/O. Raises ConfigError with every fault at once; paths are relative to the backend."""
-
     def build(options: Any, context: BackendContext) -> IBackend:
-        """Make the backend from what `configure` returned. No I/O either: that is for `open`."""
+        """Make the backend from its checked options. No I/O: that is for `open`."""
+
+
+def configure(factory: Any, given: Mapping[str, Any]) -> Any:
+    """A factory's own keys as a config has them -> what its `build` takes. Raises ConfigError with every fault, the paths
+    relative to the backend; whatever else a plugin's own `configure` raises."""
+    declared = getattr(factory, "options", None)
+    return factory.configure(given) if declared is None else checked(declared, given)
 
 
 class IBackend(Interface):
-    """One configured place that batches go to."""
+    """One configured place that batches go to.
+
+    Two attributes are optional:
+
+    ``outstanding: int``, 1 by default: how many batches it may be given before the first of them is durable. They must become
+    durable in order: none may be stored, not even partly, before the one before it is.
+
+    ``exactly_once: bool``, True by default: whether each message is stored once whatever fails. `status` and `doctor` show
+    it. False: at least once.
+
+    All Deferreds may fail with anything at any time; what that means is said at each. A Deferred is never cancelled."""
 
     def open() -> Deferred[Position | None]:
         """Get ready, recover from whatever happened before, and answer with the position that was reached: the
-        `end` of the last batch that is durable. None where the backend holds none yet. Fails with RetryableError
-        where it can't be reached now; it is then called again after a backoff. Called again too after `close`."""
+        `end` of the last batch that is durable. None where the backend holds none yet. A failure of any kind: it is
+        called again after a backoff. It is also called again after `close`, and after PositionMoved."""
 
     def write(batch: Batch) -> Deferred[None]:
-        """Take a batch; fires once it is durable together with its `end`. At most one is outstanding.
+        """Take a batch; fires once it is durable together with its `end`. At most `outstanding` are under way.
 
-        Fails with RetryableError (the same batch comes again; so for unknown errors, up to the tenth same one) or
-        with PermanentError (this batch can never be taken: it is bisected until the messages at fault stand alone).
-        After a failure the backend holds either the whole batch and its `end`, or nothing of it."""
+        After a failure the backend holds either the whole batch and its `end`, or nothing of it. It fails with:
+
+        - RetryableError: the same batch comes again after a backoff, for as long as it takes.
+        - PermanentError: this batch can never be taken. It is bisected until the messages at fault stand alone; those
+          become dead letters.
+        - Refused: the messages that it names can never be taken. They become dead letters; then the batch comes again,
+          with the same `start` and `end` and without them. Where it names all of several messages, it is a PermanentError.
+        - PositionMoved: the backend stands elsewhere, further (a reply was lost) or lower (a fail-over, a restore).
+          `open` is asked again, and the delivery goes on at its answer. What the journal does not have any more is named.
+        - Superseded: an older batch failed. Whenever one fails, all younger ones must fail with this, before or after
+          it; then the failed one comes again, alone, until it is stored, and then the others.
+        - Anything else: as RetryableError, but the tenth time in a row that it is the same it counts as a
+          PermanentError. A CancelledError or TimeoutError is always a RetryableError.
+
+        A batch without messages moves the position alone."""
 
     def close() -> Deferred[None]:
-        """Let go of files and connections. Nothing is outstanding when it is called."""
+        """Let go of everything: files, connections, threads, timers. It is always called at the end, also while `open` or
+        `write` is under way; what is, should then fail soon. Fires when nothing of the backend runs any more: only then
+        is anything else opened in its place. (A backend with neither of the optional attributes is not closed before its
+        calls have ended, as in version 1.)"""
 
     def health() -> Health:
         """How it is doing now. Called often: no I/O."""
+
+
+def outstanding_of(backend: Any) -> int:
+    """How many batches a backend may be given before the first is durable."""
+    return max(1, int(getattr(backend, "outstanding", 1)))
+
+
+class IHistory(Interface):
+    """A backend that can also be asked for what it holds. The shapes are those of `wafermon.model.records`, which the
+    sidecar's own memory answers in too. Times are microseconds since the Unix epoch.
+
+    Every method is lawful from after `open` to `close`, while batches are written. Each Deferred fails with RetryableError
+    where the place can't be asked now, the text saying what a person can do. `since` and `until` bound the time of what is
+    answered, from `since` on and before `until`; 0 is no bound. `limit` is the most records of an answer."""
+
+    def jobs(
+        *, limit: int, since: int = 0, until: int = 0, name: str = "", status: str = ""
+    ) -> Deferred[list[JobRecord]]:
+        """Jobs by the time that they were last heard of, the latest first. `name` is a glob over job ids; `status`, where
+        given, is the job's own."""
+
+    def runs(name: str, *, limit: int, since: int = 0, until: int = 0) -> Deferred[list[RunRecord]]:
+        """The runs of one kind of job, the newest first. Job ids are of one kind where they differ in digits alone."""
+
+    def trace(trace_id: str) -> Deferred[TraceRecord | None]:
+        """One trace; None where nothing is known of it."""
+
+    def events(
+        *, limit: int, since: int = 0, until: int = 0, trace_id: str = "", service: str = "", level: str = "",
+        text: str = "", context: Mapping[str, str] | None = None,
+    ) -> Deferred[list[EventRecord]]:  # fmt: skip
+        """Events, the newest first. `service` is a glob; `level` is the least one; `text` must occur in the message, upper
+        and lower case alike; `context` are keys and the values that they must have, as text."""
+
+    def errors(*, limit: int, since: int = 0, until: int = 0, service: str = "") -> Deferred[list[ErrorRecord]]:
+        """What went wrong, each kind once with its count, the latest first."""
+
+    def receipt(trace_id: str) -> Deferred[Receipt | None]:
+        """What arrived of one trace, and what did not; None where nothing is known of it."""

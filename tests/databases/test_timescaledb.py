@@ -21,7 +21,7 @@ from pytest_twisted import ensureDeferred
 from wafermon.backends.timescaledb import timescaledb
 from wafermon.backends.timescaledb.statements import clean, literal, store
 from wafermon.contract import CLIENT, JOURNAL, BackendContract, batch, line, one_of_each
-from wafermon.interfaces import Position
+from wafermon.interfaces import Position, configure
 from wafermon.model.errors import ConfigError
 from wafermon.model.messages import TS_MAX, TS_MIN, dumps
 
@@ -236,13 +236,13 @@ class TestTraces:
 
 def test_faults_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        timescaledb.configure({
-            "dsn": "host=x bogus=1", "schema": "Wafer-mon", "keep": "long", "compress_after": 1, "chunk": 0, "timeout": 0,
+        configure(timescaledb, {
+            "dsn": "host=x bogus=1", "schema": "Wafer-mon", "keep": "long", "compress_after": 1, "chunk": 0,
             "dns": "x", "password_file": 3,
         })  # fmt: skip
     found = {fault.path: fault.problem for fault in caught.value.faults}
-    assert set(found) == {"dsn", "schema", "keep", "chunk", "timeout", "dns", "password_file"}
-    assert "bogus" in found["dsn"] and "did you mean dsn?" in found["dns"]
+    assert set(found) == {"dsn", "schema", "keep", "chunk", "dns", "password_file"}
+    assert "bogus" in found["dsn"] and "did you mean 'dsn'?" in found["dns"]
 
 
 @pytest.mark.parametrize(("options", "path"), [
@@ -253,7 +253,7 @@ def test_faults_are_named_all_at_once() -> None:
 ])  # fmt: skip
 def test_faults(options: dict[str, Any], path: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        timescaledb.configure(options)
+        configure(timescaledb, options)
     assert [fault.path for fault in caught.value.faults] == [path]
 
 
@@ -266,11 +266,11 @@ class Blind:
         return None if name in ("psycopg2", "txpostgres") else self.finder.find_spec(name, path, target)
 sys.meta_path[:] = map(Blind, sys.meta_path)
 from wafermon.backends import find_plugins
-from wafermon.model.errors import ConfigError
+from wafermon.interfaces import ConfigError, configure
 found = find_plugins()
 assert not found.broken, found.broken
 try:
-    found.factories["timescaledb"].configure({"dsn": "host=x"})
+    configure(found.factories["timescaledb"], {"dsn": "host=x"})
 except ConfigError as error:
     print(error)
 """
@@ -280,5 +280,5 @@ except ConfigError as error:
 
 
 def test_no_password_is_shown() -> None:
-    options = timescaledb.configure({"dsn": "postgresql://me:secret@db.fab:5433/wafers"})
+    options = configure(timescaledb, {"dsn": "postgresql://me:secret@db.fab:5433/wafers"})
     assert options.target == "wafers at db.fab:5433"

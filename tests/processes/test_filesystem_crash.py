@@ -217,7 +217,7 @@ BACKEND = """if True:
         directory = Path(sys.argv[1])
         options = {"path": str(directory / "log/{service}.jsonl"), "rotate_bytes": "64KiB", "compress": "gzip"}
         context = BackendContext("b", directory / "state", reactor, reactor.getThreadPool())
-        backend = filesystem.build(filesystem.configure(options), context)
+        backend = filesystem.build(configure(filesystem, options), context)
         at = await backend.open() or Position(JOURNAL, 1, 0)
         print("open", at.segment, flush=True)
         for number in range(at.segment, 4000):

@@ -97,7 +97,7 @@ def test_the_doors_close_first(tmp_path: Path) -> None:
         assert stopping.is_alive(), "the backend has its time"
         stopping.join(30)
         assert 4 < time.monotonic() - begun < 20, "and no more than that"
-        assert "keeps what it lacks for the next start" in daemon.log()
+        assert "keeps what is pending for the next start" in daemon.log()
         (tmp_path / "wafermon.yaml").write_text(CONFIG.format(port=daemon.port, listen="", limits=""))
         daemon.start()
         until(lambda: len(daemon.stored()) == 10, "what was left over")

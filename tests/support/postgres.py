@@ -19,7 +19,8 @@ import pytest
 from daemon import until
 
 from wafermon.backends.timescaledb import timescaledb
-from wafermon.interfaces import BackendContext
+from wafermon.interfaces import BackendContext, configure
+from wafermon.model.units import parse_duration
 
 USER = "wafermon"
 SETTINGS = {
@@ -214,8 +215,9 @@ def backend(database: Database | str, **options: Any) -> Iterator[Any]:
 
     dsn = database if isinstance(database, str) else database.dsn
     with tempfile.TemporaryDirectory() as directory:
-        context = BackendContext("db", Path(directory), reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
-        made = timescaledb.build(timescaledb.configure({"dsn": dsn, **options}), context)
+        timeout = parse_duration(options.pop("timeout", "60s"))
+        context = BackendContext("db", Path(directory), reactor, reactor.getThreadPool(), timeout=timeout)  # type: ignore[attr-defined]
+        made = timescaledb.build(configure(timescaledb, {"dsn": dsn, **options}), context)
         try:
             yield made
         finally:

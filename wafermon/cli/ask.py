@@ -51,6 +51,12 @@ def ask(site: Site, path: str, **arguments: object) -> Any:
         return json.loads(answer.read())
 
 
+def tell(site: Site, path: str, **arguments: object) -> Any:
+    """As `ask`, by a POST."""
+    with _answer(site, "POST", path, arguments) as answer:
+        return json.loads(answer.read())
+
+
 def follow(site: Site, path: str, *, method: str = "GET", **arguments: object) -> Iterator[bytes]:
     """The lines of an answer as they come, without their newlines, to its end. Raises click.ClickException."""
     with _answer(site, method, path, arguments) as answer:

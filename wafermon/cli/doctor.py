@@ -102,4 +102,9 @@ def _as_it_says(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("error", f"it refused the last config: {faults}", "mend the config; it is read again by itself")
     for name, backend in status["backends"].items():
         if backend["state"] != "failing":
-            yield Finding("ok", f"backend {name}: {backend['state']}, lacks {backend['lag_messages']} messages")
+            often = "each message once" if backend["exactly_once"] else "each message at least once"
+            pending = f"{backend['lag_messages']} messages pending"
+            yield Finding("ok", f"backend {name}: {backend['state']}, {pending}, stores {often}")
+    for line in render.orphans(status["cursors_without_backend"]):
+        what, _, do = line.partition(": ")
+        yield Finding("warning", what, do)

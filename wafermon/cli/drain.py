@@ -29,6 +29,8 @@ def command(http: Site, backend: str, timeout: float | None, as_json: bool) -> N
     for line in follow(http, "/api/drain", method="POST", backend=backend):
         found = json.loads(line)
         if found["drained"]:
+            for orphan in render.orphans(found["cursors_without_backend"]):
+                click.echo(f"not waited for: {orphan}", err=True)
             click.echo(line if as_json else f"delivered: {', '.join(found['backends'])} lack nothing")
             return
         now = "; ".join(_missing(name, one) for name, one in found["backends"].items())

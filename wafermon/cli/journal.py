@@ -1,4 +1,4 @@
-"""``wafermon journal``: look into a journal that no sidecar runs on."""
+"""``wafermon journal``: look into a journal that no sidecar runs on, and let go of what nobody will read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import click
+
+from wafermon.cli import render
+from wafermon.cli.ask import Site, tell
+from wafermon.cli.parameters import http_option
 
 if TYPE_CHECKING:
     from wafermon.interfaces import Position
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Look into a journal's directory while no sidecar runs on it."""
+    """Look into a journal's directory while no sidecar runs on it; let go of what is kept for a backend that is gone."""
 
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -69,6 +74,41 @@ def check(directory: Path) -> None:
         click.echo(f"{directory}: {faults} faults; the sidecar sets them aside and skips them", err=True)
         raise click.exceptions.Exit(1)
     click.echo(f"{directory}: good: {len(segments)} segments, {messages} messages")
+
+
+@command.command()
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="The journal's directory, where no sidecar runs on it; else the running sidecar is asked.",
+)
+@http_option
+def forget(name: str, directory: Path | None, http: Site) -> None:
+    """Let go of the cursor NAME, whose backend is not in the config any more, and of the journal that is kept for it alone.
+
+    What it had not been delivered is lost to it. `wafermon status` names the cursors that have no backend. A cursor that is
+    in use is refused.
+    """
+    if directory is None:
+        found = tell(http, f"/api/cursors/{quote(name, safe='')}/forget")
+        held = f"{render.size(found['bytes'])}, about {found['messages']:,} messages"
+        click.echo(f"{render.plain(name)} is forgotten; for it were kept {held}")
+        return
+    with _locked(directory):
+        from wafermon.journal.state import State
+
+        state = State(directory / "state.db")
+        try:
+            cursors = state.cursors()
+            if name not in cursors:
+                raise click.ClickException(f"the journal has no cursor {name!r}; it has {', '.join(sorted(cursors))}")
+            state.save({name: None}, [], 0, 0)
+        finally:
+            state.close()
+    click.echo(f"{render.plain(name)} is forgotten; the next start deletes what was kept for it alone")
 
 
 @contextmanager

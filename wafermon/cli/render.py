@@ -258,7 +258,17 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
             f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{problem}"
         )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
+    lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines
+
+
+def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Cursors without a backend."""
+    return [
+        f"the cursor {plain(name)} has no backend and holds {size(one['bytes'])} of the journal, about {one['messages']:,} "
+        f"messages: bring its backend back, or `wafermon journal forget {plain(name)}`"
+        for name, one in found.items()
+    ]
 
 
 def _rate(found: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
@@ -285,7 +295,7 @@ def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
             [
                 name, one["state"], f"{one['lag_messages']:,}", size(one["lag_bytes"]), duration(one["lag_seconds"]),
                 f"{one['delivered']:,}", f"{one['retries']:,}", f"{one['dead_letters']:,}",
-                plain(one["error"] or one["detail"]) + since,
+                plain(one["error"] or one["detail"]) + since + ("" if one["exactly_once"] else " (at least once)"),
             ]
         )  # fmt: skip
     header = ["BACKEND", "STATE", "LAG", "BYTES", "AGE", "DELIVERED", "RETRIES", "DEAD LETTERS", ""]

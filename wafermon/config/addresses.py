@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
-from wafermon.config.source import Path, dotted
+from wafermon.model.checking import Path, dotted
 from wafermon.model.endpoints import arguments_of, kind_of
 
 LOOPBACK = {"localhost": "127.0.0.1", "ip6-localhost": "::1"}

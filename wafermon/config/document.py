@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic.fields import FieldInfo
+from twisted.python.reflect import namedAny
 
-from wafermon.config.describe import declared, section_of, wording
 from wafermon.config.load import default_text
+from wafermon.interfaces import IBackendFactory
+from wafermon.model.describe import declared, keys, section_of, wording
 from wafermon.model.settings import BackendKeys, RouteKeys, Section, Settings
 from wafermon.model.units import Rate, format_duration, format_rate, format_size
 
@@ -88,8 +90,7 @@ BACKENDS = """\
 
 A mapping from a name of your own (1 to 64 of `a-z` `0-9` `_` `-`) to a backend. The name is what `routes`, the journal
 and the health page call it: under another name it is another backend, which starts anew. All these keys are common to
-all backends; what else a backend takes is its plugin's own and stands on the plugin's page:
-[filesystem](backends/filesystem.md), [timescaledb](backends/timescaledb.md).
+all backends; what else a backend takes is its plugin's own, and stands below.
 
 Two backends whose files could be the same are a fault, and so is one that writes into the journal's directory.
 """
@@ -140,8 +141,8 @@ within half a second; one that is written in place, once it has not changed for 
 """
 
 
-def document() -> str:
-    """The whole page."""
+def document(plugins: Mapping[str, IBackendFactory]) -> str:
+    """The whole page; `plugins` are the kinds of backend that it describes, by name."""
     parts = [OPENING + default_text() + "```\n", EXAMPLE, "## Keys that stand alone\n"]
     alone = [key for key in Settings.model_fields if key == "listen" or not section_of(declared(Settings, key))]
     parts += [_table(Settings, alone), "A listener that is a mapping:\n"]
@@ -152,23 +153,33 @@ def document() -> str:
         section = section_of(declared(Settings, key))
         if section and key not in alone:
             parts += [f"## {key}\n", f"{section.__doc__}\n", _table(section)]
-    parts += [BACKENDS, _table(BackendKeys), ROUTES, _table(RouteKeys), RULE_CLOSING, CLOSING]
+    parts += [BACKENDS, _table(BackendKeys)]
+    for name in sorted(plugins):
+        parts += _plugin(name, getattr(plugins[name], "options", None))
+    parts += [ROUTES, _table(RouteKeys), RULE_CLOSING, CLOSING]
     return "\n".join(parts)
 
 
-def _table(section: type[Section], keys: list[str] | None = None) -> str:
+def _plugin(name: str, options: type[Section] | None) -> list[str]:
+    """A plugin's own keys, where it declares them."""
+    if options is None:
+        return []
+    return [f"### plugin: {name}\n", f"{options.__doc__} See [its page](backends/{name}.md).\n", _table(options)]
+
+
+def _table(section: type[Section], chosen: list[str] | None = None) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    rows += ["| " + " | ".join(row) + " |" for row in _rows(section, keys or list(section.model_fields), "")]
+    rows += ["| " + " | ".join(row) + " |" for row in _rows(section, chosen or list(keys(section)), "")]
     return "\n".join(rows) + "\n"
 
 
-def _rows(section: type[Section], keys: list[str], prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    for key in keys:
-        info, annotation = section.model_fields[key], declared(section, key)
+def _rows(section: type[Section], chosen: list[str], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    for key in chosen:
+        info, annotation = keys(section)[key], declared(section, key)
         inner = section_of(annotation)
         if inner and wording(annotation) == "a mapping":
             yield f"`{prefix}{key}`", "mapping", "", info.description or ""
-            yield from _rows(inner, list(inner.model_fields), f"{prefix}{key}.")
+            yield from _rows(inner, list(keys(inner)), f"{prefix}{key}.")
         else:
             kind = wording(annotation).removeprefix("a ").removeprefix("an ")
             yield f"`{prefix}{key}`", kind, _default(info, kind), info.description or ""
@@ -202,4 +213,6 @@ def _written(value: Any, kind: str) -> str:
 
 
 if __name__ == "__main__":
-    print(document(), end="")
+    # This package knows no backend: which there are is asked for by name.
+    find_plugins: Any = namedAny("wafermon.backends.find_plugins")  # type: ignore[no-untyped-call]
+    print(document(find_plugins().factories), end="")

@@ -13,10 +13,11 @@ from typing import Any
 
 from wafermon.config import addresses, paths
 from wafermon.config.config import Config
-from wafermon.config.sections import check_section, did_you_mean, shown
-from wafermon.config.source import Path as KeyPath
+from wafermon.config.sections import check_section
 from wafermon.config.source import Source, read
-from wafermon.interfaces import IBackendFactory
+from wafermon.interfaces import IBackendFactory, configure
+from wafermon.model.checking import Path as KeyPath
+from wafermon.model.checking import did_you_mean, shown
 from wafermon.model.errors import ConfigError
 from wafermon.model.settings import (
     BackendConfig,
@@ -134,7 +135,7 @@ def _unknown_plugin(plugin: str, plugins: Plugins) -> str:
 def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options: dict[str, Any]) -> Any:
     """What the plugin makes of its own keys."""
     try:
-        return factory.configure(options)
+        return configure(factory, options)
     except ConfigError as error:
         for fault in error.faults:
             source.fault((*path, *_steps(fault.path)), _common_key_meant(fault.path, fault.problem) or fault.problem)

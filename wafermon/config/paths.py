@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
-from wafermon.config.source import Path
+from wafermon.model.checking import Path
 
 Meeting = tuple[Path, str]
 """The key that has to change, and why."""

@@ -12,18 +12,8 @@ from typing import Any
 
 import yaml
 
+from wafermon.model.checking import Path, dotted
 from wafermon.model.errors import Fault
-
-Path = tuple[str | int, ...]
-"""Where a value stands: ``("routes", 0, "to")``."""
-
-
-def dotted(path: Path) -> str:
-    """A path as faults show it: ``routes[0].to``."""
-    steps = (
-        f"[{step}]" if isinstance(step, int) else f".{step if step.isprintable() else repr(step)}" for step in path
-    )
-    return "".join(steps).removeprefix(".")
 
 
 @dataclass

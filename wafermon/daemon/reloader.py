@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
@@ -14,6 +16,47 @@ from twisted.python.threadpool import ThreadPool
 from wafermon.config import Config
 from wafermon.model.changes import CannotChange, Refused
 from wafermon.model.errors import ConfigError
+
+
+class State(Enum):
+    """What it does now."""
+
+    IDLE = "idle"
+    READING = "reading"
+    READING_OLD = "reading what may be old"
+    """Somebody asked since this reading began."""
+    PAUSING = "pausing"
+    PAUSING_ASKED = "pausing, and then reading"
+    STOPPED = "stopped"
+
+
+class Event(Enum):
+    """What happens to it."""
+
+    ASK = "ask"
+    READ = "read"
+    """A reading has ended, whatever came of it."""
+    PAUSED = "paused"
+    STOP = "stop"
+
+
+NEXT: Mapping[tuple[State, Event], State] = {
+    (State.IDLE, Event.ASK): State.READING,
+    (State.READING, Event.ASK): State.READING_OLD,
+    (State.READING, Event.READ): State.PAUSING,
+    (State.READING_OLD, Event.ASK): State.READING_OLD,
+    (State.READING_OLD, Event.READ): State.PAUSING_ASKED,
+    (State.PAUSING, Event.ASK): State.PAUSING_ASKED,
+    (State.PAUSING, Event.PAUSED): State.IDLE,
+    (State.PAUSING_ASKED, Event.ASK): State.PAUSING_ASKED,
+    (State.PAUSING_ASKED, Event.PAUSED): State.READING,
+    **{(state, Event.STOP): State.STOPPED for state in State},
+    # What was under way may still end.
+    (State.STOPPED, Event.ASK): State.STOPPED,
+    (State.STOPPED, Event.READ): State.STOPPED,
+    (State.STOPPED, Event.PAUSED): State.STOPPED,
+}
+"""All transitions; no other is possible."""
 
 PAUSE_SECONDS = 0.2
 """Between two readings, however often somebody asks: the last word is always read."""
@@ -44,37 +87,46 @@ class Reloader:
         self._pool = pool
         self._reactor = reactor
         self._now = now
-        self._asked = False
-        self._running: Deferred[None] | None = None
-        self._stopped = False
+        self._state = State.IDLE
+        self._reading: Deferred[None] | None = None
+        self._pause: IDelayedCall | None = None
 
     def request(self) -> None:
         """Read it again, now or after the reading that is under way."""
-        self._asked = True
-        if self._running is None and not self._stopped:
-            self._running = Deferred.fromCoroutine(self._run())
-            self._running.addErrback(lambda failure: self.log.failure("A fault of the reload's own", failure))
-            self._running.addBoth(self._ran)
+        before = self._state
+        self._go(Event.ASK)
+        if before is State.IDLE:
+            self._begin()
 
-    def _ran(self, _: object) -> None:
-        self._running = None
-        if self._asked:
-            self.request()
+    def _go(self, event: Event) -> None:
+        self._state = NEXT[self._state, event]
 
-    async def _run(self) -> None:
-        self._asked = False
+    def _begin(self) -> None:
+        self._reading = reading = Deferred.fromCoroutine(self._read_once())
+        reading.addErrback(lambda failure: self.log.failure("A fault of the reload's own", failure))
+        reading.addBoth(self._ended)
+
+    async def _read_once(self) -> None:
         try:
             config = await deferToThreadPool(self._reactor, self._pool, self._read)
-            if not self._stopped:
+            if self._state is not State.STOPPED:
                 self._accepted(self._take(config))
         except ConfigError as error:
             self._refuse([str(fault) for fault in error.faults])
         except CannotChange as error:
             self._refuse([f"{self.path}: {error}"])
-        if not self._stopped:
-            pause: Deferred[None] = Deferred()
-            self._reactor.callLater(PAUSE_SECONDS, pause.callback, None)
-            await pause
+
+    def _ended(self, _: object) -> None:
+        self._reading = None
+        self._go(Event.READ)
+        if self._state is not State.STOPPED:
+            self._pause = self._reactor.callLater(PAUSE_SECONDS, self._paused)
+
+    def _paused(self) -> None:
+        self._pause = None
+        self._go(Event.PAUSED)
+        if self._state is State.READING:
+            self._begin()
 
     def _accepted(self, changed: Sequence[str]) -> None:
         self.refused = None
@@ -91,9 +143,11 @@ class Reloader:
 
     async def stop(self) -> None:
         """Read nothing any more; ends when nothing is under way."""
-        self._stopped = True
-        self._asked = False
-        if self._running is not None:
+        self._go(Event.STOP)
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        if self._reading is not None:
             ended: Deferred[None] = Deferred()
-            self._running.addBoth(ended.callback)
+            self._reading.addBoth(ended.callback)
             await ended

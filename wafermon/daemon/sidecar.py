@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sqlite3
 import sys
@@ -15,7 +16,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.threadpool import ThreadPool
 from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
@@ -26,7 +26,7 @@ from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.daemon.garbage import Garbage
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
-from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor
+from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers
 from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
@@ -40,8 +40,10 @@ ACK_SECONDS = 2.0
 """How long a stop waits for the journal to have what was received; the rest comes again."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for each backend to take what it lacks; the rest is delivered after the next start."""
+CLOSING_SHARE = 0.15
+"""Of `stop_within`: what is left for the journal and the others, whatever the backends do."""
 THREADS = 8
-"""For what blocks: backends, lagging cursors, dead letters."""
+"""For what blocks: lagging cursors, dead letters, the config. Each backend has its own besides."""
 
 
 class CannotStart(SystemExit):
@@ -71,15 +73,15 @@ class Sidecar(Service):
         self._reactor = reactor
         self._probe = probe
         self._notifier = notifier or Notifier({}, reactor)
-        self._writer = ThreadPool(1, 1, "journal")
-        self._pool = ThreadPool(0, THREADS, "wafermon")
+        self._writer = Workers(1, 1, "journal")
+        self._pool = Workers(0, THREADS, "wafermon")
         self._tables = lru_cache(16)(routing.load)
         self.journal = Journal(config.journal, reactor, self._writer, self._pool, wall=time.time, probe=probe)
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
         self.receiver = Receiver(self.journal, config.limits, reactor)
         self.listening = Listeners(self.receiver, reactor)
-        self.deliveries = Deliveries(self._make_delivery, self.journal)
         self.supervisor = Supervisor(reactor, self.journal.now)
+        self.deliveries = Deliveries(self._make_delivery, self.journal, self.supervisor, reactor)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
@@ -87,6 +89,8 @@ class Sidecar(Service):
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
+        self._stop_by = 0.0
+        self._stop_phase = "the stop"
         self.reloader: Reloader | None = None
         self._watch: Watch | None = None
         if file is not None and read is not None:
@@ -137,6 +141,12 @@ class Sidecar(Service):
         except (JournalLocked, CannotOpen, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
         self._garbage.start()
+        for name, held in self.deliveries.orphans.items():
+            message = (
+                "The cursor {name} has no backend, and holds {bytes} bytes of the journal: bring its backend back, or let go of "
+                "it with `wafermon journal forget {name}`"
+            )
+            self.log.warn(message, name=name, bytes=held.holds.bytes)
         self.log.info(
             "wafermon {version} is ready; its journal is {id}",
             version=__version__,
@@ -148,7 +158,8 @@ class Sidecar(Service):
         state_dir = self.journal.dir / "backends" / config.name
         for directory in (state_dir.parent, state_dir):
             directory.mkdir(exist_ok=True, mode=0o700)
-        context = BackendContext(config.name, state_dir, self._reactor, self._pool)
+        workers = Workers(0, 1, f"backend {config.name}")
+        context = BackendContext(config.name, state_dir, self._reactor, workers, timeout=config.timeout)
         backend = self._plugins.factories[config.plugin].build(config.options, context)
         verifyObject(IBackend, backend)
         return Delivery(
@@ -158,6 +169,7 @@ class Sidecar(Service):
             self.dead_letters,
             self._tables,
             self._reactor,
+            workers,
         )
 
     def _make_correlator(self) -> Correlator:
@@ -272,7 +284,32 @@ class Sidecar(Service):
     # -- stop
 
     def stopService(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._stop())
+        """Fires after `stop_within` seconds at the latest. What hangs then is left behind in threads that do not keep the
+        process from ending."""
+        self._stop_by = self._reactor.seconds() + self.config.stop_within
+        stopped: Deferred[None] = Deferred()
+        late = self._reactor.callLater(self.config.stop_within, self._stop_is_late, stopped)
+
+        def over(_: object) -> None:
+            if late.active():
+                late.cancel()
+                stopped.callback(None)
+
+        stopping = Deferred.fromCoroutine(self._stop())
+        stopping.addErrback(lambda failure: self.log.failure("The stop failed", failure))
+        stopping.addBoth(over)
+        return stopped
+
+    def _stop_is_late(self, stopped: Deferred[None]) -> None:
+        message = "wafermon has not stopped within {seconds:g} s: {phase} hangs, and is left behind"
+        self.log.critical(message, seconds=self.config.stop_within, phase=self._stop_phase)
+        self._writer.leave()
+        self._pool.leave()
+        stopped.callback(None)
+
+    def _left(self, most: float, share: float = 1.0) -> float:
+        """How long one step of the stop may take: `most` seconds, within that share of all that is left."""
+        return float(min(most, max(0.0, self._stop_by - self._reactor.seconds()) * share))
 
     async def _stop(self) -> None:
         """Listeners first, then the parts in between, the journal last."""
@@ -282,25 +319,35 @@ class Sidecar(Service):
         if self._watch is not None:
             self._watch.stop()
         if self.reloader is not None:
+            self._stop_phase = "reading the config"
             await self.reloader.stop()
+        self._stop_phase = "closing the listeners"
         await self.listening.stop()
         self._probe("listening closed")
         if self.spills is not None:
             self.spills.stop()
-        await self.receiver.stop(ACK_SECONDS)
+        self._stop_phase = "ending the connections"
+        await self.receiver.stop(self._left(ACK_SECONDS, 0.25))
         self._probe("connections ended")
-        await self.supervisor.stop(self.correlator.name, GRACE_SECONDS)
+        self._stop_phase = "saving the correlation"
+        await self.supervisor.stop(self.correlator.name, self._left(GRACE_SECONDS, 0.25))
         self._probe("correlation saved")
-        await self.supervisor.stop(self.hooks.name, GRACE_SECONDS)
-        await self.hooks.end(GRACE_SECONDS)
-        await self.deliveries.stop(GRACE_SECONDS)
+        self._stop_phase = "a hook's command"
+        await self.supervisor.stop(self.hooks.name, self._left(GRACE_SECONDS, 0.25))
+        await self.hooks.end(self._left(GRACE_SECONDS, 0.25))
+        self._stop_phase = "a backend"
+        left = self._left(math.inf, 1 - CLOSING_SHARE)
+        await self.deliveries.stop(min(GRACE_SECONDS, left / 2), left)
         self._probe("backends closed")
-        await self.supervisor.stop(self.dead_letter_follower.name, GRACE_SECONDS)
+        self._stop_phase = "the dead letters"
+        await self.supervisor.stop(self.dead_letter_follower.name, self._left(GRACE_SECONDS, 0.5))
+        self._stop_phase = "closing the HTTP server"
         await self.http.stop()
+        self._stop_phase = f"closing the journal in {self.journal.dir}"
         await self.journal.close()
         self._probe("journal closed")
-        self._writer.stop()
-        self._pool.stop()
+        self._writer.leave()
+        self._pool.leave()
         self._garbage.stop()
         self.log.info("wafermon has stopped")
 

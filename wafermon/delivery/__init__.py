@@ -5,5 +5,15 @@ from wafermon.delivery.dead_letters import DeadLetters, Letter
 from wafermon.delivery.deliveries import Deliveries
 from wafermon.delivery.delivery import Delivery
 from wafermon.delivery.supervisor import FollowerState, Supervisor
+from wafermon.delivery.workers import Workers
 
-__all__ = ["DeadLetterFollower", "DeadLetters", "Deliveries", "Delivery", "FollowerState", "Letter", "Supervisor"]
+__all__ = [
+    "DeadLetterFollower",
+    "DeadLetters",
+    "Deliveries",
+    "Delivery",
+    "FollowerState",
+    "Letter",
+    "Supervisor",
+    "Workers",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -70,7 +70,34 @@ class Gathered:
         return sum(piece.count for piece in self.pieces)
 
     def batch(self) -> Batch:
-        return Batch(self.start, self.end, Block.join([piece.selected() for piece in self.pieces]))
+        return Batch(
+            self.start,
+            self.end,
+            Block.join([piece.selected() for piece in self.pieces]),
+            (self.pieces[0].time, self.pieces[-1].time) if self.pieces else (0, 0),
+            self.positions,
+        )
+
+    def positions(self) -> list[Position]:
+        """Where each message stands."""
+        return [position for piece in self.pieces for position in piece.positions()]
+
+    def empty(self) -> Gathered:
+        """The same stretch with nothing in it."""
+        return Gathered(self.start, self.end, [])
+
+    def divide(self, indices: Collection[int]) -> tuple[Gathered, Gathered]:
+        """The same stretch with the messages of these indices alone, and with all others."""
+        chosen, rest = list[Piece](), list[Piece]()
+        first = 0
+        for piece in self.pieces:
+            places = range(piece.block.count) if piece.chosen is None else piece.chosen
+            mine = [place for index, place in enumerate(places, first) if index in indices]
+            others = [place for index, place in enumerate(places, first) if index not in indices]
+            chosen += [replace(piece, chosen=mine)] if mine else []
+            rest += [replace(piece, chosen=others) if mine else piece] if others else []
+            first += piece.count
+        return Gathered(self.start, self.end, chosen), Gathered(self.start, self.end, rest)
 
     def halves(self) -> tuple[Gathered, Gathered]:
         """The two halves of two messages or more."""

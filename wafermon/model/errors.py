@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -44,8 +44,35 @@ class RetryableError(Exception):
     """A backend can't take this batch now: the same batch comes again after a backoff."""
 
 
+class PositionMoved(RetryableError):
+    """A backend stands elsewhere than the delivery believes, further or lower: `open` is asked again, and the delivery
+    goes on at its answer."""
+
+
+class Superseded(RetryableError):
+    """This batch was dropped because an older one, given before it, failed: it comes again once that one is stored."""
+
+
 class PermanentError(Exception):
     """A backend will never take this batch as it is: it is bisected down to the messages at fault."""
+
+    def __init__(self, text: str = "", code: str = "refused") -> None:
+        """`code` says in a word what kind of refusal it is, such as an SQLSTATE. Refusals of one code in a row, with
+        nothing accepted between, make the backend count as failing."""
+        self.code = code
+        super().__init__(text)
+
+
+class Refused(Exception):
+    """A backend will never take some messages of this batch. Nothing of the batch counts as stored: it comes again, with
+    the same `start` and `end`, without them."""
+
+    def __init__(self, reasons: Mapping[int, str], code: str = "refused") -> None:
+        """`reasons` says for each message at fault, by its index in the batch, why. `code` is as in PermanentError."""
+        self.reasons = dict(reasons)
+        self.code = code
+        first = next(iter(self.reasons.values()), "no message named")
+        super().__init__(f"{len(self.reasons)} messages refused: {first}")
 
 
 class JournalFull(Exception):

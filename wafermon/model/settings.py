@@ -9,7 +9,7 @@ import shlex
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -50,6 +50,8 @@ class Section(BaseModel):
     """One mapping of the config."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    further_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of the mapping that are checked elsewhere."""
 
 
 def _path(value: Any) -> Any:
@@ -318,6 +320,12 @@ class Retry(Section):
         default=0.1, description="The longest wait before the first retry; it doubles with each one."
     )
     max: Duration = Field(default=30.0, description="The longest wait there is.", validate_default=True)
+    give_up: Duration = Field(
+        default=900.0,
+        description="A backend that refuses 20 messages in a row, and takes none between, counts as failing: the next one is "
+        "tried for so long before it becomes a dead letter, and from then on one with each wait, until a message is taken. "
+        "0: for ever.",
+    )
 
     @field_validator("max")
     @classmethod
@@ -333,6 +341,11 @@ class BackendKeys(Section):
     plugin: Text = Field(description="Which kind of backend: `filesystem`, `timescaledb`, or another installed plugin.")
     batch: BatchLimits = Field(default=BatchLimits(), description="How messages are grouped for one write.")
     retry: Retry = Field(default=Retry(), description="How often a failed write is tried again.")
+    timeout: Annotated[Duration, AfterValidator(_above_zero)] = Field(
+        default=60.0,
+        description="How long the backend may take to open, to store a batch, or to close, before it counts as failing. It is "
+        "waited for all the same: only a stop gives it up (`stop_within`).",
+    )
     when_full: Literal["pause", "skip"] = Field(
         default="pause",
         description="When the journal is full and this backend is the one that lags: `pause` the receivers until it "
@@ -373,6 +386,8 @@ ListenEntry = Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint,
 class Settings(Section):
     """The keys that stand alone."""
 
+    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes")
+
     listen: tuple[ListenEntry, ...] = Field(
         default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),
         description="Where clients connect: endpoint strings, or mappings where a listener needs more.",
@@ -390,6 +405,13 @@ class Settings(Section):
     reload: Literal["watch", "signal"] = Field(
         default="watch",
         description="When this file is read again: `watch` when the file changes, and at SIGHUP; `signal` at SIGHUP.",
+    )
+
+    stop_within: Annotated[Duration, AfterValidator(_above_zero)] = Field(
+        default=20.0,
+        description="How long a stop may take, all in. What has not ended by then (a hung disk, a backend without an answer) "
+        "is named in the log and left, and the process ends. Nothing that was acknowledged is lost: it is delivered after the "
+        "next start.",
     )
 
     @field_validator("listen")

@@ -10,6 +10,8 @@ from wafermon.model.messages import dumps
 
 NUMBER_DIGITS = 9
 """A number of more digits is none that any page takes."""
+HEADER = "x-wafermon"
+"""What a POST must carry: a page in a browser can't add it for another site."""
 
 
 class BadArgument(ValueError):

@@ -16,16 +16,17 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from wafermon.delivery import Delivery
 from wafermon.model.messages import dumps
-from wafermon.web.answers import BadArgument, arguments, text
+from wafermon.web.answers import HEADER, BadArgument, arguments, text
+from wafermon.web.status import orphans_of
 from wafermon.web.view import View
 
-HEADER = "x-wafermon"
 PROGRESS_SECONDS = 0.5
 
 
 class Drain(Resource):
     """``?backend=NAME``, else all. Answers with JSON lines: each holds ``drained`` and, for each backend, ``lag_messages``,
-    ``lag_bytes`` and ``error``; the last one has ``drained`` true. Who hangs up ends the waiting."""
+    ``lag_bytes`` and ``error``; the last one has ``drained`` true. ``cursors_without_backend`` is as in the
+    status: nobody takes what they hold, and it is not waited for. Who hangs up ends the waiting."""
 
     isLeaf = True
 
@@ -37,7 +38,7 @@ class Drain(Resource):
     def render_POST(self, request: Request) -> bytes | int:
         if request.getHeader(HEADER) is None:
             return text(request, "send the header X-Wafermon, with any value", 403)
-        deliveries = dict(self._view.deliveries)
+        deliveries = {**self._view.deliveries.leaving, **self._view.deliveries}
         try:
             name = arguments(request, "backend").get("backend")
         except BadArgument as problem:
@@ -47,16 +48,17 @@ class Drain(Resource):
                 return text(request, f"no backend {name!r}; there are {', '.join(sorted(deliveries))}", 404)
             deliveries = {name: deliveries[name]}
         request.setHeader(b"content-type", b"application/jsonl")
-        _Draining(request, deliveries, self._reactor).start()
+        _Draining(request, deliveries, self._view, self._reactor).start()
         return NOT_DONE_YET
 
 
 class _Draining:
     """One request."""
 
-    def __init__(self, request: Request, deliveries: dict[str, Delivery], reactor: Any) -> None:
+    def __init__(self, request: Request, deliveries: dict[str, Delivery], view: View, reactor: Any) -> None:
         self._request = request
         self._deliveries = deliveries
+        self._view = view
         self._waiting: list[Deferred[None]] = []
         self._open = True
         self._telling = LoopingCall(self._tell)
@@ -88,7 +90,9 @@ class _Draining:
             name: {"lag_messages": one.lag.messages, "lag_bytes": one.lag.bytes, "error": one.error}
             for name, one in self._deliveries.items()
         }
-        self._request.write(dumps({"drained": drained, "backends": backends}).encode() + b"\n")
+        orphans = orphans_of(self._view)
+        found = {"drained": drained, "backends": backends, "cursors_without_backend": orphans}
+        self._request.write(dumps(found).encode() + b"\n")
 
 
 def _let_cancelled_go(failure: Failure) -> None:

@@ -126,6 +126,14 @@ class Figures(Collector):
         yield gauges("wafermon_delivery_lag_bytes", "Bytes of journal from its oldest such message on.", sizes)
         ages = {name: lag.seconds for name, lag in lags.items()}
         yield gauges("wafermon_delivery_lag_seconds", "Since its oldest such message came.", ages)
+        orphans = GaugeMetricFamily(
+            "wafermon_cursor_without_backend_bytes",
+            "Bytes of journal that are held for a backend which is not in the config any more.",
+            labels=["cursor"],
+        )
+        for name, held in deliveries.orphans.items():
+            orphans.add_metric([name], held.holds.bytes)
+        yield orphans
 
     def _rest(self) -> Iterator[Metric]:
         view = self._view

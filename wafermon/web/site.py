@@ -19,6 +19,7 @@ from wafermon.model.endpoints import arguments_of
 from wafermon.model.settings import Listener
 from wafermon.net import ports
 from wafermon.web.answers import BadArgument, arguments, json, number, text
+from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
 from wafermon.web.metrics import registry
@@ -40,6 +41,7 @@ INDEX = f"""wafermon
 /api/traces/ID      one trace with its spans and latest events
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
+/api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
 
 In a terminal: wafermon status, jobs, trace, tail, drain."""
 
@@ -123,6 +125,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"traces", _Page(lambda request: _trace(view, request)))
     api.putChild(b"tail", tail)
     api.putChild(b"drain", Drain(view, reactor))
+    api.putChild(b"cursors", Cursors(view))
     return root
 
 

@@ -73,6 +73,7 @@ def readiness(view: View) -> dict[str, Any]:
         "listeners": listeners,
         "journal": _journal(view),
         "backends": backends,
+        "cursors_without_backend": orphans_of(view),
         "refused_config": {"at": refused.at, "faults": list(refused.faults)} if refused else None,
     }
 
@@ -86,6 +87,11 @@ def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, d
         problems.append(f"the journal {view.journal.failing}")
     if view.journal.full:
         problems.append("the journal is full, the receivers pause")
+        problems += [
+            f"the cursor {name} has no backend and holds {one['bytes']} bytes of the full journal: bring its backend back, or "
+            f"let go of it with `wafermon journal forget {name}`"
+            for name, one in orphans_of(view).items()
+        ]
     for name, backend in backends.items():
         if backend["state"] == "failing":
             problems.append(f"the backend {name} fails: {backend['error'] or backend['detail']}")
@@ -112,6 +118,12 @@ def _follower(state: FollowerState) -> dict[str, Any]:
     }
 
 
+def orphans_of(view: View) -> dict[str, dict[str, int]]:
+    """``cursors_without_backend``: the cursors that hold the journal for a backend which is not in the config any more, by name,
+    with the ``segments``, ``bytes`` and ``messages`` that are kept for it (and perhaps for others too)."""
+    return {name: one.holds._asdict() for name, one in view.deliveries.orphans.items()}
+
+
 def _journal(view: View) -> dict[str, Any]:
     journal = view.journal
     most = journal.settings.max_bytes
@@ -134,12 +146,13 @@ def _backend(view: View, delivery: Delivery) -> dict[str, Any]:
     config = view.config.backends.get(delivery.name)
     return {
         "plugin": config.plugin if config else "",
+        "exactly_once": delivery.exactly_once,
         "state": health.state,
         "detail": health.detail,
         "error": delivery.error,
-        "error_since": delivery.error_since if delivery.error else None,
-        "last_error": delivery.last_error,
-        "last_error_at": delivery.last_error_at or None,
+        "error_since": figures.error_since if delivery.error else None,
+        "last_error": figures.last_error,
+        "last_error_at": figures.last_error_at or None,
         "lag_messages": lag.messages,
         "lag_bytes": lag.bytes,
         "lag_seconds": round(lag.seconds, 3),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from wafermon.alerts import Hooks
-from wafermon.delivery import DeadLetterFollower, DeadLetters, Delivery, Supervisor
+from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
 from wafermon.model.settings import BackendConfig
@@ -50,7 +50,7 @@ class View(Protocol):
     @property
     def live(self) -> Live: ...
     @property
-    def deliveries(self) -> Mapping[str, Delivery]: ...
+    def deliveries(self) -> Deliveries: ...
     @property
     def dead_letters(self) -> DeadLetters: ...
     @property

@@ -23,7 +23,7 @@ from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import MAX_OPEN, FileStore
 from wafermon.backends.filesystem.tidy import Tidier
 from wafermon.contract import JOURNAL, batch, line
-from wafermon.interfaces import BackendContext, Position
+from wafermon.interfaces import BackendContext, Position, configure
 from wafermon.model.errors import PermanentError, RetryableError
 from wafermon.model.messages import loads
 
@@ -543,7 +543,7 @@ async def fill(tmp_path: Path, small_disk: Path) -> None:
 
 def built(directory: Path, **options: Any) -> FilesystemBackend:
     context = BackendContext("files", directory / "state", reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
-    return filesystem.build(filesystem.configure(options), context)
+    return filesystem.build(configure(filesystem, options), context)
 
 
 def test_the_backend_compresses_in_the_background(tmp_path: Path) -> Deferred[None]:
@@ -569,7 +569,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> Deferred[None]:
     async def run() -> None:
         (tmp_path / "state").mkdir()
         disk = BrokenDisk()
-        options = filesystem.configure({"path": str(tmp_path / "log" / "{host}.jsonl")})
+        options = configure(filesystem, {"path": str(tmp_path / "log" / "{host}.jsonl")})
         context = BackendContext("files", tmp_path / "state", reactor, reactor.getThreadPool())  # type: ignore[attr-defined]
         backend = FilesystemBackend(options, context, disk)
         with pytest.raises(RetryableError, match="starting"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wafermon.backends.filesystem import filesystem
 from wafermon.backends.filesystem.names import Parsed, Template, safe
 from wafermon.contract import JOURNAL, batch, line
-from wafermon.interfaces import Position
+from wafermon.interfaces import Position, configure
 from wafermon.model.errors import ConfigError
 from wafermon.model.messages import loads
 
@@ -33,7 +33,7 @@ values = st.text(min_size=1) | st.from_regex(r"[a-b0-9./%-]{1,12}", fullmatch=Tr
 
 def faults(**options: object) -> dict[str, str]:
     with pytest.raises(ConfigError) as caught:
-        filesystem.configure(options)
+        configure(filesystem, options)
     return {fault.path: fault.problem for fault in caught.value.faults}
 
 
@@ -146,7 +146,7 @@ def test_hours_do_not_divide_what_has_none() -> None:
 def test_every_fault_is_named() -> None:
     found = faults(path=7, rotate_bytes="12 parsecs", compress="zip", keep="soon", kepp="30d")
     assert set(found) == {"path", "rotate_bytes", "compress", "keep", "kepp"}
-    assert "did you mean keep?" in found["kepp"]
+    assert "did you mean 'keep'?" in found["kepp"]
     assert "missing" in faults()["path"]
 
 
@@ -171,7 +171,7 @@ def test_a_bad_template_is_refused(path: str, problem: str) -> None:
 
 def test_what_two_backends_may_not_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert filesystem.configure({"path": "/log/{service}/{date}.jsonl"}).claims == ("/log/",)
-    assert filesystem.configure({"path": "/log/a-{date}.jsonl"}).claims == ("/log/a-",)
-    assert filesystem.configure({"path": "/log/../log/all.jsonl"}).claims == ("/log/all.",)
-    assert filesystem.configure({"path": "all/{date}"}).claims == (f"{tmp_path}/all/",)
+    assert configure(filesystem, {"path": "/log/{service}/{date}.jsonl"}).claims == ("/log/",)
+    assert configure(filesystem, {"path": "/log/a-{date}.jsonl"}).claims == ("/log/a-",)
+    assert configure(filesystem, {"path": "/log/../log/all.jsonl"}).claims == ("/log/all.",)
+    assert configure(filesystem, {"path": "all/{date}"}).claims == (f"{tmp_path}/all/",)

@@ -8,7 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from memory_backend import MemoryFactory, MemoryPlace
+from twisted.internet import reactor
 
 from wafermon.contract import BackendContract, line
 from wafermon.model.messages import loads
@@ -56,6 +57,39 @@ class TestMemoryBackend(BackendContract):
     def poison(self, seq: int) -> bytes:
         return line(seq, message="cyanide")
 
+    @contextmanager
+    def lost_reply(self) -> Iterator[None]:
+        self.place.lost = True
+        yield
+        self.place.lost = False
+
+    def snapshot(self) -> Callable[[], object]:
+        lines, position = list(self.place.lines), self.place.position
+
+        def restore() -> None:
+            self.place.lines, self.place.position = lines, position
+
+        return restore
+
+
+class TestMemoryBackendOfSeveralBatches(TestMemoryBackend):
+    def setup_method(self) -> None:
+        super().setup_method()
+        self.place.outstanding = 3
+        self.place.later = lambda finish: reactor.callLater(0, finish)
+
+    @contextmanager
+    def stuck(self) -> Iterator[None]:
+        self.place.held = True
+        yield
+        self.place.release()
+
+
+class TestMemoryBackendThatNamesMessages(TestMemoryBackend):
+    def setup_method(self) -> None:
+        super().setup_method()
+        self.place = MemoryPlace(unfit=b"cyanide")
+
 
 class TestExampleOfTheGuide(BackendContract):
     factory = example_module().sqlite
@@ -74,6 +108,32 @@ class TestExampleOfTheGuide(BackendContract):
         yield
         with sqlite3.connect(self.directory / "messages.db") as db:
             db.execute("ALTER TABLE hidden RENAME TO messages")
+
+    @contextmanager
+    def lost_reply(self) -> Iterator[None]:
+        kind = type(self._built[0][0])
+        write = kind._write
+
+        def lost(backend: Any, batch: Any) -> None:
+            reached = backend._reached
+            write(backend, batch)
+            backend._reached = reached
+            raise sqlite3.OperationalError("the reply was lost")
+
+        kind._write = lost
+        yield
+        kind._write = write
+
+    def snapshot(self) -> Callable[[], object]:
+        kept = sqlite3.connect(":memory:")
+        with sqlite3.connect(self.directory / "messages.db") as db:
+            db.backup(kept)
+
+        def restore() -> None:
+            with sqlite3.connect(self.directory / "messages.db") as db:
+                kept.backup(db)
+
+        return restore
 
 
 def find_plugins(*directories: Path) -> dict[str, Any]:

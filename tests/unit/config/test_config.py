@@ -19,6 +19,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
+from wafermon.backends import find_plugins
 from wafermon.config import BatchLimits, Config, Hooks, Listener, Retry, check, default_text, load
 from wafermon.config.document import document
 from wafermon.interfaces import BackendContext, IBackend, IBackendFactory
@@ -352,7 +353,7 @@ jurnal: {}
 
 ENDPOINT = "expected an endpoint such as tcp:7411:interface=127.0.0.1 or unix:/run/wafermon/wafermon.sock:mode=660"
 SUCH_AS = "such as files: {plugin: filesystem, path: 'wafermon-data/files/{service}/{date}.jsonl'}"
-KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload, backends, routes"
+KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload, stop_within, backends, routes"
 
 
 @pytest.mark.parametrize(
@@ -600,19 +601,21 @@ def test_what_is_no_rate(value: Any) -> None:
 
 def test_the_manual_is_current() -> None:
     page = Path(__file__).parents[3] / "docs" / "configuration.md"
-    assert page.read_text() == document(), "python -m wafermon.config.document > docs/configuration.md"
-    assert default_text() in document()
+    assert page.read_text() == document(find_plugins().factories), (
+        "python -m wafermon.config.document > docs/configuration.md"
+    )
+    assert default_text() in document(find_plugins().factories)
 
 
 def test_the_manual_writes_itself() -> None:
     command = [sys.executable, "-W", "error", "-m", "wafermon.config.document"]
     root = Path(__file__).parents[3]
     output = subprocess.run(command, cwd=root, capture_output=True, check=True, timeout=120, text=True)
-    assert output.stdout == document()
+    assert output.stdout == document(find_plugins().factories)
 
 
 def test_every_example_of_the_manual_loads() -> None:
-    examples = re.findall(r"^```yaml\n(.*?)^```$", document(), re.DOTALL | re.MULTILINE)
+    examples = re.findall(r"^```yaml\n(.*?)^```$", document(find_plugins().factories), re.DOTALL | re.MULTILINE)
     assert len(examples) == 3
     assert read(examples[0]) == load(None, plugins=PLUGINS, environ={})
     larger = read(examples[1], DB_HOST="db1")

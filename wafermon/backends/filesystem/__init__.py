@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Annotated, Any, Literal, TypeVar, cast
 
+from pydantic import Field, PlainValidator
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
@@ -20,26 +19,53 @@ from wafermon.backends.filesystem.names import Template
 from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
 from wafermon.backends.filesystem.tidy import Tidier
-from wafermon.interfaces import BackendContext, Batch, Health, IBackend, IBackendFactory, Position
-from wafermon.model.errors import ConfigError, Fault, PermanentError, RetryableError
-from wafermon.model.units import parse_duration, parse_size
+from wafermon.interfaces import (
+    BackendContext,
+    Batch,
+    ConfigError,
+    Duration,
+    Health,
+    IBackend,
+    IBackendFactory,
+    Kind,
+    Options,
+    PermanentError,
+    Position,
+    RetryableError,
+    Size,
+)
 
 TIDY_EVERY = 60
 """Seconds between two looks for files to compress, delete or close."""
 
+THREADS = 2
+"""One for batches, and one that tidies up beside them."""
+
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the config says, checked."""
+def _template(value: Any) -> Template:
+    if isinstance(value, Template):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("expected a path, such as /var/log/wafermon/{service}/{date}.jsonl")
+    try:
+        return Template(value)
+    except ConfigError as error:
+        raise ValueError("; ".join(fault.problem for fault in error.faults)) from None
 
-    path: Template
-    rotate_bytes: int = 128 << 20
-    """Rotate before a file grows beyond this; 0 never."""
-    compress: bool = False
-    keep: float = 0.0
-    """Seconds after its last line that a file is deleted; 0 never."""
+
+class FilesystemOptions(Options):
+    """Messages as JSON lines in files."""
+
+    path: Annotated[Template, PlainValidator(_template), Kind("a path")] = Field(
+        description="Where the files are. `{service}`, `{type}`, `{host}`, `{date}` and `{hour}` are replaced. A relative path "
+        "starts where the daemon does.",
+        examples=["/var/log/wafermon/{service}/{date}.jsonl"],
+    )
+    rotate_bytes: Size = Field(default=128 << 20, description="Rotate before a file grows beyond this; 0 never.")
+    compress: Literal["none", "gzip"] = Field(default="none", description="What happens to rotated files.")
+    keep: Duration = Field(default=0.0, description="How long after its last line a file is deleted; 0 never.")
 
     @property
     def claims(self) -> tuple[str, ...]:
@@ -56,37 +82,13 @@ class FilesystemFactory:
     """`plugin: filesystem`"""
 
     name = "filesystem"
+    options = FilesystemOptions
 
-    def configure(self, options: Mapping[str, Any]) -> Options:
-        """Keys: path, rotate_bytes, compress, keep. A relative path starts where the daemon does."""
-        faults: list[Fault] = []
-        checked: dict[str, Any] = {}
-        readers: dict[str, Callable[[Any], Any]] = {
-            "path": _path, "rotate_bytes": parse_size, "compress": _compress, "keep": parse_duration,
-        }  # fmt: skip
-        for key, value in options.items():
-            if key not in readers:
-                near = get_close_matches(str(key), readers, 1)
-                meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(readers)}"
-                faults.append(Fault(str(key), f"unknown key; {meant}"))
-                continue
-            try:
-                checked[key] = readers[key](value)
-            except ConfigError as error:
-                faults.extend(error.faults)
-            except ValueError as error:
-                faults.append(Fault(key, str(error)))
-        if "path" not in options:
-            faults.append(Fault("path", "missing; for example /var/log/wafermon/{service}/{date}.jsonl"))
-        if faults:
-            raise ConfigError(faults)
-        return Options(**checked)
-
-    def examine(self, options: Options) -> Sequence[str]:
+    def examine(self, options: FilesystemOptions) -> Sequence[str]:
         """What would keep it from writing. Blocks, and changes nothing."""
         return [problem for claim in options.claims if (problem := _unwritable(claim))]
 
-    def build(self, options: Options, context: BackendContext) -> FilesystemBackend:
+    def build(self, options: FilesystemOptions, context: BackendContext) -> FilesystemBackend:
         return FilesystemBackend(options, context)
 
 
@@ -95,29 +97,46 @@ class FilesystemBackend:
     """The store and the tidier, with their work done in the thread pool."""
 
     log = Logger()
+    outstanding = 1
+    exactly_once = True
 
-    def __init__(self, options: Options, context: BackendContext, disk: Disk | None = None) -> None:
+    def __init__(self, options: FilesystemOptions, context: BackendContext, disk: Disk | None = None) -> None:
         self._context = context
         now = context.wall
         self._store = FileStore(options.path, options.rotate_bytes, context.state_dir, now, disk)
-        self._tidier = Tidier(options.path, self._store, options.compress, options.keep, now, disk)
+        self._tidier = Tidier(options.path, self._store, options.compress == "gzip", options.keep, now, disk)
         self._next_tidy: IDelayedCall | None = None
         self._tidying: Deferred[None] | None = None
+        self._calls: set[Deferred[Any]] = set()
+        """What was asked for and has not been answered."""
         self._state = "starting"
         self._detail = ""
 
     def open(self) -> Deferred[Position | None]:
-        return Deferred.fromCoroutine(self._open())
+        if self._context.pool.max < THREADS:
+            self._context.pool.adjustPoolsize(0, THREADS)
+        self._state = "starting"
+        return self._call(self._open())
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Run it so that `close` can wait for it."""
+        call: Deferred[T] = Deferred.fromCoroutine(work)
+        self._calls.add(call)
+
+        def ended(result: Any) -> Any:
+            self._calls.discard(call)
+            return result
+
+        return call.addBoth(ended)
 
     async def _open(self) -> Position | None:
-        self._state = "starting"
         position = await self._attempt(self._store.open)
         self._tidier.start()
         self._tidy()
         return position
 
     def write(self, batch: Batch) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._write(batch))
+        return self._call(self._write(batch))
 
     async def _write(self, batch: Batch) -> None:
         if self._state in ("starting", "closed"):
@@ -133,9 +152,11 @@ class FilesystemBackend:
         if self._next_tidy is not None:
             self._next_tidy.cancel()
             self._next_tidy = None
+        for call in list(self._calls):
+            await ended(call)  # a thread can't be ended
         if self._tidying is not None:
             self._tidier.stop()
-            await self._tidying
+            await ended(self._tidying)
         try:
             await self._in_thread(self._store.close)
         except OSError as error:
@@ -176,13 +197,16 @@ class FilesystemBackend:
         try:
             result = await self._in_thread(work, *args)
         except (OSError, Damaged) as error:
-            self._detail = _advice(error) if isinstance(error, OSError) else str(error)
-            self._state = "failing" if self._state in ("ok", "failing") else self._state
+            detail = _advice(error) if isinstance(error, OSError) else str(error)
+            if self._state != "closed":
+                self._detail = detail
+                self._state = "failing" if self._state == "ok" else self._state
             # Of all that can go wrong with a file, only its name comes from the messages.
-            wrong = (
-                PermanentError if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG else RetryableError
-            )
-            raise wrong(self._detail) from error
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                raise PermanentError(detail, "ENAMETOOLONG") from error
+            raise RetryableError(detail) from error
+        if self._state == "closed":
+            raise RetryableError("the backend was closed meanwhile")
         self._state, self._detail = "ok", ""
         return result
 
@@ -191,16 +215,16 @@ class FilesystemBackend:
         return deferToThreadPool(reactor, self._context.pool, work, *args)
 
 
-def _path(value: Any) -> Template:
-    if not isinstance(value, str):
-        raise ValueError("expected a path, such as /var/log/wafermon/{service}/{date}.jsonl")
-    return Template(value)
+def ended(call: Deferred[Any]) -> Deferred[None]:
+    """Fires when `call` has fired, whatever came of it, and leaves its result to whoever waits for that."""
+    done: Deferred[None] = Deferred()
 
+    def pass_on(result: Any) -> Any:
+        done.callback(None)
+        return result
 
-def _compress(value: Any) -> bool:
-    if value not in ("none", "gzip"):
-        raise ValueError(f"expected none or gzip, got {value!r}")
-    return bool(value == "gzip")
+    call.addBoth(pass_on)
+    return done
 
 
 _ADVICE = {

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
-from wafermon.interfaces import BackendContext, IBackendFactory
-from wafermon.model.errors import ConfigError, Fault
+from wafermon.interfaces import BackendContext, ConfigError, Fault, IBackendFactory
 
 if TYPE_CHECKING:
     from wafermon.backends.timescaledb.backend import TimescaleBackend
-    from wafermon.backends.timescaledb.options import Options
+    from wafermon.backends.timescaledb.options import TimescaleOptions
 
 
 @implementer(IBackendFactory)
@@ -22,23 +21,24 @@ class TimescaleFactory:
 
     name = "timescaledb"
 
-    def configure(self, options: Mapping[str, Any]) -> Options:
-        """Keys: dsn, password_file, passfile, schema, keep, compress_after, chunk, timeout."""
+    @property
+    def options(self) -> type[TimescaleOptions]:
+        """Raises ConfigError where the libraries are not installed."""
         missing = [name for name in ("psycopg2", "txpostgres") if find_spec(name) is None]
         if missing:
             problem = f"needs {' and '.join(missing)}: pip install 'wafermon[timescaledb]'"
             raise ConfigError([Fault("plugin", problem)])
-        from wafermon.backends.timescaledb.options import check
+        from wafermon.backends.timescaledb.options import TimescaleOptions
 
-        return check(options)
+        return TimescaleOptions
 
-    def examine(self, options: Options) -> Sequence[str]:
+    def examine(self, options: TimescaleOptions) -> Sequence[str]:
         """What would keep it from writing. Blocks, and changes nothing."""
         from wafermon.backends.timescaledb.examine import problems
 
         return problems(options)
 
-    def build(self, options: Options, context: BackendContext) -> TimescaleBackend:
+    def build(self, options: TimescaleOptions, context: BackendContext) -> TimescaleBackend:
         from wafermon.backends.timescaledb.backend import TimescaleBackend
 
         return TimescaleBackend(options, context)

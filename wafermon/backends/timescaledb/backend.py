@@ -9,7 +9,8 @@ move it.
 from __future__ import annotations
 
 import secrets
-from typing import cast
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorFromThreads
@@ -20,11 +21,21 @@ from zope.interface import implementer
 from wafermon.backends.timescaledb.connection import Connector, Session
 from wafermon.backends.timescaledb.failures import Unsuitable, failure_of
 from wafermon.backends.timescaledb.identity import MARK, identity
-from wafermon.backends.timescaledb.options import Options
+from wafermon.backends.timescaledb.options import TimescaleOptions
 from wafermon.backends.timescaledb.schema import arrange, upgrade
 from wafermon.backends.timescaledb.statements import store
-from wafermon.interfaces import BackendContext, Batch, Health, IBackend, Position
-from wafermon.model.errors import PermanentError, RetryableError
+from wafermon.interfaces import (
+    BackendContext,
+    Batch,
+    Health,
+    IBackend,
+    PermanentError,
+    Position,
+    PositionMoved,
+    RetryableError,
+)
+
+T = TypeVar("T")
 
 
 @implementer(IBackend)
@@ -32,12 +43,16 @@ class TimescaleBackend:
     """See the module."""
 
     log = Logger()
+    outstanding = 1
+    exactly_once = True
 
-    def __init__(self, options: Options, context: BackendContext) -> None:
+    def __init__(self, options: TimescaleOptions, context: BackendContext) -> None:
         self._options = options
         self._context = context
-        self._connector = Connector(options, context.name, context.reactor, context.pool)
+        self._connector = Connector(options, context.timeout, context.name, context.reactor, context.pool)
         self._session: Session | None = None
+        self._calls: set[Deferred[Any]] = set()
+        """What was asked for and has not been answered."""
         self._sidecar = ""
         self._writer = ""
         self._reached: Position | None = None
@@ -50,7 +65,18 @@ class TimescaleBackend:
         self._seconds = 0.0
 
     def open(self) -> Deferred[Position | None]:
-        return Deferred.fromCoroutine(self._open())
+        return self._call(self._open())
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
+        """Run it so that `close` can end it."""
+        call: Deferred[T] = Deferred.fromCoroutine(work)
+        self._calls.add(call)
+
+        def ended(result: Any) -> Any:
+            self._calls.discard(call)
+            return result
+
+        return call.addBoth(ended)
 
     async def _open(self) -> Position | None:
         self._state = "starting"
@@ -64,8 +90,7 @@ class TimescaleBackend:
         return self._reached
 
     def _identity(self) -> Deferred[str]:
-        reactor = cast(IReactorFromThreads, self._context.reactor)
-        return deferToThreadPool(reactor, self._context.pool, identity, self._context.state_dir)
+        return self._in_thread(identity, self._context.state_dir)
 
     async def _connect(self, prepare: bool = False) -> Session:
         """A session that alone may move the cursor; `_reached` is where that stands. Raises RetryableError."""
@@ -75,7 +100,7 @@ class TimescaleBackend:
         except Exception as error:
             raise self._failed(error) from error
         try:
-            for file in await upgrade(session, self._options.schema):
+            for file in await upgrade(session, self._options.schema_name):
                 self.log.info("{name}: the tables were brought up to date by {file}", name=name, file=file)
             if prepare:
                 self._note = await arrange(session, self._options)
@@ -96,7 +121,7 @@ class TimescaleBackend:
         return session
 
     def write(self, batch: Batch) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._write(batch))
+        return self._call(self._write(batch))
 
     async def _write(self, batch: Batch) -> None:
         if self._state in ("starting", "closed"):
@@ -133,8 +158,11 @@ class TimescaleBackend:
         if before is None or (now is not None and now > before):
             self._reached = before
             raise self._rivalled()
-        message = "{name}: the server has forgotten what it had stored between {now} and {before}: it was restored, or failed over to a standby that lagged"
-        self.log.error(message, name=self._context.name, now=str(now), before=str(before))
+        self._let_go()
+        raise PositionMoved(
+            f"{self._options.target}: the server has forgotten what it had stored between {now} and {before}: it was "
+            "restored, or failed over to a standby that lagged"
+        )
 
     def _rivalled(self) -> Unsuitable:
         mark = self._context.state_dir / MARK
@@ -157,6 +185,15 @@ class TimescaleBackend:
     async def _close(self) -> None:
         self._state, self._detail = "closed", ""
         self._let_go()
+        for call in list(self._calls):
+            call.cancel()
+        # A thread can't be ended: the pool has one, which has done all that was asked before once it does this.
+        await self._in_thread(_nothing)
+        self._let_go()
+
+    def _in_thread(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
+        reactor = cast(IReactorFromThreads, self._context.reactor)
+        return deferToThreadPool(reactor, self._context.pool, work, *args)
 
     def health(self) -> Health:
         """Figures: connects, messages and seconds spent storing them, since the start."""
@@ -165,15 +202,18 @@ class TimescaleBackend:
 
     def _failed(self, error: Exception, connected: bool = True) -> Exception:
         """An error as what `IBackend` promises. Rows can only be at fault on a connection that is set up."""
-        if isinstance(error, (CancelledError, RetryableError)):
-            if isinstance(error, CancelledError):
-                self._let_go()
+        if isinstance(error, RetryableError):
+            if isinstance(error, PositionMoved):
+                self._detail = str(error)
             return error
+        if isinstance(error, CancelledError):
+            self._let_go()
+            return RetryableError(f"{self._options.target}: closed meanwhile")
         failure = failure_of(error, self._options.target)
         if failure.lost:
             self._let_go()
         if failure.permanent and connected:
-            return PermanentError(failure.text)
+            return PermanentError(failure.text, failure.code or "refused")
         self._detail = failure.text
         self._state = "failing" if self._state in ("ok", "failing") else self._state
         return RetryableError(failure.text)
@@ -182,6 +222,10 @@ class TimescaleBackend:
         if self._session is not None:
             self._session.close()
             self._session = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def _quoted(text: str) -> str:

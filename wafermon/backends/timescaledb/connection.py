@@ -21,7 +21,7 @@ from twisted.python.threadpool import ThreadPool
 from txpostgres import txpostgres
 
 from wafermon.backends.timescaledb.failures import Silent, Unsuitable
-from wafermon.backends.timescaledb.options import Options
+from wafermon.backends.timescaledb.options import TimescaleOptions
 
 OLDEST = 130000
 """PostgreSQL 13."""
@@ -117,8 +117,12 @@ class Session:
 class Connector:
     """Makes sessions."""
 
-    def __init__(self, options: Options, name: str, reactor: IReactorTime, pool: ThreadPool) -> None:
+    def __init__(
+        self, options: TimescaleOptions, timeout: float, name: str, reactor: IReactorTime, pool: ThreadPool
+    ) -> None:
+        """After `timeout` seconds a statement without an answer is given up, by the server and by the sidecar."""
         self._options = options
+        self._timeout = timeout
         self._name = name
         self._reactor = reactor
         self._pool = pool
@@ -139,7 +143,9 @@ class Connector:
 
     def _places(self) -> Iterator[dict[str, str]]:
         """Each of the DSN's servers: libpq's parameters that say where it is."""
-        hosts, addresses, ports = (self._options.dsn.get(key, "").split(",") for key in ("host", "hostaddr", "port"))
+        hosts, addresses, ports = (
+            self._options.parameters.get(key, "").split(",") for key in ("host", "hostaddr", "port")
+        )
         for host, address, port in zip_longest(hosts, addresses, ports, fillvalue=""):
             yield {"host": host, "hostaddr": address, "port": port or ports[0]}
 
@@ -163,7 +169,7 @@ class Connector:
     async def _connect(self, place: dict[str, str]) -> Session:
         options = self._options
         parameters: dict[str, Any] = {
-            **KEEPALIVE, **options.dsn, **place, "client_encoding": "UTF8", "target_session_attrs": "any",
+            **KEEPALIVE, **options.parameters, **place, "client_encoding": "UTF8", "target_session_attrs": "any",
             "fallback_application_name": f"wafermon {self._name}",
         }  # fmt: skip
         parameters = {key: value for key, value in parameters.items() if value != ""}
@@ -175,7 +181,7 @@ class Connector:
             except (OSError, UnicodeDecodeError) as error:
                 raise Unsuitable(f"password_file: {error}") from None
         wire = Wire(self._reactor)
-        session = Session(wire, self._reactor, options.timeout)
+        session = Session(wire, self._reactor, self._timeout)
         try:
             await _bounded(wire, wire.connect(**parameters), self._reactor, options.connect_seconds)
             await self._greet(session)
@@ -186,10 +192,10 @@ class Connector:
 
     async def _greet(self, session: Session) -> None:
         """Settings, and whether the server is one to write to."""
-        milliseconds = max(int(self._options.timeout * 1000), 1)
+        milliseconds = max(int(self._timeout * 1000), 1)
         [(version, encoding, standby, read_only)] = await session.query(
             f"SET statement_timeout = {milliseconds}; SET lock_timeout = {max(milliseconds * 4 // 5, 1)}; SET timezone = 'UTC';"
-            f"SET search_path = {self._options.schema}, public; SET client_min_messages = warning;"
+            f"SET search_path = {self._options.schema_name}, public; SET client_min_messages = warning;"
             # A batch that fails is megabytes of other people's messages: not for the server's log, where we may say so.
             "SELECT set_config('log_min_error_statement', 'panic', false) FROM pg_roles WHERE rolname = current_user AND rolsuper;"
             "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"

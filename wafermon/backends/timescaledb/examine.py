@@ -7,12 +7,12 @@ from typing import Any
 import psycopg2
 
 from wafermon.backends.timescaledb.connection import OLDEST
-from wafermon.backends.timescaledb.options import Options
+from wafermon.backends.timescaledb.options import TimescaleOptions
 
 
-def problems(options: Options) -> list[str]:
+def problems(options: TimescaleOptions) -> list[str]:
     """What is wrong, each with what to do; none where it can be used."""
-    parameters: dict[str, Any] = {"connect_timeout": round(options.connect_seconds) or 1, **options.dsn}
+    parameters: dict[str, Any] = {"connect_timeout": round(options.connect_seconds) or 1, **options.parameters}
     try:
         if options.password_file is not None:
             parameters["password"] = options.password_file.read_text().rstrip("\r\n")

@@ -29,6 +29,8 @@ class Failure:
     """It is these rows that the server refuses."""
     lost: bool = True
     """The connection is of no more use."""
+    code: str = ""
+    """The SQLSTATE, where there is one."""
 
 
 def failure_of(error: Exception, target: str) -> Failure:
@@ -44,7 +46,7 @@ def failure_of(error: Exception, target: str) -> Failure:
         return Failure(f"{target}: {text or 'the connection was lost'}{advice and '; ' + advice}")
     said = (error.diag.message_primary or str(error)).strip()
     if code[:2] in _ROWS_AT_FAULT or code in _ROWS_AT_FAULT:
-        return Failure(f"{said} (SQLSTATE {code})", permanent=True, lost=False)
+        return Failure(f"{said} (SQLSTATE {code})", permanent=True, lost=False, code=code)
     advice = _ADVICE.get(code) or _ADVICE.get(code[:2], "look at the server's log")
     return Failure(f"{target}: {said} (SQLSTATE {code}); {advice}", lost=code not in _PASSING)
 

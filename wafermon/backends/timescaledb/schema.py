@@ -9,7 +9,7 @@ from importlib.resources import files
 import psycopg2
 
 from wafermon.backends.timescaledb.connection import Session
-from wafermon.backends.timescaledb.options import Options
+from wafermon.backends.timescaledb.options import TimescaleOptions
 
 LOCK = 0x77616665726D6F6E
 """The advisory lock that schema work is done under, the same in every sidecar: "wafermon" in ASCII."""
@@ -80,7 +80,7 @@ async def _version(session: Session, schema: str) -> int:
     return int(version)
 
 
-async def arrange(session: Session, options: Options) -> str:
+async def arrange(session: Session, options: TimescaleOptions) -> str:
     """With the timescaledb extension: hypertables and their policies, as far as its build has them. Answers with what
     the operator should know of that; empty where all is as the config has it."""
     found = await session.query("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'")
@@ -105,10 +105,10 @@ async def arrange(session: Session, options: Options) -> str:
     return f"TimescaleDB {found[0][0]} does not do all that the config asks for: {'; '.join(dict.fromkeys(refused))}"
 
 
-def hypertables(options: Options) -> Iterator[str]:
+def hypertables(options: TimescaleOptions) -> Iterator[str]:
     """The statements that make the tables what the config says. Each may be run again and again."""
     for table in HYPERTABLES:
-        name = f"{options.schema}.{table}"
+        name = f"{options.schema_name}.{table}"
         chunk = _interval(options.chunk)
         yield (
             f"SELECT create_hypertable('{name}', 'time', chunk_time_interval => {chunk},"
@@ -125,7 +125,7 @@ def hypertables(options: Options) -> Iterator[str]:
             # What is set can't be set again once there are compressed chunks.
             yield (
                 "DO $$ BEGIN IF NOT (SELECT compression_enabled FROM timescaledb_information.hypertables"
-                f" WHERE hypertable_schema = '{options.schema}' AND hypertable_name = '{table}') THEN"
+                f" WHERE hypertable_schema = '{options.schema_name}' AND hypertable_name = '{table}') THEN"
                 f" ALTER TABLE {name} SET (timescaledb.compress, timescaledb.compress_segmentby = 'service',"
                 " timescaledb.compress_orderby = 'time'); END IF; END $$"
             )

@@ -5,12 +5,20 @@ from __future__ import annotations
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic.fields import FieldInfo
+
 from wafermon.model.settings import Kind, Section
 
 
 def declared(section: type[Section], key: str) -> Any:
     """The annotation of a key, with all that its Annotated says; Any where there is no such key."""
-    return get_type_hints(section, include_extras=True).get(key, Any)
+    names = {info.alias or name: name for name, info in section.model_fields.items()}
+    return get_type_hints(section, include_extras=True).get(names.get(key, key), Any)
+
+
+def keys(section: type[Section]) -> dict[str, FieldInfo]:
+    """What a section declares, by the name that a config has for it."""
+    return {info.alias or name: info for name, info in section.model_fields.items()}
 
 
 def declared_at(section: type[Section], path: tuple[str | int, ...]) -> Any:
@@ -49,7 +57,10 @@ def wording(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         item = section_of(annotation)
         return "a list" if item else f"a list of {wording(item_of(annotation)).removeprefix('a ')}"
-    return "a mapping"
+    return _PLAIN.get(annotation, "a mapping")
+
+
+_PLAIN = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def _bare(annotation: Any) -> Any:
