@@ -94,14 +94,14 @@ def test_marks_of_clients_that_are_gone_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_spill_file_of_a_program_that_had_a_token_counts_once(tmp_path: Path) -> None:
-    with TokenDaemon(tmp_path) as daemon:
+    with TokenDaemon(tmp_path, "first-token\n") as daemon:
         client = daemon.client(token="first-token")
         client.send(range(1, 51))
         client.until_acked(50)
         client.drop()
         path = tmp_path / "spill" / f"test.{2**22 - 1}.{client.client}.ldjson"
         path.write_text("".join(json.dumps(client.line(seq)) + "\n" for seq in range(41, 61)))
-        os.utime(path, (time.time() - 20, time.time() - 20))
+        os.utime(path, (time.time() - 40, time.time() - 40))
         until(lambda: not list(path.parent.iterdir()), "the spill file gone")
         until(lambda: len(daemon.stored()) >= 60)
         assert [line["seq"] for line in daemon.stored()] == list(range(1, 61))

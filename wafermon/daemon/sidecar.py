@@ -40,6 +40,8 @@ ACK_SECONDS = 2.0
 """How long a stop waits for the journal to have what was received; the rest comes again."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for each backend to take what it lacks; the rest is delivered after the next start."""
+OPENERS = 2
+"""Threads that decompress what clients send."""
 THREADS = 8
 """For what blocks: backends, lagging cursors, dead letters."""
 
@@ -76,7 +78,9 @@ class Sidecar(Service):
         self._tables = lru_cache(16)(routing.load)
         self.journal = Journal(config.journal, reactor, self._writer, self._pool, wall=time.time, probe=probe)
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
-        self.receiver = Receiver(self.journal, config.limits, reactor)
+        self._openers = ThreadPool(0, OPENERS, "frames")
+        self._spill_thread = ThreadPool(0, 1, "spill")
+        self.receiver = Receiver(self.journal, config.limits, reactor, self._openers)
         self.listening = Listeners(self.receiver, reactor)
         self.deliveries = Deliveries(self._make_delivery, self.journal)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
@@ -119,6 +123,8 @@ class Sidecar(Service):
             )
         self._writer.start()
         self._pool.start()
+        self._openers.start()
+        self._spill_thread.start()
         try:
             self.journal.open(self._routes(self.config))
             self.dead_letters.open()
@@ -176,7 +182,15 @@ class Sidecar(Service):
             self.spills = None
         if config.journal.spill_dir is not None:
             limit = config.limits.max_line_bytes
-            self.spills = SpillTaker(config.journal.spill_dir, self.journal, limit, self._reactor)
+            self.spills = SpillTaker(
+                config.journal.spill_dir,
+                self.journal,
+                limit,
+                self._reactor,
+                self._spill_thread,
+                owners=config.journal.spill_owners,
+                restricted=lambda: self.listening.bind_services,
+            )
             self.spills.start()
 
     def _routes(self, config: Config) -> str:
@@ -187,6 +201,8 @@ class Sidecar(Service):
         print(f"wafermon can't start: {problem}", file=sys.stderr)
         self._writer.stop()
         self._pool.stop()
+        self._openers.stop()
+        self._spill_thread.stop()
         raise CannotStart(1)
 
     # -- reload
@@ -251,7 +267,7 @@ class Sidecar(Service):
         self.receiver.limits = config.limits
         if config.correlation != before.correlation:
             self.correlator.configure(_correlation(config))
-        if (config.journal.spill_dir, config.limits) != (before.journal.spill_dir, before.limits):
+        if _spill_settings(config) != _spill_settings(before):
             self._take_up_spills(config)
         if config.hooks != before.hooks:
             self.hooks.configure(config.hooks)
@@ -289,8 +305,14 @@ class Sidecar(Service):
         self._probe("journal closed")
         self._writer.stop()
         self._pool.stop()
+        self._openers.stop()
+        self._spill_thread.stop()
         self._garbage.stop()
         self.log.info("wafermon has stopped")
+
+
+def _spill_settings(config: Config) -> tuple[Any, ...]:
+    return config.journal.spill_dir, config.journal.spill_owners, config.limits.max_line_bytes
 
 
 def _correlation(config: Config) -> Settings:

@@ -145,7 +145,7 @@ class Journal:
         recovered = self._disk.open()
         state = self._disk.state
         self.id = state.journal
-        self.marks = Marks(state.mark, state.mark_of_any)
+        self.marks = Marks(state.mark, state.marks_of)
         self.marks.recover(recovered.marks)
         self._lengths = recovered.lengths
         self._last_time = recovered.last_time

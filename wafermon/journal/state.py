@@ -82,10 +82,10 @@ class State:
         row = self._looker.execute(query, [principal, client]).fetchone()
         return int(row[0]) if row else 0
 
-    def mark_of_any(self, client: str) -> int:
-        """As `mark`, of whichever principal has got furthest."""
-        row = self._looker.execute("SELECT MAX(seq) FROM marks WHERE client = ?", [client]).fetchone()
-        return int(row[0] or 0)
+    def marks_of(self, client: str) -> dict[str, int]:
+        """As `mark`, by principal."""
+        rows = self._looker.execute("SELECT principal, seq FROM marks WHERE client = ?", [client])
+        return {str(principal): int(seq) for principal, seq in rows}
 
     def _count_marks(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM marks").fetchone()[0])
