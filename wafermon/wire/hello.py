@@ -11,7 +11,7 @@ from wafermon.model.messages import CLIENT, OWN_SERVICE, SEQ_MAX, SERVICE, dumps
 from wafermon.wire.lines import Origin, read_object
 
 VERSION = 2
-FEATURES: tuple[str, ...] = ()
+FEATURES = ("stats",)
 """What else a client may send, as the welcome offers it."""
 
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|PRI|TRACE) ")
@@ -54,7 +54,7 @@ def read_hello(line: bytes) -> Hello | None:
         return None
     if value.get("type") != "hello":
         return None
-    fields = {name: given for name, given in value.items() if given != ""}
+    fields = {name: given for name, given in value.items() if given != "" or _WANTED.get(name) is not str}
     if problem := _problem(fields):
         raise ProtocolError("bad_hello", problem)
     ack = fields.get("ack", True)

@@ -22,6 +22,9 @@ class TimescaleFactory:
 
     name = "timescaledb"
 
+    without = ("stats",)
+    """Types of message for which there is no table."""
+
     def configure(self, options: Mapping[str, Any]) -> Options:
         """Keys: dsn, password_file, passfile, schema, keep, compress_after, chunk, timeout."""
         missing = [name for name in ("psycopg2", "txpostgres") if find_spec(name) is None]
