@@ -92,6 +92,11 @@ class Receiver:
             await self._journal.sleep(LOOK_SECONDS)
 
     @property
+    def held_bytes(self) -> int:
+        """What is in memory for all clients that have begun a line or frame, or do not read."""
+        return self._held_bytes
+
+    @property
     def frame_bytes(self) -> int:
         """The largest frame, by the bytes of its lines: a few of them fit into a segment."""
         return min(self.limits.frame_bytes, self._journal.settings.segment_bytes // 4)
