@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
 import struct
@@ -77,10 +78,8 @@ def test_any_damage_is_a_refusal_or_the_same_size(codec: str) -> None:
     for _ in range(500):
         broken = bytearray(data)
         broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
-        try:
+        with contextlib.suppress(BadFrame):
             assert len(open_frame(Head(codec, len(broken), len(RAW), 1000), broken)) == len(RAW)
-        except BadFrame:
-            pass
 
 
 def test_a_zlib_bomb_gives_one_byte_too_many_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

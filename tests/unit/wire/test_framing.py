@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_the_lines_are_the_same_however_the_bytes_come(data: bytes, cuts: list[i
     buffer = LineBuffer(LIMIT)
     found = []
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         buffer.feed(data[start:end])
         found += read(buffer, most)
         assert len(buffer) <= LIMIT + 1
