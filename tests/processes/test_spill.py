@@ -27,7 +27,10 @@ OWNER, PROGRAM = 65_533, 65_532
 
 SPILL = """
 import fcntl, os, sys, time
-path, seconds = sys.argv[1], float(sys.argv[2])
+path, seconds, user = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
+os.setgroups([])
+os.setgid(user)
+os.setuid(user)
 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
 os.fchmod(fd, 0o660)
 fcntl.flock(fd, fcntl.LOCK_EX)
@@ -39,7 +42,15 @@ time.sleep(seconds)
 
 
 def event(client: str, seq: int, **fields: Any) -> bytes:
-    line = {"type": "event", "service": "spilled", "level": "info", "message": "m", "client": client, "seq": seq, **fields}
+    line = {
+        "type": "event",
+        "service": "spilled",
+        "level": "info",
+        "message": "m",
+        "client": client,
+        "seq": seq,
+        **fields,
+    }
     return json.dumps(line).encode() + b"\n"
 
 
@@ -47,12 +58,9 @@ def spill(path: Path, data: bytes, *before: str, seconds: float = 0, user: int =
     """A program of another user that writes a file, holds its lock for so long, and ends without a word. `before` is
     what starts it."""
     program = subprocess.Popen(
-        [*before, sys.executable, "-c", SPILL, str(path), str(seconds)],
+        [*before, sys.executable, "-c", SPILL, str(path), str(seconds), str(user)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        user=None if before else user,
-        group=None if before else user,
-        extra_groups=None if before else [],
     )
     assert program.stdin and program.stdout
     program.stdin.write(data)
@@ -118,7 +126,7 @@ def test_process_1_of_another_pid_namespace(shared: Served) -> None:
         pytest.skip("this machine makes no pid namespaces")
     client = secrets.token_hex(8)
     path = shared.directory / "spill" / f"spilled.1.{client}.ldjson"
-    inside = ("unshare", "--pid", "--fork", "--kill-child", f"--setuid={PROGRAM}", f"--setgid={PROGRAM}")
+    inside = ("unshare", "--pid", "--fork", "--kill-child")
     program = spill(path, event(client, 1), *inside, seconds=600)
     other = secrets.token_hex(8)
     spill(path.with_name(f"spilled.1.{other}.ldjson"), event(other, 1), *inside).wait()
@@ -148,7 +156,9 @@ def test_where_tokens_bind_services_a_file_speaks_for_what_its_owner_is_given(tm
     daemon = TokenDaemon(tmp_path, "secret web-*\n")
     config = tmp_path / "wafermon.yaml"
     nobody = pwd.getpwnam("nobody").pw_uid
-    config.write_text(config.read_text().replace("spill_dir: spill", f"spill_dir: spill, spill_owners: {{{nobody}: [cron]}}"))
+    config.write_text(
+        config.read_text().replace("spill_dir: spill", f"spill_dir: spill, spill_owners: {{{nobody}: [cron]}}")
+    )
     (tmp_path / "spill").chmod(0o3777)
     for directory in (tmp_path, *tmp_path.parents[:3]):
         with suppress(PermissionError):

@@ -30,7 +30,7 @@ class Transport(StringTransport):
 
     def abortConnection(self) -> None:
         self.aborted = True
-        super().abortConnection()
+        super().abortConnection()  # type: ignore[no-untyped-call]
 
     def unregisterProducer(self) -> None:
         self.producer = None
@@ -79,9 +79,9 @@ class Wire:
     def __init__(self, sidecar: Sidecar, admission: Admission) -> None:
         self.sidecar = sidecar
         self.connection: Connection = ReceiverFactory(sidecar.hub, admission).buildProtocol(None)
-        self.transport = Transport()
+        self.transport = Transport()  # type: ignore[no-untyped-call]
         self.client = CLIENT
-        self.connection.makeConnection(self.transport)
+        self.connection.makeConnection(self.transport)  # type: ignore[no-untyped-call]
 
     def hello(self, **fields: Any) -> list[dict[str, Any]]:
         hello = {"v": 2, "type": "hello", "client": CLIENT, "service": "s", "host": "h", "pid": 7, **fields}
@@ -111,8 +111,8 @@ class Wire:
         """What was said since the last call, once the reactor has had its turn."""
         self.sidecar.clock.advance(0)
         self.sidecar.clock.advance(0)
-        said = [json.loads(line) for line in self.transport.value().splitlines()]
-        self.transport.clear()
+        said = [json.loads(line) for line in self.transport.value().splitlines()]  # type: ignore[no-untyped-call]
+        self.transport.clear()  # type: ignore[no-untyped-call]
         return said
 
     def after(self, seconds: float) -> list[dict[str, Any]]:

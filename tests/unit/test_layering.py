@@ -45,7 +45,6 @@ BARE = {"model": set[str](), "files": {"model"}, "interfaces": {"model"}, "monit
 """Those that may not even import all of EVERYWHERE, and what they may."""
 PENDING_CIRCLES = {
     ("wafermon.journal.cursor", "wafermon.journal.journal"),
-    ("wafermon.receivers.lines.connection", "wafermon.receivers.lines.hub"),
 }
 """Pairs that still need each other for their types; to be emptied."""
 MAY_TAKE_THE_REACTOR = {"tap", "daemon", "cli"}

@@ -34,7 +34,6 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             "sdk_dropped": view.live.sdk_dropped,
         },
         "spill": {
-            "dir": str(view.config.journal.spill_dir) if view.spills else "",
             "files": view.spills.files if view.spills else 0,
             "stuck": dict(view.spills.stuck) if view.spills else {},
         },

@@ -25,9 +25,10 @@ LIMIT = 65_536
 def logged() -> Iterator[list[dict[str, Any]]]:
     """What is logged meanwhile."""
     events: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(events.append)
+    observer: Any = events.append
+    globalLogPublisher.addObserver(observer)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(observer)
 
 
 def acks(replies: list[dict[str, Any]]) -> list[int]:
@@ -428,7 +429,7 @@ def test_a_frame_that_has_not_come_whole_counts() -> None:
 @pytest.mark.parametrize("size", [INLINE_BYTES - 100, INLINE_BYTES + 100, 1 << 20])
 def test_a_frame_of_any_size_is_taken_whole(size: int) -> None:
     sidecar, wire = framed()
-    lines = []
+    lines: list[bytes] = []
     while sum(map(len, lines)) < size:
         lines.append(wire.line(len(lines) + 1))
     said = wire.send(frame(*lines) + wire.line(len(lines) + 1))
