@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import secrets
+import signal
 import shutil
 import subprocess
 import sys
@@ -126,13 +127,14 @@ def test_process_1_of_another_pid_namespace(shared: Served) -> None:
         pytest.skip("this machine makes no pid namespaces")
     client = secrets.token_hex(8)
     path = shared.directory / "spill" / f"spilled.1.{client}.ldjson"
-    inside = ("unshare", "--pid", "--fork", "--kill-child")
+    inside = ("unshare", "--pid", "--fork")
     program = spill(path, event(client, 1), *inside, seconds=600)
     other = secrets.token_hex(8)
     spill(path.with_name(f"spilled.1.{other}.ldjson"), event(other, 1), *inside).wait()
     until(lambda: len(shared.stored("spilled")) == 1, "the file of the one that ended")
     assert path.exists(), "its lock holds across namespaces"
-    program.kill()
+    [process_1] = Path(f"/proc/{program.pid}/task/{program.pid}/children").read_text().split()
+    os.kill(int(process_1), signal.SIGKILL)
     program.wait()
     until(lambda: len(shared.stored("spilled")) == 2, "the file of process 1")
 

@@ -75,7 +75,7 @@ class Figures(Collector):
             "Spill files that can't be taken up, by the user that they belong to; 50 users at most.",
             labels=["owner"],
         )
-        for owner, count in (spills.stuck if spills else {}).items():
+        for owner, count in ((spills.stuck if spills else None) or {"": 0}).items():
             stuck.add_metric([owner], count)
         yield stuck
 
