@@ -6,12 +6,11 @@ import json
 import os
 import pwd
 import secrets
-import signal
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +70,13 @@ def spill(path: Path, data: bytes, *before: str, seconds: float = 0, user: int =
 
 
 @pytest.fixture
-def shared(tmp_path: Path) -> Iterator[Served]:
+def shared(public_path: Path) -> Iterator[Served]:
     """A sidecar of a user of its own, and the packaged folder."""
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        if directory != Path("/tmp"):
-            directory.chmod(0o755)
-    daemon = Served(tmp_path, CONFIG)
+    daemon = Served(public_path, CONFIG)
     daemon.command = [sys.executable, "-c", AS_NOBODY.format(uid=OWNER, gid=OWNER)]
-    for path in (tmp_path, tmp_path / "spill"):
+    for path in (public_path, public_path / "spill"):
         os.chown(path, OWNER, OWNER)
-    (tmp_path / "spill").chmod(0o3777)
+    (public_path / "spill").chmod(0o3777)
     with daemon:
         yield daemon
     assert "Traceback" not in daemon.log(), daemon.log()
@@ -154,20 +150,17 @@ def test_what_can_t_be_taken_is_counted_by_owner_and_logged_once_a_minute(shared
     assert shared.log().count("Spill files can't be taken up") == 1
 
 
-def test_where_tokens_bind_services_a_file_speaks_for_what_its_owner_is_given(tmp_path: Path) -> None:
-    daemon = TokenDaemon(tmp_path, "secret web-*\n")
-    config = tmp_path / "wafermon.yaml"
+def test_where_tokens_bind_services_a_file_speaks_for_what_its_owner_is_given(public_path: Path) -> None:
+    daemon = TokenDaemon(public_path, "secret web-*\n")
+    config = public_path / "wafermon.yaml"
     nobody = pwd.getpwnam("nobody").pw_uid
     config.write_text(
         config.read_text().replace("spill_dir: spill", f"spill_dir: spill, spill_owners: {{{nobody}: [cron]}}")
     )
-    (tmp_path / "spill").chmod(0o3777)
-    for directory in (tmp_path, *tmp_path.parents[:3]):
-        with suppress(PermissionError):
-            directory.chmod(directory.stat().st_mode | 0o055)
+    (public_path / "spill").chmod(0o3777)
     with daemon:
         client = secrets.token_hex(8)
-        path = tmp_path / "spill" / f"payments.1.{client}.ldjson"
+        path = public_path / "spill" / f"payments.1.{client}.ldjson"
         data = event(client, 1, service="payments", level="critical") + event(client, 2, service="cron")
         spill(path, data, user=nobody).wait()
         until(lambda: daemon.stored("cron"), "what the owner may say")
