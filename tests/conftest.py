@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from daemon import Daemon
@@ -15,6 +16,15 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # How quickly examples are made says how busy the machine is, not whether the code is right.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that all users can reach. pytest keeps its own from them, and closes it again when another run starts."""
+    with TemporaryDirectory(prefix="wafermon-test-", dir="/tmp") as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        yield path
 
 
 @pytest.fixture

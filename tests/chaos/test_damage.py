@@ -9,7 +9,7 @@ from pathlib import Path
 from daemon import CONFIG, Daemon, until
 from journals import NOW, line
 
-from wafermon.journal.groups import Head, Mark, encode_commit, scan
+from wafermon.journal.groups import Head, Mark, Stamp, encode_commit, scan
 
 
 def segment() -> tuple[bytes, list[bytes]]:
@@ -19,7 +19,9 @@ def segment() -> tuple[bytes, list[bytes]]:
         body = [line(number * 3 + i) + b"\n" for i in range(3)]
         if not number:
             body.insert(0, Head("5af1c0de5af1c0de", 1, 0).encode("[]"))
-        groups.append(b"".join([*body, encode_commit(body, NOW + number, [Mark("", "a" * 16, number * 3 + 3)])]))
+        groups.append(
+            b"".join([*body, encode_commit(body, Stamp(NOW + number, number), [Mark("", "a" * 16, number * 3 + 3)])])
+        )
     return b"".join(groups), groups
 
 

@@ -55,7 +55,7 @@ def test_user_and_directories_are_made(tmp_path: Path) -> None:
     assert "wafermon:" in (tmp_path / "etc" / "passwd").read_text()
     run("systemd-tmpfiles", f"--root={tmp_path}", "--create", DEPLOY / "tmpfiles.d" / "wafermon.conf")
     modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o7777 for path in tmp_path.glob("*/*/wafermon")}
-    assert modes == {"var/spool/wafermon": 0o1777, "var/lib/wafermon": 0o700, "var/log/wafermon": 0o750}
+    assert modes == {"var/spool/wafermon": 0o3777, "var/lib/wafermon": 0o700, "var/log/wafermon": 0o750}
     assert (tmp_path / "var/lib/wafermon").stat().st_uid == int(
         (tmp_path / "etc/passwd").read_text().split("wafermon:")[1].split(":")[1]
     )

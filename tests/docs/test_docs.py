@@ -194,8 +194,20 @@ HELLO_WORDS = WORDS.filter(lambda text: "\0" not in text)
 @example({})
 @example({"v": 3})
 @example({"ack": False, "client": None})
+@example({"ack": False, "client": ""})
+@example({"client": ""})
+@example({"service": "", "host": "", "sdk": "", "token": ""})
+@example({"compress": ["zstd", "zlib"]})
+@example({"compress": ["zlib", 7]})
+@example({"compress": ""})
+@example({"host": "h" * 256})
+@example({"host": "h" * 255})
+@example({"host": "a\tb"})
+@example({"host": "a\n"})
+@example({"sdk": "s" * 65})
+@example({"token": "t" * 513})
 @given(st.dictionaries(
-    st.sampled_from(["v", "client", "service", "host", "pid", "sdk", "ack", "token", "colour"]),
+    st.sampled_from(["v", "client", "service", "host", "pid", "sdk", "ack", "token", "compress", "colour"]),
     st.none() | st.booleans() | st.integers(-1, 2**53) | BROKEN.filter(lambda number: number % 1) | HELLO_WORDS, max_size=3,
 ))  # fmt: skip
 def test_schema_and_code_agree_on_any_hello(changed: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from wafermon.contract import one_of_each
 from wafermon.interfaces import Position
-from wafermon.journal.groups import Head, Mark, Rejected, decode_group, encode_blocks, encode_commit, scan
+from wafermon.journal.groups import Head, Mark, Rejected, Stamp, decode_group, encode_blocks, encode_commit, scan
 from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError
 from wafermon.model.messages import decode_stored
@@ -161,7 +161,9 @@ def segment() -> tuple[bytes, list[bytes], list[bytes]]:
         head = Head("5af1c0de5af1c0de", 1, 0).encode('{"rules":[]}') if not number else b""
         refused = Rejected("bad_json", "no JSON", b"\xff{", "127.0.0.1", NOW, CLIENT, number + 1).encode()
         body = [head, encode_blocks([block]), block.raw, refused]
-        groups.append(b"".join([*body, encode_commit(body, NOW + number, [Mark("", CLIENT, number + 1)])]))
+        groups.append(
+            b"".join([*body, encode_commit(body, Stamp(NOW + number, number), [Mark("", CLIENT, number + 1)])])
+        )
         lines += many
         data += groups[-1]
     return data, groups, lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -25,7 +26,7 @@ backends:
 def write(directory: Path, *, listen: str = "", more: str = "", **changes: object) -> Path:
     spill = directory / "spill"
     spill.mkdir(exist_ok=True)
-    spill.chmod(0o1777)
+    spill.chmod(0o3777)
     path = directory / "wafermon.yaml"
     places = {"port": free_port(), "http": free_port(), "directory": directory, **changes}
     path.write_text(CONFIG.format(listen=listen, more=more, **places))
@@ -123,7 +124,9 @@ def test_a_spill_folder_that_is_not_there(tmp_path: Path) -> None:
     path = write(tmp_path)
     (tmp_path / "spill").rmdir()
     _, found = findings(path)
-    assert found["warning"][0][1] == f"make it so that every user can write: install -d -m 1777 {tmp_path}/spill"
+    assert found["warning"][0][1] == (
+        f"make it so that every user can write, as the sidecar's user: install -d -m 3777 -o wafermon -g wafermon {tmp_path}/spill"
+    )
 
 
 def test_too_few_descriptors(tmp_path: Path) -> None:
@@ -188,3 +191,22 @@ def test_a_sidecar_that_runs_is_asked(tmp_path: Path) -> None:
         assert "can't be listened on" not in done.stdout
         (tmp_path / "logs").unlink()
         client.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
+@pytest.mark.parametrize(("mode", "owner", "problem"), [
+    (0o3777, 65_533, ""),
+    (0o1777, 65_533, "Permission denied"),
+    (0o1777, 0, ""),
+    (0o3755, 65_533, "other users spill elsewhere"),
+])  # fmt: skip
+def test_the_spill_folder_is_tried_by_two_users(public_path: Path, mode: int, owner: int, problem: str) -> None:
+    config = write(public_path)
+    os.chown(public_path / "spill", owner, owner)
+    (public_path / "spill").chmod(mode)
+    _, found = findings(config)
+    said = [(state, what) for state, all_of in found.items() for what, _ in all_of if f"{public_path}/spill" in what]
+    [(state, what)] = said
+    assert state == ("error" if problem == "Permission denied" else "ok")
+    assert problem in what
+    assert list((public_path / "spill").iterdir()) == []

@@ -317,7 +317,7 @@ def test_a_token_file_that_everybody_reads_is_said(tmp_path: Path) -> None:
 
 def test_one_token_a_line() -> None:
     tokens = parse_tokens("one\n  two  \n#three\n\nfour a-* b\r\n")
-    assert [principal.services for principal in tokens.values()] == [(), (), ("a-*", "b")]
+    assert [principal.services for principal in tokens.values()] == [None, None, ("a-*", "b")]
     assert len({principal.name for principal in tokens.values()}) == 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -403,17 +404,24 @@ def test_a_repeated_ack_comes_each_second_while_the_disk_does_not_answer(daemon:
 
 def test_spill_files_of_programs_that_are_gone_are_taken_up(daemon: Daemon) -> None:
     client = secrets.token_hex(8)
-    path = daemon.directory / "spill" / f"a.b.{2**22 - 1}.{client}.ldjson"
+    folder = daemon.directory / "spill"
+    path = folder / f"a.b.{os.getpid()}.{client}.ldjson"
     event = {"type": "event", "service": "spilled", "level": "info", "message": "m", "client": client}
     lines = [json.dumps({**event, "seq": seq}) for seq in range(1, 1001)]
     path.write_text("\n".join(lines) + '\n{"type":"ev')
-    mine = daemon.directory / "spill" / f"a.{os.getpid()}.{secrets.token_hex(8)}.ldjson"
-    mine.write_text(lines[0] + "\n")
-    (daemon.directory / "spill" / f"link.1.{secrets.token_hex(8)}.ldjson").symlink_to(mine)
-    for old in (path, mine):
-        os.utime(old, (time.time() - 20, time.time() - 20))
-    until(lambda: not list(path.parent.glob(f"*{client}*")), "the spill file gone")
+    locked = {call: folder / f"a.1.{secrets.token_hex(8)}.ldjson" for call in (fcntl.flock, fcntl.lockf)}
+    files = [file.open("w") for file in locked.values()]
+    for call, file in zip(locked, files, strict=True):
+        file.write(lines[0] + "\n")
+        file.flush()
+        call(file, fcntl.LOCK_EX)
+    (folder / f"link.1.{secrets.token_hex(8)}.ldjson").symlink_to(locked[fcntl.flock])
+    for old in (path, *locked.values()):
+        os.utime(old, (time.time() - 40, time.time() - 40))
+    until(lambda: not list(folder.glob(f"*{client}*")), "the spill file gone")
     stored = until(lambda: len(daemon.stored("spilled")) >= 1000 and daemon.stored("spilled"))
     assert [one["seq"] for one in stored] == list(range(1, 1001))
-    assert mine.exists()
+    assert all(file.exists() for file in locked.values())
     assert "without a newline" in daemon.log()
+    for file in files:
+        file.close()

@@ -17,6 +17,7 @@ from daemon import CONFIG, Client, Daemon, until
 from test_listeners import TokenDaemon
 from test_messages import BAD
 
+from wafermon.journal.clock import Known
 from wafermon.journal.groups import Mark
 from wafermon.journal.state import State
 from wafermon.model.errors import printable
@@ -85,7 +86,7 @@ def test_the_log_does_not_grow_with_what_clients_do_wrong(tmp_path: Path) -> Non
 def test_marks_of_clients_that_are_gone_are_bounded(tmp_path: Path) -> None:
     state = State(tmp_path / "state.db", marks_max=100)
     for round_number in range(10):
-        state.save({}, [Mark("", f"{round_number:08x}{number:08x}", 7) for number in range(30)], round_number, 0)
+        state.save({}, [Mark("", f"{round_number:08x}{number:08x}", 7) for number in range(30)], Known(round_number, 0))
     found = [state.mark("", f"{round_number:08x}{0:08x}") for round_number in range(10)]
     assert found[-3:] == [7, 7, 7]
     assert found[:6] == [0] * 6
@@ -94,14 +95,14 @@ def test_marks_of_clients_that_are_gone_are_bounded(tmp_path: Path) -> None:
 
 
 def test_a_spill_file_of_a_program_that_had_a_token_counts_once(tmp_path: Path) -> None:
-    with TokenDaemon(tmp_path) as daemon:
+    with TokenDaemon(tmp_path, "first-token\n") as daemon:
         client = daemon.client(token="first-token")
         client.send(range(1, 51))
         client.until_acked(50)
         client.drop()
         path = tmp_path / "spill" / f"test.{2**22 - 1}.{client.client}.ldjson"
         path.write_text("".join(json.dumps(client.line(seq)) + "\n" for seq in range(41, 61)))
-        os.utime(path, (time.time() - 20, time.time() - 20))
+        os.utime(path, (time.time() - 40, time.time() - 40))
         until(lambda: not list(path.parent.iterdir()), "the spill file gone")
         until(lambda: len(daemon.stored()) >= 60)
         assert [line["seq"] for line in daemon.stored()] == list(range(1, 61))

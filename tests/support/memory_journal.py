@@ -12,8 +12,7 @@ from twisted.internet.task import Clock
 
 from wafermon.delivery import Letter
 from wafermon.interfaces import Position
-from wafermon.journal import Group
-from wafermon.journal.journal import Held, Missing, Stretch
+from wafermon.journal import Group, Held, Missing, Stretch
 from wafermon.model.blocks import Block
 
 ID = "5af1c0de5af1c0de"

@@ -53,29 +53,6 @@ def directories(config: Config) -> Iterator[Finding]:
             )
 
 
-def spill(config: Config) -> Iterator[Finding]:
-    """Where orphaned spill files are taken up from."""
-    folder = config.journal.spill_dir
-    if folder is None:
-        yield Finding("warning", "journal.spill_dir is false: spill files of programs that ended stay where they are")
-    elif not folder.is_dir():
-        yield Finding(
-            "warning",
-            f"the spill folder {folder} is not there: SDKs spill to /tmp/wafermon-UID, which nobody takes up",
-            f"make it so that every user can write: install -d -m 1777 {folder}",
-        )
-    elif not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding("error", f"the spill folder {folder} can't be written", "give its files to the sidecar's user")
-    elif stat.S_IMODE(folder.stat().st_mode) & 0o002 and not folder.stat().st_mode & stat.S_ISVTX:
-        yield Finding(
-            "warning",
-            f"anybody can remove files from the spill folder {folder}",
-            f"set its sticky bit: chmod +t {folder}",
-        )
-    else:
-        yield Finding("ok", f"the spill folder {folder} can be read and written")
-
-
 def secrets(config: Config) -> Iterator[Finding]:
     """Files that must be there, and that others must not read."""
     for listener in config.listen:

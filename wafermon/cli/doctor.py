@@ -46,7 +46,7 @@ def command(config: Path | None, as_json: bool) -> None:
 def _findings(path: Path | None) -> Iterator[Finding]:
     # They bring Twisted along, which the other commands can do without.
     from wafermon.backends import find_plugins
-    from wafermon.cli import checks
+    from wafermon.cli import checks, spill_check
     from wafermon.cli.checks import Finding
     from wafermon.config import load
     from wafermon.model.errors import ConfigError
@@ -68,7 +68,7 @@ def _findings(path: Path | None) -> Iterator[Finding]:
         yield from checks.backends(config, plugins.factories)
     else:
         yield from _as_it_says(status)
-    for check in (checks.directories, checks.spill, checks.secrets, checks.descriptors, checks.clock, checks.disk):
+    for check in (checks.directories, spill_check.spill, checks.secrets, checks.descriptors, checks.clock, checks.disk):
         yield from check(config)
 
 
@@ -93,6 +93,7 @@ def _running(config: Config) -> dict[str, Any] | None:
 
 def _as_it_says(status: dict[str, Any]) -> Iterator[Finding]:
     from wafermon.cli.checks import Finding
+    from wafermon.cli.spill_check import stuck
 
     yield Finding("ok", f"a sidecar {status['version']} runs, as `wafermon status` shows")
     for problem in status["problems"]:
@@ -100,6 +101,7 @@ def _as_it_says(status: dict[str, Any]) -> Iterator[Finding]:
     if status["refused_config"]:
         faults = "; ".join(status["refused_config"]["faults"])
         yield Finding("error", f"it refused the last config: {faults}", "mend the config; it is read again by itself")
+    yield from stuck(status)
     for name, backend in status["backends"].items():
         if backend["state"] != "failing":
             often = "each message once" if backend["exactly_once"] else "each message at least once"

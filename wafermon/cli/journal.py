@@ -98,6 +98,7 @@ def forget(name: str, directory: Path | None, http: Site) -> None:
         click.echo(f"{render.plain(name)} is forgotten; for it were kept {held}")
         return
     with _locked(directory):
+        from wafermon.journal.clock import Known
         from wafermon.journal.state import State
 
         state = State(directory / "state.db")
@@ -105,7 +106,7 @@ def forget(name: str, directory: Path | None, http: Site) -> None:
             cursors = state.cursors()
             if name not in cursors:
                 raise click.ClickException(f"the journal has no cursor {name!r}; it has {', '.join(sorted(cursors))}")
-            state.save({name: None}, [], 0, 0)
+            state.save({name: None}, [], state.known() or Known(0, 0))
         finally:
             state.close()
     click.echo(f"{render.plain(name)} is forgotten; the next start deletes what was kept for it alone")

@@ -25,7 +25,7 @@ from wafermon.model.settings import (
     RouteKeys,
     Settings,
 )
-from wafermon.routing import Rule, parse_match
+from wafermon.routing import Rule, only_apart, parse_match
 
 DEFAULT = "default.yaml"
 SPOOL = "/var/spool/wafermon"
@@ -62,6 +62,7 @@ def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) 
         raise ConfigError(source.faults)
     backends = _backends(source, plugins)
     routes = _routes(source, list(backends))
+    _compare_types(source, routes, backends, plugins)
     alone = {key: value for key, value in source.value.items() if key not in ("backends", "routes")}
     settings = check_section(source, Settings, _with_places(alone, environ), ())
     _compare_endpoints(source)
@@ -69,7 +70,9 @@ def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) 
     if source.faults or not settings:
         raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
     checked = {name: backend for name, backend in backends.items() if backend}
-    return Config.model_construct(**dict(settings), backends=MappingProxyType(checked), routes=tuple(routes))
+    return Config.model_construct(
+        **dict(settings), backends=MappingProxyType(checked), routes=tuple(filter(None, routes))
+    )
 
 
 def _with_places(given: dict[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
@@ -155,7 +158,7 @@ def _steps(path: str) -> KeyPath:
     return tuple(int(index) if index else key for key, index in re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", path))
 
 
-def _routes(source: Source, backends: list[str]) -> list[Rule]:
+def _routes(source: Source, backends: list[str]) -> list[Rule | None]:
     given = source.value.get("routes", [{"to": backends}])
     if not isinstance(given, list):
         source.fault(("routes",), f"expected a list of rules, got {shown(given)}")
@@ -163,11 +166,29 @@ def _routes(source: Source, backends: list[str]) -> list[Rule]:
     rules = [_rule(source, value, ("routes", index), backends) for index, value in enumerate(given)]
     first = next((index for index, rule in enumerate(rules) if rule and rule.catches_all), len(rules))
     for index in range(first + 1, len(rules)):
+        rule = rules[index]
+        if rule is not None and only_apart(rule):
+            continue
         line = source.line(("routes", first))
         source.fault(
             ("routes", index), f"never reached: the rule in line {line} takes everything; move this one above it"
         )
-    return [rule for rule in rules if rule]
+    return rules
+
+
+def _compare_types(
+    source: Source, routes: list[Rule | None], backends: Mapping[str, BackendConfig | None], plugins: Plugins
+) -> None:
+    """What a rule names, its backends must have a place for. A factory's `without`, if it has one, are the types for which
+    it has none."""
+    for index, rule in enumerate(routes):
+        for place, name in enumerate(rule.to if rule is not None else ()):
+            backend = backends.get(name)
+            factory = plugins.get(backend.plugin) if backend is not None else None
+            for kind in getattr(factory, "without", ()):
+                if rule is not None and kind in rule.type:
+                    problem = f"{name!r} has no place for messages of type {kind}; send them to another backend"
+                    source.fault(("routes", index, "to", place), problem)
 
 
 def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rule | None:

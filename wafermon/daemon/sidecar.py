@@ -42,6 +42,8 @@ GRACE_SECONDS = 5.0
 """How long a stop waits for each backend to take what it lacks; the rest is delivered after the next start."""
 CLOSING_SHARE = 0.15
 """Of `stop_within`: what is left for the journal and the others, whatever the backends do."""
+OPENERS = 2
+"""Threads that decompress what clients send."""
 THREADS = 8
 """For what blocks: lagging cursors, dead letters, the config. Each backend has its own besides."""
 
@@ -78,7 +80,9 @@ class Sidecar(Service):
         self._tables = lru_cache(16)(routing.load)
         self.journal = Journal(config.journal, reactor, self._writer, self._pool, wall=time.time, probe=probe)
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
-        self.receiver = Receiver(self.journal, config.limits, reactor)
+        self._openers = Workers(0, OPENERS, "frames")
+        self._spill_thread = Workers(0, 1, "spill")
+        self.receiver = Receiver(self.journal, config.limits, reactor, self._openers)
         self.listening = Listeners(self.receiver, reactor)
         self.supervisor = Supervisor(reactor, self.journal.now)
         self.deliveries = Deliveries(self._make_delivery, self.journal, self.supervisor, reactor)
@@ -124,6 +128,8 @@ class Sidecar(Service):
             )
         self._writer.start()
         self._pool.start()
+        self._openers.start()
+        self._spill_thread.start()
         try:
             self.journal.open(self._routes(self.config))
             self.dead_letters.open()
@@ -189,7 +195,15 @@ class Sidecar(Service):
             self.spills = None
         if config.journal.spill_dir is not None:
             limit = config.limits.max_line_bytes
-            self.spills = SpillTaker(config.journal.spill_dir, self.journal, limit, self._reactor)
+            self.spills = SpillTaker(
+                config.journal.spill_dir,
+                self.journal,
+                limit,
+                self._reactor,
+                self._spill_thread,
+                owners=config.journal.spill_owners,
+                restricted=lambda: self.listening.bind_services,
+            )
             self.spills.start()
 
     def _follow_with_hooks(self) -> None:
@@ -209,6 +223,8 @@ class Sidecar(Service):
         print(f"wafermon can't start: {problem}", file=sys.stderr)
         self._writer.stop()
         self._pool.stop()
+        self._openers.stop()
+        self._spill_thread.stop()
         raise CannotStart(1)
 
     # -- reload
@@ -274,7 +290,7 @@ class Sidecar(Service):
         self.receiver.limits = config.limits
         if config.correlation != before.correlation:
             self.correlator.configure(_correlation(config))
-        if (config.journal.spill_dir, config.limits) != (before.journal.spill_dir, before.limits):
+        if _spill_settings(config) != _spill_settings(before):
             self._take_up_spills(config)
         if config.hooks != before.hooks:
             self.hooks.configure(config.hooks)
@@ -303,8 +319,8 @@ class Sidecar(Service):
     def _stop_is_late(self, stopped: Deferred[None]) -> None:
         message = "wafermon has not stopped within {seconds:g} s: {phase} hangs, and is left behind"
         self.log.critical(message, seconds=self.config.stop_within, phase=self._stop_phase)
-        self._writer.leave()
-        self._pool.leave()
+        for pool in (self._writer, self._pool, self._openers, self._spill_thread):
+            pool.leave()
         stopped.callback(None)
 
     def _left(self, most: float, share: float = 1.0) -> float:
@@ -346,10 +362,14 @@ class Sidecar(Service):
         self._stop_phase = f"closing the journal in {self.journal.dir}"
         await self.journal.close()
         self._probe("journal closed")
-        self._writer.leave()
-        self._pool.leave()
+        for pool in (self._writer, self._pool, self._openers, self._spill_thread):
+            pool.leave()
         self._garbage.stop()
         self.log.info("wafermon has stopped")
+
+
+def _spill_settings(config: Config) -> tuple[Any, ...]:
+    return config.journal.spill_dir, config.journal.spill_owners, config.limits.max_line_bytes
 
 
 def _correlation(config: Config) -> Settings:

@@ -12,7 +12,7 @@ from wafermon.delivery.dead_letters import DeadLetters, Letter, letter_of
 from wafermon.journal import Cursor, Group, Journal, Outstanding
 from wafermon.model.messages import Kind
 from wafermon.model.position import Position
-from wafermon.routing import NO_ROUTE, Table
+from wafermon.routing import APART, NO_ROUTE, Table
 
 CURSOR = "!dead-letters"
 FIRST_SECONDS = 1.0
@@ -53,7 +53,9 @@ def letters_in(group: Group, table: Table) -> list[Letter]:
 
 
 def _lost(kind: Kind, table: Table) -> bool:
-    return not kind.replay_to and table.route(kind.service, kind.type, kind.level, kind.host) is NO_ROUTE
+    if kind.replay_to or kind.type == APART:
+        return False
+    return table.route(kind.service, kind.type, kind.level, kind.host) is NO_ROUTE
 
 
 class DeadLetterFollower:

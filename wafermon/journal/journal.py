@@ -167,7 +167,7 @@ class Journal:
         recovered = self._disk.open()
         state = self._disk.state
         self.id = state.journal
-        self.marks = Marks(state.mark, state.mark_of_any)
+        self.marks = Marks(state.mark, state.marks_of)
         self.marks.recover(recovered.marks)
         self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
         self._clock.begin(recovered.time, recovered.known)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from wafermon.journal.groups import Mark
 
@@ -34,8 +34,8 @@ class Stream:
 class Marks:
     """The streams in memory: those that are connected, and those that moved since the last checkpoint."""
 
-    def __init__(self, load: Callable[[str, str], int], find: Callable[[str], int]) -> None:
-        """`load` knows what is on disk of a principal's client, `find` the highest of a client of whatever principal."""
+    def __init__(self, load: Callable[[str, str], int], find: Callable[[str], Mapping[str, int]]) -> None:
+        """`load` knows what is on disk of a principal's client, `find` of a client, by principal."""
         self._load = load
         self._find = find
         self._streams: dict[tuple[str, str], Stream] = {}
@@ -63,10 +63,19 @@ class Marks:
         stream.holders += 1
         return stream
 
-    def synced_anywhere(self, client: str) -> int:
-        """The highest mark of a client of this name, whoever it belongs to; 0 where there is none. Takes a while."""
-        here = [stream.synced for stream in self._streams.values() if stream.client == client]
-        return max([self._find(client), *here])
+    def of_client(self, client: str) -> dict[str, int]:
+        """The synced marks of a client of this name, by principal. Takes a while."""
+        found = dict(self._find(client))
+        for stream in self._streams.values():
+            if stream.client == client and stream.synced:
+                found[stream.principal] = stream.synced
+        return found
+
+    def connected(self, client: str, counts: Callable[[str], bool]) -> bool:
+        """Whether a client of this name is held, of a principal that counts."""
+        return any(
+            stream.holders and stream.client == client and counts(stream.principal) for stream in self._streams.values()
+        )
 
     def release(self, stream: Stream) -> None:
         """A connection of it ended."""

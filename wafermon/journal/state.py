@@ -104,9 +104,12 @@ class State:
         """The highest settled seq of a client; 0 where it is not known. Waits for no `save`."""
         return self._look("SELECT seq FROM marks WHERE principal = ? AND client = ?", principal, client)
 
-    def mark_of_any(self, client: str) -> int:
-        """As `mark`, of whichever principal has got furthest."""
-        return self._look("SELECT MAX(seq) FROM marks WHERE client = ?", client)
+    def marks_of(self, client: str) -> dict[str, int]:
+        """As `mark`, by principal."""
+        with self._look_lock:
+            assert self._looker is not None
+            rows = self._looker.execute("SELECT principal, seq FROM marks WHERE client = ?", [client]).fetchall()
+        return {str(principal): int(seq) for principal, seq in rows}
 
     def _look(self, query: str, *values: str) -> int:
         with self._look_lock:

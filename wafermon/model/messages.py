@@ -107,6 +107,31 @@ class SpanEnd(Message, tag="span_end"):
     tags: Tags | UnsetType = UNSET
 
 
+class SpillStream(Struct, gc=False):
+    """A stream of its own: one spill file of an SDK."""
+
+    client: Annotated[str, Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+    last: Whole
+    """The greatest `seq` in it."""
+
+
+class Stats(Message, tag="stats"):
+    """What an SDK says of itself in its own stream, so that it can be told whether everything came."""
+
+    type: ClassVar[str] = "stats"
+    called: Whole
+    """Calls that were accepted since the SDK began."""
+    dropped: Whole
+    """Messages that it had to drop since then."""
+    unsent: Whole
+    """Accepted calls whose messages have no `seq` anywhere yet."""
+    last: Whole
+    """The greatest `seq` given before this line."""
+    streams: Annotated[list[SpillStream], Meta(max_length=1000)]
+    final: bool | UnsetType = UNSET
+    """The SDK was closed: nothing follows."""
+
+
 class Trace(Message, tag="trace"):
     """The sidecar's own summary of a trace, or of what came after its last part."""
 
@@ -121,10 +146,10 @@ class Trace(Message, tag="trace"):
     part: Annotated[int, Meta(ge=1)]
 
 
-Wire = Event | Metric | Progress | Resource | SpanStart | SpanEnd
+Wire = Event | Metric | Progress | Resource | SpanStart | SpanEnd | Stats
 BY_TYPE: Mapping[str, type[Message]] = {
     "event": Event, "metric": Metric, "progress": Progress,
-    "resource": Resource, "span_start": SpanStart, "span_end": SpanEnd,
+    "resource": Resource, "span_start": SpanStart, "span_end": SpanEnd, "stats": Stats,
 }  # fmt: skip
 
 SERVICE = re.compile(r"[A-Za-z0-9._:-]{1,128}")

@@ -6,6 +6,7 @@ Sizes are bytes, times are seconds, paths are relative to the working directory,
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -205,6 +206,13 @@ class Journal(Section):
         },
     )
 
+    spill_owners: Mapping[User, Annotated[tuple[Text, ...], Kind("a list of globs"), Field(strict=False)]] = Field(
+        default={},
+        description="Where a listener's tokens are bound to services: the services, as globs, for which the spill files of "
+        "a user (name or number) may speak. The lines of others become dead letters, `unauthorized`.",
+        strict=False,
+    )
+
     @field_validator("segment_bytes")
     @classmethod
     def _within_bounds(cls, value: int) -> int:
@@ -233,8 +241,14 @@ class Limits(Section):
         description=f"The longest line, without its newline: {format_size(LINE_MIN)} to {format_size(LINE_MAX)}.",
     )
     max_connections: Count = Field(default=10_000, description="Connections at a time, over all listeners.")
+    frame_bytes: Annotated[Size, AfterValidator(_above_zero)] = Field(
+        default=4 * MiB,
+        description="The largest compressed frame, by the bytes of its lines; a quarter of `journal.segment_bytes` where that is less.",
+    )
     partial_bytes: Size = Field(
-        default=64 * MiB, description="Memory for lines that have begun and not ended, over all clients."
+        default=64 * MiB,
+        description="Memory for lines and frames that have begun and not ended, and for errors that clients do not read, "
+        "over all clients.",
     )
     first_line: Duration = Field(
         default=30.0, description="A connection that has sent no whole line after this time is closed."

@@ -13,6 +13,8 @@ from fnmatch import translate
 from functools import cached_property
 from typing import Any
 
+NOTHING = r"(?!)"
+"""Matches no text."""
 _PEERCRED = struct.Struct("3i")
 
 
@@ -22,16 +24,24 @@ class Principal:
 
     name: str = ""
     """``token:`` and a hash of it, ``uid:N``, or empty where nobody can tell."""
-    services: tuple[str, ...] = ()
-    """Globs, of which one must match each message's service; empty where all are allowed."""
+    services: tuple[str, ...] | None = None
+    """Globs, of which one must match each message's service; None where all are allowed."""
+    code: str = "bad_message"
+    """How a line is refused whose service is not allowed."""
+    problem: str = "this token may not speak for it"
 
     def allows(self, service: str) -> bool:
         """Whether it may send messages of this service."""
-        return not self.services or self._match(service) is not None
+        return self.services is None or self._match(service) is not None
+
+    def unless_allowed(self, service: str) -> str:
+        """Why it may not send messages of this service; empty where it may."""
+        return "" if self.allows(service) else f"service: {self.problem}: {service!r}"
 
     @cached_property
     def _match(self) -> Any:
-        return re.compile("|".join(map(translate, self.services))).match
+        globs = "|".join(map(translate, self.services or ()))
+        return re.compile(globs or NOTHING).match
 
 
 ANYBODY = Principal()

@@ -37,7 +37,7 @@ def parse_tokens(text: str) -> dict[bytes, Principal]:
         digest = sha256(token.encode()).digest()
         if digest in found:
             raise ValueError(f"line {number}: this token stands in an earlier line, too")
-        found[digest] = Principal(f"token:{digest.hex()[:32]}", tuple(services))
+        found[digest] = Principal(f"token:{digest.hex()[:32]}", tuple(services) or None)
     if not found:
         raise ValueError("there is no token in it; write one on a line of its own")
     return found
@@ -67,6 +67,11 @@ class TokenFile:
     def holds(self, principal: Principal) -> bool:
         """Whether the file has this token still, for the same services."""
         return principal in self._tokens.values()
+
+    @property
+    def binds_services(self) -> bool:
+        """Whether some token may speak for some services alone."""
+        return any(principal.services is not None for principal in self._tokens.values())
 
     def refresh(self) -> bool:
         """Read the file again where it has changed; tells whether it was read. A file that can't be used is said once

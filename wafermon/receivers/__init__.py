@@ -2,6 +2,6 @@
 
 from wafermon.receivers.lines.hub import Receiver
 from wafermon.receivers.lines.listeners import Listeners
-from wafermon.receivers.spill.taker import SpillTaker
+from wafermon.receivers.spill import SpillTaker
 
 __all__ = ["Listeners", "Receiver", "SpillTaker"]

@@ -13,6 +13,8 @@ from wafermon.model.messages import BY_TYPE, LEVELS
 
 KEYS = ("service", "type", "level", "host")
 TYPES = (*BY_TYPE, "trace")
+APART = "stats"
+"""The type that a rule takes only where it names it, by the word and not by a glob."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,14 @@ class Rule:
 
     @property
     def catches_all(self) -> bool:
-        """Whether no message passes this rule by."""
+        """Whether no message passes this rule by, but for those that a rule has to name."""
         always = all(not globs or "*" in globs for globs in (self.service, self.type))
         return always and not self.level and not self.host
+
+
+def only_apart(rule: Rule) -> bool:
+    """Whether it takes nothing that a rule without conditions takes."""
+    return set(rule.type) == {APART}
 
 
 def parse_match(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -61,7 +68,7 @@ def parse_match(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
 
 def types_of(glob: str) -> frozenset[str]:
     """The types of message that a glob takes in."""
-    return frozenset(name for name in TYPES if fnmatchcase(name, glob))
+    return frozenset(name for name in TYPES if fnmatchcase(name, glob) and (name != APART or glob == APART))
 
 
 def _matches_nothing(key: str, glob: str) -> str:

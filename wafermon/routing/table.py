@@ -10,7 +10,7 @@ from typing import Any
 
 from wafermon.model.levels import levels_of
 from wafermon.model.messages import dumps, loads
-from wafermon.routing.rules import KEYS, Rule, types_of
+from wafermon.routing.rules import APART, KEYS, Rule, types_of
 
 CACHE_SIZE = 65_536
 """Services and hosts are the clients' to name, so the answers remembered are bounded."""
@@ -104,7 +104,8 @@ def _conditions(rule: Rule) -> list[tuple[int, Callable[[Any], bool]]]:
         "level": frozenset().union(*map(levels_of, rule.level)).__contains__,
         "host": _one_of_globs(rule.host),
     }
-    return [(index, matchers[key]) for index, key in enumerate(KEYS) if getattr(rule, key)]
+    conditions = [(index, matchers[key]) for index, key in enumerate(KEYS) if getattr(rule, key)]
+    return conditions if rule.type else [(KEYS.index("type"), APART.__ne__), *conditions]
 
 
 def _one_of_globs(globs: Sequence[str]) -> Callable[[Any], bool]:

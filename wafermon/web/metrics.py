@@ -70,6 +70,14 @@ class Figures(Collector):
         spills = self._view.spills
         yield _counter("wafermon_spill_messages", "Messages of spill files taken up.", spills.messages if spills else 0)
         yield _counter("wafermon_spill_files", "Spill files taken up.", spills.files if spills else 0)
+        stuck = GaugeMetricFamily(
+            "wafermon_spill_files_stuck",
+            "Spill files that can't be taken up, by the user that they belong to; 50 users at most.",
+            labels=["owner"],
+        )
+        for owner, count in ((spills.stuck if spills else None) or {"": 0}).items():
+            stuck.add_metric([owner], count)
+        yield stuck
 
     def _journal(self) -> Iterator[Metric]:
         journal = self._view.journal

@@ -40,6 +40,10 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             "from_spill": view.spills.messages if view.spills else 0,
             "sdk_dropped": view.live.sdk_dropped,
         },
+        "spill": {
+            "files": view.spills.files if view.spills else 0,
+            "stuck": dict(view.spills.stuck) if view.spills else {},
+        },
         "correlation": {
             "error": _problem_of(view, "!correlation"),
             "live_traces": view.live.traces,

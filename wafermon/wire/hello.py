@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from wafermon.model.errors import ProtocolError
-from wafermon.model.messages import CLIENT, OWN_SERVICE, SERVICE, dumps
+from wafermon.model.messages import CLIENT, OWN_SERVICE, SEQ_MAX, SERVICE, dumps
 from wafermon.wire.lines import Origin, read_object
 
 VERSION = 2
+FEATURES = ("stats",)
+"""What else a client may send, as the welcome offers it."""
 
 _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|PRI|TRACE) ")
+
+
+HOST_BYTES = 255
+SDK_MAX = 64
+TOKEN_MAX = 512
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,8 @@ class Hello:
     origin: Origin
     ack: bool
     token: str
+    compress: tuple[str, ...] = ()
+    """The codecs in which the client could send frames, the best first."""
 
 
 def stranger(start: bytes) -> str:
@@ -44,31 +54,36 @@ def read_hello(line: bytes) -> Hello | None:
         return None
     if value.get("type") != "hello":
         return None
-    if problem := _problem(value):
+    fields = {name: given for name, given in value.items() if given != "" or _WANTED.get(name) is not str}
+    if problem := _problem(fields):
         raise ProtocolError("bad_hello", problem)
-    ack = value.get("ack", True)
+    ack = fields.get("ack", True)
     origin = Origin(
-        service=value.get("service", ""),
-        host=value.get("host", ""),
-        pid=value.get("pid", -1),
-        client=value.get("client", ""),
+        service=fields.get("service", ""),
+        host=fields.get("host", ""),
+        pid=fields.get("pid", -1),
+        client=fields.get("client", ""),
         numbered=ack,
     )
-    return Hello(origin, ack, value.get("token", ""))
+    return Hello(origin, ack, fields.get("token", ""), tuple(fields.get("compress", ())))
+
+
+_WANTED = {
+    "v": int,
+    "client": str,
+    "service": str,
+    "host": str,
+    "pid": int,
+    "sdk": str,
+    "ack": bool,
+    "token": str,
+    "compress": list,
+}
 
 
 def _problem(value: dict[str, Any]) -> str:
-    wanted = {
-        "v": int,
-        "client": str,
-        "service": str,
-        "host": str,
-        "pid": int,
-        "sdk": str,
-        "ack": bool,
-        "token": str,
-    }
-    for name, kind in wanted.items():
+    """What is wrong with a hello, beginning with the field's name; else empty."""
+    for name, kind in _WANTED.items():
         if name in value and type(value[name]) is not kind:
             return f"{name}: expected {kind.__name__}, got {type(value[name]).__name__}"
     if "v" not in value:
@@ -83,19 +98,38 @@ def _problem(value: dict[str, Any]) -> str:
         return "service: expected 1-128 of A-Z a-z 0-9 . _ - :"
     if value.get("service") == OWN_SERVICE:
         return f"service: {OWN_SERVICE!r} is reserved for the sidecar's own messages"
-    if value.get("pid", 0) < 0:
-        return "pid: expected 0 or more"
+    if not 0 <= value.get("pid", 0) <= SEQ_MAX:
+        return "pid: expected 0 to 2^53"
+    return _problem_of_text(value)
+
+
+def _problem_of_text(value: dict[str, Any]) -> str:
+    """What is spliced into each line, or kept for each connection, is short and harmless."""
+    if len(value.get("host", "").encode()) > HOST_BYTES:
+        return f"host: longer than {HOST_BYTES} bytes"
+    for name, most in (("sdk", SDK_MAX), ("token", TOKEN_MAX)):
+        if len(value.get(name, "")) > most:
+            return f"{name}: longer than {most} characters"
+    for name in ("host", "sdk", "token"):
+        if _CONTROL.search(value.get(name, "")):
+            return f"{name}: holds a control character"
+    if not all(type(codec) is str for codec in value.get("compress", ())):
+        return 'compress: expected a list of names, as in ["zlib"]'
     return ""
 
 
-def welcome(journal: str, acked: int, max_line: int) -> bytes:
-    answer = {
+def welcome(journal: str, acked: int, max_line: int, codec: str = "", max_frame: int = 0) -> bytes:
+    """`codec` is the one in which frames may come, each of at most `max_frame` bytes of lines; empty for none."""
+    answer: dict[str, Any] = {
         "v": VERSION,
         "type": "welcome",
         "sidecar": journal,
         "acked": acked,
         "max_line": max_line,
     }
+    if codec:
+        answer |= {"compress": codec, "max_frame": max_frame}
+    answer["features"] = list(FEATURES)
     return dumps(answer).encode() + b"\n"
 
 

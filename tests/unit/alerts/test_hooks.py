@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from wafermon.alerts import CURSOR, Hooks
 from wafermon.alerts.command import KILL_SECONDS, LEFT_SECONDS, OUTPUT_BYTES, OUTPUT_SECONDS, TIMEOUT_SECONDS, Run
 from wafermon.alerts.hooks import AT_A_TIME, WAITING
+from wafermon.journal.tail import Tail
 from wafermon.model.messages import loads
 from wafermon.model.settings import Hooks as Settings
 from wafermon.model.units import Rate
@@ -112,7 +113,7 @@ class Scene:
 
     @property
     def kept(self) -> Any:
-        return self.world.journal._cursors[CURSOR].kept
+        return self.world.journal._places.cursors[CURSOR].kept
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ def test_a_stop_with_nothing_that_runs_ends_at_once(scene: Scene) -> None:
     scene.start()
     assert scene.end() == [None]
     assert [call for call in scene.loop.getDelayedCalls() if call.getTime() > scene.loop.seconds()] == []
-    assert CURSOR not in scene.world.journal._cursors
+    assert CURSOR not in scene.world.journal._places.cursors
     assert scene.world.journal.stored(CURSOR) is not None
 
 
@@ -304,7 +305,7 @@ def test_without_settings_it_holds_nothing_of_the_journal(scene: Scene) -> None:
     scene.hooks.configure(None)
     scene.hooks.forget()
     scene.loop.turn()
-    assert scene.world.journal.known_cursors() == {"holds"}
+    assert scene.world.journal.known_cursors().keys() == {"holds"}
     for process in scene.running():
         process.exit()
     assert scene.outcomes() == (AT_A_TIME, 0, 0)
@@ -329,7 +330,7 @@ def test_other_settings_are_in_force_from_the_next_event_on(scene: Scene) -> Non
 
 def test_it_may_be_skipped_where_the_journal_is_full(scene: Scene) -> None:
     scene.start()
-    assert scene.world.journal._cursors[CURSOR].may_skip
+    assert scene.world.journal._places.cursors[CURSOR].may_skip
 
 
 # -- failures
@@ -390,7 +391,7 @@ def scenario(directory: Path, faults: Faults, inside: bool) -> Scene:
     for number in range(6):
         scene.world.put(failed(f"job-{number}"))
         if not inside:
-            scene.world.journal._tail.clear()
+            scene.world.journal._tail = Tail()
         scene.loop.pass_time(4)
         if number % 3 == 1:
             scene.running()[-1].exit()

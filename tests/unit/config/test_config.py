@@ -50,8 +50,9 @@ class Options:
 class Plugin:
     """Knows some keys and needs one of them, as the real ones do."""
 
-    def __init__(self, name: str, needed: str, known: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, needed: str, known: tuple[str, ...] = (), *, without: tuple[str, ...] = ()) -> None:
         self.name = name
+        self.without = without
         self.needed = needed
         self.known = (needed, *known)
 
@@ -81,7 +82,7 @@ class Broken(Plugin):
 
 PLUGINS = {
     "filesystem": Plugin("filesystem", "path", ("rotate_bytes", "compress", "keep")),
-    "timescaledb": Plugin("timescaledb", "dsn", ("pool",)),
+    "timescaledb": Plugin("timescaledb", "dsn", ("pool",), without=("stats",)),
     "broken": Broken("broken", "x"),
 }
 FILES = "backends: {files: {plugin: filesystem, path: '/logs/{service}.jsonl'}}\n"
@@ -102,6 +103,29 @@ def test_the_plugins_of_these_tests_are_plugins() -> None:
     for plugin in PLUGINS.values():
         verifyObject(IBackendFactory, plugin)
     verifyClass(IBackendFactory, Plugin)
+
+
+# Types of message that only some backends have a place for
+
+
+STATS = """
+backends:
+  files: {plugin: filesystem, path: '/logs/{service}.jsonl'}
+  db: {plugin: timescaledb, dsn: x}
+routes:
+  - {to: [db]}
+  - {match: {type: stats}, to: [files]}
+"""
+
+
+def test_a_rule_for_stats_may_follow_one_that_takes_everything_else() -> None:
+    assert read(STATS).routes[1].type == ("stats",)
+
+
+def test_stats_go_to_no_backend_that_has_no_place_for_them() -> None:
+    assert faults(STATS.replace("to: [files]", "to: [files, db]"))[0].endswith(
+        "routes[1].to[1]: 'db' has no place for messages of type stats; send them to another backend"
+    )
 
 
 # What a good config becomes

@@ -17,6 +17,7 @@ from wafermon.correlation import Correlator, Engine, Settings, key_of
 from wafermon.correlation.correlator import ADVANCE_SECONDS, CHECKPOINT_SECONDS, CURSOR
 from wafermon.journal import Entry
 from wafermon.journal.follower import ANSWER_SECONDS
+from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
 from wafermon.model.messages import OWN_SERVICE, Message, dumps
 from wafermon.model.position import Position
@@ -197,7 +198,7 @@ def test_a_group_that_makes_it_fail_is_stepped_over_durably(scene: Scene, monkey
     state = scene.world.states[CURSOR]
     assert (state.restarts, state.stepped_over, list(state.positions)) == (3, 1, [position])
     assert scene.problem == ""
-    assert scene.world.journal._cursors[CURSOR].kept > position
+    assert scene.world.journal._places.cursors[CURSOR].kept > position
     assert not scene.correlator._skipped
     scene.world.put(progress("a", "done"))
     scene.world.loop.pass_time(7)
@@ -241,7 +242,7 @@ def test_a_directory_that_is_removed_is_made_again(scene: Scene) -> None:
 
 def test_a_checkpoint_that_can_not_be_saved_is_shown_and_keeps_nothing_back(scene: Scene) -> None:
     scene.start()
-    kept = scene.world.journal._cursors[CURSOR].kept
+    kept = scene.world.journal._places.cursors[CURSOR].kept
     scene.files.fail("write", OSError(28, "No space left on device"), times=100)
     scene.files.fail("append", OSError(28, "No space left on device"), times=100)
     scene.world.put(progress("a"))
@@ -249,13 +250,13 @@ def test_a_checkpoint_that_can_not_be_saved_is_shown_and_keeps_nothing_back(scen
     scene.world.put(progress("a", "done"))
     scene.world.loop.pass_time(6)
     assert "can't save its checkpoint" in scene.problem
-    assert scene.world.journal._cursors[CURSOR].kept == kept
+    assert scene.world.journal._places.cursors[CURSOR].kept == kept
     assert scene.keys()["trace a"] == 1
     scene.files.heal()
     scene.world.loop.pass_time(CHECKPOINT_SECONDS + 1)
     scene.world.put(event("b"))
     assert scene.problem == ""
-    assert scene.world.journal._cursors[CURSOR].kept > kept
+    assert scene.world.journal._places.cursors[CURSOR].kept > kept
 
 
 def test_the_cursor_moves_once_the_checkpoint_s_name_lasts(scene: Scene) -> None:
@@ -460,7 +461,7 @@ def scenario(directory: Path, faults: Faults, inside: bool = False) -> Scene:
     for number in range(4):
         scene.world.put(progress(f"job-{number}"), fill)
         scene.world.put(fill, fill)
-        scene.world.journal._tail.clear()
+        scene.world.journal._tail = Tail()
         scene.world.loop.pass_time(8)
     for number in range(4):
         scene.world.put(progress(f"job-{number}", "done"))

@@ -20,6 +20,7 @@ from wafermon.delivery import DeadLetterFollower, DeadLetters
 from wafermon.delivery.dead_letter_follower import CURSOR, letters_in
 from wafermon.journal import Entry, Rejected
 from wafermon.journal.follower import ANSWER_SECONDS
+from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
 from wafermon.model.messages import dumps, loads
 from wafermon.model.settings import DeadLetters as Limits
@@ -147,10 +148,10 @@ def test_the_cursor_moves_once_the_letters_are_durable(scene: Scene) -> None:
     before = scene.world.journal.end
     scene.world.append(rejected(1))
     assert scene.follower.position == before
-    assert scene.world.journal._cursors[CURSOR].kept <= before
+    assert scene.world.journal._places.cursors[CURSOR].kept <= before
     scene.world.loop.pass_time(20)
     assert scene.follower.position is None
-    assert scene.world.journal._cursors[CURSOR].kept == scene.world.journal.end
+    assert scene.world.journal._places.cursors[CURSOR].kept == scene.world.journal.end
 
 
 def test_a_full_disk_ends_nothing_and_is_shown(scene: Scene) -> None:
@@ -259,13 +260,13 @@ def test_after_a_crash_no_letter_is_written_twice(tmp_path: Path) -> None:
     first.world.loop.turn()
     first.world.append(rejected(1))
     first.world.append(rejected(2))
-    kept = first.world.journal._cursors[CURSOR].kept
-    first.world.journal._cursors[CURSOR].kept = first.world.journal.oldest  # as saved last before a crash
+    kept = first.world.journal._places.cursors[CURSOR].kept
+    first.world.journal._places.cursors[CURSOR].kept = first.world.journal.oldest  # as saved last before a crash
     first.world.stop()
     second = Scene(tmp_path)
     second.start()
     second.world.loop.turn()
-    assert second.world.journal._cursors[CURSOR].kept >= kept
+    assert second.world.journal._places.cursors[CURSOR].kept >= kept
     assert second.found() == {"{1": 1, "{2": 1}
     assert second.letters.written == 0
     second.world.stop()
@@ -276,7 +277,7 @@ def scenario(directory: Path, faults: Faults) -> Scene:
     scene.start()
     for number in range(3):
         scene.world.append(rejected(number))
-        scene.world.journal._tail.clear()  # the next one is read from disk
+        scene.world.journal._tail = Tail()  # the next one is read from disk
         scene.world.loop.pass_time(2)
     scene.world.loop.pass_time(100)
     faults.release()

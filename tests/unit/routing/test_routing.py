@@ -59,6 +59,8 @@ def naive(rules: list[Rule], service: str, type: str, level: object, host: objec
             continue
         if rule.type and not any(fnmatchcase(type, glob) for glob in rule.type):
             continue
+        if type == "stats" and "stats" not in rule.type:
+            continue
         if rule.level and not (level and any(map(level_fits, rule.level))):
             continue
         if rule.host and not (host and any(fnmatchcase(host, glob) for glob in rule.host)):  # type: ignore[type-var]
@@ -166,7 +168,7 @@ def test_every_fault_of_a_match_is_told_at_once() -> None:
         parse_match(
             {"colour": "red", "service": [], "host": 7, "type": ["event", "metrics"], "level": [">=warn", "loud*"]}
         )
-    types = "event, metric, progress, resource, span_start, span_end, trace"
+    types = "event, metric, progress, resource, span_start, span_end, stats, trace"
     levels = "debug, info, warning, error, critical, compared as in '>=warning'"
     assert list(map(str, caught.value.faults)) == [
         "colour: a message can't be matched by this; expected one of service, type, level, host",
@@ -193,3 +195,16 @@ def test_what_catches_all(rule: Rule, catches: bool) -> None:
     assert rule.catches_all is catches
     table = compile_routes([rule], BACKENDS)
     assert (table.route("s", "metric", UNSET, UNSET) is not NO_ROUTE) is catches
+
+
+def stats_go(rules: list[Rule]) -> object:
+    return Table(rules).route("s", "stats", "", "h")
+
+
+@pytest.mark.parametrize("rule", [
+    Rule(("db",)), Rule(("db",), type=("*",)), Rule(("db",), type=("st*", "event")), Rule(("db",), service=("s",)),
+])  # fmt: skip
+def test_no_rule_takes_stats_but_one_that_names_them(rule: Rule) -> None:
+    assert stats_go([rule]) is NO_ROUTE
+    assert stats_go([rule, Rule(("files",), type=("stats",))]) == Route(("files",))
+    assert stats_go([Rule(("files",), type=("event", "stats")), rule]) == Route(("files",))

@@ -27,6 +27,16 @@ def event(**fields: Any) -> bytes:
     return line(**{"type": "event", "level": "info", "message": "m", **fields})
 
 
+def stats(**fields: Any) -> bytes:
+    return line(**{"type": "stats", "called": 3, "dropped": 0, "unsent": 0, "last": 6, "streams": [], **fields})
+
+
+def without(name: str) -> bytes:
+    value = json.loads(stats())
+    del value[name]
+    return json.dumps(value).encode()
+
+
 def raw(text: str) -> bytes:
     """An event whose context is this text."""
     return event(context={"x": "@"}).replace(b'"@"', text.encode("utf-8", "surrogatepass"))
@@ -60,6 +70,12 @@ BAD = [
     ("overlong UTF-8", event().replace(b'"m"', b'"\xc0\xaf"'), "bad_utf8", "byte "),
     ("lone surrogate", raw(r'"\ud800"'), "bad_json", "surrogate"),
     ("lone low surrogate", raw(r'"\udc00"'), "bad_json", "surrogate"),
+    ("stats without called", stats(called=None), "bad_message", "called: "),
+    ("stats without streams", without("streams"), "bad_message", "streams: missing"),
+    ("stats of half a message", stats(unsent=0.5), "bad_message", "unsent: "),
+    ("stats of another stream", stats(streams=[{"client": "B" * 16, "last": 1}]), "bad_message", "client"),
+    ("stats of a stream without an end", stats(streams=[{"client": "b" * 16}]), "bad_message", "last: missing"),
+    ("stats of too many streams", stats(streams=[{"client": "b" * 16, "last": 1}] * 1001), "bad_message", "streams: "),
     ("NUL", raw(r'"a\u0000b"'), "bad_json", "NUL"),
     ("NUL in a key", raw(r'{"\u0000":1}'), "bad_json", "NUL"),
     ("control character", raw('"a\tb"'), "bad_json", "invalid character"),
@@ -180,6 +196,16 @@ GOOD = [
     line(type="span_start", name="n", trace_id="t", span_id="a" * 16),
     line(type="span_start", name="n", trace_id="t", span_id="a" * 16, parent_id="b" * 16, tags={"a": 1}),
     line(type="span_end", name="n", trace_id="t", span_id="a" * 16, status="error", start=NOW, duration=0.5),
+    line(type="stats", called=3, dropped=0, unsent=1, last=6, streams=[]),
+    line(
+        type="stats",
+        called=3,
+        dropped=0,
+        unsent=0,
+        last=6,
+        streams=[{"client": "b" * 16, "last": 4, "x": 1}],
+        final=True,
+    ),
 ]
 
 

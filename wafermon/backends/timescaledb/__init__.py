@@ -21,6 +21,9 @@ class TimescaleFactory:
 
     name = "timescaledb"
 
+    without = ("stats",)
+    """Types of message for which there is no table."""
+
     @property
     def options(self) -> type[TimescaleOptions]:
         """Raises ConfigError where the libraries are not installed."""

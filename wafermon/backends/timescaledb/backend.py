@@ -23,7 +23,7 @@ from wafermon.backends.timescaledb.failures import Unsuitable, failure_of
 from wafermon.backends.timescaledb.identity import MARK, identity
 from wafermon.backends.timescaledb.options import TimescaleOptions
 from wafermon.backends.timescaledb.schema import arrange, upgrade
-from wafermon.backends.timescaledb.statements import store
+from wafermon.backends.timescaledb.statements import KINDS, store
 from wafermon.interfaces import (
     BackendContext,
     Batch,
@@ -126,6 +126,8 @@ class TimescaleBackend:
     async def _write(self, batch: Batch) -> None:
         if self._state in ("starting", "closed"):
             raise RetryableError(f"the backend is {self._state}")
+        if homeless := {kind[1] for kind in batch.block.kinds} - KINDS:
+            raise PermanentError(f"there is no table for messages of type {', '.join(sorted(homeless))}")
         try:
             await self._store(batch)
         except Exception as error:

@@ -91,6 +91,9 @@ _TRACES = """
         part = greatest(t.part, excluded.part)
 """
 
+KINDS = frozenset({*TABLES, "trace"})
+"""The types of message that have a table."""
+
 
 def store(raw: bytes, count: int, types: Iterable[str], move: bytes) -> bytes:
     """`move` is an UPDATE that touches one row or none. The statement answers with that number; it stores the `count`

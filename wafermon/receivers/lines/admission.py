@@ -44,6 +44,11 @@ class Admission:
             return False
         return self._tokens is None or self._tokens.holds(principal)
 
+    @property
+    def binds_services(self) -> bool:
+        """Whether some client may speak for some services alone."""
+        return self._tokens is not None and self._tokens.binds_services
+
     def refresh(self) -> bool:
         """Look at the tokens again; tells whether who is admitted may have changed."""
         return self._tokens is not None and self._tokens.refresh()

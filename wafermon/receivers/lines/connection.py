@@ -1,10 +1,13 @@
-"""One connection: the hello in line mode, then whole chunks."""
+"""One connection: a hello, then lines in, acks and errors out. What it does when is `states.TABLE`."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+from twisted.internet import protocol
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -13,25 +16,26 @@ from twisted.internet.interfaces import (
     IPushProducer,
 )
 from twisted.internet.protocol import connectionDone
-from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from wafermon.journal import Entry, Stream
 from wafermon.model.errors import ProtocolError
+from wafermon.model.settings import Limits
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.receivers.lines.dedupe import Deduplicator, Reply, Taken
+from wafermon.receivers.lines.inbox import Frame, Inbox
+from wafermon.receivers.lines.states import ANSWERED, TAKING, WAITS, Input, State, after
+from wafermon.wire import frames
 from wafermon.wire import hello as hellos
+from wafermon.wire.framing import Lines, LongLine
 from wafermon.wire.lines import LineError, Origin
-
-if TYPE_CHECKING:
-    from wafermon.receivers.lines.hub import Receiver
 
 REFUSAL_SECONDS = 1.0
 """How long a refused client has to read why, before the connection is cut."""
 USUAL_READ_BYTES = 1 << 16
-"""How much Twisted reads from a connection at once, and lets wait to be written. Who has as much to say is read from by
-`READ_BYTES` from then on."""
+"""How much Twisted reads from a connection at once, and lets wait to be written. A client that has as much to say is read
+from by `READ_BYTES` from then on."""
 READ_BYTES = 1 << 18
 """A message costs a seventh less in blocks of this size, and more in larger ones, which no longer fit into the cache."""
 MANY_CONNECTIONS = 128
@@ -39,361 +43,477 @@ MANY_CONNECTIONS = 128
 
 
 class Admits(Protocol):
-    """Who decides whether a connection may stay."""
+    """What decides whether a connection may stay."""
 
     def admit(self, token: str, transport: Any) -> Principal:
         """Asked once, at the first line; raises ProtocolError with ``unauthorized``."""
+
+
+class Hub(Protocol):
+    """What a connection asks of what all connections share, and what it tells there. See `receiver.Receiver`."""
+
+    limits: Limits
+
+    @property
+    def frame_bytes(self) -> int: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def congested(self) -> bool: ...
+    @property
+    def frames_wait(self) -> bool: ...
+    def seconds(self) -> float: ...
+    def now(self) -> int: ...
+    def later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall: ...
+    def soon(self, call: Callable[[], None]) -> None: ...
+    def on_relief(self, call: Callable[[], None]) -> None: ...
+    def on_frame_room(self, call: Callable[[], None]) -> None: ...
+    def open_frame(self, head: frames.Head, data: frames.Data) -> Deferred[bytes]: ...
+    def welcome(self, acked: int, max_line: int, codec: str) -> bytes: ...
+    def append(self, connection: Connection, entry: Entry) -> None: ...
+    def connected(self, connection: Connection) -> str: ...
+    def disconnected(self, connection: Connection) -> None: ...
+    def hold(self, connection: Connection, principal: str, client: str) -> Stream: ...
+    def allowed_at(self, stream: Stream) -> float: ...
+    def allow(self, stream: Stream, at: float) -> None: ...
+    def complain(self, peer: str, problem: str) -> None: ...
+    def refused(self, connection: Connection, code: str, detail: str) -> None: ...
+    def failed(self, connection: Connection, failure: Failure | None = None) -> None: ...
+    def paused(self, connection: Connection) -> None: ...
+    def settled(self, connection: Connection) -> None: ...
+    def acknowledge_soon(self, stream: Stream) -> None: ...
+    def count(self, taken: Taken) -> int: ...
+    def held_changed(self, connection: Connection, size: int) -> None: ...
 
 
 @implementer(IPushProducer)
 class _Writing:
     """Told by the transport when 64 KiB of replies wait, and when they are gone."""
 
-    def __init__(self, drained: Callable[[], None]) -> None:
+    __slots__ = ("_changed", "possible")
+
+    def __init__(self, changed: Callable[[], None]) -> None:
         self.possible = True
-        self._drained = drained
+        self._changed = changed
 
     def pauseProducing(self) -> None:
         self.possible = False
+        self._changed()
 
     def resumeProducing(self) -> None:
         self.possible = True
-        self._drained()
+        self._changed()
 
     def stopProducing(self) -> None:
         self.possible = False
 
 
 @implementer(IHalfCloseableProtocol)
-class ReceiverProtocol(LineReceiver):
+class Connection(protocol.Protocol):
     """Takes lines, hands them to the journal, and answers once they are durable."""
 
-    delimiter = b"\n"
     transport: Any
-    # With LineReceiver's own these would be too many for a dict that shares its keys with others: 1.5 KiB a connection.
+    # Too many for a dict that shares its keys with others: 1.5 KiB a connection.
     __slots__ = (
-        "MAX_LENGTH", "_acked", "_allowed_at", "_ended", "_finishing", "_gone", "_intake", "_receiver",
-        "_refused", "_replies", "_rest", "_too_long", "_unsettled", "_wake", "_writing", "admitted", "door", "last_data",
-        "peer", "principal", "started", "stream",
+        "_acked",
+        "_allowed_at",
+        "_dedupe",
+        "_hub",
+        "_inbox",
+        "_replies",
+        "_reply_bytes",
+        "_unsettled",
+        "_wake",
+        "_writing",
+        "last_heard",
+        "listener",
+        "peer",
+        "principal",
+        "state",
+        "stream",
     )  # fmt: skip
 
-    def __init__(self, receiver: Receiver, door: Admits, peer: str) -> None:
-        self.MAX_LENGTH = receiver.limits.max_line_bytes
-        """What this client may send in one line, whatever a reload says meanwhile."""
-        self.door = door
+    def __init__(self, hub: Hub, listener: Admits, peer: str) -> None:
+        self.listener = listener
         self.peer = peer
         self.principal = ANYBODY
-        self.last_data = receiver.seconds()
-        """When bytes came last, by the reactor's clock."""
+        self.state = State.WAITING
+        self.last_heard = hub.seconds()
+        """When the client was last seen to send, or to read what it had left unread, by the reactor's clock."""
         self.stream: Stream | None = None
-        self.started = False
-        """Whether the first line has come."""
-        self.admitted = False
-        """Whether the door has let it in."""
-        self._receiver = receiver
-        self._intake: Deduplicator
-        self._writing = _Writing(self._drained)
-        self._rest = b""
-        """What came behind the last line that was taken."""
-        self._too_long = False
-        """The line whose start is `_rest` is longer than may be: what follows is skipped."""
-        self._unsettled: list[list[Reply]] = []
+        self._hub = hub
+        self._inbox = Inbox(hub.limits.max_line_bytes)
+        self._dedupe: Deduplicator
+        self._writing = _Writing(self._writing_changed)
+        self._unsettled: deque[list[Reply]] = deque()
         """The replies of each entry that the journal has not settled, in order."""
-        self._replies: list[Reply] = []
+        self._replies: deque[bytes] = deque()
+        self._reply_bytes = 0
         self._acked = 0
-        self._ended = False
-        """The client sends no more."""
-        self._refused = False
-        self._finishing = False
-        self._gone = False
         self._wake: IDelayedCall | None = None
         self._allowed_at = 0.0
 
     # -- the connection's life
 
+    def _move(self, happened: Input) -> bool:
+        """Go to the next state; tells whether that is another one. Reading goes on or pauses with it."""
+        before, self.state = self.state, after(self.state, happened)
+        if self.state in WAITS and before not in WAITS:
+            self.transport.pauseProducing()
+        elif before in WAITS and self.state in (*TAKING, State.PARTING):
+            self.transport.resumeProducing()
+        return self.state is not before
+
+    def _safely(self, call: Callable[[], None]) -> None:
+        """What goes wrong here ends this connection, and nothing else."""
+        try:
+            call()
+        except Exception:  # noqa: BLE001  # the callers have others to look after
+            self._hub.failed(self)
+            self.abort()
+
     def connectionMade(self) -> None:
         self.transport.registerProducer(self._writing, True)
-        if problem := self._receiver.connected(self):
+        if problem := self._hub.connected(self):
             self.refuse("too_many_connections", problem)
 
     def dataReceived(self, data: bytes) -> None:
-        self.last_data = self._receiver.seconds()
-        if self._refused:
+        self.last_heard = self._hub.seconds()
+        if self.state in (State.PARTING, State.STOPPING, State.GONE):
             return
-        if len(data) == USUAL_READ_BYTES and self._receiver.connections <= MANY_CONNECTIONS:
+        if len(data) == USUAL_READ_BYTES and self._hub.connections <= MANY_CONNECTIONS:
             self.transport.bufferSize = READ_BYTES
-        if not self.started and (problem := hellos.stranger(self._buffer + data)):
-            self.refuse("bad_hello", problem)
-            return
-        if self.line_mode:
-            LineReceiver.dataReceived(self, data)  # type: ignore[no-untyped-call]
-            if not self.line_mode and self._buffer:
-                self._rest, self._buffer = self._rest + self._buffer, b""
-            self._receiver.partial_changed(self, len(self._rest or self._buffer))
-        else:
-            self.rawDataReceived(data)
+        self._safely(lambda: self._receive(data))
 
-    def lineReceived(self, line: bytes) -> None:
-        self.started = True
-        line = line.removesuffix(b"\r")
-        try:
-            hello = hellos.read_hello(line)
-            self._admit(hello)
-        except ProtocolError as problem:
-            self.refuse(problem.code, problem.detail)
-            return
-        if hello is None:
-            self._begin(Origin())
-            self.setRawMode(line + b"\n")
-            return
-        if hello.ack:
-            self.stream = self._receiver.hold(self, self.principal.name, hello.origin.client)
-            self._acked = self.stream.synced
-            self._allowed_at = self._receiver.allowed_at(self.stream)
-        self.transport.write(self._receiver.welcome(self._acked, self.MAX_LENGTH))
-        self._begin(hello.origin)
-        self.setRawMode()
-
-    def _admit(self, hello: hellos.Hello | None) -> None:
-        self.principal = self.door.admit(hello.token if hello else "", self.transport)
-        service = hello.origin.service if hello else ""
-        if service and not self.principal.allows(service):
-            raise ProtocolError("unauthorized", f"this token may not speak for the service {service!r}")
-        self.admitted = True
-
-    def setRawMode(self, first: bytes = b"") -> None:
-        """What follows is split by `rawDataReceived`."""
-        LineReceiver.setRawMode(self)  # type: ignore[no-untyped-call]
-        if first:
-            self.rawDataReceived(first)
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        self.started = True
-        try:
-            self._admit(None)
-        except ProtocolError as problem:
-            self.refuse(problem.code, problem.detail)
-            return
-        self._begin(Origin())
-        self.setRawMode(line)
-
-    def _begin(self, origin: Origin) -> None:
-        self._intake = Deduplicator(origin, self.stream, self.peer, self.principal)
+    def _receive(self, data: bytes) -> None:
+        self._inbox.feed(data)
+        self._work()
 
     def readConnectionLost(self) -> None:
         """The client is done sending; it may still wait for acks."""
-        self._take_end()
+        self._safely(self._take_end)
         self._maybe_close()
 
     def _take_end(self) -> None:
         """Without a hello a last line needs no newline."""
-        self._ended = True
-        if self.line_mode and self._buffer and not self._refused:
-            line, self._buffer = self._buffer, b""
-            self.lineReceived(line)
-        if not self.line_mode and self._rest and self.stream is None and not self._refused:
-            self.rawDataReceived(b"\n")
+        if self.stream is None and self.state in (State.WAITING, State.READING, State.HELD):
+            self._inbox.end()
+            self._work()
+        self._move(Input.END)
 
     def writeConnectionLost(self) -> None:
         """Nobody reads our replies any more."""
         self.transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if not self._ended and not self._refused and reason.check(ConnectionDone):  # type: ignore[no-untyped-call]
-            self._take_end()  # TLS has no half-closed connections
-        elif reason.type.__module__.startswith("OpenSSL"):
-            self._receiver.complain(self.peer, f"TLS failed: {_tls_problem(reason)}")
-        self._gone = True
-        if self._wake is not None:
+        try:
+            if reason.check(ConnectionDone):  # type: ignore[no-untyped-call]
+                self._safely(self._take_end)  # TLS has no half-closed connections
+            elif reason.type.__module__.startswith("OpenSSL"):
+                self._hub.complain(self.peer, f"TLS failed: {_tls_problem(reason)}")
+        finally:
+            self._move(Input.LOST)
+            self._end_waits()
+            self._inbox.clear()
+            self._hub.disconnected(self)
+
+    def _end_waits(self) -> None:
+        if self._wake is not None and self._wake.active():
             self._wake.cancel()
-            self._wake = None
-        self._rest = b""
-        self._receiver.disconnected(self)
+        self._wake = None
 
     def refuse(self, code: str, detail: str) -> None:
         """Say why in one line and close. What comes in meanwhile is read and dropped, since closing with unread bytes
         would take the reason back."""
-        self._receiver.figures.refused += 1
-        self._receiver.complain(self.peer, f"refused: {code}: {detail}")
+        if self.state in (State.PARTING, State.GONE):
+            return
+        self._hub.refused(self, code, detail)
         self.transport.write(hellos.error(code, detail))
         self.part()
 
     def part(self) -> None:
         """Send what there is to send, and nothing more; read and drop what comes, until the client has gone or a second
         is over."""
-        self._refused = True
-        self.transport.unregisterProducer()
-        self.transport.resumeProducing()
-        if INegotiated.providedBy(self.transport):
-            self.transport.loseConnection()  # of TLS: waits for the other side to say goodbye as well
-        else:
-            self.transport.loseWriteConnection()
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = None if self._gone else self._receiver.later(REFUSAL_SECONDS, self._abort)
-
-    def finish(self) -> None:
-        """Take no more lines; those that were taken are still acknowledged."""
-        self._finishing = True
-        self._pause()
-
-    @property
-    def owes(self) -> bool:
-        """Whether lines were taken whose acks and errors are not sent."""
-        return bool(self._unsettled or self._replies)
-
-    def _abort(self) -> None:
-        self._wake = None
-        self.transport.abortConnection()
+        self._leave(half=True)
 
     def end(self) -> None:
         """Take nothing more, and close."""
-        self._refused = True
+        self._leave(half=False)
+
+    def _leave(self, *, half: bool) -> None:
+        if not self._move(Input.PART):
+            return
+        self._inbox.clear()
+        self._held_changed()
+        self._end_waits()
         self.transport.unregisterProducer()
-        self.transport.loseConnection()
-        if self._wake is None and not self._gone:
-            self._wake = self._receiver.later(REFUSAL_SECONDS, self._abort)
+        self.transport.resumeProducing()
+        if half and not INegotiated.providedBy(self.transport):
+            self.transport.loseWriteConnection()
+        else:
+            self.transport.loseConnection()  # of TLS: waits for the other side to say goodbye as well
+        self._wake = self._hub.later(REFUSAL_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        """Cut it, now."""
+        self._move(Input.PART)
+        self.transport.abortConnection()
+
+    def finish(self) -> None:
+        """Take no more lines; those that were taken are still acknowledged."""
+        if self._move(Input.STOP):
+            self.transport.pauseProducing()
+
+    @property
+    def pending(self) -> bool:
+        """Whether lines were taken whose acks and errors are not sent."""
+        return self.state in ANSWERED and bool(self._unsettled or self._replies)
+
+    @property
+    def admitted(self) -> bool:
+        """Whether its first line was accepted, and it is not on its way out."""
+        return self.state in ANSWERED
+
+    @property
+    def held(self) -> bool:
+        """Whether reading is paused."""
+        return self.state in WAITS
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nothing came of the client, by the reactor's clock. None where that is not the client's doing, since
+        reading is paused. A client that does not read what it is told is as good as silent."""
+        if self.held and self._writing.possible:
+            return None
+        return self.last_heard
+
+    # -- the first line
+
+    def _begin(self) -> bool:
+        """Take the first line; tells whether lines may follow."""
+        if stranger := hellos.stranger(self._inbox.start(16)):
+            self.refuse("bad_hello", stranger)
+            return False
+        try:
+            return self._begin_with_line()
+        except ProtocolError as problem:
+            self.refuse(problem.code, problem.detail)
+            return False
+
+    def _begin_with_line(self) -> bool:
+        found = self._inbox.next()
+        if found is None:
+            return False
+        line = found.block.partition(b"\n")[0] if isinstance(found, Lines) else b""
+        hello = hellos.read_hello(line)
+        self._admit(hello)
+        if hello is not None and isinstance(found, Lines):
+            self._inbox.took(found, len(line) + 1, bad=False)
+            self._welcome(hello)
+        else:
+            self._dedupe = Deduplicator(Origin(), None, self.peer, self.principal)
+        return self._move(Input.BEGIN)
+
+    def _admit(self, hello: hellos.Hello | None) -> None:
+        self.principal = self.listener.admit(hello.token if hello else "", self.transport)
+        service = hello.origin.service if hello else ""
+        if service and not self.principal.allows(service):
+            raise ProtocolError("unauthorized", f"this token may not speak for the service {service!r}")
+
+    def _welcome(self, hello: hellos.Hello) -> None:
+        if hello.ack:
+            self.stream = self._hub.hold(self, self.principal.name, hello.origin.client)
+            self._acked = self.stream.synced
+            self._allowed_at = self._hub.allowed_at(self.stream)
+        codec = frames.choose(hello.compress)
+        if codec:
+            self._inbox.grant(codec, self._hub.frame_bytes)
+        self.transport.write(self._hub.welcome(self._acked, self._inbox.limit, codec))
+        self._dedupe = Deduplicator(hello.origin, self.stream, self.peer, self.principal)
 
     # -- lines in
 
-    def rawDataReceived(self, data: bytes) -> None:
-        if self._too_long:
-            end = data.find(b"\n")
-            if end < 0:
-                return
-            data = data[end:]
-        self._rest = self._rest + data if self._rest else data
-        self._work()
-
     def _work(self) -> None:
-        """Take what lines there are, as far as the journal and the client's reading allow."""
-        limit = self.MAX_LENGTH
-        while self._rest and not self.paused:
-            first = self._rest.find(b"\n")
-            if first < 0:
-                break
-            if self._blocked():
-                return
-            if first > limit:
-                self._refuse_long(self._rest[:first])
-                self._rest = self._rest[first + 1 :]
-                continue
-            last = self._rest.rfind(b"\n") + 1
-            block = self._rest[:last] if last < len(self._rest) else self._rest
-            if b"\r" in block:
-                # Only before a newline: elsewhere it is white space, or an error that must be seen.
-                block = self._rest = self._rest.replace(b"\r\n", b"\n")
-                last = block.rfind(b"\n") + 1
-                block = block[:last]
-            taken = self._intake.take(block, self._receiver.now())
-            self._rest = self._rest[taken.size :] if taken.size < len(self._rest) else b""
-            self._hand_over(taken)
-        if len(self._rest) > limit and b"\n" not in self._rest:
-            self._too_long = True
-            self._rest = self._rest[: limit + 1]
-        self._receiver.partial_changed(self, len(self._rest))
+        """Take what there is, as far as the journal and the client's reading allow."""
+        if self.state is not State.WAITING or self._begin():
+            try:
+                self._take()
+            except frames.BadFrame as problem:
+                self.refuse(problem.code, problem.detail)
+        self._held_changed()
 
-    def _refuse_long(self, line: bytes) -> None:
-        self._too_long = False
-        limit = self.MAX_LENGTH
+    def _take(self) -> None:
+        while self.state in TAKING:
+            found = self._inbox.next()
+            if found is None and not self._inbox.is_opening:
+                return
+            if found is None or self._blocked(found):
+                self._hold()
+            elif isinstance(found, Lines):
+                before = self.stream.appended if self.stream is not None else 0
+                taken = self._dedupe.take(found.block, self._hub.now())
+                self._inbox.took(found, taken.size, bad=bool(taken.rejected))
+                self._hand_over(taken, before)
+            elif isinstance(found, LongLine):
+                self._inbox.took_long()
+                self._refuse_long(found.start)
+            else:
+                self._open(found)
+
+    def _hold(self) -> None:
+        self._move(Input.HOLD)
+        self._hub.paused(self)
+
+    def _refuse_long(self, start: bytes) -> None:
+        limit = self._inbox.limit
         problem = LineError(
             "line_too_long",
             f"longer than {limit} bytes; what is kept of it are the first {limit}",
         )
-        self._hand_over(self._intake.refuse(line[:limit], problem, self._receiver.now()))
+        before = self.stream.appended if self.stream is not None else 0
+        self._hand_over(self._dedupe.refuse(start, problem, self._hub.now()), before)
 
-    def _hand_over(self, taken: Taken) -> None:
-        count = self._receiver.count(taken)
+    def _open(self, frame: Frame) -> None:
+        if frame.head.raw <= frames.INLINE_BYTES:
+            self._inbox.opened(frames.open_frame(frame.head, frame.data))
+            return
+        self._inbox.opening()
+        self._hold()
+        self._hub.open_frame(frame.head, frame.data).addCallbacks(self._opened, self._not_opened)
+
+    def _opened(self, raw: bytes) -> None:
+        if self.state not in (State.PARTING, State.GONE):
+            self._inbox.opened(raw)
+            self._go_on()
+
+    def _not_opened(self, failure: Failure) -> None:
+        if isinstance(failure.value, frames.BadFrame):
+            self.refuse(failure.value.code, failure.value.detail)
+        else:
+            self._hub.failed(self, failure)
+            self.abort()
+
+    def _hand_over(self, taken: Taken, before: int) -> None:
+        """`before` is what had been appended: there the stream is again where the journal does not take this."""
         stream = self.stream
         if taken.block is not None or taken.rejected:
+            seq = stream.appended if stream is not None else 0
             self._unsettled.append(taken.replies)
-            seq = stream.appended if stream else 0
-            self._receiver.append(self, Entry(taken.block, taken.rejected, stream, seq, self._settled))
+            try:
+                self._hub.append(self, Entry(taken.block, taken.rejected, stream, seq, self._settled))
+            except BaseException:
+                self._unsettled.pop()
+                if stream is not None:
+                    stream.appended = before
+                raise
         elif stream is not None and stream.synced >= stream.appended:
             self.acknowledge(again=True)
-        rate = self._receiver.limits.messages_per_second
+        count = self._hub.count(taken)
+        rate = self._hub.limits.messages_per_second
         if rate:
-            self._allowed_at = max(self._allowed_at, self._receiver.seconds()) + count / rate
+            self._allowed_at = max(self._allowed_at, self._hub.seconds()) + count / rate
             if stream is not None:
-                self._receiver.allow(stream, self._allowed_at)
+                self._hub.allow(stream, self._allowed_at)
 
-    def _blocked(self) -> bool:
-        """Whether nothing may be taken now; reading is paused then, and goes on by itself."""
-        receiver = self._receiver
-        if receiver.congested:
-            self._pause()
-            receiver.on_relief(self._go_on)
+    def _blocked(self, found: Lines | LongLine | Frame) -> bool:
+        """Whether this may not be taken now. Something calls `_go_on` once it may be."""
+        hub = self._hub
+        if hub.congested:
+            hub.on_relief(self._go_on)
             return True
-        if self.stream is not None and self._owes_replies():
-            self._pause()
+        if self.stream is not None and (self._replies or any(self._unsettled)):
             return True
-        if self._allowed_at > receiver.seconds():
-            self._pause()
-            self._wake = receiver.later(self._allowed_at - receiver.seconds(), self._go_on)
+        if self._allowed_at > hub.seconds():
+            self._end_waits()
+            self._wake = hub.later(self._allowed_at - hub.seconds(), self._go_on)
+            return True
+        if isinstance(found, Frame) and found.head.raw > frames.INLINE_BYTES and hub.frames_wait:
+            hub.on_frame_room(self._go_on)
             return True
         return False
 
-    def _owes_replies(self) -> bool:
-        return bool(self._replies) or any(self._unsettled)
-
-    def _pause(self) -> None:
-        self.pauseProducing()  # type: ignore[no-untyped-call]
-        self._receiver.paused(self)
-
     def _go_on(self) -> None:
+        """What held it may be over."""
+        self._safely(self._resume)
+
+    def _resume(self) -> None:
         if self._wake is not None and not self._wake.active():
             self._wake = None
-        if self.paused and not self._gone and not self._finishing:
-            self.paused = False
+        if self.state in WAITS:
+            self._move(Input.RELEASE)
             self._work()
-            if not self.paused:
-                self.transport.resumeProducing()
-                self._maybe_close()
+            self._maybe_close()
 
     # -- replies out
 
     def _settled(self) -> None:
         """The oldest entry is durable. Its errors go out before the ack that covers them."""
-        replies = self._unsettled.pop(0)
-        if replies and (self._writing.possible or self.stream is not None):
-            self._replies.extend(replies)
-            self._drained()
-        if not self._unsettled:
-            self._receiver.settled(self)
-        if self.stream is not None:
-            self._receiver.acknowledge_soon(self.stream)
-        elif self._ended:
-            self._receiver.soon(self._maybe_close)
+        replies = self._unsettled.popleft()
+        self._safely(lambda: self._answer(replies))
 
-    def _drained(self) -> None:
+    def _answer(self, replies: list[Reply]) -> None:
+        if self.state in ANSWERED and (self._writing.possible or self.stream is not None):
+            for reply in replies:
+                line = hellos.error(reply.code, reply.detail, reply.seq)
+                self._replies.append(line)
+                self._reply_bytes += len(line)
+            if replies:
+                self._send()
+        if not self._unsettled:
+            self._hub.settled(self)
+        if self.stream is not None:
+            self._hub.acknowledge_soon(self.stream)
+        elif self.state is State.ENDING:
+            self._hub.soon(self._maybe_close)
+
+    def _writing_changed(self) -> None:
+        if self._writing.possible:
+            self.last_heard = self._hub.seconds()
+            self._safely(self._send)
+        else:
+            self._held_changed()
+
+    def _send(self) -> None:
         """Send what waits, as far as the client reads it."""
-        while self._replies and self._writing.possible and not self._gone:
-            reply = self._replies.pop(0)
-            self._say(hellos.error(reply.code, reply.detail, reply.seq))
-        if not self._replies and not self._gone and self.stream is not None:
-            self._receiver.acknowledge_soon(self.stream)
+        while self._replies and self._writing.possible and self.state in ANSWERED:
+            line = self._replies.popleft()
+            self._reply_bytes -= len(line)
+            self._say(line)
+        self._held_changed()
+        if not self._replies and self.stream is not None:
+            self._hub.acknowledge_soon(self.stream)
 
     def acknowledge(self, *, again: bool = False) -> None:
         """Send the current ack, if it is news, or `again`."""
+        self._safely(lambda: self._acknowledge(again))
+
+    def _acknowledge(self, again: bool) -> None:
         stream = self.stream
-        if stream is None or self._gone or self._refused or not self._writing.possible or self._replies:
+        if stream is None or self.state not in ANSWERED or not self._writing.possible or self._replies:
             return
         if stream.synced > self._acked or again:
             self._acked = stream.synced
             self._say(hellos.ack(stream.synced))
-        if self.paused and not self._unsettled and self._wake is None and not self._receiver.congested:
-            self._receiver.soon(self._go_on)
+        if self.held and not self._unsettled and self._wake is None and not self._hub.congested:
+            self._hub.soon(self._go_on)
         self._maybe_close()
 
     def _say(self, reply: bytes) -> None:
         """However much is read at once, no more than the usual waits for a client that does not read."""
         transport = self.transport
         size, transport.bufferSize = transport.bufferSize, USUAL_READ_BYTES
-        transport.write(reply)
-        transport.bufferSize = size
+        try:
+            transport.write(reply)
+        finally:
+            transport.bufferSize = size
+
+    def _held_changed(self) -> None:
+        """Count what is in memory for this client: what it has begun to send, and what it does not read."""
+        unread = self._reply_bytes + (0 if self._writing.possible else USUAL_READ_BYTES)
+        self._hub.held_changed(self, len(self._inbox) + (unread if self.state in ANSWERED else 0))
 
     def _maybe_close(self) -> None:
-        if self._ended and not self._gone and not self._unsettled and not self._replies and not self.paused:
+        if self.state is State.ENDING and not self._unsettled and not self._replies:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
 

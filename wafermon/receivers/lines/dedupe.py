@@ -70,7 +70,7 @@ class Deduplicator:
         return self._take_lines(block, now)
 
     def _allows(self, kinds: Iterable[tuple[Any, ...]]) -> bool:
-        if not self._principal.services:
+        if self._principal.services is None:
             return True
         return all(self._principal.allows(service) for service in {kind[_SERVICE] for kind in kinds})
 
@@ -82,9 +82,8 @@ class Deduplicator:
             taken.size += len(line) + 1
             try:
                 stored, message = self._reader.read_line(line, now)
-                if not self._principal.allows(message.service or ""):
-                    problem = f"service: this token may not speak for {message.service!r}"
-                    raise LineError("bad_message", problem, message.client or None, message.seq or None)
+                if problem := self._principal.unless_allowed(message.service or ""):
+                    raise LineError(self._principal.code, problem, message.client or None, message.seq or None)
             except LineError as error:
                 self._refuse(taken, line, error, now)
                 if len(taken.rejected) >= MAX_REFUSED:

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.model.errors import printable
 from wafermon.model.settings import Limits
-from wafermon.receivers.lines.connection import REFUSAL_SECONDS, Admits, ReceiverProtocol
+from wafermon.receivers.lines.connection import REFUSAL_SECONDS, Admits, Connection
 from wafermon.receivers.lines.dedupe import Taken
+from wafermon.receivers.lines.states import State
+from wafermon.wire import frames
 from wafermon.wire import hello as hellos
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 0.02
 COMPLAINTS = 5
 """Log lines a second about clients, so that no client fills the log; the rest is counted."""
+OPENING_BYTES = 8 << 20
+"""Frames that are opened at a time, by what they say that they give; the others wait, compressed as they came."""
 ALLOWANCES = 20_000
 """Streams whose allowance is remembered; beyond it the one that was told longest ago is forgotten."""
 
@@ -44,18 +53,23 @@ class Receiver:
 
     log = Logger()
 
-    def __init__(self, journal: Journal, limits: Limits, reactor: Any) -> None:
+    def __init__(self, journal: Journal, limits: Limits, reactor: Any, threads: ThreadPool | None = None) -> None:
+        """`threads` open large frames; without them that is done at once."""
         self.limits = limits
         self.figures = Figures()
         self._journal = journal
         self._reactor = reactor
-        self._connections: set[ReceiverProtocol] = set()
-        self._streams: dict[Stream, ReceiverProtocol] = {}
-        self._owed: set[ReceiverProtocol] = set()
+        self._connections: set[Connection] = set()
+        self._streams: dict[Stream, Connection] = {}
+        self._threads = threads
+        self._opening_bytes = 0
+        self._frames_waiting: deque[Callable[[], None]] = deque()
+        self._owed: set[Connection] = set()
         """Those whose lines are unsettled, or that are paused: the tick repeats their acks."""
         self._news: set[Stream] = set()
-        self._partial: dict[ReceiverProtocol, int] = {}
-        self._partial_bytes = 0
+        self._held: dict[Connection, int] = {}
+        """What is in memory for them, where that is anything: parts of lines and frames, and replies that are not read."""
+        self._held_bytes = 0
         self._allowances: dict[Stream, float] = {}
         """When the rate limit lets a stream go on: kept over a reconnect, which would else be a way around it."""
         self._complaints = 0
@@ -69,15 +83,23 @@ class Receiver:
         """Take nothing more, acknowledge what was taken, for at most `patience` seconds, and end every connection. What
         was not settled by then comes again."""
         self._tick.stop()
-        for connection in self._connections:
-            connection.finish()
+        self._each(self._connections, Connection.finish)
         until = self.seconds() + patience
-        while any(one.owes for one in self._connections) and self.seconds() < until:
+        while any(one.pending for one in self._connections) and self.seconds() < until:
             await self._journal.sleep(LOOK_SECONDS)
-        for connection in list(self._connections):
-            connection.part()
+        self._each(self._connections, Connection.part)
         while self._connections and self.seconds() < until + REFUSAL_SECONDS:
             await self._journal.sleep(LOOK_SECONDS)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is in memory for all clients that have begun a line or frame, or do not read."""
+        return self._held_bytes
+
+    @property
+    def frame_bytes(self) -> int:
+        """The largest frame, by the bytes of its lines: a few of them fit into a segment."""
+        return min(self.limits.frame_bytes, self._journal.settings.segment_bytes // 4)
 
     @property
     def connections(self) -> int:
@@ -104,16 +126,46 @@ class Receiver:
     def on_relief(self, call: Callable[[], None]) -> None:
         self._journal.on_relief(call)
 
-    def welcome(self, acked: int, max_line: int) -> bytes:
-        return hellos.welcome(self._journal.id, acked, max_line)
+    def welcome(self, acked: int, max_line: int, codec: str) -> bytes:
+        return hellos.welcome(self._journal.id, acked, max_line, codec, self.frame_bytes)
 
-    def append(self, connection: ReceiverProtocol, entry: Entry) -> None:
+    @property
+    def frames_wait(self) -> bool:
+        """Whether a large frame should wait for `on_frame_room`."""
+        return self._opening_bytes >= OPENING_BYTES
+
+    def on_frame_room(self, call: Callable[[], None]) -> None:
+        """Call once when another large frame may be opened."""
+        self._frames_waiting.append(call)
+
+    def open_frame(self, head: frames.Head, data: frames.Data) -> Deferred[bytes]:
+        """Its lines, made outside the reactor's thread. Fails with frames.BadFrame."""
+        self._opening_bytes += head.raw
+        if self._threads is None:
+            opened = execute(frames.open_frame, head, data)
+        else:
+            opened = deferToThreadPool(self._reactor, self._threads, frames.open_frame, head, data)
+        return opened.addBoth(self._frame_done, head.raw)
+
+    def _frame_done(self, result: bytes | Failure, raw: int) -> bytes | Failure:
+        self._opening_bytes -= raw
+        self.soon(self._let_frames_in)
+        return result
+
+    def _let_frames_in(self) -> None:
+        # Each that is let in takes its room, or has gone meanwhile.
+        for _ in range(len(self._frames_waiting)):
+            if self.frames_wait:
+                break
+            self._frames_waiting.popleft()()
+
+    def append(self, connection: Connection, entry: Entry) -> None:
         self._owed.add(connection)
         self._journal.append(entry)
 
     # -- what a connection tells
 
-    def connected(self, connection: ReceiverProtocol) -> str:
+    def connected(self, connection: Connection) -> str:
         """Take a connection in; answers with the reason where there is no room for it."""
         self.figures.connections += 1
         most = self.limits.max_connections
@@ -122,17 +174,17 @@ class Receiver:
         self._connections.add(connection)
         return ""
 
-    def disconnected(self, connection: ReceiverProtocol) -> None:
+    def disconnected(self, connection: Connection) -> None:
         self._connections.discard(connection)
         self._owed.discard(connection)
-        self.partial_changed(connection, 0)
+        self.held_changed(connection, 0)
         stream = connection.stream
         if stream is not None:
             if self._streams.get(stream) is connection:
                 del self._streams[stream]
             self._journal.marks.release(stream)
 
-    def hold(self, connection: ReceiverProtocol, principal: str, client: str) -> Stream:
+    def hold(self, connection: Connection, principal: str, client: str) -> Stream:
         """The stream of a client; an older connection of it is closed."""
         stream = self._journal.marks.hold(principal, client)
         older = self._streams.get(stream)
@@ -141,9 +193,13 @@ class Receiver:
             older.end()
         return stream
 
-    def admitted_by(self, door: Admits) -> list[ReceiverProtocol]:
+    def admitted_by(self, listener: Admits) -> list[Connection]:
         """The connections of a listener that were let in."""
-        return [one for one in self._connections if one.door is door and one.admitted]
+        return [one for one in self._connections if one.listener is listener and one.admitted]
+
+    def is_connected(self, stream: Stream) -> bool:
+        """Whether a connection has this stream now."""
+        return stream in self._streams
 
     def allowed_at(self, stream: Stream) -> float:
         return self._allowances.get(stream, 0.0)
@@ -161,12 +217,23 @@ class Receiver:
         if self._complaints <= COMPLAINTS:
             self.log.warn("{peer}: {problem}", peer=peer, problem=printable(problem))
 
-    def paused(self, connection: ReceiverProtocol) -> None:
+    def refused(self, connection: Connection, code: str, detail: str) -> None:
+        """A connection is told why it is not served, and closed."""
+        self.figures.refused += 1
+        self.complain(connection.peer, f"refused: {code}: {detail}")
+
+    def failed(self, connection: Connection, failure: Failure | None = None) -> None:
+        """A fault of the sidecar's own ends a connection; its client comes again."""
+        self._complaints += 1
+        if self._complaints <= COMPLAINTS:
+            self.log.failure("A fault at the connection of {peer}, which is closed", failure, peer=connection.peer)
+
+    def paused(self, connection: Connection) -> None:
         self._owed.add(connection)
 
-    def settled(self, connection: ReceiverProtocol) -> None:
+    def settled(self, connection: Connection) -> None:
         """Nothing of it waits for the journal."""
-        if not connection.paused:
+        if not connection.held:
             self._owed.discard(connection)
 
     def acknowledge_soon(self, stream: Stream) -> None:
@@ -179,7 +246,7 @@ class Receiver:
         news, self._news = self._news, set()
         for stream in news:
             if stream in self._streams:
-                self._streams[stream].acknowledge()
+                self._streams[stream].acknowledge()  # which never raises
 
     def count(self, taken: Taken) -> int:
         """Count what was taken; answers with its number of lines."""
@@ -192,40 +259,55 @@ class Receiver:
             figures.rejected[one.code] = figures.rejected.get(one.code, 0) + 1
         return accepted + taken.duplicates + len(taken.rejected)
 
-    def partial_changed(self, connection: ReceiverProtocol, size: int) -> None:
-        """An unfinished line of so many bytes waits for its rest."""
-        before = self._partial.pop(connection, 0)
+    def held_changed(self, connection: Connection, size: int) -> None:
+        """So many bytes are in memory for a connection: the part of a line or frame, and replies that it does not read."""
+        before = self._held.pop(connection, 0)
         if size:
-            self._partial[connection] = size
-        self._partial_bytes += size - before
+            self._held[connection] = size
+        self._held_bytes += size - before
         limit = self.limits.partial_bytes
-        if limit and size > before and self._partial_bytes > limit:
-            problem = f"closed: unfinished lines take {self._partial_bytes} bytes, more than limits.partial_bytes"
+        if limit and size > before and self._held_bytes > limit:
+            problem = (
+                f"closed: what clients have begun to send, and do not read, takes {self._held_bytes} bytes, "
+                "more than limits.partial_bytes"
+            )
             self.complain(connection.peer, problem)
             connection.end()
 
     # -- the tick
 
     def _every_second(self) -> None:
-        for connection in list(self._owed):
-            connection.acknowledge(again=True)
+        self._each(self._owed | self._held.keys(), lambda one: one.acknowledge(again=True))
         now = self.seconds()
         self._allowances = {stream: at for stream, at in self._allowances.items() if at > now}
         if self._complaints > COMPLAINTS:
             self.log.warn("{count} more such lines within a second", count=self._complaints - COMPLAINTS)
         self._complaints = 0
-        for connection in list(self._connections):
-            silent = now - connection.last_data
-            if not connection.started and 0 < self.limits.first_line < silent:
-                connection.refuse("bad_hello", f"no line within {self.limits.first_line:g} s")
-                self._connections.discard(connection)
-            elif 0 < self.limits.idle_timeout < silent and not connection.paused:
-                self.log.info(
-                    "Closing {peer}: silent for {seconds:.0f} s",
-                    peer=connection.peer,
-                    seconds=silent,
-                )
-                connection.end()
+        self._each(self._connections, self._look_at)
+
+    def _look_at(self, connection: Connection) -> None:
+        """End a connection that has been silent for too long."""
+        since = connection.idle_since
+        silent = 0.0 if since is None else self.seconds() - since
+        if connection.state is State.WAITING and 0 < self.limits.first_line < silent:
+            connection.refuse("bad_hello", f"no line within {self.limits.first_line:g} s")
+            self._connections.discard(connection)
+        elif connection.admitted and 0 < self.limits.idle_timeout < silent:
+            self.log.info(
+                "Closing {peer}: silent for {seconds:.0f} s",
+                peer=connection.peer,
+                seconds=silent,
+            )
+            connection.end()
+
+    def _each(self, connections: Iterable[Connection], call: Callable[[Connection], object]) -> None:
+        """One that fails is closed, and keeps no other from its turn."""
+        for connection in list(connections):
+            try:
+                call(connection)
+            except Exception:  # noqa: BLE001  # the others have their turn
+                self.failed(connection)
+                connection.transport.abortConnection()
 
 
 class ReceiverFactory(Factory):
@@ -233,11 +315,11 @@ class ReceiverFactory(Factory):
 
     noisy = False
 
-    def __init__(self, receiver: Receiver, door: Admits) -> None:
+    def __init__(self, receiver: Receiver, listener: Admits) -> None:
         self._receiver = receiver
-        self._door = door
+        self._listener = listener
 
-    def buildProtocol(self, addr: IAddress | None) -> ReceiverProtocol:
+    def buildProtocol(self, addr: IAddress | None) -> Connection:
         host, port = getattr(addr, "host", ""), getattr(addr, "port", 0)
         peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}" if host else "unix"
-        return ReceiverProtocol(self._receiver, self._door, peer)
+        return Connection(self._receiver, self._listener, peer)

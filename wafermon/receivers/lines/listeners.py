@@ -107,6 +107,11 @@ class Listeners:
         """Those that are open, each with where: ``host:port`` or a path."""
         return [(door.listener, ports.where(door.port)) for door in self._doors.values()]
 
+    @property
+    def bind_services(self) -> bool:
+        """Whether some client may speak for some services alone."""
+        return any(door.gate.binds_services for door in self._doors.values())
+
     def prepare(self, wanted: Sequence[Listener]) -> Change:
         """Open what is not open yet, and read the files. Nobody is served at a new door, and no old one closes, before
         the commit. Raises CannotChange."""

@@ -1,47 +1,83 @@
-"""Takes up the spill files of SDKs that are gone, so that what they could not send arrives all the same."""
+"""Looks into the spill folder again and again, and hands one file's lines after the other to the journal."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import re
-import stat
-from collections.abc import Iterator
+import pwd
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
+from wafermon.files import Files
 from wafermon.journal import Entry, Journal, Stream
-from wafermon.receivers.lines.dedupe import Deduplicator
-from wafermon.wire.lines import Origin
+from wafermon.model.errors import printable
+from wafermon.net.principals import Principal
+from wafermon.receivers.lines.dedupe import Deduplicator, Taken
+from wafermon.receivers.spill.claim import Claim, claim
+from wafermon.receivers.spill.folder import NAME, Folder, ForeignFolder, Found
+from wafermon.wire.framing import LineBuffer, Lines
+from wafermon.wire.lines import LineError, Origin
 
 SCAN_SECONDS = 5.0
-UNTOUCHED_SECONDS = 10.0
-"""A file that was written to more recently is left alone."""
-CHUNK_BYTES = 1 << 16
-NAME = re.compile(
-    r"(?P<service>[A-Za-z0-9._:-]{1,128})\.(?P<pid>\d+)\.(?P<client>[0-9a-f]{16})\.ldjson(?P<taken>\.taken)?"
-)
+TOLD_SECONDS = 60.0
+"""How often the log says that files can't be taken up."""
+OWNERS = 50
+"""Of so many owners the files that can't be taken are counted apart; the others' together."""
+OTHERS = "others"
+NAMES = 1_000
+"""Users whose names are remembered: to ask for one may take a while."""
+Owners = Mapping[str, Sequence[str]]
+T = TypeVar("T")
 
 
 class SpillTaker:
-    """Looks into one directory again and again, and takes one file at a time."""
+    """Takes one file at a time. `start` and `stop` it."""
 
     log = Logger()
 
-    def __init__(self, directory: Path, journal: Journal, max_line: int, reactor: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        journal: Journal,
+        max_line: int,
+        reactor: Any,
+        threads: ThreadPool | None = None,
+        *,
+        owners: Owners | None = None,
+        restricted: Callable[[], bool] = lambda: False,
+        files: Files | None = None,
+    ) -> None:
+        """`threads` touch the disk; without them that is done at once. While `restricted` says that tokens bind services, a
+        file speaks for those services alone that `owners` (`journal.spill_owners`) gives to its owner."""
         self.files = 0
         """Taken up since the start."""
         self.messages = 0
-        self._directory = directory
+        self.stuck: Mapping[str, int] = {}
+        """Files that can't be taken up, by owner, as the last look through the whole folder found them."""
+        self._folder = Folder(directory)
         self._journal = journal
         self._max_line = max_line
         self._reactor = reactor
-        self._told = False
+        self._threads = threads
+        self._owners = owners or {}
+        self._restricted = restricted
+        self._disk = files or Files()
+        self._counting: Counter[str] = Counter()
+        self._names: dict[int, str] = {}
+        self._problem = ""
+        """Of one of the files that can't be taken up."""
+        self._told = -TOLD_SECONDS
+        self._stopped = False
+        self._waits: Deferred[Any] | None = None
+        """For the journal."""
         self._running: Deferred[None] | None = None
         self._scan = LoopingCall(self._start_scan)
         self._scan.clock = reactor
@@ -49,148 +85,244 @@ class SpillTaker:
     def start(self) -> None:
         self._scan.start(SCAN_SECONDS)
 
-    def stop(self) -> None:
-        self._scan.stop()
-        if self._running is not None:
-            self._running.cancel()
+    def stop(self) -> Deferred[None]:
+        """Take nothing more. Fires when the file that is being taken up is let go of."""
+        self._stopped = True
+        if self._scan.running:
+            self._scan.stop()
+        if self._waits is not None:
+            self._waits.cancel()
+        done: Deferred[None] = Deferred()
+        if self._running is None:
+            done.callback(None)
+        else:
+            self._running.addBoth(lambda _: done.callback(None))
+        return done
 
     def _start_scan(self) -> Deferred[None]:
+        """Never fails, so that the next scan comes."""
         self._running = Deferred.fromCoroutine(self._scan_once())
-        self._running.addErrback(_let_cancelled_go)
-        return self._running
+        return self._running.addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        if not (self._stopped and failure.check(CancelledError)):  # type: ignore[no-untyped-call]
+            self.log.failure("Looking for spill files failed; it is tried again", failure)
+
+    async def _on_disk(self, call: Callable[..., T], *args: Any) -> T:
+        """The answer of a call that blocks. It is waited for, also by a stop: it may have opened a file."""
+        if self._threads is None:
+            return call(*args)
+        answer: T = await deferToThreadPool(self._reactor, self._threads, call, *args)
+        return answer
+
+    async def _for_the_journal(self, wait: Deferred[Any]) -> None:
+        if self._stopped:
+            raise CancelledError
+        self._waits = wait
+        try:
+            await wait
+        finally:
+            self._waits = None
+
+    # -- the folder
 
     async def _scan_once(self) -> None:
-        for path in self._candidates():
-            try:
-                await self._take(path)
-            except CancelledError:
-                raise
-            except OSError as error:
-                self.log.error("Can't take up the spill file {path}: {error}", path=path, error=error)
-            except Exception:  # noqa: BLE001  # one file must not keep the others waiting
-                self.log.failure("Can't take up the spill file {path}", path=path)
-
-    def _candidates(self) -> Iterator[Path]:
-        """Files that nobody seems to care for, oldest first."""
+        whole = True
         try:
-            if self._foreign():
-                return
-            paths = sorted(self._directory.iterdir(), key=lambda path: path.lstat().st_mtime)
-        except OSError:
-            return
-        for path in paths:
-            if (name := NAME.fullmatch(path.name)) and not _runs(int(name["pid"])) and self._untouched(path):
-                yield path
-
-    def _foreign(self) -> bool:
-        """Whether another user has made the folder that is named after ours, to have his files taken for our programs'."""
-        named_after_us = self._directory.name == f"wafermon-{os.getuid()}"
-        foreign = named_after_us and self._directory.lstat().st_uid != os.getuid()
-        if foreign and not self._told:
-            message = (
-                "{path} belongs to another user: nothing is taken up from there. Remove it, or set journal.spill_dir"
-            )
-            self.log.error(message, path=str(self._directory))
-        self._told = foreign
-        return foreign
-
-    def _untouched(self, path: Path) -> bool:
-        try:
-            found = path.lstat()
-        except OSError:
-            return False
-        return stat.S_ISREG(found.st_mode) and self._journal.now() / 1e6 - found.st_mtime >= UNTOUCHED_SECONDS
-
-    async def _take(self, path: Path) -> None:
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            found, stuck, whole = await self._on_disk(self._folder.scan, self._now())
         except FileNotFoundError:
+            found, stuck = [], []
+        except OSError as error:
+            found, stuck = [], []
+            self._problem = str(error)
+            if not isinstance(error, ForeignFolder):
+                self._problem = f"{self._folder.path} can't be read: {error.strerror or error}"
+            self._tell()
+        for one in stuck:
+            await self._count(one.path, one.owner, one.problem)
+        for candidate in found:
+            if self._stopped:
+                return
+            await self._try(candidate)
+        if whole:
+            self.stuck, self._counting = dict(self._counting), Counter()
+            if self.stuck:
+                self._tell()
+
+    async def _try(self, found: Found) -> None:
+        """One file must not keep the others waiting."""
+        try:
+            await self._take(found)
+        except OSError as error:
+            await self._count(found.path, found.owner, error.strerror or str(error))
+        except Exception as error:  # a fault of our own, at this file
+            if self._stopped and isinstance(error, CancelledError):
+                raise
+            await self._count(found.path, found.owner, repr(error))
+            self.log.failure("A fault at the spill file {path}", path=printable(found.path))
+
+    async def _count(self, path: Path, owner: int, problem: str) -> None:
+        name = await self._name_of(owner)
+        if name not in self._counting and len(self._counting) >= OWNERS:
+            name = OTHERS
+        self._counting[name] += 1
+        self._problem = f"{path} of {name}: {problem}"
+
+    async def _name_of(self, owner: int) -> str:
+        if owner not in self._names:
+            if len(self._names) >= NAMES:
+                self._names.clear()
+            self._names[owner] = await self._on_disk(user_name, owner)
+        return self._names[owner]
+
+    def _tell(self) -> None:
+        """At most one line a minute, whatever programs leave there."""
+        now = self._reactor.seconds()
+        if now - self._told >= TOLD_SECONDS:
+            self._told = now
+            message = "Spill files can't be taken up ({count} now): {problem}. `wafermon doctor` says what to do"
+            self.log.warn(message, count=sum(self.stuck.values()), problem=printable(self._problem))
+
+    def _now(self) -> float:
+        return self._journal.now() / 1e6
+
+    # -- a file
+
+    async def _take(self, found: Found) -> None:
+        if self._is_connected(found):
+            return  # its client may send the same lines just now, which are not known yet
+        claimed = await self._on_disk(claim, self._disk, found.path, self._now())
+        if claimed is None:
             return
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            taken = path if path.suffix == ".taken" else path.with_name(path.name + ".taken")
-            if not _same_file(fd, path):
-                return
-            path.rename(taken)
-            name = NAME.fullmatch(taken.name)
-            assert name is not None
-            stream = self._hold(name["client"], os.fstat(fd).st_uid)
-            try:
-                count = await self._feed(fd, taken, stream)
-            finally:
-                self._journal.marks.release(stream)
-            taken.unlink()
-            self.files += 1
-            self.messages += count
-            self.log.info(
-                "Took up the spill file {path}: {count} messages",
-                path=path,
-                count=count,
-            )
+            await self._journalled(claimed)
         finally:
-            os.close(fd)
+            await self._on_disk(claimed.close)
+
+    def _is_connected(self, found: Found) -> bool:
+        name = NAME.fullmatch(found.path.name)
+        assert name is not None
+        return self._journal.marks.connected(name["client"], partial(may_be_of, owner=found.owner))
+
+    async def _journalled(self, claimed: Claim) -> None:
+        """Journal a file's lines, and remove it once they are durable, whoever appended them."""
+        name = NAME.fullmatch(claimed.path.name)
+        assert name is not None
+        await self._for_the_journal(self._journal.settled())
+        stream = self._hold(name["client"], claimed.owner)
+        try:
+            origin = Origin(client=stream.client, numbered=True)
+            principal = await self.principal(claimed.owner)
+            reader = _Reader(Deduplicator(origin, stream, f"file:{claimed.path.name}", principal), self._max_line)
+            await self._feed(claimed, reader, stream)
+            await self._on_disk(claimed.remove)
+            # What an owner without a lock wrote in the meantime. It sees that the file is gone only after its write.
+            await self._feed(claimed, reader, stream)
+        finally:
+            self._journal.marks.release(stream)
+        self.files += 1
+        message = "Took up the spill file {path}: {count} messages, {rejected} refused"
+        self.log.info(message, path=printable(claimed.path), count=reader.count, rejected=reader.rejected)
+        if reader.rest:
+            message = "The spill file {path} ends in {bytes} bytes without a newline: its program was cut off there"
+            self.log.warn(message, path=printable(claimed.path), bytes=reader.rest)
 
     def _hold(self, client: str, owner: int) -> Stream:
-        """The file's stream: the one under which its owner began to send it, if it did. What was sent with a token is
-        known as well, though not whose token that was: lines that any principal's mark covers are dropped. To forge that
-        one would have to know the client, which is random, and would only have lines of one's own dropped."""
+        """The file's stream: the one under which its owner began to send it, if it did. What was sent with a token is known
+        as well, though not whose token that was: lines that such a mark covers are dropped. Another user's marks count for
+        nothing, since everybody can read the names of the files."""
         marks = self._journal.marks
         stream = marks.hold(f"uid:{owner}", client)
         if not stream.appended:
             marks.release(stream)
             stream = marks.hold("", client)
-        stream.skip(marks.synced_anywhere(client))
+        known = marks.of_client(client)
+        stream.skip(max((seq for name, seq in known.items() if may_be_of(name, owner)), default=0))
         return stream
 
-    async def _feed(self, fd: int, path: Path, stream: Stream) -> int:
-        """Hand a file's lines to the journal; returns once they are durable."""
-        intake = Deduplicator(Origin(client=stream.client, numbered=True), stream, f"file:{path.name}")
-        rest = b""
-        count = 0
-        offset = 0
-        while chunk := os.pread(fd, CHUNK_BYTES, offset):
-            offset += len(chunk)
-            rest += chunk
-            while b"\n" in rest:
-                taken = intake.take(rest[: rest.rfind(b"\n") + 1], self._journal.now())
-                rest = rest[taken.size :]
-                count += taken.block.count if taken.block else 0
-                if taken.block or taken.rejected:
-                    await self._append(Entry(taken.block, taken.rejected, stream, stream.appended))
-            if len(rest) > 2 * self._max_line:
+    async def principal(self, owner: int) -> Principal:
+        """What a file of this user may say."""
+        if not self._restricted():
+            return Principal(f"uid:{owner}")
+        name = await self._name_of(owner)
+        allowed = {glob for key in (str(owner), name) for glob in self._owners.get(key, ())}
+        problem = f"a spill file of the user {name} may not speak for it (journal.spill_owners)"
+        return Principal(f"uid:{owner}", tuple(allowed), "unauthorized", problem)
+
+    async def _feed(self, claimed: Claim, reader: _Reader, stream: Stream) -> None:
+        """Append all lines that are there and were not taken, and wait until they are durable."""
+        reader.feed(await self._on_disk(claimed.read))
+        while True:
+            await self._relief()
+            before = stream.appended
+            taken = reader.take(self._journal.now())
+            if taken is None:
                 break
-        if rest:
-            message = "The spill file {path} ends in {bytes} bytes without a newline: its program was cut off there"
-            self.log.warn(message, path=path, bytes=len(rest))
-        return count
+            if taken.block is not None or taken.rejected:
+                try:
+                    self._journal.append(Entry(taken.block, taken.rejected, stream, stream.appended))
+                except BaseException:
+                    stream.appended = before
+                    raise
+                self.messages += taken.block.count if taken.block else 0
+        await self._for_the_journal(self._journal.settled())
 
-    def _append(self, entry: Entry) -> Deferred[None]:
-        settled: Deferred[None] = Deferred(lambda _: None)
+    async def _relief(self) -> None:
+        """Wait as long as the journal wants no more."""
+        while self._journal.congested:
+            relief: Deferred[None] = Deferred()
 
-        def settle() -> None:
-            if not settled.called:
-                settled.callback(None)
+            def fire(relief: Deferred[None] = relief) -> None:
+                if not relief.called:
+                    relief.callback(None)
 
-        entry.settled = settle
-        self._journal.append(entry)
-        return settled
-
-
-def _let_cancelled_go(failure: Failure) -> None:
-    failure.trap(CancelledError)  # type: ignore[no-untyped-call]
-
-
-def _runs(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+            self._journal.on_relief(fire)
+            await self._for_the_journal(relief)
 
 
-def _same_file(fd: int, path: Path) -> bool:
+class _Reader:
+    """The lines of one file, in order."""
+
+    def __init__(self, intake: Deduplicator, max_line: int) -> None:
+        self.count = 0
+        """Accepted."""
+        self.rejected = 0
+        self._dedupe = intake
+        self._lines = LineBuffer(max_line)
+
+    def feed(self, data: bytes) -> None:
+        self._lines.feed(data)
+
+    @property
+    def rest(self) -> int:
+        """The bytes after the last newline."""
+        return len(self._lines)
+
+    def take(self, now: int) -> Taken | None:
+        """Some of the lines that are whole; None where there is none. `now` is the receive time in microseconds."""
+        found = self._lines.next()
+        if found is None:
+            return None
+        if isinstance(found, Lines):
+            taken = self._dedupe.take(found.block, now)
+            self._lines.took(found, taken.size, bad=bool(taken.rejected))
+        else:
+            self._lines.took_long()
+            problem = LineError("line_too_long", f"longer than {self._lines.limit} bytes; its beginning is kept")
+            taken = self._dedupe.refuse(found.start, problem, now)
+        self.count += taken.block.count if taken.block else 0
+        self.rejected += len(taken.rejected)
+        return taken
+
+
+def may_be_of(principal: str, owner: int) -> bool:
+    """Whether a program of this user may have sent as this principal."""
+    return not principal.startswith("uid:") or principal == f"uid:{owner}"
+
+
+def user_name(uid: int) -> str:
+    """The user's name, or the number where it has none here."""
     try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return False
-    opened = os.fstat(fd)
-    return (opened.st_dev, opened.st_ino) == (found.st_dev, found.st_ino)
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,216 @@
+"""What connections share: limits, acks, the stop."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from appended_journal import MemoryJournal, as_journal
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from wires import Admission, Sidecar, Wire
+
+from wafermon.model.settings import Limits
+from wafermon.net.principals import Principal
+from wafermon.receivers.lines import hub
+from wafermon.receivers.lines.connection import Connection
+from wafermon.receivers.lines.hub import Receiver
+from wafermon.wire import frames
+
+
+def two(sidecar: Sidecar) -> tuple[Wire, Wire]:
+    return sidecar.hello(client="a" * 16), sidecar.hello(client="b" * 16)
+
+
+def stopped(sidecar: Sidecar, patience: float = 2.0) -> list[None]:
+    done: list[None] = []
+    Deferred.fromCoroutine(sidecar.hub.stop(patience)).addCallback(done.append)
+    return done
+
+
+def test_connections_are_counted_and_forgotten() -> None:
+    sidecar = Sidecar()
+    one, other = two(sidecar)
+    assert (sidecar.hub.connections, sidecar.hub.figures.connections) == (2, 2)
+    one.connection.connectionLost(Failure(ConnectionDone()))
+    assert sidecar.hub.connections == 1
+    assert len(sidecar.journal.marks) == 1, "a hello alone leaves no mark"
+    other.send(other.lines(1))
+    other.connection.connectionLost(Failure(ConnectionDone()))
+    assert len(sidecar.journal.marks) == 1
+    sidecar.journal.marks.saved(sidecar.journal.marks.moved())
+    assert len(sidecar.journal.marks) == 0, "what is on disk leaves the memory"
+
+
+def test_one_ack_for_all_that_a_sync_settled() -> None:
+    sidecar = Sidecar(automatic=False)
+    one, other = two(sidecar)
+    for seq in (1, 2, 3):
+        one.send(one.lines(seq))
+    other.send(other.lines(1))
+    sidecar.journal.commit()
+    assert [reply["seq"] for reply in one.heard()] == [3]
+    assert [reply["seq"] for reply in other.heard()] == [1]
+
+
+def test_an_ack_is_repeated_each_second_until_all_is_durable() -> None:
+    sidecar = Sidecar(automatic=False)
+    one, other = two(sidecar)
+    one.send(one.lines(1))
+    assert [reply["seq"] for reply in one.after(3)] == [0, 0, 0]
+    sidecar.journal.commit()
+    assert [reply["seq"] for reply in one.after(3)] == [1]
+    assert other.heard() == []
+
+
+def test_a_stop_takes_no_more_and_acknowledges_what_was_taken() -> None:
+    sidecar = Sidecar(automatic=False)
+    one, other = two(sidecar)
+    one.send(one.lines(1))
+    done = stopped(sidecar)
+    assert one.transport.paused
+    one.send(one.lines(2))
+    assert other.closed is False
+    sidecar.journal.commit()
+    assert [reply["seq"] for reply in one.heard()] == [1]
+    sidecar.clock.pump([0.1] * 3)
+    assert one.closed and other.closed
+    for wire in (one, other):
+        wire.connection.connectionLost(Failure(ConnectionDone()))
+    sidecar.clock.pump([0.1] * 3)
+    assert done == [None]
+    assert len(sidecar.journal.lines) == 1
+
+
+def test_a_stop_waits_no_longer_than_it_was_told_to() -> None:
+    sidecar = Sidecar(automatic=False)
+    one, _ = two(sidecar)
+    one.send(one.lines(1))
+    done = stopped(sidecar, 2.0)
+    sidecar.clock.pump([0.1] * 19)
+    assert not one.closed
+    sidecar.clock.pump([0.1] * 15)
+    assert one.closed
+    assert done == [None]
+
+
+@pytest.mark.parametrize("error", [OSError("x"), RuntimeError("x"), CancelledError()])
+@pytest.mark.parametrize("call", ["acknowledge", "end", "refuse"])
+def test_the_tick_goes_on_whatever_one_connection_raises(call: str, error: Exception) -> None:
+    sidecar = Sidecar(automatic=False, idle_timeout=10.0, first_line=10.0)
+    broken, sound = two(sidecar)
+    silent = sidecar.connect()
+    wires = [broken, sound, silent]
+    broken.send(broken.lines(1))
+    sound.send(sound.lines(1))
+    target = silent if call == "refuse" else broken
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    original = getattr(Connection, call)
+
+    def sometimes(self: Connection, *args: Any, **how: Any) -> Any:
+        return fails() if self is target.connection else original(self, *args, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Connection, call, sometimes)
+        assert sound.after(3) != []
+        sound.after(9)
+    assert target.transport.aborted
+    assert all(wire.closed for wire in wires)
+
+
+def test_the_allowance_of_a_stream_is_kept_for_as_long_as_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "ALLOWANCES", 2)
+    sidecar = Sidecar()
+    streams = [sidecar.journal.marks.hold("", f"{number:016x}") for number in range(3)]
+    for number, stream in enumerate(streams):
+        sidecar.hub.allow(stream, 10.0 + number)
+    assert [sidecar.hub.allowed_at(stream) for stream in streams] == [0.0, 11.0, 12.0]
+    sidecar.clock.pump([1.0] * 11)
+    assert [sidecar.hub.allowed_at(stream) for stream in streams] == [0.0, 0.0, 12.0]
+
+
+def test_what_clients_do_wrong_is_logged_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    sidecar = Sidecar()
+    said: list[str] = []
+    monkeypatch.setattr(sidecar.hub, "log", type("Log", (), {"warn": lambda self, text, **_: said.append(text)})())
+    for _ in range(20):
+        sidecar.hub.complain("peer", "problem")
+    assert len(said) == hub.COMPLAINTS
+    sidecar.clock.advance(1)
+    assert said[-1].endswith("more such lines within a second")
+    sidecar.hub.complain("peer", "problem")
+    assert len(said) == hub.COMPLAINTS + 2
+
+
+def test_a_listeners_connections_are_those_that_it_admitted() -> None:
+    sidecar = Sidecar()
+    mine, other = Admission(Principal("a")), Admission()
+    wires = [Wire(sidecar, mine), Wire(sidecar, mine), Wire(sidecar, other)]
+    wires[0].hello(client="a" * 16)
+    wires[2].hello(client="b" * 16)
+    assert sidecar.hub.admitted_by(mine) == [wires[0].connection]
+    assert wires[0].connection.principal == Principal("a")
+    wires[0].connection.end()
+    assert sidecar.hub.admitted_by(mine) == []
+
+
+def test_the_token_is_what_the_hello_says() -> None:
+    sidecar = Sidecar()
+    admission = Admission()
+    Wire(sidecar, admission).hello(token="secret")
+    Wire(sidecar, admission).send(b'{"type":"metric"}\n')
+    assert admission.tokens == ["secret", ""]
+
+
+def test_a_frame_is_at_most_a_quarter_of_a_segment() -> None:
+    sidecar = Sidecar(frame_bytes=1 << 20)
+    assert sidecar.hub.frame_bytes == 1 << 20
+    sidecar.journal.settings.segment_bytes = 1 << 20
+    assert sidecar.hub.frame_bytes == 1 << 18
+
+
+class Threads:
+    """Takes work, and does it when it is told to."""
+
+    def __init__(self) -> None:
+        self.work: list[Any] = []
+
+    def callInThreadWithCallback(self, done: Any, call: Any, *args: Any, **how: Any) -> None:
+        self.work.append((done, call, args, how))
+
+    def run(self) -> None:
+        done, call, args, how = self.work.pop(0)
+        thread = threading.Thread(target=lambda: done(True, call(*args, **how)))
+        thread.start()
+        thread.join()
+
+
+def test_so_many_bytes_of_frames_are_opened_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "OPENING_BYTES", 100)
+    clock = Clock()
+    clock.callFromThread = lambda call, *args: clock.callLater(0, call, *args)  # type: ignore[attr-defined]
+    threads: Any = Threads()
+    receiver = Receiver(as_journal(MemoryJournal(clock)), Limits(), clock, threads)
+    monkeypatch.setattr(frames, "open_frame", lambda head, data: data)
+    opened: list[bytes] = []
+    head = frames.Head("zlib", 3, 60, 1)
+    for name in (b"a", b"b"):
+        assert not receiver.frames_wait
+        receiver.open_frame(head, name).addCallback(opened.append)
+    assert receiver.frames_wait
+    room: list[str] = []
+    receiver.on_frame_room(lambda: room.append("first"))
+    receiver.on_frame_room(lambda: room.append("second"))
+    clock.advance(0)
+    assert (opened, room) == ([], [])
+    threads.run()
+    clock.advance(0)
+    clock.advance(0)
+    assert (opened, room) == ([b"a"], ["first", "second"])
+    assert not receiver.frames_wait
