@@ -42,6 +42,7 @@ def in_child(driver: Driver, *calls: dict[str, Any]) -> list[Any]:
 # -- fork
 
 
+@pytest.mark.needs("fork")
 def test_fork(driver: Driver, sidecar: FakeSidecar) -> None:
     """The child is a stream of its own and starts at 0; its end leaves the parent's connection alone."""
     open_sdk(driver, sidecar.url)
@@ -70,6 +71,7 @@ def test_fork(driver: Driver, sidecar: FakeSidecar) -> None:
     assert_law(stats)
 
 
+@pytest.mark.needs("fork")
 def test_fork_delivers_at_its_exit(driver: Driver, sidecar: FakeSidecar) -> None:
     """Neither flush nor close: the child's normal exit is enough; so is a grandchild's."""
     open_sdk(driver, sidecar.url)
@@ -79,6 +81,7 @@ def test_fork_delivers_at_its_exit(driver: Driver, sidecar: FakeSidecar) -> None
     assert len({message["pid"] for message in sidecar.messages}) == 2
 
 
+@pytest.mark.needs("fork")
 def test_fork_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
     """What waits in the parent, and what it has spilled, stays the parent's."""
     sidecar.stop()
@@ -100,6 +103,7 @@ def test_fork_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
     assert spill_files(driver.spill) == theirs
 
 
+@pytest.mark.needs("fork")
 def test_fork_within_a_span(driver: Driver, sidecar: FakeSidecar) -> None:
     """The child goes on under the parent's span; ending that there is allowed and sends nothing."""
     open_sdk(driver, sidecar.url, trace_id="job-1")

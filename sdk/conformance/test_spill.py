@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from conformance import Driver, Language, assert_law, dropped, everything, is_locked, numbers, read_spill, spill_files
+from conformance import (
+    Driver,
+    Language,
+    assert_law,
+    dropped,
+    everything,
+    is_locked,
+    numbers,
+    read_spill,
+    spill_files,
+    without_stats,
+)
 from fake_sidecar import FakeSidecar, Manners
 
 Sidecars = Callable[..., FakeSidecar]
@@ -71,7 +82,7 @@ def test_absent_for_the_whole_life(driver: Driver) -> None:
     assert stats["handed_over"] == 3_000 and stats["acked"] == stats["waiting"] == stats["dropped"] == 0
     assert_law(stats)
     assert driver.exit() == 0
-    left = everything(driver.spill)
+    left = without_stats(everything(driver.spill))
     assert sorted(numbers(left)) == list(range(3_000))
     assert len({(message["client"], message["seq"]) for message in left}) == 3_000
     assert not any(is_locked(path) for path in spill_files(driver.spill))
@@ -216,10 +227,23 @@ def test_delivery_of_a_file_breaks_off(driver: Driver, away: FakeSidecar) -> Non
     assert list(driver.spill.iterdir()) == []
 
 
+@pytest.mark.needs("lock")
 def test_owner_holds_a_lock(driver: Driver) -> None:
-    """The flock of a live owner: a forked child does not keep it, its death ends it; SIGKILL tears no line."""
-    if not driver.language.locks:
-        pytest.skip(f"does not apply: {driver.language.name} has no flock")
+    """The lock of a live owner: its death ends it, and SIGKILL tears no line."""
+    open_sdk(driver, NOBODY, buffer=10)
+    driver("burst", n=100)
+    driver.until(lambda stats: stats["spilled"] >= 90)
+    files = spill_files(driver.spill)
+    assert files and all(is_locked(path) for path in files)
+    driver.post("kill_self")
+    assert driver.process.wait(10) == -signal.SIGKILL
+    assert not any(is_locked(path) for path in files)
+    assert numbers(everything(driver.spill))[-1] == 99
+
+
+@pytest.mark.needs("lock", "fork")
+def test_forked_child_keeps_no_lock(driver: Driver) -> None:
+    """The lock is its owner's alone: a child's end does not free it, and the child's own files are free after it."""
     open_sdk(driver, NOBODY, buffer=10)
     driver("burst", n=100)
     driver.until(lambda stats: stats["spilled"] >= 90)
@@ -236,7 +260,6 @@ def test_owner_holds_a_lock(driver: Driver) -> None:
     driver.post("kill_self")
     assert driver.process.wait(10) == -signal.SIGKILL
     assert not any(is_locked(path) for path in own)
-    assert numbers(everything(driver.spill))[-1] == 99
 
 
 def test_kill_leaves_whole_lines(driver: Driver) -> None:
