@@ -148,14 +148,15 @@ class DriverError(Exception):
 class Driver:
     """One driver process; `driver("log_event", level="info", …)` is a call and its result."""
 
-    def __init__(self, language: Language, folder: Path, **env: str) -> None:
+    def __init__(self, language: Language, folder: Path, command: tuple[str, ...] = (), **env: str) -> None:
+        """`command` starts the driver in some other way than by itself."""
         self.language = language
         self.spill = folder / "spill"
         self.spill.mkdir(exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         self._stderr = (folder / f"stderr-{language.name}-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(
-            language.argv,
+            command or language.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

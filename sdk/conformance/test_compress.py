@@ -159,6 +159,7 @@ def test_stats_lines(driver: Driver, sidecars: Sidecars) -> None:
     """A stats line is a line like any other, inside a frame or outside."""
     sidecar = sidecars(Manners(compress=True, features=("stats",)))
     wait_and_start(driver, sidecar, 100)
+    driver.until(lambda stats: stats["state"] == "connected")
     driver("close")
     assert numbers(sidecar.messages) == list(range(100))
     assert sidecar.messages[-1]["type"] == "stats"

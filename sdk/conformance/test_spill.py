@@ -155,6 +155,26 @@ def test_close_hands_over_the_rest(driver: Driver, sidecars: Sidecars) -> None:
     assert numbers(left) == list(range(100, 160))
 
 
+@pytest.mark.needs("shared_spill")
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_mode(language: Language, drivers: Drivers, umask: int) -> None:
+    """0660 whatever the umask: in a setgid spill dir the group is the sidecar's, which reads and removes the files."""
+    before = os.umask(umask)
+    try:
+        driver = drivers(language)
+    finally:
+        os.umask(before)
+    open_sdk(driver, NOBODY, buffer=10)
+    driver("burst", n=100)
+    driver.until(lambda stats: stats["spilled"] >= 90)
+    overflowed = spill_files(driver.spill)
+    assert overflowed
+    driver("close")
+    assert len(spill_files(driver.spill)) > len(overflowed)
+    modes = {path.stat().st_mode & 0o7777 for path in spill_files(driver.spill)}
+    assert modes == {0o660}, [oct(mode) for mode in modes]
+
+
 # -- claims
 
 
