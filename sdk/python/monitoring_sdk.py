@@ -354,7 +354,7 @@ class _Span(ContextDecorator):
             except ImportError:
                 name = function.__name__
                 raise TypeError(f"a span around {name} needs monitoring_spans.py, or `with` inside {name}") from None
-            around: _Function = spanned(self._recreate_cm, self._sdk._scope, function)
+            around: _Function = spanned(self._recreate_cm, self._sdk, function)
             return around
         return super().__call__(function)
 

@@ -6,7 +6,6 @@ own code runs: whoever takes a generator's items is not inside its span in betwe
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import inspect
 from typing import Any, AsyncGenerator, Awaitable, Callable, Generator
@@ -15,28 +14,28 @@ from typing import Any, AsyncGenerator, Awaitable, Callable, Generator
 class _Steps:
     """A span, and the steps of what runs inside it: each begins in the scope where the last one stopped."""
 
-    def __init__(self, span: Any, scope: contextvars.ContextVar[Any]) -> None:
+    def __init__(self, span: Any, sdk: Any) -> None:
         self._span = span
-        self._scope = scope
-        self._outside = scope.get()
+        self._sdk = sdk
+        self._outside = sdk._scope.get()
         span.__enter__()
-        self._inside = scope.get()
-        scope.set(self._outside)
+        self._inside = sdk._scope.get()
+        sdk._enter(self._outside)
 
     def __enter__(self) -> None:
-        self._outside = self._scope.get()
-        self._scope.set(self._inside)
+        self._outside = self._sdk._scope.get()
+        self._sdk._enter(self._inside)
 
     def __exit__(self, *_: object) -> None:
-        self._inside = self._scope.get()
-        self._scope.set(self._outside)
+        self._inside = self._sdk._scope.get()
+        self._sdk._enter(self._sdk._alive(self._outside))
 
     def end(self, error: BaseException | None = None) -> None:
         with self:
             self._span.__exit__(type(error) if error else None, error, None)
 
 
-def spanned(make: Callable[[], Any], scope: contextvars.ContextVar[Any], function: Any) -> Any:
+def spanned(make: Callable[[], Any], sdk: Any, function: Any) -> Any:
     """The function with a span of its own around each coroutine or generator that it returns."""
     if inspect.iscoroutinefunction(function):
 
@@ -51,7 +50,7 @@ def spanned(make: Callable[[], Any], scope: contextvars.ContextVar[Any], functio
         @functools.wraps(function)
         async def stream(*args: Any, **named: Any) -> AsyncGenerator[Any, Any]:
             inner = function(*args, **named)
-            steps = _Steps(make(), scope)
+            steps = _Steps(make(), sdk)
             try:
                 step: Awaitable[Any] = inner.asend(None)
                 while True:
@@ -76,7 +75,7 @@ def spanned(make: Callable[[], Any], scope: contextvars.ContextVar[Any], functio
     @functools.wraps(function)
     def generator(*args: Any, **named: Any) -> Generator[Any, Any, Any]:
         inner = function(*args, **named)
-        steps = _Steps(make(), scope)
+        steps = _Steps(make(), sdk)
         step, given = inner.send, None
         try:
             while True:
