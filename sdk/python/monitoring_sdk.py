@@ -71,6 +71,7 @@ _TICK = 0.005
 _IDLE_TICKS = 10
 _DOZE = 0.05
 _SLEEP = 1.0
+_CALM = 1.0  # before it begins to work while uWSGI may fork
 # It encodes so many messages before others get the interpreter. An inbox longer than that makes callers let it run, by
 # naps, again and again, at most so long a call.
 _PORTION = 96
@@ -741,6 +742,16 @@ def _witness() -> Any:
     return _SamePid()
 
 
+def _uwsgi_may_fork() -> bool:
+    """Whether this is uWSGI before its workers are forked, or its master.
+
+    It forks with the interpreter in whichever thread has it, and a worker whose parent had it in another thread than
+    the main one waits for it for ever.
+    """
+    uwsgi = sys.modules.get("uwsgi")
+    return uwsgi is not None and getattr(uwsgi, "worker_id", os.getpid)() == 0
+
+
 class _Sender:
     """What brings messages to the sidecar: an inbox that calls fill, and the one thread that empties it.
 
@@ -843,6 +854,8 @@ class _Sender:
             give_up = time.monotonic() + _NAP_MAX
             while len(self.inbox) > _LONG and time.monotonic() < give_up:
                 time.sleep(_NAP)
+            if len(self.inbox) > _LONG:
+                self.wake()
             if len(self.inbox) > _LONG + 2 * max(self._buffer_max, _BUFFER):
                 self._refuse(len(self.inbox) - 1)  # the sender is stuck, most likely in a write to a dead disk
 
@@ -911,15 +924,16 @@ class _Sender:
     def _rouse(self) -> None:
         """See to it that the thread runs, and is awake."""
         self.mark = _LONG
-        if not self._thread and not self.over:
-            with suppress(IndexError):  # another thread, or a signal handler in between, has the permit
-                self._permits.pop()
-                self._started = time.monotonic()
-                self._thread = _in_thread("wafermon-sender", self._run)
-                if not self._thread:
-                    self._permits.append(True)
-                _close_with_worker_process(self)
-        self.wake()
+        if self._thread or self.over:
+            self.wake()
+            return
+        with suppress(IndexError):  # another thread, or a signal handler in between, has the permit
+            self._permits.pop()
+            self._started = time.monotonic()
+            self._thread = _in_thread("wafermon-sender", self._run)
+            if not self._thread:
+                self._permits.append(True)
+            _close_with_worker_process(self)
 
     def _until(self, settled: Callable[[], bool], timeout: float) -> bool:
         """Keep the sender at work until then, for so many seconds at most; whether it got there."""
@@ -959,6 +973,7 @@ class _Sender:
         # an application may have given SIGPIPE its deadly default back
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
         farewells: list[socket.socket] = []
+        self._keep_calm()
         while not self.over:
             try:
                 with self.lock:
@@ -973,6 +988,11 @@ class _Sender:
                 time.sleep(0.1)
         for sock in farewells:
             _farewell(sock, self._close_at)
+
+    def _keep_calm(self) -> None:
+        """Before work is begun in a uWSGI that may fork at any moment, let it: who waits or closes rings the bell."""
+        if _uwsgi_may_fork() and self._close_at == _NEVER:
+            self._bell.acquire(timeout=_CALM)
 
     def _tick(self, now: float) -> int:
         """One look at everything; how many messages were taken from the inbox."""
@@ -1060,13 +1080,16 @@ class _Sender:
         """Until the next tick while there is work, else until something happens."""
         self._quiet = 0 if moved else self._quiet + 1
         pause = _TICK
-        if self._quiet >= _IDLE_TICKS and self._close_at == _NEVER:
+        asleep = self._quiet >= _IDLE_TICKS and self._close_at == _NEVER
+        if asleep:
             self.mark = 0
             pause = min(_DOZE if self.main.sock and self._kept() else _SLEEP, self.main.retry_at - time.monotonic())
         # a call that came before it could see the mark did not ring
         if self.mark or not self.inbox:
             self._bell.acquire(timeout=max(0.0, pause))
         self.mark = _LONG
+        if asleep:
+            self._keep_calm()
 
     def _finish(self, now: float) -> list[socket.socket]:
         """When it is time to close, be over: leave the rest in a spill file; the sockets to say farewell to."""

@@ -37,8 +37,8 @@ def senders() -> list[str]:
 
 # -- forks
 
-# A thread that waits for the interpreter at the moment of such a fork is not in the child, whose interpreter waits for it.
-# That no SDK can help, and it is not what is tested here: the parent forks while its sender sleeps.
+# A thread that waits for the interpreter at the moment of such a fork is not in the child, whose interpreter waits for
+# it. That no SDK can help, and it is not what is tested here: the parent forks while its sender sleeps.
 HOOKLESS = """
         import ctypes, os, sys, time
         sys.setswitchinterval(1000)  # a thread gives the interpreter away only when it waits for something else
