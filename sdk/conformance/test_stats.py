@@ -157,7 +157,7 @@ def test_after_overflow(driver: Driver, sidecars: Sidecars) -> None:
     driver.until(lambda stats: stats["spilled"] >= 450)
     sidecar.start()
     assert driver("flush", timeout=20)
-    driver("close")
+    driver("close", timeout=10)
     own = (
         without_stats(sidecar.messages)[0]["client"]
         if not only_stats(sidecar.messages)
@@ -186,7 +186,7 @@ def test_dropped(driver: Driver, sidecars: Sidecars, tmp_path: Path) -> None:
     lost = driver.until(lambda stats: stats["dropped"] >= 60)["dropped"]
     sidecar.start()
     assert driver("flush", timeout=15)
-    driver("close")
+    driver("close", timeout=10)
     stats = only_stats(sidecar.messages)[-1]
     assert stats["final"] is True
     assert (stats["dropped"], stats["unsent"], stats["streams"]) == (lost, 0, [])

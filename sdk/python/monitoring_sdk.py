@@ -256,12 +256,12 @@ def _name(name: Any) -> str:
 
 def _numeric(value: Any) -> int | float | str:
     """The value of a field that is a number; what JSON has no number for is spelled out."""
-    if hasattr(type(value), "tolist"):
+    if type(value) is not float and hasattr(type(value), "tolist"):
         value = value.tolist()  # numpy's
-    if isinstance(value, (bool, str, bytes)):
-        raise TypeError(f"not a number: {value!r}")
     if type(value) is int and -_EXACT <= value <= _EXACT:
         return value
+    if isinstance(value, (bool, str, bytes)):
+        raise TypeError(f"not a number: {value!r}")
     try:
         number = float(value)
     except OverflowError:
@@ -727,9 +727,12 @@ class _SamePid:
     def __getitem__(self, _: int) -> bool:
         return os.getpid() == self._pid
 
+    def __setitem__(self, _: int, here: int) -> None:
+        self._pid = os.getpid()
+
 
 def _witness() -> Any:
-    """Something whose first item is true in this process and false in a forked child, however it was forked.
+    """Something whose first item is true where it was set, and false in a forked child, however that was forked.
 
     A page that Linux wipes in the child costs a call a tenth of what asking for the pid does.
     """
@@ -737,7 +740,6 @@ def _witness() -> Any:
         with suppress(OSError, ValueError):
             page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             page.madvise(18)  # MADV_WIPEONFORK, from Linux 4.14 on
-            page[0] = 1
             return page
     return _SamePid()
 
@@ -773,6 +775,7 @@ class _Sender:
         # calls are checked and counted, nothing is opened; or it is closed
         self.over = env("WAFERMON_DISABLED", "").lower() not in ("", "0", "false", "no")
         self.inbox: deque[tuple[Any, ...]] = deque()
+        self.here = _witness()
         self._children: dict[int, int] = {}  # pid, and the thread that begins anew there
         self.begin()
 
@@ -803,7 +806,7 @@ class _Sender:
         self._final = -1  # the seq of a final stats line
         self._measured = time.monotonic(), time.process_time()
         self.pid = os.getpid()
-        self.here = _witness()  # last: from here on other threads may use it
+        self.here[0] = 1  # last: from here on other threads may use it
 
     def begin_in_child(self) -> None:
         """Close what the parent goes on using, without a word to the other side, and start empty."""
@@ -834,14 +837,6 @@ class _Sender:
             self.say(f"the sidecar refuses: {reason}")
 
     # -- the calls' side --
-
-    def put(self, entry: tuple[Any, ...]) -> None:
-        """Take a message: its kind, time, scope and values."""
-        if not self.here[0]:
-            self.begin_in_child()
-        self.inbox.append(entry)
-        if len(self.inbox) > self.mark:
-            self.attend()
 
     def attend(self) -> None:
         """The rare end of a call: the sender sleeps or has not begun, or its inbox is long, or there is none."""
@@ -1199,6 +1194,9 @@ class MonitoringSDK:
             os.fspath(spill_dir) if spill_dir else env("WAFERMON_SPILL_DIR"),
             token or env("WAFERMON_TOKEN"),
         )
+        # what calls touch, at hand: these two stay the same for ever, in a forked child too
+        self._inbox = self._sender.inbox
+        self._here = self._sender.here
         # one a handle, not one a module: two SDKs in one process have spans of their own
         self._scope: contextvars.ContextVar[_Scope | None] = contextvars.ContextVar("wafermon_scope", default=None)
         self._spans: dict[str, _OpenSpan] = {}
@@ -1224,17 +1222,18 @@ class MonitoringSDK:
             raise ValueError("an event has a message")
         if type(message) is not str:
             message = _text(message)
-        # as in _put and _Sender.put, spelled out for speed
-        sender = self._sender
-        if not sender.here[0]:
-            sender.begin_in_child()
-        scope = self._scope.get() or self._root
-        if scope.span.over:
+        # as in _put, spelled out for speed
+        if not self._here[0]:
+            self._sender.begin_in_child()
+        scope = self._scope.get()
+        if scope is None:
+            scope = self._root
+        elif scope.span.over:
             scope = self._current()
-        inbox = sender.inbox
+        inbox = self._inbox
         inbox.append((_EVENT, time.time_ns(), scope, level, message, _copied(context)))
-        if len(inbox) > sender.mark:
-            sender.attend()
+        if len(inbox) > self._sender.mark:
+            self._sender.attend()
 
     def log_metric(self, name: str, value: float, unit: _Text = None, tags: _Fields = None, kind: _Text = None) -> None:
         """A measured number. `unit` is UCUM where there is one; `kind` is gauge (default) or counter (an increment)."""
@@ -1337,7 +1336,11 @@ class MonitoringSDK:
     # -- what they have in common --
 
     def _put(self, kind: tuple[str, ...], *values: Any, ts: int = 0, scope: _Scope | None = None) -> None:
-        self._sender.put((kind, ts or time.time_ns(), scope or self._current(), *values))
+        if not self._here[0]:
+            self._sender.begin_in_child()
+        self._inbox.append((kind, ts or time.time_ns(), scope or self._current(), *values))
+        if len(self._inbox) > self._sender.mark:
+            self._sender.attend()
 
     def _log(self, level: str, message: str, context: _Fields, ts: int, scope: _Scope | None) -> None:
         """An event of another time, in nanoseconds since the epoch, and of another scope: for handlers of records."""
@@ -1350,7 +1353,8 @@ class MonitoringSDK:
         return scope
 
     def _current(self) -> _Scope:
-        return self._alive(self._scope.get()) or self._root
+        scope = self._scope.get()
+        return self._root if scope is None else self._alive(scope) or self._root
 
     def _enter(self, scope: _Scope | None) -> None:
         """From here on, calls are made in it; child processes inherit it from the main thread, which alone exports."""
