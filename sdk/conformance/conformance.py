@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,49 +32,73 @@ STATS = {"state", "called", "sent", "spilled", "resent", "reconnects", *LAW}
 VARIABLES = (
     *(
         "WAFERMON_" + name
-        for name in ("URL", "SERVICE", "TRACE_ID", "SPAN_ID", "SPILL_DIR", "BUFFER", "TOKEN", "DISABLED")
+        for name in ("URL", "SERVICE", "TRACE_ID", "SPAN_ID", "SPILL_DIR", "BUFFER", "TOKEN", "DISABLED", "COMPRESS")
     ),
     "OTEL_SERVICE_NAME",
     "TRACEPARENT",
 )
 
 
+# What a language may be able to do, beside what every one does; a test or a case that needs it names it.
+ABILITIES = {
+    "fork": "forks, and the child goes on",
+    "lock": "holds a lock on its spill files",
+    "unix": "reaches Unix sockets",
+    "ipv6": "reaches IPv6",
+    "stats": "sends stats lines",
+    "compress": "sends compressed frames",
+    "levels": "takes the other names of levels",
+    "traceparent": "gives children a TRACEPARENT",
+    "shared_spill": "writes spill files of mode 0660, whatever the umask",
+    "lookup": "looks a host up again at each attempt, and tries all its addresses",
+    "readable": "has one statement a line",
+}
+
+
 @dataclass(frozen=True)
 class Language:
+    """An SDK, as the `conformance.json` in its folder describes it."""
+
     name: str
-    argv: tuple[str, ...]
-    needs: tuple[str, ...]  # programs
+    argv: tuple[str, ...]  # the driver
+    example: tuple[str, ...]
+    core: tuple[Path, ...]  # the files that one must have to send
     threaded: bool  # sends by a thread of its own, also between calls
-    locks: bool = True  # holds a flock on its spill files
-    tcp4_only: bool = False  # reaches neither Unix sockets nor IPv6
-    prepare: tuple[str, ...] = ()  # builds the driver, or shows that the libraries are there
+    can: frozenset[str]  # abilities
+    needs: tuple[str, ...] = ()  # programs
+    prepare: tuple[str, ...] = ()  # builds driver and example, or shows that the libraries are there
 
     @property
     def driver(self) -> Path:
         return Path(self.argv[-1])
 
 
+def described(path: Path) -> Language:
+    """The language of a `conformance.json`; `{here}` is its folder, `{python}` the Python to drive."""
+    given = json.loads(path.read_text())
+
+    def command(name: str) -> tuple[str, ...]:
+        return tuple(word.format(here=path.parent, python=PYTHON) for word in given.get(name, ()))
+
+    if unknown := set(given["can"]) - set(ABILITIES):
+        raise ValueError(f"{path}: unknown abilities {sorted(unknown)}")
+    return Language(
+        name=path.parent.name,
+        argv=command("driver"),
+        example=command("example"),
+        core=tuple(file for pattern in given["core"] for file in sorted(path.parent.glob(pattern))),
+        threaded=given["threaded"],
+        can=frozenset(given["can"]),
+        needs=tuple(given.get("needs", ())),
+        prepare=command("prepare"),
+    )
+
+
+# Python first, since it is what the others are compared with.
 LANGUAGES = {
     language.name: language
-    for language in (
-        Language("python", (PYTHON, str(SDK / "python/driver.py")), (), threaded=True),
-        Language("perl", ("perl", str(SDK / "perl/driver.pl")), ("perl",), threaded=False),
-        Language(
-            "c",
-            (str(SDK / "c/driver"),),
-            ("cc", "make"),
-            threaded=True,
-            prepare=("make", "-s", "-C", str(SDK / "c"), "driver"),
-        ),
-        Language(
-            "r",
-            ("Rscript", str(SDK / "r/driver.R")),
-            ("Rscript",),
-            threaded=False,
-            locks=False,
-            tcp4_only=True,
-            prepare=("Rscript", "-e", "library(R6); library(jsonlite)"),
-        ),
+    for language in sorted(
+        map(described, SDK.glob("*/conformance.json")), key=lambda one: (one.name != "python", one.name)
     )
 }
 
@@ -94,6 +118,19 @@ def missing(language: Language) -> str | None:
     return None
 
 
+def lacking(language: Language, needed: Iterable[str]) -> str | None:
+    """Which of these abilities the language has not, as a reason to skip, or None."""
+    absent = [ability for ability in needed if ability not in language.can]
+    return f"does not apply: {language.name} lacks {', '.join(absent)}" if absent else None
+
+
+def not_for(language: Language, case: dict[str, Any]) -> str | None:
+    """Why a case is not this language's, or None."""
+    if reason := case.get("not", {}).get(language.name):
+        return f"does not apply: {language.name} {reason}"
+    return lacking(language, case.get("needs", ()))
+
+
 def available(name: str) -> Language:
     """The language, or a skip; in CI a toolchain that is not there is a failure."""
     reason = missing(LANGUAGES[name])
@@ -111,14 +148,15 @@ class DriverError(Exception):
 class Driver:
     """One driver process; `driver("log_event", level="info", …)` is a call and its result."""
 
-    def __init__(self, language: Language, folder: Path, **env: str) -> None:
+    def __init__(self, language: Language, folder: Path, command: tuple[str, ...] = (), **env: str) -> None:
+        """`command` starts the driver in some other way than by itself."""
         self.language = language
         self.spill = folder / "spill"
         self.spill.mkdir(exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
         self._stderr = (folder / f"stderr-{language.name}-{time.monotonic_ns()}").open("w+b")
         self.process = subprocess.Popen(
-            language.argv,
+            command or language.argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -240,15 +278,26 @@ def everything(folder: Path, ending: str = ".ldjson") -> list[Message]:
 
 
 def is_locked(path: Path) -> bool:
-    with path.open("rb") as file:
+    """By flock or by fcntl: a Java program has only the second."""
+    with path.open("r+b") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
     return False
 
 
 # -- what the messages of a test are known by
+
+
+def without_stats(messages: list[Message]) -> list[Message]:
+    """What calls have sent."""
+    return [message for message in messages if message.get("type") != "stats"]
+
+
+def only_stats(messages: list[Message]) -> list[Message]:
+    return [message for message in messages if message.get("type") == "stats"]
 
 
 def numbers(messages: list[Message]) -> list[int]:

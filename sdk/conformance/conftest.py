@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from conformance import LANGUAGES, Driver, Language, available
+from conformance import ABILITIES, LANGUAGES, Driver, Language, available, lacking
 from fake_sidecar import FakeSidecar, Manners
 
 TEST_TIMEOUT = 120  # seconds, with what its fixtures do
@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in LANGUAGES:
         config.addinivalue_line("markers", f"lang_{name}: the tests of the {name} SDK")
     config.addinivalue_line("markers", "xdist_group(name): what pytest-xdist, if it is there, runs in one process")
+    config.addinivalue_line("markers", f"needs(*abilities): for languages that can: {', '.join(ABILITIES)}")
     config.addinivalue_line("markers", "languages(*names): for these languages only")
 
 
@@ -52,6 +53,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def language(request: pytest.FixtureRequest) -> Language:
     return available(request.param)
+
+
+@pytest.fixture(autouse=True)
+def able(request: pytest.FixtureRequest) -> None:
+    """Skip what the language can't do."""
+    marked = request.node.get_closest_marker("needs")
+    if marked is None:
+        return
+    assert set(marked.args) <= set(ABILITIES), marked.args
+    if reason := lacking(request.getfixturevalue("language"), marked.args):
+        pytest.skip(reason)
 
 
 @pytest.fixture

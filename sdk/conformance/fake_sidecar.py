@@ -21,6 +21,7 @@ import struct
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,10 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NEEDLESS_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*\\u(?!00[01]|007[fF])")
 _HELLO_TYPES = {"v": int, "type": str, "client": str, "service": str, "host": str, "pid": int, "sdk": str, "ack": bool}
 TYPES = {"event", "metric", "progress", "resource", "span_start", "span_end"}
+# What an SDK frames at a time, and what the real sidecar would take.
+FRAME_LEAST, FRAME_MOST, MAX_FRAME = 1 << 10, 256 << 10, 4 << 20
+_FRAME_TYPES = {"type": str, "codec": str, "bytes": int, "raw": int, "lines": int}
+_STATS_TYPES = {"called": int, "dropped": int, "unsent": int, "last": int, "streams": list}
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,22 @@ class Manners:
     torn_ack: bool = False  # the first ack breaks off in the middle of its number, then a close
     slow: bool = False  # every byte of every reply alone
     chatty: bool = False  # spaces, CRLF, unknown fields and unknown replies
+    compress: bool = False  # grant zlib to a client that can
+    bad_frame: bool = False  # refuse the first frame, and close
+    features: tuple[str, ...] = ()  # what the welcome offers: stats
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that was whole: how many lines it held, and its bytes before and after compression."""
+
+    lines: int
+    raw: int
+    compressed: int
+
+
+class BadFrame(Exception):
+    """A frame that a sidecar refuses, with what is wrong."""
 
 
 class Connection:
@@ -66,7 +87,10 @@ class Connection:
         self.hello: Message = {}
         self.data = bytearray()
         self.messages: list[Message] = []  # in order of arrival, what came again too
-        self.tail = b""  # after the last newline
+        self.tail = b""  # after the last newline, or after the last whole frame
+        self.frames: list[Frame] = []
+        self.plain = 0  # lines that came outside frames
+        self._header: Message | None = None  # that of the frame whose block is still to come
         self._sock = sock
         self._seq = 0
         self._taken = 0
@@ -113,7 +137,7 @@ class Connection:
             return
         self._acked = self.sidecar.acked.get(self.client, 0) if manners.acked is None else manners.acked
         self._seq = self._acked
-        self._reply({"v": 2, "type": "welcome", "sidecar": self.sidecar.id, "acked": self._acked, "max_line": MAX_LINE})
+        self._reply(self._welcome())
         if manners.repeat:
             self._repeat_at = time.monotonic() + 1
         while not manners.read:
@@ -122,6 +146,18 @@ class Connection:
                 return
         while self._step():
             pass
+
+    def _welcome(self) -> Message:
+        welcome = {"v": 2, "type": "welcome", "sidecar": self.sidecar.id, "acked": self._acked, "max_line": MAX_LINE}
+        if self._compresses():
+            welcome.update(compress="zlib", max_frame=MAX_FRAME)
+        if self.manners.features:
+            welcome["features"] = list(self.manners.features)
+            self.sidecar.offered.add(self.client)
+        return welcome
+
+    def _compresses(self) -> bool:
+        return self.manners.compress and "zlib" in self.hello.get("compress", ())
 
     def _read_hello(self) -> bytes | None:
         while b"\n" not in self.data:
@@ -147,7 +183,12 @@ class Connection:
 
     def _step(self) -> bool:
         """Take one chunk, or do what is due; false at the connection's end."""
-        lines, self.tail = self.tail.split(b"\n")[:-1], self.tail.rpartition(b"\n")[2]
+        try:
+            lines = self._split()
+        except BadFrame as error:
+            self._reply({"type": "error", "code": "bad_frame", "detail": str(error)})
+            self._drain()
+            return False
         for line in lines:
             if self.manners.reset_after is not None and self._taken >= self.manners.reset_after:
                 break
@@ -181,6 +222,77 @@ class Connection:
         self.data += chunk
         self.tail += chunk
         return bool(chunk)
+
+    def _split(self) -> list[bytes]:
+        """The whole lines that have come, those of frames too; nothing of a frame that is refused.
+
+        :raises BadFrame: once the lines before it are taken
+        """
+        lines: list[bytes] = []
+        data, begin = self.tail, 0
+        while True:
+            if self._header is not None:
+                size = self._header["bytes"]
+                if len(data) - begin < size:
+                    break
+                header, self._header = self._header, None
+                lines += self._unpacked(header, data[begin : begin + size])
+                begin += size
+                continue
+            end = data.find(b"\n", begin)
+            if end < 0:
+                break
+            line, begin = data[begin:end], end + 1
+            if line.startswith(b'{"type":"frame"'):
+                try:
+                    self._header = self._checked_header(line)
+                except BadFrame:
+                    for earlier in lines:
+                        self._take(earlier)
+                    raise
+            else:
+                self.plain += 1
+                lines.append(line)
+        self.tail = data[begin:]
+        return lines
+
+    def _checked_header(self, line: bytes) -> Message:
+        """The header of a frame that this connection may send.
+
+        :raises BadFrame: by the script, or since it breaks the protocol, which is a problem then
+        """
+        if self.manners.bad_frame:
+            raise BadFrame("as the script says")
+        header = check_line(line, lambda text: self.sidecar.problem(self, text))
+        wrong = [name for name, kind in _FRAME_TYPES.items() if type(header.get(name)) is not kind]
+        good = (
+            not wrong
+            and set(header) == set(_FRAME_TYPES)
+            and self._compresses()
+            and header["codec"] == "zlib"
+            and FRAME_LEAST <= header["raw"] <= FRAME_MOST
+            and 0 < header["bytes"] <= header["raw"] + 1024
+            and header["lines"] > 0
+        )
+        if not good:
+            self.sidecar.problem(self, f"frame: {line!r}")
+            raise BadFrame("its header is wrong")
+        return header
+
+    def _unpacked(self, header: Message, block: bytes) -> list[bytes]:
+        """The lines of a block, which gives exactly what its header says."""
+        stream = zlib.decompressobj()
+        try:
+            raw = stream.decompress(block, header["raw"] + 1)
+        except zlib.error as error:
+            self.sidecar.problem(self, f"frame: {error}")
+            raise BadFrame(str(error)) from None
+        whole = stream.eof and not stream.unused_data and not stream.unconsumed_tail
+        if not whole or len(raw) != header["raw"] or raw.count(b"\n") != header["lines"] or not raw.endswith(b"\n"):
+            self.sidecar.problem(self, f"frame: {header} is not what the block holds")
+            raise BadFrame("not what the header says")
+        self.frames.append(Frame(header["lines"], header["raw"], header["bytes"]))
+        return raw.split(b"\n")[:-1]
 
     def _ack(self, seq: int) -> bool:
         if seq > self._acked:
@@ -223,8 +335,11 @@ class Connection:
             problem(self, f"hello: {line!r}")
         if not re.fullmatch(r"[0-9a-f]{16}", str(hello.get("client"))):
             problem(self, f"hello: client {hello.get('client')!r}")
-        if unknown := set(hello) - set(_HELLO_TYPES) - {"token"}:
+        if unknown := set(hello) - set(_HELLO_TYPES) - {"token", "compress"}:
             problem(self, f"hello: unknown {sorted(unknown)}")
+        codecs = hello.get("compress", [])
+        if not isinstance(codecs, list) or not set(codecs) <= {"zstd", "zlib"}:
+            problem(self, f"hello: compress {codecs!r}")
         self.hello = hello
         self.sidecar.changed()
 
@@ -241,13 +356,41 @@ class Connection:
         # A sidecar that has forgotten everything gets the rest of a stream that it does not know.
         if seq != self._seq + 1 and not (self._seq == 0 and self.sidecar.forgetful):
             problem(self, f"seq {seq} after {self._seq}")
-        if message.get("type") not in TYPES:
+        if message.get("type") == "stats":
+            self._check_stats(message)
+        elif message.get("type") not in TYPES:
             problem(self, f"type {message.get('type')!r}")
         if type(message.get("ts")) is not int:
             problem(self, f"ts {message.get('ts')!r}")
         self._seq = seq
         self.messages.append(message)
         self.sidecar.hold(self, seq, line, message)
+
+    def _check_stats(self, stats: Message) -> None:
+        problem = self.sidecar.problem
+        if self.client not in self.sidecar.offered:
+            problem(self, "a stats line that nobody offered to take")
+        for text in stats_problems(stats):
+            problem(self, text)
+
+
+def stats_problems(stats: Message) -> list[str]:
+    """What is wrong with a stats line: its fields by themselves."""
+    wrong = [
+        f"stats: {name} is {stats.get(name)!r}"
+        for name, kind in _STATS_TYPES.items()
+        if type(stats.get(name)) is not kind
+    ]
+    wrong += [f"stats: {name} is {stats[name]!r}" for name in ("trace_id", "span_id") if name in stats]
+    if stats.get("final", True) is not True:
+        wrong.append(f"stats: final is {stats['final']!r}")
+    if stats.get("last") != stats.get("seq", 0) - 1:
+        wrong.append(f"stats: last is {stats.get('last')!r} in the line with seq {stats.get('seq')!r}")
+    for stream in stats.get("streams", ()):
+        client = stream.get("client")
+        if set(stream) != {"client", "last"} or not re.fullmatch(r"[0-9a-f]{16}", str(client)) or stream["last"] < 1:
+            wrong.append(f"stats: stream {stream!r}")
+    return wrong
 
 
 def check_line(line: bytes, problem: Callable[[str], None]) -> Message:
@@ -302,6 +445,7 @@ class FakeSidecar:
         self.repeated = 0  # messages that came again
         self.problems: list[str] = []
         self.forgetful = False
+        self.offered: set[str] = set()  # clients that were told that stats lines are taken
         self._script = list(script) or [Manners()]
         self._lines: dict[tuple[str, int], bytes] = {}
         self._wanted_port = port

@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from conformance import VARIABLES, Driver, DriverError, Language, assert_law, differences, expand, load_cases, numbers
+from conformance import (
+    VARIABLES,
+    Driver,
+    DriverError,
+    Language,
+    assert_law,
+    differences,
+    expand,
+    load_cases,
+    not_for,
+    numbers,
+)
 from fake_sidecar import FakeSidecar, Message
 
 
@@ -106,8 +117,8 @@ def check_messages(case: dict[str, Any], done: Done, messages: list[Message]) ->
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load_cases()])
 def test_case(case: dict[str, Any], bench: Bench) -> None:
-    if reason := case.get("not", {}).get(bench.language.name):
-        pytest.skip(f"does not apply: {bench.language.name} {reason}")
+    if reason := not_for(bench.language, case):
+        pytest.skip(reason)
     driver, sidecar = bench.driver(), bench.sidecar
     sidecar.problems.clear()
     known = len(sidecar.connections)

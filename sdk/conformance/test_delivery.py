@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conformance import LANGUAGES, Driver, Language, assert_law, numbers, read_spill, spill_files
+from conformance import LANGUAGES, SDK, Driver, Language, assert_law, numbers, read_spill, spill_files
 from fake_sidecar import FakeSidecar, Manners
 
 Sidecars = Callable[..., FakeSidecar]
@@ -70,9 +70,8 @@ def test_several_objects(driver: Driver, sidecar: FakeSidecar) -> None:
     assert len(sidecar.open_connections()) == 3
 
 
+@pytest.mark.needs("unix")
 def test_unix_socket(driver: Driver, sidecars: Sidecars, tmp_path: Any) -> None:
-    if driver.language.tcp4_only:
-        pytest.skip(f"does not apply: {driver.language.name} reaches no Unix sockets")
     sidecar = sidecars(path=str(tmp_path / "wafermon.sock"))
     open_sdk(driver, sidecar)
     driver("burst", n=100)
@@ -80,9 +79,8 @@ def test_unix_socket(driver: Driver, sidecars: Sidecars, tmp_path: Any) -> None:
     assert_each_once(sidecar, 100)
 
 
+@pytest.mark.needs("ipv6")
 def test_ipv6(driver: Driver, sidecars: Sidecars) -> None:
-    if driver.language.tcp4_only:
-        pytest.skip(f"does not apply: {driver.language.name} reaches no IPv6")
     try:
         sidecar = sidecars(host="::1")
     except OSError as error:
@@ -310,12 +308,13 @@ def test_backoff(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
     assert sum(different) > len(different) / 2 or len(set(map(len, gaps))) > 1, f"no jitter: {gaps}"
 
 
-@pytest.mark.languages("python", "c")
 def test_storm(drivers: Drivers, language: Language, sidecars: Sidecars) -> None:
     """500 clients of one process come back from an outage without a storm, and nothing is lost.
 
-    Perl and R reconnect within calls alone, and a driver calls one SDK at a time: `test_backoff` is theirs.
+    One without a thread reconnects within calls alone, and a driver calls one SDK at a time: `test_backoff` is theirs.
     """
+    if not language.threaded:
+        pytest.skip(f"does not apply: {language.name} has no thread")
     clients, outage = 500, 2.5
     sidecar = sidecars()
     driver = drivers(language)
@@ -442,4 +441,6 @@ def test_chaos(driver: Driver, sidecar: FakeSidecar) -> None:
 
 
 def test_languages_are_complete() -> None:
-    assert set(LANGUAGES) == {"python", "perl", "c", "r"}
+    """Each folder with a driver describes itself, so that none is left out."""
+    assert {"python", "perl", "c", "r"} <= set(LANGUAGES)
+    assert {path.parent.name for path in SDK.glob("*/driver.*")} <= set(LANGUAGES)

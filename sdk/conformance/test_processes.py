@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -42,6 +43,7 @@ def in_child(driver: Driver, *calls: dict[str, Any]) -> list[Any]:
 # -- fork
 
 
+@pytest.mark.needs("fork")
 def test_fork(driver: Driver, sidecar: FakeSidecar) -> None:
     """The child is a stream of its own and starts at 0; its end leaves the parent's connection alone."""
     open_sdk(driver, sidecar.url)
@@ -70,6 +72,7 @@ def test_fork(driver: Driver, sidecar: FakeSidecar) -> None:
     assert_law(stats)
 
 
+@pytest.mark.needs("fork")
 def test_fork_delivers_at_its_exit(driver: Driver, sidecar: FakeSidecar) -> None:
     """Neither flush nor close: the child's normal exit is enough; so is a grandchild's."""
     open_sdk(driver, sidecar.url)
@@ -79,6 +82,7 @@ def test_fork_delivers_at_its_exit(driver: Driver, sidecar: FakeSidecar) -> None
     assert len({message["pid"] for message in sidecar.messages}) == 2
 
 
+@pytest.mark.needs("fork")
 def test_fork_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
     """What waits in the parent, and what it has spilled, stays the parent's."""
     sidecar.stop()
@@ -100,6 +104,7 @@ def test_fork_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
     assert spill_files(driver.spill) == theirs
 
 
+@pytest.mark.needs("fork")
 def test_fork_within_a_span(driver: Driver, sidecar: FakeSidecar) -> None:
     """The child goes on under the parent's span; ending that there is allowed and sends nothing."""
     open_sdk(driver, sidecar.url, trace_id="job-1")
@@ -134,7 +139,7 @@ def test_environment_of_children(driver: Driver, sidecar: FakeSidecar) -> None:
         }
 
     open_sdk(driver, sidecar.url)
-    assert seen() == {}
+    assert seen() == {}, "an empty one would be a variable too"
     driver("set_trace_id", trace_id="job-7")
     assert seen() == {"TRACE_ID": "job-7"}
     outer = driver("start_span", name="outer")
@@ -145,6 +150,45 @@ def test_environment_of_children(driver: Driver, sidecar: FakeSidecar) -> None:
     assert seen() == {"TRACE_ID": "job-7", "SPAN_ID": outer}
     driver("end_span", span_id=outer)
     assert seen() == {"TRACE_ID": "job-7"}
+
+
+@pytest.mark.needs("traceparent")
+def test_traceparent_of_children(driver: Driver, sidecar: FakeSidecar) -> None:
+    """A child that speaks OpenTelemetry falls into the trace too: 32 hex as they are, a job by the hash of its id."""
+
+    def seen() -> list[str]:
+        """The parts of the child's TRACEPARENT, one list of none where there is none."""
+        output = driver("spawn", argv=["env"], stdin="")["stdout"]
+        found = [line.partition("=")[2] for line in output.splitlines() if line.startswith("TRACEPARENT=")]
+        return found[0].split("-") if found else []
+
+    open_sdk(driver, sidecar.url)
+    assert seen() == []
+    driver("set_trace_id", trace_id="job-7")
+    digest = hashlib.sha256(b"job-7").hexdigest()
+    version, trace, parent, flags = seen()
+    assert (version, trace, flags) == ("00", digest[:32], "01")
+    assert parent == digest[32:48], "no span is open, and a parent of zeros would be invalid"
+    span = driver("start_span", name="outer")
+    assert seen() == ["00", digest[:32], span, "01"]
+    w3c = "4bf92f3577b34da6a3ce929d0e0e4736"
+    inner = driver("start_span", name="inner", trace_id=w3c)
+    assert seen() == ["00", w3c, inner, "01"]
+    driver("end_span", span_id=inner)
+    assert seen() == ["00", digest[:32], span, "01"]
+    driver("end_span", span_id=span)
+    assert seen()[1:3] == [digest[:32], digest[32:48]]
+
+
+@pytest.mark.needs("traceparent")
+@pytest.mark.parametrize("trace", ["0" * 32, "4BF92F3577B34DA6A3CE929D0E0E4736"])
+def test_traceparent_is_valid(driver: Driver, sidecar: FakeSidecar, trace: str) -> None:
+    """32 characters that W3C does not allow as a trace id are hashed like any job id."""
+    open_sdk(driver, sidecar.url)
+    driver("set_trace_id", trace_id=trace)
+    output = driver("spawn", argv=["env"], stdin="")["stdout"]
+    expected = hashlib.sha256(trace.encode()).hexdigest()[:32]
+    assert f"TRACEPARENT=00-{expected}-" in output
 
 
 @pytest.mark.parametrize("child", list(LANGUAGES))

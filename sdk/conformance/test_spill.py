@@ -12,7 +12,18 @@ from typing import Any
 
 import pytest
 
-from conformance import Driver, Language, assert_law, dropped, everything, is_locked, numbers, read_spill, spill_files
+from conformance import (
+    Driver,
+    Language,
+    assert_law,
+    dropped,
+    everything,
+    is_locked,
+    numbers,
+    read_spill,
+    spill_files,
+    without_stats,
+)
 from fake_sidecar import FakeSidecar, Manners
 
 Sidecars = Callable[..., FakeSidecar]
@@ -71,7 +82,7 @@ def test_absent_for_the_whole_life(driver: Driver) -> None:
     assert stats["handed_over"] == 3_000 and stats["acked"] == stats["waiting"] == stats["dropped"] == 0
     assert_law(stats)
     assert driver.exit() == 0
-    left = everything(driver.spill)
+    left = without_stats(everything(driver.spill))
     assert sorted(numbers(left)) == list(range(3_000))
     assert len({(message["client"], message["seq"]) for message in left}) == 3_000
     assert not any(is_locked(path) for path in spill_files(driver.spill))
@@ -142,6 +153,26 @@ def test_close_hands_over_the_rest(driver: Driver, sidecars: Sidecars) -> None:
     left = everything(driver.spill)
     assert [message["seq"] for message in left] == list(range(101, 161))
     assert numbers(left) == list(range(100, 160))
+
+
+@pytest.mark.needs("shared_spill")
+@pytest.mark.parametrize("umask", [0o077, 0o000])
+def test_mode(language: Language, drivers: Drivers, umask: int) -> None:
+    """0660 whatever the umask: in a setgid spill dir the group is the sidecar's, which reads and removes the files."""
+    before = os.umask(umask)
+    try:
+        driver = drivers(language)
+    finally:
+        os.umask(before)
+    open_sdk(driver, NOBODY, buffer=10)
+    driver("burst", n=100)
+    driver.until(lambda stats: stats["spilled"] >= 90)
+    overflowed = spill_files(driver.spill)
+    assert overflowed
+    driver("close")
+    assert len(spill_files(driver.spill)) > len(overflowed)
+    modes = {path.stat().st_mode & 0o7777 for path in spill_files(driver.spill)}
+    assert modes == {0o660}, [oct(mode) for mode in modes]
 
 
 # -- claims
@@ -216,10 +247,23 @@ def test_delivery_of_a_file_breaks_off(driver: Driver, away: FakeSidecar) -> Non
     assert list(driver.spill.iterdir()) == []
 
 
+@pytest.mark.needs("lock")
 def test_owner_holds_a_lock(driver: Driver) -> None:
-    """The flock of a live owner: a forked child does not keep it, its death ends it; SIGKILL tears no line."""
-    if not driver.language.locks:
-        pytest.skip(f"does not apply: {driver.language.name} has no flock")
+    """The lock of a live owner: its death ends it, and SIGKILL tears no line."""
+    open_sdk(driver, NOBODY, buffer=10)
+    driver("burst", n=100)
+    driver.until(lambda stats: stats["spilled"] >= 90)
+    files = spill_files(driver.spill)
+    assert files and all(is_locked(path) for path in files)
+    driver.post("kill_self")
+    assert driver.process.wait(10) == -signal.SIGKILL
+    assert not any(is_locked(path) for path in files)
+    assert numbers(everything(driver.spill))[-1] == 99
+
+
+@pytest.mark.needs("lock", "fork")
+def test_forked_child_keeps_no_lock(driver: Driver) -> None:
+    """The lock is its owner's alone: a child's end does not free it, and the child's own files are free after it."""
     open_sdk(driver, NOBODY, buffer=10)
     driver("burst", n=100)
     driver.until(lambda stats: stats["spilled"] >= 90)
@@ -236,7 +280,6 @@ def test_owner_holds_a_lock(driver: Driver) -> None:
     driver.post("kill_self")
     assert driver.process.wait(10) == -signal.SIGKILL
     assert not any(is_locked(path) for path in own)
-    assert numbers(everything(driver.spill))[-1] == 99
 
 
 def test_kill_leaves_whole_lines(driver: Driver) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fcntl
 import json
 import logging
+import logging.config
+import logging.handlers
 import os
+import pickle
+import queue
 import random
 import signal
 import socket
@@ -14,13 +19,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conformance import without_stats
 from fake_sidecar import FakeSidecar, Manners
 from helpers import law, run, until
 
@@ -29,6 +35,7 @@ from monitoring_sdk import MonitoringSDK
 
 Sidecars = Callable[..., FakeSidecar]
 Sdks = Callable[..., MonitoringSDK]
+SDK = Path(__file__).resolve().parent.parent
 NOBODY = "tcp://127.0.0.1:1"
 
 
@@ -42,7 +49,8 @@ def spilled(tmp_path: Path) -> list[Path]:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    """The messages of a spill file, without what the SDK says of itself."""
+    return without_stats([json.loads(line) for line in path.read_bytes().splitlines()])
 
 
 # -- delivery
@@ -371,7 +379,7 @@ def test_overflow_spills_and_comes_back(sidecars: Sidecars, sdks: Sdks, tmp_path
     (path,) = spilled(tmp_path)
     with path.open("rb") as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert path.name.startswith(f"tests.{os.getpid()}.") and path.stat().st_mode & 0o777 == 0o640
+    assert path.name.startswith(f"tests.{os.getpid()}.") and path.stat().st_mode & 0o777 == 0o660
     sidecar.start()
     assert sdk.flush(20)
     assert law(sdk)["acked"] == 1_000
@@ -688,21 +696,159 @@ def test_spans_of_functions_and_within_coroutines(sidecar: FakeSidecar, sdk: Mon
     assert min(durations) >= 10_000, "the span lasts until the coroutine has ended"
 
 
-def test_what_runs_later_takes_no_span_as_decorator(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
-    async def coroutine() -> None: ...
+def names(sidecar: FakeSidecar, kind: str = "span_end") -> list[str]:
+    return [message["name"] for message in sidecar.messages if message["type"] == kind]
 
-    async def async_generator() -> AsyncIterator[int]:
-        yield 1
 
-    def generator() -> Iterator[int]:
-        yield 1
+def spans_of_events(sidecar: FakeSidecar) -> dict[str, str | None]:
+    """By the message of each event, the name of the span in which it was logged."""
+    starts = {message["span_id"]: message["name"] for message in sidecar.messages if message["type"] == "span_start"}
+    events = [message for message in sidecar.messages if message["type"] == "event"]
+    return {message["message"]: starts.get(message.get("span_id", "")) for message in events}
 
-    for function in (coroutine, async_generator, generator):
-        with pytest.raises(TypeError, match=f"around {function.__name__} would end .* use `with`"):
-            sdk.span("late")(function)
-    assert sdk.span("builtin")(len)([1]) == 1
+
+def test_a_decorated_coroutine_has_its_span_until_it_ends(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    @sdk.span("fetch")
+    async def fetch(name: str) -> str:
+        await asyncio.sleep(0.01)
+        sdk.log_event("info", name)
+        if name == "c":
+            raise KeyError(name)
+        return name
+
+    async def all_of_them() -> list[Any]:
+        return await asyncio.gather(*map(fetch, "abc"), return_exceptions=True)
+
+    assert asyncio.iscoroutinefunction(fetch) and fetch.__name__ == "fetch"
+    found = asyncio.run(all_of_them())
+    assert found[:2] == ["a", "b"] and isinstance(found[2], KeyError)
     assert sdk.flush()
-    assert [message["name"] for message in sidecar.messages if message["type"] == "span_end"] == ["builtin"]
+    ends = [message for message in sidecar.messages if message["type"] == "span_end"]
+    assert sorted(message["status"] for message in ends) == ["error", "ok", "ok"]
+    assert min(message["duration"] for message in ends) >= 10_000
+    assert len({message["span_id"] for message in sidecar.messages if message["type"] == "event"}) == 3
+
+
+def test_a_decorated_generator_is_current_only_while_it_runs(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    @sdk.span("rows")
+    def rows() -> Generator[int, int, str]:
+        sdk.log_event("info", "first")
+        got = yield 1
+        sdk.log_event("info", f"got {got}")
+        try:
+            yield 2
+        except LookupError:
+            sdk.log_event("info", "caught")
+        yield 3
+        return "end"
+
+    generator = rows()
+    assert next(generator) == 1
+    sdk.log_event("info", "between")
+    assert not os.environ["WAFERMON_SPAN_ID"]
+    assert generator.send(7) == 2
+    assert generator.throw(LookupError()) == 3
+    with pytest.raises(StopIteration) as stop:
+        next(generator)
+    assert stop.value.value == "end"
+    sdk.log_event("info", "after")
+    assert sdk.flush()
+    assert spans_of_events(sidecar) == {
+        "first": "rows", "between": None, "got 7": "rows", "caught": "rows", "after": None,
+    }  # fmt: skip
+    assert [message["status"] for message in sidecar.messages if message["type"] == "span_end"] == ["ok"]
+
+
+def test_a_decorated_generator_may_be_left_early_or_fail(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    closed = []
+
+    @sdk.span("rows")
+    def rows(fail: bool) -> Iterator[int]:
+        try:
+            yield 1
+            if fail:
+                raise KeyError
+            yield 2
+        finally:
+            closed.append(fail)
+
+    for _ in rows(False):
+        break
+    with pytest.raises(KeyError):
+        list(rows(True))
+    assert closed == [False, True]
+    sdk.log_event("info", "after")
+    assert sdk.flush()
+    assert [message["status"] for message in sidecar.messages if message["type"] == "span_end"] == ["ok", "error"]
+    assert spans_of_events(sidecar) == {"after": None}
+
+
+def test_a_decorated_asynchronous_generator(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    @sdk.span("rows")
+    async def rows(fail: bool) -> AsyncIterator[int]:
+        await asyncio.sleep(0.001)
+        sdk.log_event("info", "inside")
+        yield 1
+        if fail:
+            raise KeyError
+        yield 2
+
+    async def take(fail: bool) -> list[int]:
+        found = []
+        async for row in rows(fail):
+            sdk.log_event("info", f"outside {row}")
+            found.append(row)
+        return found
+
+    assert asyncio.run(take(False)) == [1, 2]
+    with pytest.raises(KeyError):
+        asyncio.run(take(True))
+    assert sdk.flush()
+    assert spans_of_events(sidecar) == {"inside": "rows", "outside 1": None, "outside 2": None}
+    assert [message["status"] for message in sidecar.messages if message["type"] == "span_end"] == ["ok", "error"]
+
+
+def test_a_span_ended_elsewhere_is_current_nowhere(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    outer = sdk.start_span("outer")
+    inner = sdk.start_span("inner")
+    sdk.set_trace_id("job-2")
+    thread = threading.Thread(target=sdk.end_span, args=(inner,))
+    thread.start()
+    thread.join()
+    assert os.environ["WAFERMON_SPAN_ID"] == sdk.child_env()["WAFERMON_SPAN_ID"] == outer
+    sdk.log_event("info", "in outer")
+
+    def generator() -> Iterator[None]:
+        with sdk.span("left"):
+            yield
+
+    left = generator()
+    next(left)
+    contextvars.copy_context().run(left.close)
+    sdk.log_event("info", "left")
+    sdk.end_span(outer)
+    sdk.log_event("info", "nowhere")
+    assert sdk.flush()
+    assert spans_of_events(sidecar) == {"in outer": "outer", "left": "outer", "nowhere": None}
+    assert "status" in sidecar.messages[-2] and {message.get("status", "ok") for message in sidecar.messages} == {"ok"}
+
+
+def test_the_core_alone_says_what_a_decorator_needs(tmp_path: Path) -> None:
+    """Copied without its companion, it refuses at once, with the way out."""
+    (tmp_path / "monitoring_sdk.py").write_text((SDK / "monitoring_sdk.py").read_text())
+    program = """
+        from monitoring_sdk import MonitoringSDK
+        sdk = MonitoringSDK("tests", "tcp://127.0.0.1:1")
+        try:
+            @sdk.span("late")
+            async def late(): pass
+        except TypeError as error:
+            print(error)
+        print(sdk.span("builtin")(len)([1]))
+    """
+    done = run(program, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    refusal, result = done.stdout.splitlines()
+    assert refusal == "a span around late needs monitoring_spans.py, or `with` inside late" and result == "1"
 
 
 def test_threads_have_spans_of_their_own(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
@@ -723,11 +869,12 @@ def test_children_inherit_trace_and_span(sdk: MonitoringSDK) -> None:
         seen = subprocess.check_output(["sh", "-c", "echo $WAFERMON_TRACE_ID $WAFERMON_SPAN_ID"], text=True)
         assert seen.split() == ["job-1", span]
         assert sdk.child_env()["WAFERMON_SPAN_ID"] == span
-    assert "WAFERMON_SPAN_ID" not in os.environ and os.environ["WAFERMON_TRACE_ID"] == "job-1"
+    assert os.environ["WAFERMON_SPAN_ID"] == "" and "WAFERMON_SPAN_ID" not in sdk.child_env()
+    assert os.environ["WAFERMON_TRACE_ID"] == "job-1"
 
     def elsewhere() -> None:
         with sdk.span("thread") as inner:
-            assert os.environ.get("WAFERMON_SPAN_ID") is None
+            assert not os.environ.get("WAFERMON_SPAN_ID")
             assert sdk.child_env()["WAFERMON_SPAN_ID"] == inner
 
     thread = threading.Thread(target=elsewhere)
@@ -752,6 +899,7 @@ def test_a_trace_set_inside_a_span_lasts(sidecar: FakeSidecar, sdk: MonitoringSD
 
 
 def test_log_records_become_events(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:
+    """Time, level, text and what `extra` brought; exception and stack."""
     logger = logging.getLogger("tests.records")
     logger.propagate = False
     logger.setLevel(1)
@@ -775,6 +923,80 @@ def test_log_records_become_events(sidecar: FakeSidecar, sdk: MonitoringSDK) -> 
     assert warning["message"] == "7 rows" and warning["context"]["job"] == "job-1"
     assert warning["context"]["logger"] == "tests.records" and warning["context"]["rows"] == [1, 2]
     assert "ValueError: bad" in failed["context"]["exception"]
+
+
+@pytest.fixture
+def logger() -> Iterator[logging.Logger]:
+    logger = logging.getLogger("tests.queued")
+    logger.propagate = False
+    logger.setLevel(1)
+    yield logger
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def test_a_record_keeps_its_time(sidecar: FakeSidecar, sdk: MonitoringSDK, logger: logging.Logger) -> None:
+    logger.addHandler(logging.handlers.MemoryHandler(100, target=MonitoringHandler(sdk)))
+    before = time.time_ns() // 1000
+    logger.debug("made")
+    after = time.time_ns() // 1000
+    time.sleep(0.05)
+    logger.error("flushes")
+    assert sdk.flush()
+    made, flushed = sidecar.messages
+    assert before - 1 <= made["ts"] <= after + 1 and flushed["ts"] - made["ts"] >= 50_000
+
+
+def test_a_queued_record_keeps_its_scope(sidecar: FakeSidecar, sdk: MonitoringSDK, logger: logging.Logger) -> None:
+    records: queue.Queue[Any] = queue.Queue()
+    listener = logging.handlers.QueueListener(records, MonitoringHandler(sdk))
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    sdk.set_trace_id("job-1")
+    with sdk.span("s") as span:
+        logger.info("inside", stack_info=True)
+    logger.info("outside")
+    while not records.empty():  # as if it had come from another process
+        listener.handle(pickle.loads(pickle.dumps(records.get())))
+    assert sdk.flush()
+    inside, outside = [message for message in sidecar.messages if message["type"] == "event"]
+    assert (inside["trace_id"], inside["span_id"]) == ("job-1", span)
+    assert outside["trace_id"] == "job-1" and "span_id" not in outside
+    assert "test_a_queued_record" in inside["message"] + inside["context"].get("stack", "")
+
+
+def test_stack_info_joins_the_context(sidecar: FakeSidecar, sdk: MonitoringSDK, logger: logging.Logger) -> None:
+    logger.addHandler(MonitoringHandler(sdk))
+    logger.info("here", stack_info=True)
+    assert sdk.flush()
+    assert "test_stack_info_joins" in sidecar.messages[0]["context"]["stack"]
+
+
+def test_a_handler_may_have_an_sdk_of_its_own(sidecar: FakeSidecar, logger: logging.Logger) -> None:
+    """As logging.config.dictConfig makes one; its close delivers."""
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {
+            "wafermon": {
+                "class": "monitoring_logging.MonitoringHandler",
+                "service": "configured",
+                "url": sidecar.url,
+                "level": "INFO",
+            }
+        },
+        "loggers": {"tests.queued": {"handlers": ["wafermon"], "level": "DEBUG"}},
+    }
+    logging.config.dictConfig(config)
+    logger.debug("left out")
+    logger.warning("taken", extra={"rows": 3})
+    (handler,) = logger.handlers
+    handler.close()
+    (message,) = sidecar.messages
+    assert (message["service"], message["level"], message["message"]) == ("configured", "warning", "taken")
+    assert message["context"]["rows"] == 3
+    with pytest.raises(TypeError, match="not both"):
+        MonitoringHandler(MonitoringSDK("x", NOBODY), service="y")
 
 
 # -- errors and oddities
@@ -857,14 +1079,14 @@ def test_a_sender_that_met_an_error_lives_on(
 ) -> None:
     sdk.log_event("info", "m", {"i": 1})
     assert sdk.flush()
-    pump, failures = sdk._main.pump, iter([True])
+    pump, failures = sdk._sender.main.pump, iter([True])
 
     def broken(now: float) -> None:
         if next(failures, False):
             raise RuntimeError("broken")
         pump(now)
 
-    sdk._main.pump = broken  # type: ignore[method-assign]
+    sdk._sender.main.pump = broken  # type: ignore[method-assign]
     sdk.log_event("info", "m", {"i": 2})
     assert sdk.flush()
     assert numbers(sidecar.messages) == [1, 2]
