@@ -338,8 +338,8 @@ final class Sender {
         boolean moved = take(now);
         report(now);
         moved |= main.pump(now);
-        deliverSpill(now);
-        return courier != null && courier.pump(now) || moved;
+        takeFile();
+        return deliverFile(now) || moved;
     }
 
     /** From the ring to where there is room: the window, the buffer, a spill file. */
@@ -381,8 +381,8 @@ final class Sender {
         counts.dropped += wanted - written;
     }
 
-    /** While connected, send closed spill files one by one, each over a connection of its own. */
-    private void deliverSpill(long now) {
+    /** While connected, closed spill files are sent one by one, each over a connection of its own. */
+    private void takeFile() {
         if (main.up && courier == null) {
             spool.writing = spool.writing && full();
             if (spool.files.size() > (spool.writing ? 1 : 0)) {
@@ -398,13 +398,22 @@ final class Sender {
                 }
             }
         }
-        if (courier != null && courier.window.isEmpty()) {
+    }
+
+    private boolean deliverFile(long now) {
+        if (courier == null) {
+            return false;
+        }
+        if (main.up) {
+            courier.connect(now);
+        }
+        boolean moved = courier.pump(now);
+        if (courier.window.isEmpty()) {
             courier.lose();
             courier.file.remove();
             courier = null;
-        } else if (courier != null && main.up) {
-            courier.connect(now);
         }
+        return moved;
     }
 
     /** Until the next tick while there is work, else until something happens. */
