@@ -49,7 +49,7 @@ final class Sender {
     final SecureRandom random = new SecureRandom();
     final ReentrantLock lock = new ReentrantLock();
     final Stats.Counts counts = new Stats.Counts();
-    /** Null without compression. */
+    /** Null without compression, and once a frame was refused. */
     Frames compress;
     /** Encodes what is called. */
     final Messages messages;
@@ -122,11 +122,11 @@ final class Sender {
 
     void refused(String code, String detail) {
         if (code.equals("bad_frame")) {
-            say("the sidecar takes no compressed frames: " + code + " " + detail + "; going on without compression");
             compress = null;
-            return;
+            say("the sidecar takes no compressed frames: " + code + " " + detail + "; going on without compression");
+        } else {
+            say("the sidecar refuses: " + code + " " + detail);
         }
-        say(("the sidecar refuses: " + code + " " + detail).trim());
     }
 
     /** A thread that runs it; null where the system has no more threads, for now. */
@@ -213,9 +213,11 @@ final class Sender {
     private void start() {
         lock.lock();
         try {
-            if (thread == null && !over && hook == null) {
+            if (thread == null && !over) {
                 started = now();
                 thread = inThread("wafermon-sender", this::run);
+            }
+            if (thread != null && hook == null) {
                 hook = new Thread(null, () -> close(2_000), "wafermon-exit", 0, false);
                 Runtime.getRuntime().addShutdownHook(hook);
             }
@@ -266,7 +268,9 @@ final class Sender {
         } finally {
             lock.unlock();
         }
-        LockSupport.unpark(thread);
+        if (!over) {
+            rouse();
+        }
     }
 
     void close(long timeout) {

@@ -1,9 +1,9 @@
 package wafermon.sdk;
 
 import java.io.IOException;
-import java.net.InetAddress;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.Consumer;
@@ -22,7 +22,7 @@ final class Settings {
 
     final Map<String, String> environment;
     final String service;
-    final String host = hostName();
+    final String host;
     final String token;
     final String spillDir;
     final int buffer;
@@ -31,6 +31,7 @@ final class Settings {
 
     Settings(MonitoringSDK.Builder given) {
         environment = given.environment;
+        host = hostName();
         service = first(given.service, env("WAFERMON_SERVICE"), env("OTEL_SERVICE_NAME"), "");
         if (!SERVICE.matcher(service).matches()) {
             throw new IllegalArgumentException(
@@ -73,7 +74,7 @@ final class Settings {
     }
 
     boolean disabled() {
-        return !Set.of("", "0", "false", "no").contains(first(env("WAFERMON_DISABLED"), "").toLowerCase());
+        return !Set.of("", "0", "false", "no").contains(first(env("WAFERMON_DISABLED"), "").toLowerCase(Locale.ROOT));
     }
 
     boolean compress(Consumer<String> say) {
@@ -101,11 +102,11 @@ final class Settings {
         return candidates.length > 1 ? candidates[candidates.length - 1] : null;
     }
 
-    private static String hostName() {
+    private String hostName() {
         try {
             return Files.readString(Path.of("/proc/sys/kernel/hostname")).trim();
         } catch (IOException | RuntimeException error) {
-            return InetAddress.getLoopbackAddress().getHostName();
+            return first(env("HOSTNAME"), "localhost");  // not Linux
         }
     }
 }

@@ -34,12 +34,12 @@ final class SpillFile {
         channel = FileChannel.open(path, Set.of(StandardOpenOption.CREATE_NEW, StandardOpenOption.READ,
                 StandardOpenOption.WRITE, LinkOption.NOFOLLOW_LINKS),
                 PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rw-------")));
-        // whatever the umask: in a setgid spill dir the group is the sidecar's
-        Files.setPosixFilePermissions(path, PosixFilePermissions.fromString("rw-rw----"));
         try {
+            // whatever the umask: in a setgid spill dir the group is the sidecar's
+            Files.setPosixFilePermissions(path, PosixFilePermissions.fromString("rw-rw----"));
             channel.tryLock();
         } catch (IOException error) {
-            // a file system without locks: the sidecar waits until the file rests
+            // a file system without modes or locks: the sidecar waits until the file rests
         }
     }
 

@@ -43,7 +43,7 @@ final class Stream {
     private final ArrayDeque<Message> unsent = new ArrayDeque<>();
     private ByteBuffer in = ByteBuffer.allocate(1 << 12);
     private ByteBuffer out = ByteBuffer.allocate(0);
-    private boolean frames;
+    private boolean granted;
     private boolean dialing;
     private long highestSent;
     private long heard;
@@ -89,8 +89,8 @@ final class Stream {
         Link made = null;
         try {
             made = Link.open(sender.address, sender.tls, SILENCE);
-        } catch (IOException | RuntimeException error) {
-            // the sidecar is not there: the next attempt comes after a pause
+        } catch (IOException | RuntimeException | Error error) {
+            // the sidecar is not there, or memory is short: the next attempt comes after a pause
         }
         sender.lock.lock();
         try {
@@ -176,7 +176,7 @@ final class Stream {
             failures = 0;
             welcomes++;
             stats = reply.features.contains("stats");
-            frames = sender.compress != null && "zlib".equals(reply.get("compress", ""));
+            granted = "zlib".equals(reply.get("compress", ""));
             settle(reply.number("acked"));
             unsent.addAll(window);
         } else if (reply.is("error") && reply.get("seq", null) == null) {
@@ -233,7 +233,8 @@ final class Stream {
 
     /** The next lines, or a frame of them; at least one. */
     private ByteBuffer chunk() {
-        int most = frames ? Frames.MOST : CHUNK;
+        Frames frames = granted ? sender.compress : null;
+        int most = frames == null ? CHUNK : Frames.MOST;
         int bytes = 0;
         int lines = 0;
         for (Iterator<Message> next = unsent.iterator(); next.hasNext(); lines++) {
@@ -255,7 +256,7 @@ final class Stream {
             highestSent = Math.max(highestSent, message.seq);
         }
         data.flip();
-        return frames && bytes >= Frames.LEAST ? sender.compress.frame(data, lines) : data;
+        return frames != null && bytes >= Frames.LEAST ? frames.frame(data, lines) : data;
     }
 
     /** Say that nothing more comes, read to the end and close: an unread reply would reset the connection. */

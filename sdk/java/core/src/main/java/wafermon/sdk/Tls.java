@@ -56,7 +56,7 @@ final class Tls extends Link {
             if (left == 0 || unwrap() < 0) {
                 throw new IOException("no TLS handshake");
             }
-            write(ByteBuffer.allocate(0));
+            flush();
             Sender.pause(1);
         }
     }
@@ -76,25 +76,33 @@ final class Tls extends Link {
     int write(ByteBuffer from) throws IOException {
         int before = from.remaining();
         flush();
-        while (!pending.hasRemaining() && (from.hasRemaining()
-                || engine.getHandshakeStatus() == SSLEngineResult.HandshakeStatus.NEED_WRAP)) {
-            pending.clear();
-            SSLEngineResult result = engine.wrap(from, pending);
-            pending.flip();
-            runTasks();
-            flush();
-            if (result.getStatus() == SSLEngineResult.Status.CLOSED) {
-                throw new IOException("the TLS connection is closed");
-            }
-            if (result.bytesProduced() == 0) {
-                break;  // it has to hear from the other side first
-            }
+        while (!pending.hasRemaining() && from.hasRemaining() && wrap(from) > 0) {
+            // the next record
         }
         return before - from.remaining();
     }
 
+    /** Also what TLS itself has to say, as for new keys. */
     @Override
     void flush() throws IOException {
+        drain();
+        while (!pending.hasRemaining() && engine.getHandshakeStatus() == SSLEngineResult.HandshakeStatus.NEED_WRAP
+                && wrap(ByteBuffer.allocate(0)) > 0) {
+            // the next record
+        }
+    }
+
+    /** Encrypt one record; its bytes, 0 where the other side has to say something first. */
+    private int wrap(ByteBuffer from) throws IOException {
+        pending.clear();
+        SSLEngineResult result = engine.wrap(from, pending);
+        pending.flip();
+        runTasks();
+        drain();
+        return result.bytesProduced();
+    }
+
+    private void drain() throws IOException {
         while (pending.hasRemaining() && channel.write(pending) > 0) {
             // the next part
         }
@@ -104,12 +112,6 @@ final class Tls extends Link {
     void finish() throws IOException {
         engine.closeOutbound();
         flush();
-        if (!pending.hasRemaining()) {
-            pending.clear();
-            engine.wrap(ByteBuffer.allocate(0), pending);
-            pending.flip();
-            flush();
-        }
         super.finish();
     }
 
