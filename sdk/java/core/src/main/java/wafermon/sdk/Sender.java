@@ -37,8 +37,12 @@ final class Sender {
     private static final long LONG = Ring.CAPACITY / 2;
     private static final long NAP_NANOS = 50_000;
     private static final long MOST_NAPS_NANOS = 600_000;
-    /** How long a call waits for room before it drops its message: the sender is stuck, most likely in a write to disk. */
-    private static final long STUCK = 100;
+    /**
+     * How long a call waits for room before it drops its message: the sender is stuck, most likely in a write to disk.
+     * The calls after it wait the second, until the sender moves.
+     */
+    private static final long STUCK = 800;
+    private static final long STILL_STUCK = 1;
     /** The sender takes so many messages before it looks at the sockets again. */
     private static final int PORTION = 1_024;
     private static final long STATS_EVERY = 5_000;
@@ -176,7 +180,7 @@ final class Sender {
 
     private long offerAgain(Message message) {
         long passed = ring.added() - ring.size();
-        long giveUp = now() + (stuck == passed ? 0 : STUCK);
+        long giveUp = now() + (stuck == passed ? STILL_STUCK : STUCK);
         long weighs = -1;
         while (weighs < 0 && now() < giveUp && !over) {
             rouse();
