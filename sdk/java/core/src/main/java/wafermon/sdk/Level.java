@@ -17,9 +17,7 @@ public enum Level {
     /** The program can't do its work. */
     CRITICAL;
 
-    private static final Map<String, Level> OTHER_NAMES = Map.of(
-            "warn", WARNING, "err", ERROR, "fatal", CRITICAL,
-            "10", DEBUG, "20", INFO, "30", WARNING, "40", ERROR, "50", CRITICAL);
+    private static final Map<String, Level> OTHER_NAMES = Map.of("warn", WARNING, "err", ERROR, "fatal", CRITICAL);
 
     final byte[] json = (",\"level\":\"" + name().toLowerCase(Locale.ROOT) + '"').getBytes(StandardCharsets.US_ASCII);
 
@@ -27,7 +25,8 @@ public enum Level {
      * The level of this name.
      *
      * @param name {@code debug} {@code info} {@code warning} {@code error} {@code critical} in lower or upper case; also
-     *     {@code warn}, {@code err}, {@code fatal} and the numbers 10, 20, 30, 40, 50 as text
+     *     {@code warn}, {@code err}, {@code fatal} and the numbers 10 to 50 as text, of which what lies between the tens
+     *     counts as the lower one
      * @return the level
      * @throws IllegalArgumentException there is no such level
      */
@@ -38,7 +37,7 @@ public enum Level {
                 return level;
             }
         }
-        Level other = OTHER_NAMES.get(lower);
+        Level other = lower.matches("[1-4][0-9]|50") ? values()[lower.charAt(0) - '1'] : OTHER_NAMES.get(lower);
         if (other == null) {
             throw new IllegalArgumentException(
                     "unknown level: " + name + "; use debug, info, warning, error or critical");

@@ -547,8 +547,7 @@ public final class MonitoringSDK implements AutoCloseable {
         Scope scope = current();
         export(environment, "WAFERMON_TRACE_ID", scope.traceId);
         export(environment, "WAFERMON_SPAN_ID", scope.spanId);
-        boolean both = scope.traceId != null && scope.spanId != null;
-        export(environment, "TRACEPARENT", both ? "00-" + w3c(scope.traceId) + "-" + scope.spanId + "-01" : null);
+        export(environment, "TRACEPARENT", scope.traceId == null ? null : traceparent(scope.traceId, scope.spanId));
         return environment;
     }
 
@@ -560,20 +559,18 @@ public final class MonitoringSDK implements AutoCloseable {
         }
     }
 
-    /** A trace id as W3C's trace context has it: of a job's id the beginning of its hash. */
-    private static String w3c(String traceId) {
-        if (traceId.matches("(?!0{32})[0-9a-f]{32}")) {
-            return traceId;
-        }
+    /** W3C's trace context: of a job's id its hash, which also stands for the span where none is open. */
+    private static String traceparent(String traceId, String spanId) {
+        StringBuilder hash = new StringBuilder();
         try {
-            StringBuilder hex = new StringBuilder();
             for (byte one : MessageDigest.getInstance("SHA-256").digest(Json.ascii(traceId))) {
-                hex.append(Character.forDigit(one >> 4 & 15, 16)).append(Character.forDigit(one & 15, 16));
+                hash.append(Character.forDigit(one >> 4 & 15, 16)).append(Character.forDigit(one & 15, 16));
             }
-            return hex.substring(0, 32);
         } catch (NoSuchAlgorithmException error) {
             throw new IllegalStateException(error);  // every Java has it
         }
+        String trace = traceId.matches("(?!0{32})[0-9a-f]{32}") ? traceId : hash.substring(0, 32);
+        return "00-" + trace + "-" + (spanId == null ? hash.substring(32, 48) : spanId) + "-01";
     }
 
     private static String name(String name) {

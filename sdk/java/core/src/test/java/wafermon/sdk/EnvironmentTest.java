@@ -16,8 +16,10 @@ class EnvironmentTest {
     @Test
     void childrenGetATraceparent() {
         try (MonitoringSDK sdk = open(Map.of("PATH", "/bin", "WAFERMON_DISABLED", "1"))) {
+            assertNull(sdk.childEnv().get("TRACEPARENT"), "there is no trace");
             sdk.setTraceId("4bf92f3577b34da6a3ce929d0e0e4736");
-            assertNull(sdk.childEnv().get("TRACEPARENT"), "without a span there is no parent");
+            // echo -n 4bf92f3577b34da6a3ce929d0e0e4736 | sha256sum | cut -c 33-48
+            assertEquals("00-4bf92f3577b34da6a3ce929d0e0e4736-76445dc23178f8b3-01", sdk.childEnv().get("TRACEPARENT"));
             String span = sdk.startSpan("s");
             Map<String, String> child = sdk.childEnv();
             assertEquals("/bin", child.get("PATH"));

@@ -9,7 +9,7 @@ class LevelTest {
     @Test
     void takesTheNamesThatPeopleUse() {
         String[][] names = {
-            {"debug", "DEBUG", "10"}, {"info", "INFO", "Info", "20"}, {"warning", "WARNING", "warn", "WARN", "30"},
+            {"debug", "DEBUG", "10"}, {"info", "INFO", "Info", "20", "25"}, {"warning", "WARNING", "warn", "WARN", "30"},
             {"error", "ERROR", "err", "40"}, {"critical", "CRITICAL", "fatal", "FATAL", "50"}};
         for (Level level : Level.values()) {
             for (String name : names[level.ordinal()]) {
@@ -20,7 +20,7 @@ class LevelTest {
 
     @Test
     void refusesWhatIsNone() {
-        for (String name : new String[] {"loud", "", " info", "60", "15", null}) {
+        for (String name : new String[] {"loud", "", " info", "60", "51", "9", null}) {
             assertThrows(IllegalArgumentException.class, () -> Level.of(name), String.valueOf(name));
         }
     }
