@@ -38,11 +38,11 @@ final class Sender {
     private static final long NAP_NANOS = 50_000;
     private static final long MOST_NAPS_NANOS = 600_000;
     /**
-     * How long a call waits for room before it drops its message: the sender is stuck, most likely in a write to disk.
-     * The calls after it wait the second, until the sender moves.
+     * How long a call waits for room before it drops its message: the sender is stuck in a write to a dead disk, or other
+     * programs leave it no processor. The calls after it wait the second, until the sender moves.
      */
-    private static final long STUCK = 800;
-    private static final long STILL_STUCK = 1;
+    private static final long STUCK = 2_000;
+    private static final long STILL_STUCK = 5;
     /** The sender takes so many messages before it looks at the sockets again. */
     private static final int PORTION = 1_024;
     private static final long STATS_EVERY = 5_000;
