@@ -98,8 +98,9 @@ class TlsTest {
     }
 
     private static void assertRefuses(FakeSidecar sidecar, MonitoringSDK sdk) throws Exception {
+        int before = sidecar.connections();
         sdk.logEvent(Level.INFO, "secret");
-        Thread.sleep(300);  // some attempts
+        FakeSidecar.await(() -> sidecar.connections() >= before + 3);
         sdk.close();
         Stats stats = sdk.getStats();
         assertEquals("disconnected", stats.state);

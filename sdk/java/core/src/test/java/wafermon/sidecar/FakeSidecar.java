@@ -50,6 +50,11 @@ public final class FakeSidecar implements AutoCloseable {
         return scheme + "://localhost:" + listener.getLocalPort();
     }
 
+    /** How many connections there were, with those that got no further. */
+    public synchronized int connections() {
+        return open.size();
+    }
+
     /** The messages that have come, each once, without the ends that number them. */
     public synchronized List<String> lines() {
         return new ArrayList<>(lines);
@@ -77,6 +82,9 @@ public final class FakeSidecar implements AutoCloseable {
         while (!listener.isClosed()) {
             try {
                 Socket socket = listener.accept();
+                synchronized (this) {
+                    open.add(socket);
+                }
                 Thread thread = new Thread(() -> serve(socket), "sidecar-connection");
                 thread.setDaemon(true);
                 thread.start();
@@ -87,9 +95,6 @@ public final class FakeSidecar implements AutoCloseable {
     }
 
     private void serve(Socket socket) {
-        synchronized (this) {
-            open.add(socket);
-        }
         try (socket) {
             BufferedReader in = new BufferedReader(new InputStreamReader(socket.getInputStream(), StandardCharsets.UTF_8));
             OutputStream out = socket.getOutputStream();
