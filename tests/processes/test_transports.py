@@ -13,9 +13,9 @@ from daemon import Daemon, free_port, until
 from drivers import command_of
 
 CLAIMED = {
-    "tcp": ["python", "perl", "c", "r"],
-    "unix": ["python", "perl", "c"],
-    "tls": ["python", "perl", "c-tls"],
+    "tcp": ["python", "perl", "c", "r", "java"],
+    "unix": ["python", "perl", "c", "java"],
+    "tls": ["python", "perl", "c-tls", "java"],
 }
 
 

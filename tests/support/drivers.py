@@ -21,26 +21,31 @@ SCRIPTS = {
     "python": [sys.executable, str(SDK / "python" / "driver.py")],
     "perl": ["perl", str(SDK / "perl" / "driver.pl")],
     "r": ["Rscript", str(SDK / "r" / "driver.R")],
+    "java": ["java", "-jar", str(SDK / "java" / "build" / "driver.jar")],
 }
-BUILT = {  # what make makes in sdk/c; asan has UndefinedBehaviorSanitizer too
-    "c": ["driver"],
-    "c-tls": ["TLS=1", "driver-tls"],
-    "c-tls-asan": ["TLS=1", "build/driver-asan-tls"],
-    "c-tls-tsan": ["TLS=1", "build/driver-tsan-tls"],
+BUILT = {  # the folder of a Makefile, and what it is to make; asan has UndefinedBehaviorSanitizer too
+    "c": ["c", "driver"],
+    "c-tls": ["c", "TLS=1", "driver-tls"],
+    "c-tls-asan": ["c", "TLS=1", "build/driver-asan-tls"],
+    "c-tls-tsan": ["c", "TLS=1", "build/driver-tsan-tls"],
+    "java": ["java", "driver"],
 }
 
 
 def command_of(language: str) -> list[str]:
     """The command, or a skip where the language's tools are missing (a failure in CI)."""
-    missing, command = "", SCRIPTS.get(language, [])
-    if not command:
-        command = [str(SDK / "c" / BUILT[language][-1])]
-        with (SDK / "c" / "Makefile").open() as makefile:
+    missing = ""
+    if language in BUILT:
+        folder, *targets = SDK / BUILT[language][0], *BUILT[language][1:]
+        with (folder / "Makefile").open() as makefile:
             fcntl.flock(makefile, fcntl.LOCK_EX)  # other tests may want the same one at the same time
-            making = ["make", "-s", "-C", str(SDK / "c"), *BUILT[language]]
+            making = ["make", "-s", "-C", str(folder), *targets]
             done = subprocess.run(making, capture_output=True, text=True, check=False)
         missing = done.stderr if done.returncode else ""
-    elif not shutil.which(command[0]):
+        command = SCRIPTS.get(language, [str(folder / targets[-1])])
+    else:
+        command = SCRIPTS[language]
+    if not missing and not shutil.which(command[0]):
         missing = f"no {command[0]}"
     if missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)

@@ -1,0 +1,4 @@
+/** The Java SDK of wafermon: events, metrics, progress, resources and spans for the sidecar. */
+module wafermon.sdk {
+    exports wafermon.sdk;
+}
