@@ -134,11 +134,12 @@ func (s *Span) end(status string, tags Tags) {
 			all[name] = value
 		}
 	}
+	duration := time.Since(s.started).Microseconds()
 	s.logger.put("span_end", time.Now(), s.scope, func(e *encoder, whole bool) {
 		e.text("status", status)
 		e.text("name", s.name)
 		e.number("start", s.started.UnixMicro())
-		e.number("duration", time.Since(s.started).Microseconds())
+		e.number("duration", duration)
 		if s.parent != "" {
 			e.text("parent_id", s.parent)
 		}
