@@ -20,7 +20,7 @@ const nobody = "tcp://127.0.0.1:1" // nothing listens there
 func TestOtherNamesOfLevels(t *testing.T) {
 	for given, want := range map[string]string{
 		"debug": "debug", "INFO": "info", "warn": "warning", "Warning": "warning", "err": "error", "FATAL": "critical",
-		"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical", "loud": "", "": "", "15": "",
+		"10": "debug", "20": "info", "30": "warning", "40": "error", "50": "critical", "loud": "", "": "", "25": "info", "9": "", "51": "", "-20": "",
 	} {
 		if got := levelName(given); got != want {
 			t.Errorf("%q is %q, want %q", given, got, want)
@@ -208,7 +208,7 @@ func TestChildEnv(t *testing.T) {
 	}
 	ctx, err = sdk.WithTrace(context.Background(), "job-4711")
 	mustLog(t, err)
-	if got := seen(sdk.In(ctx)); got != "job-4711" {
+	if got := strings.Fields(seen(sdk.In(ctx))); len(got) != 2 || got[0] != "job-4711" || len(got[1]) != 55 {
 		t.Errorf("without a span: %q", got)
 	}
 }
@@ -317,8 +317,11 @@ func TestACallAllocatesOnceAtMost(t *testing.T) {
 	fields, tags := Fields{"file": "lot-4711.dat", "rows": 1250, "ratio": 0.75, "ok": true}, Tags{"disk": "sda"}
 	n := 1000
 	for name, call := range map[string]func(){
-		"event":    func() { mustBeNil(sdk.LogEvent("info", "file read", fields)) },
-		"literal":  func() { n++; mustBeNil(sdk.LogEvent("info", "file read", Fields{"rows": n, "file": "a.dat", "ok": true})) },
+		"event": func() { mustBeNil(sdk.LogEvent("info", "file read", fields)) },
+		"literal": func() {
+			n++
+			mustBeNil(sdk.LogEvent("info", "file read", Fields{"rows": n, "file": "a.dat", "ok": true}))
+		},
 		"metric":   func() { mustBeNil(sdk.LogMetric("n", 1.5, Unit("s"), tags)) },
 		"progress": func() { mustBeNil(sdk.LogProgress("job-1", 55.5, "running")) },
 		"resource": func() { mustBeNil(sdk.LogResourceOf(1, 2, 3, 4)) },

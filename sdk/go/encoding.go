@@ -82,15 +82,32 @@ func (e *encoder) key(name string) {
 	e.buf = append(e.buf, ':')
 }
 
+// field begins one of the message's own fields, whose name needs no escapes.
+func (e *encoder) field(name string) {
+	comma := `,"`
+	if e.buf[len(e.buf)-1] == '{' {
+		comma = `"`
+	}
+	e.buf = append(append(append(e.buf, comma...), name...), `":`...)
+}
+
 func (e *encoder) text(name, value string) {
-	e.key(name)
+	e.field(name)
 	e.str(value)
 }
 
 func (e *encoder) number(name string, value int64) {
-	e.key(name)
+	e.field(name)
 	e.buf = strconv.AppendInt(e.buf, value, 10)
 }
+
+// unescaped are the bytes that stand for themselves within a string.
+var unescaped = func() (plain [256]bool) {
+	for c := ' '; c < utf8.RuneSelf; c++ {
+		plain[c] = c != '"' && c != '\\'
+	}
+	return plain
+}()
 
 func (e *encoder) str(s string) {
 	if cut := e.most; len(s) > cut {
@@ -102,7 +119,7 @@ func (e *encoder) str(s string) {
 	b, done := append(e.buf, '"'), 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' {
+		if unescaped[c] {
 			i++
 			continue
 		}
@@ -162,7 +179,7 @@ func (e *encoder) float(f float64, bits int) {
 
 // measured writes a field that must be a number; what JSON has no number for is spelled out.
 func (e *encoder) measured(name string, f float64) {
-	e.key(name)
+	e.field(name)
 	switch {
 	case math.IsNaN(f):
 		e.str("NaN")
@@ -319,7 +336,7 @@ func (e *encoder) members(v reflect.Value, depth int) {
 // context writes an event's fields, tags those of a metric or a span; empty ones are left out.
 func (e *encoder) context(fields Fields) {
 	if len(fields) > 0 {
-		e.key("context")
+		e.field("context")
 		e.object(fields, 1)
 	}
 }
@@ -328,7 +345,7 @@ func (e *encoder) tags(tags Tags) {
 	if len(tags) == 0 {
 		return
 	}
-	e.key("tags")
+	e.field("tags")
 	e.buf = append(e.buf, '{')
 	for name, value := range tags {
 		if e.full() {

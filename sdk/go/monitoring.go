@@ -244,9 +244,9 @@ func Open(service string, with ...Option) (*SDK, error) {
 		return nil, invalid("a buffer holds at least one message, not %d", o.buffer)
 	}
 	if !o.given.buffer {
-		o.buffer, _ = strconv.Atoi(os.Getenv("WAFERMON_BUFFER"))
-		if o.buffer < 1 {
-			o.buffer = defaultBuffer
+		o.buffer = defaultBuffer
+		if messages, err := strconv.Atoi(os.Getenv("WAFERMON_BUFFER")); err == nil && messages > 0 {
+			o.buffer = messages
 		}
 	}
 	s := &SDK{service: service, buffer: o.buffer, token: first(o.token, os.Getenv("WAFERMON_TOKEN")), closeAt: never, statsAt: never}
@@ -493,23 +493,26 @@ func levelName(level string) string {
 	case "debug", "info", "warning", "error", "critical":
 		return level
 	}
+	if number, err := strconv.Atoi(level); err == nil && number >= 10 && number <= 50 {
+		return [...]string{"debug", "info", "warning", "error", "critical"}[number/10-1]
+	}
 	switch strings.ToLower(level) {
-	case "debug", "10":
+	case "debug":
 		return "debug"
-	case "info", "20":
+	case "info":
 		return "info"
-	case "warning", "warn", "30":
+	case "warning", "warn":
 		return "warning"
-	case "error", "err", "40":
+	case "error", "err":
 		return "error"
-	case "critical", "fatal", "50":
+	case "critical", "fatal":
 		return "critical"
 	}
 	return ""
 }
 
 // LogEvent says that something happened. The level is debug, info, warning, error or critical, in upper case too; warn,
-// err, fatal and 10, 20 … 50 are taken as what they mean.
+// err, fatal and the numbers 10 to 50 are taken as what they mean.
 func (l Logger) LogEvent(level, message string, fields ...Fields) error {
 	name := levelName(level)
 	if name == "" {

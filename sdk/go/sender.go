@@ -138,7 +138,7 @@ func (s *SDK) numberStats(final bool) {
 		e.number("dropped", dropped)
 		e.number("unsent", int64(unsent))
 		e.number("last", s.main.last)
-		e.key("streams")
+		e.field("streams")
 		e.buf = append(e.buf, '[')
 		for i, mark := range s.spool.marks {
 			if i > 0 {
@@ -229,6 +229,9 @@ func (s *SDK) pause(now time.Duration, moved bool) time.Duration {
 		return tick
 	}
 	s.asleep = true
+	for _, queue := range []*fifo{&s.inbox, &s.taken, &s.waiting, &s.overflow, &s.main.window} {
+		queue.shrink()
+	}
 	pause := never
 	if s.main.phase == up && s.main.stats {
 		pause = s.statsAt - now

@@ -38,7 +38,6 @@ type testSidecar struct {
 	held     map[string]float64 // by client
 	frames   int
 	refused  int
-	changed  chan struct{}
 }
 
 func newSidecar(t testing.TB, manner manner) *testSidecar {
@@ -51,7 +50,7 @@ func newSidecar(t testing.TB, manner manner) *testSidecar {
 }
 
 func serve(t testing.TB, listener net.Listener, manner manner) *testSidecar {
-	s := &testSidecar{t: t, listener: listener, manner: manner, held: map[string]float64{}, changed: make(chan struct{}, 1)}
+	s := &testSidecar{t: t, listener: listener, manner: manner, held: map[string]float64{}}
 	t.Cleanup(func() { _ = listener.Close() })
 	go func() {
 		for {
@@ -80,7 +79,6 @@ func (s *testSidecar) talk(conn net.Conn) {
 	s.hellos = append(s.hellos, hello)
 	held := s.held[client]
 	s.lock.Unlock()
-	s.tell()
 	if s.manner.silent {
 		if s.manner.reads {
 			_, _ = io.Copy(io.Discard, conn)
@@ -107,7 +105,6 @@ func (s *testSidecar) talk(conn net.Conn) {
 			fmt.Fprintf(conn, `{"type":"ack","seq":%.0f}`+"\n", s.held[client])
 			s.lock.Unlock()
 		}
-		s.tell()
 	}
 }
 
@@ -161,32 +158,6 @@ func (s *testSidecar) unpack(client string, frame map[string]any, from io.Reader
 		s.take(client, s.parse([]byte(line)))
 	}
 	return true
-}
-
-func (s *testSidecar) tell() {
-	select {
-	case s.changed <- struct{}{}:
-	default:
-	}
-}
-
-// until waits for a condition on what there is.
-func (s *testSidecar) until(what string, holds func() bool) {
-	s.t.Helper()
-	for deadline := time.After(20 * time.Second); ; {
-		s.lock.Lock()
-		done := holds()
-		s.lock.Unlock()
-		if done {
-			return
-		}
-		select {
-		case <-s.changed:
-		case <-time.After(50 * time.Millisecond):
-		case <-deadline:
-			s.t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 func (s *testSidecar) all() []map[string]any {

@@ -94,7 +94,8 @@ func levelOf(level slog.Level) string {
 func (h *Handler) fields(w *attrWriter, record slog.Record) {
 	if h.options.AddSource && record.PC != 0 {
 		frame, _ := runtime.CallersFrames([]uintptr{record.PC}).Next()
-		w.text(slog.SourceKey, frame.File+":"+strconv.Itoa(frame.Line))
+		w.field(slog.SourceKey)
+		w.str(frame.File + ":" + strconv.Itoa(frame.Line))
 	}
 	w.parts(h.parts, record)
 }

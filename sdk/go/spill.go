@@ -45,7 +45,7 @@ func (q *fifo) push(message []byte) {
 	q.items = append(q.items, item{from: from, to: len(q.data)})
 }
 
-// pop removes the oldest message; what it took is reused now and then, and a great burst's memory is given back.
+// pop removes the oldest message; the room that it took is used again now and then.
 func (q *fifo) pop() {
 	q.head++
 	if q.len() == 0 {
@@ -63,8 +63,12 @@ func (q *fifo) pop() {
 
 func (q *fifo) clear() {
 	q.data, q.items, q.head = q.data[:0], q.items[:0], 0
-	if cap(q.data) > maxBytes/4 {
-		q.data, q.items = nil, nil
+}
+
+// shrink gives the memory of a burst back.
+func (q *fifo) shrink() {
+	if q.len() == 0 && cap(q.data) > chunk {
+		*q = fifo{}
 	}
 }
 

@@ -63,18 +63,21 @@ func (c *scope) environ(environ []string) []string {
 	return kept
 }
 
-// traceparent is the scope in W3C's notation, for children that know that alone; a job id that is no W3C trace id is
-// represented by the beginning of its SHA-256.
+// traceparent is the scope in W3C's notation, for children that know that alone. The SHA-256 of a job's id stands for
+// what that notation can't say: its beginning for the trace, what follows for a span where none is open.
 func (c *scope) traceparent() string {
-	if c.traceID == "" || c.spanID == "" {
+	if c.traceID == "" {
 		return ""
 	}
-	trace := c.traceID
-	if !w3cForm.MatchString(trace) {
-		sum := sha256.Sum256([]byte(trace))
+	sum := sha256.Sum256([]byte(c.traceID))
+	trace, span := c.traceID, c.spanID
+	if !w3cForm.MatchString(trace) || strings.Trim(trace, "0") == "" {
 		trace = hex.EncodeToString(sum[:16])
 	}
-	return "00-" + trace + "-" + c.spanID + "-01"
+	if span == "" {
+		span = hex.EncodeToString(sum[16:24])
+	}
+	return "00-" + trace + "-" + span + "-01"
 }
 
 // A Span is a stretch of work with a beginning and an end, from [SDK.Start].
