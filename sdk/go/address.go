@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -42,16 +43,16 @@ func (s *SDK) tlsConfig(host string) *tls.Config {
 		config.RootCAs = x509.NewCertPool()
 		pem, err := os.ReadFile(authorities)
 		if err != nil || !config.RootCAs.AppendCertsFromPEM(pem) {
-			s.say("can't use WAFERMON_TLS_CA: %s: %v", authorities, err)
+			s.say("can't use the file of WAFERMON_TLS_CA: %s: %v", authorities, err)
 		}
 	}
 	if cert != "" {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(cert, first(key, cert))
 			if err != nil {
-				s.say("can't use WAFERMON_TLS_CERT and _KEY: %v", err)
+				return nil, fmt.Errorf("can't use the files of WAFERMON_TLS_CERT and WAFERMON_TLS_KEY: %w", err)
 			}
-			return &pair, err
+			return &pair, nil
 		}
 	}
 	return config

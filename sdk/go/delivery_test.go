@@ -180,6 +180,29 @@ func TestWrongCertificatesCostOneLineAndNoMessage(t *testing.T) {
 	}
 }
 
+func TestAMissingClientCertificateCostsOneLineAndNoMessage(t *testing.T) {
+	trusted := newAuthority(t)
+	t.Setenv("WAFERMON_TLS_CA", trusted.file)
+	for _, cert := range []string{"", filepath.Join(t.TempDir(), "no.pem")} {
+		t.Setenv("WAFERMON_TLS_CERT", cert)
+		said := stderr(t, func() {
+			sidecar := serve(t, trusted.listen(true), manner{})
+			sdk := open(t, tlsURL(sidecar.listener))
+			burst(t, sdk, 10)
+			for deadline := time.Now().Add(20 * time.Second); sdk.failures() < 3 && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			mustLog(t, sdk.Close(context.Background()))
+			if stats := sdk.Stats(); stats.HandedOver != 10 {
+				t.Errorf("%+v", stats)
+			}
+		})
+		if strings.Count(said, "\n") != 1 || !strings.Contains(said, "certificate") && !strings.Contains(said, "WAFERMON_TLS_CERT") {
+			t.Errorf("%q: %q", cert, said)
+		}
+	}
+}
+
 func (s *SDK) failures() int {
 	s.state.Lock()
 	defer s.state.Unlock()

@@ -1,3 +1,5 @@
+//go:build go1.21
+
 // What a call costs, beside log/slog writing JSON to a file in the same run:
 //
 //	go run ./bench [seconds]
