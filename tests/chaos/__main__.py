@@ -39,9 +39,8 @@ def faults() -> dict[str, Callable[[DatabaseScene], None]]:
         every |= {f"{title}: {name}": fault for name, fault in some.items()}
     for language in LANGUAGES:
         available(language)
-        every |= {
-            f"{language}: {name}": partial(fault, language=language) for name, fault in programs_of(language).items()
-        }  # type: ignore[call-arg]
+        for name, fault in programs_of(language).items():
+            every[f"{language}: {name}"] = partial(fault, language=language)  # type: ignore[call-arg]
     return every
 
 

@@ -22,11 +22,12 @@ SCRIPTS = {
     "perl": ["perl", str(SDK / "perl" / "driver.pl")],
     "r": ["Rscript", str(SDK / "r" / "driver.R")],
 }
-BUILT = {  # what make makes in sdk/c; asan has UndefinedBehaviorSanitizer too
-    "c": ["driver"],
-    "c-tls": ["TLS=1", "driver-tls"],
-    "c-tls-asan": ["TLS=1", "build/driver-asan-tls"],
-    "c-tls-tsan": ["TLS=1", "build/driver-tsan-tls"],
+BUILT = {  # folder, what builds the driver there, and where that is; asan has UndefinedBehaviorSanitizer too
+    "c": ("c", ["make", "-s", "driver"], "driver"),
+    "c-tls": ("c", ["make", "-s", "TLS=1", "driver-tls"], "driver-tls"),
+    "c-tls-asan": ("c", ["make", "-s", "TLS=1", "build/driver-asan-tls"], "build/driver-asan-tls"),
+    "c-tls-tsan": ("c", ["make", "-s", "TLS=1", "build/driver-tsan-tls"], "build/driver-tsan-tls"),
+    "go": ("go", ["go", "build", "-o", "build/", "./driver"], "build/driver"),
 }
 
 
@@ -34,12 +35,15 @@ def command_of(language: str) -> list[str]:
     """The command, or a skip where the language's tools are missing (a failure in CI)."""
     missing, command = "", SCRIPTS.get(language, [])
     if not command:
-        command = [str(SDK / "c" / BUILT[language][-1])]
-        with (SDK / "c" / "Makefile").open() as makefile:
-            fcntl.flock(makefile, fcntl.LOCK_EX)  # other tests may want the same one at the same time
-            making = ["make", "-s", "-C", str(SDK / "c"), *BUILT[language]]
-            done = subprocess.run(making, capture_output=True, text=True, check=False)
-        missing = done.stderr if done.returncode else ""
+        folder, making, driver = BUILT[language]
+        command = [str(SDK / folder / driver)]
+        if not shutil.which(making[0]):
+            missing = f"no {making[0]}"
+        else:
+            with (SDK / folder / "README.md").open() as readme:
+                fcntl.flock(readme, fcntl.LOCK_EX)  # other tests may want the same one at the same time
+                done = subprocess.run(making, cwd=SDK / folder, capture_output=True, text=True, check=False)
+            missing = done.stderr if done.returncode else ""
     elif not shutil.which(command[0]):
         missing = f"no {command[0]}"
     if missing:
