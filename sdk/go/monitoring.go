@@ -382,24 +382,25 @@ func (s *SDK) unseen() bool {
 func (s *SDK) Flush(ctx context.Context) error {
 	ctx, cancel := withTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for {
-		waiting, locked := 0, s.state.TryLock() // who writes to a disk that hangs holds it
-		if locked {
+	waiting := -1 // not known yet
+	for tries := 0; waiting != 0; tries++ {
+		if s.state.TryLock() { // who writes to a disk that hangs holds it
 			s.mu.Lock()
 			waiting = s.inbox.len() + s.kept()
 			s.mu.Unlock()
 			s.state.Unlock()
-			if waiting == 0 {
-				return nil
-			}
 		}
-		select {
-		case <-ctx.Done():
+		switch {
+		case waiting > 0 && ctx.Err() != nil:
 			return fmt.Errorf("monitoring: %d messages are waiting: %w", waiting, ctx.Err())
-		case <-time.After(time.Millisecond):
+		case ctx.Err() != nil && tries > 100:
+			return fmt.Errorf("monitoring: the sender is busy: %w", ctx.Err())
+		case waiting != 0:
 			s.kick()
+			time.Sleep(time.Millisecond)
 		}
 	}
+	return nil
 }
 
 func withTimeout(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
