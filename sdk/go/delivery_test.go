@@ -505,3 +505,31 @@ func TestQueue(t *testing.T) {
 		}
 	}
 }
+
+// When nothing is waiting any more, no spill file is there.
+func TestFlushLeavesNoSpillFile(t *testing.T) {
+	for round := 0; round < 10; round++ {
+		away, err := net.Listen("tcp", "127.0.0.1:0")
+		mustLog(t, err)
+		address := away.Addr().String()
+		mustLog(t, away.Close())
+		spill := t.TempDir()
+		sdk := open(t, "tcp://"+address, WithSpillDir(spill), WithBuffer(5))
+		burst(t, sdk, 100)
+		for deadline := time.Now().Add(20 * time.Second); sdk.Stats().Spilled < 95 && time.Now().Before(deadline); {
+			time.Sleep(time.Millisecond)
+		}
+		back, err := net.Listen("tcp", address)
+		mustLog(t, err)
+		sidecar := serve(t, back, manner{})
+		flush(t, sdk)
+		left, err := os.ReadDir(spill)
+		if err != nil || len(left) != 0 {
+			t.Fatalf("%v: %v", left, err)
+		}
+		if n := len(sidecar.all()); n != 100 {
+			t.Errorf("%d messages", n)
+		}
+		mustLog(t, sdk.Close(context.Background()))
+	}
+}

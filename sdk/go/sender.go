@@ -181,7 +181,13 @@ func (s *SDK) deliverSpill(now time.Duration) {
 		s.courier.connect(now)
 	}
 	s.courier.judge(now)
-	if s.courier.window.len() == 0 {
+	s.retire()
+}
+
+// retire removes a spill file once all of it is settled. Whoever settles the last message does so at once: when nothing
+// is waiting any more, no file is there.
+func (s *SDK) retire() {
+	if s.courier != nil && s.courier.window.len() == 0 {
 		s.courier.lose()
 		s.courier.file.remove()
 		s.courier = nil

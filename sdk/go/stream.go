@@ -198,8 +198,9 @@ func (t *stream) read(k *link) {
 	for replies.Scan() {
 		s.guarded(func() {
 			if t.link == k && !t.answer(replies.Bytes()) {
-				t.lose() // it speaks another protocol
+				t.lose() // it speaks another protocol, or refuses what we say
 			}
+			s.retire()
 		})
 		s.kick() // there may be room, or an end, that somebody waits for
 	}
