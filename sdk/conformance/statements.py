@@ -73,6 +73,7 @@ def _other(path: Path) -> tuple[list[int], list[int]]:
     ends: list[int] = []
     begins: list[int] = []
     number, pending = 1, False  # pending: something stands here that no semicolon has ended yet
+    head: int | None = None  # how many brackets are open around the `for …; …; … {` of Go, which has no parentheses
     for token in _TOKEN.findall(text):
         in_block = not brackets or brackets[-1] == "{"
         if token == "\n":
@@ -83,10 +84,12 @@ def _other(path: Path) -> tuple[list[int], list[int]]:
                 pending = False
             number += 1
         elif token == ";":
-            if in_block:
+            if in_block and head is None:
                 ends.append(number)
             pending = False
         elif token in "([{":
+            if token == "{" and len(brackets) == head:
+                head = None
             brackets.append(token)
             pending = token != "{" and pending
         elif token in ")]}":
@@ -95,6 +98,7 @@ def _other(path: Path) -> tuple[list[int], list[int]]:
         elif token in keywords:
             begins.append(number)
             pending = False
+            head = len(brackets) if suffix == ".go" else None
         else:
             pending = True
     return ends, begins

@@ -81,8 +81,13 @@ f <- function(a) {
 package p
 
 func f(a int) int {
-    if a > 0 {
+    if b := a; b > 0 {
         return 1
+    }
+    for i := 0; i < a; i++ {
+        h(func() {
+            i += 2
+        })
     }
     return g(a,
         2)
@@ -112,7 +117,7 @@ function f() {
 }
 """,
 }
-COUNTS = {"a.py": 4, "a.c": 6, "a.pm": 4, "a.R": 5, "a.go": 3, "A.java": 5, "a.mjs": 4}
+COUNTS = {"a.py": 4, "a.c": 6, "a.pm": 4, "a.R": 5, "a.go": 6, "A.java": 5, "a.mjs": 4}
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from database import DATABASE, DatabaseScene
 from faults import NETWORK, SIDECAR
 from postgres import Postgres
-from programs import LANGUAGES, PROGRAMS, available
+from programs import LANGUAGES, available, programs_of
 
 ROUNDS_A_SCENE = 10
 """Then all begins anew: what is stored is read in each round."""
@@ -39,7 +39,8 @@ def faults() -> dict[str, Callable[[DatabaseScene], None]]:
         every |= {f"{title}: {name}": fault for name, fault in some.items()}
     for language in LANGUAGES:
         available(language)
-        every |= {f"{language}: {name}": partial(fault, language=language) for name, fault in PROGRAMS.items()}  # type: ignore[call-arg]
+        for name, fault in programs_of(language).items():
+            every[f"{language}: {name}"] = partial(fault, language=language)  # type: ignore[call-arg]
     return every
 
 

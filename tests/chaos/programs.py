@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "sdk" / "conformanc
 
 from conformance import LANGUAGES, Driver, available
 
-__all__ = ["LANGUAGES", "PROGRAMS", "available"]
+__all__ = ["LANGUAGES", "PROGRAMS", "available", "programs_of"]
 
 Fault = Callable[[Scene, str], None]
 _NUMBERS = count(1)
@@ -108,3 +108,9 @@ def left(scene: Scene, language: str) -> None:
 
 
 PROGRAMS: dict[str, Fault] = {"killed": killed, "stopped": stopped, "forked": forked, "left": left}
+
+
+def programs_of(language: str) -> dict[str, Fault]:
+    """What can be done to a program in this language: not all can fork."""
+    able = "fork" in LANGUAGES[language].can
+    return {name: fault for name, fault in PROGRAMS.items() if able or name != "forked"}

@@ -8,8 +8,13 @@ import pytest
 from programs import LANGUAGES, PROGRAMS
 from scene import Scene
 
-IN_SHORT = {"killed": tuple(LANGUAGES), "stopped": ("perl", "c"), "forked": ("python", "r"), "left": ("python", "perl")}
-"""What takes seconds is done to two languages each, one that has a thread and one that has none; `make chaos` does all to all."""
+IN_SHORT = {
+    "killed": tuple(LANGUAGES),
+    "stopped": ("perl", "c", "go"),
+    "forked": ("python", "r"),
+    "left": ("python", "perl", "go"),
+}
+"""What takes seconds is done to some languages, one that has a thread and one that has none; `make chaos` does all to all."""
 
 
 @pytest.mark.parametrize(("name", "language"), [(name, each) for name in PROGRAMS for each in IN_SHORT[name]])

@@ -23,28 +23,29 @@ SCRIPTS = {
     "r": ["Rscript", str(SDK / "r" / "driver.R")],
     "java": ["java", "-jar", str(SDK / "java" / "build" / "driver.jar")],
 }
-BUILT = {  # the folder of a Makefile, and what it is to make; asan has UndefinedBehaviorSanitizer too
-    "c": ["c", "driver"],
-    "c-tls": ["c", "TLS=1", "driver-tls"],
-    "c-tls-asan": ["c", "TLS=1", "build/driver-asan-tls"],
-    "c-tls-tsan": ["c", "TLS=1", "build/driver-tsan-tls"],
-    "java": ["java", "driver"],
+BUILT = {  # folder, what builds the driver there, and where that is; asan has UndefinedBehaviorSanitizer too
+    "c": ("c", ["make", "-s", "driver"], "driver"),
+    "c-tls": ("c", ["make", "-s", "TLS=1", "driver-tls"], "driver-tls"),
+    "c-tls-asan": ("c", ["make", "-s", "TLS=1", "build/driver-asan-tls"], "build/driver-asan-tls"),
+    "c-tls-tsan": ("c", ["make", "-s", "TLS=1", "build/driver-tsan-tls"], "build/driver-tsan-tls"),
+    "java": ("java", ["make", "-s", "driver"], "build/driver.jar"),
+    "go": ("go", ["go", "build", "-o", "build/", "./driver"], "build/driver"),
 }
 
 
 def command_of(language: str) -> list[str]:
     """The command, or a skip where the language's tools are missing (a failure in CI)."""
-    missing = ""
+    missing, command = "", SCRIPTS.get(language, [])
     if language in BUILT:
-        folder, *targets = SDK / BUILT[language][0], *BUILT[language][1:]
-        with (folder / "Makefile").open() as makefile:
-            fcntl.flock(makefile, fcntl.LOCK_EX)  # other tests may want the same one at the same time
-            making = ["make", "-s", "-C", str(folder), *targets]
-            done = subprocess.run(making, capture_output=True, text=True, check=False)
-        missing = done.stderr if done.returncode else ""
-        command = SCRIPTS.get(language, [str(folder / targets[-1])])
-    else:
-        command = SCRIPTS[language]
+        folder, making, driver = BUILT[language]
+        command = command or [str(SDK / folder / driver)]
+        if not shutil.which(making[0]):
+            missing = f"no {making[0]}"
+        else:
+            with (SDK / folder / "README.md").open() as readme:
+                fcntl.flock(readme, fcntl.LOCK_EX)  # other tests may want the same one at the same time
+                done = subprocess.run(making, cwd=SDK / folder, capture_output=True, text=True, check=False)
+            missing = done.stderr if done.returncode else ""
     if not missing and not shutil.which(command[0]):
         missing = f"no {command[0]}"
     if missing:

@@ -1,0 +1,3 @@
+module wafermon/monitoring
+
+go 1.21
