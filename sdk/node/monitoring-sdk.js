@@ -75,6 +75,11 @@ function given(...texts) {
   return texts.find((text) => isGiven(text) && text !== '');
 }
 
+/** Milliseconds since the epoch as microseconds; undefined, which is now, for a time that no message may have. */
+function microsOf(time) {
+  return time >= Date.UTC(2000) && time < Date.UTC(2200) ? Math.round(time * 1000) : undefined;
+}
+
 function readTls(env, say) {
   const options = {};
   for (const name of ['ca', 'cert', 'key']) {
@@ -126,10 +131,12 @@ class MonitoringSDK {
     senders.add(this.#sender);
   }
 
-  logEvent(level, message, context) {
+  logEvent(level, message, context, record) {
     const known = checkedLevel(level);
-    if (message === undefined || message === null) throw new TypeError('an event has a message');
-    this.#put(EVENT, [known, typeof message === 'string' ? message : toText(message), checkedFields(context)]);
+    if (!isGiven(message)) throw new TypeError('an event has a message');
+    const values = [known, typeof message === 'string' ? message : toText(message), checkedFields(context)];
+    if (record) this.#put(EVENT, values, this.#scopeOf(record), microsOf(record.time));
+    else this.#put(EVENT, values);
   }
 
   logMetric(name, value, unit, tags, kindOfMetric) {
@@ -239,6 +246,12 @@ class MonitoringSDK {
     let scope = this.#scopes.getStore();
     while (scope && !this.#spans.has(scope.spanId)) scope = scope.outer;
     return scope ?? this.#root;
+  }
+
+  /** That of a record of a logger, which may have been made elsewhere. */
+  #scopeOf({ traceId, spanId }) {
+    const span = SPAN_ID.test(spanId ?? '') ? spanId : undefined;
+    return TRACE_ID.test(traceId ?? '') ? new Scope(traceId, span) : this.#current();
   }
 
   #put(type, values, scope = this.#current(), ts = this.#sender.clock.micros()) {
