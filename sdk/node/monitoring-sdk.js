@@ -293,7 +293,7 @@ class MonitoringSDK {
 const senders = new Set();
 
 process.on('beforeExit', () => {
-  for (const sender of senders) sender.end();
+  for (const sender of senders) sender.beforeExit();
 });
 process.on('exit', () => {
   for (const sender of senders) sender.exit();

@@ -51,11 +51,16 @@ function json(value, most) {
 }
 
 function jsonObject(object, most) {
-  let text = '';
+  let text = '{';
+  let comma = '';
   for (const key of Object.keys(object)) {
-    if (object[key] !== undefined) text += `${text && ','}${quote(key)}:${json(object[key], most)}`;
+    const value = object[key];
+    if (value !== undefined) {
+      text += `${comma}${quote(key)}:${json(value, most)}`;
+      comma = ',';
+    }
   }
-  return `{${text}}`;
+  return `${text}}`;
 }
 
 /** Any value as text, whatever its own methods do. */
@@ -158,12 +163,12 @@ function joined(type, start, values, most, end) {
   return text + end;
 }
 
-/** A message without its client, its seq and its closing brace, short enough for any line; and its bytes. */
+/** A message without its client, its seq and its closing brace, short enough for any line. */
 function encode(type, ts, origin, values) {
   const start = type.head + ts + origin;
   const line = joined(type, start, values, BODY_MAX, '');
-  const bytes = Buffer.byteLength(line);
-  return bytes <= BODY_MAX ? { line, bytes } : shortened(type, start, values);
+  const fits = line.length * 3 <= BODY_MAX || Buffer.byteLength(line) <= BODY_MAX; // a character is at most 3 bytes
+  return fits ? line : shortened(type, start, values);
 }
 
 /** The longest strings are cut, to the greatest length with which all fits. Where that won't do, the context goes. */
@@ -177,8 +182,7 @@ function shortened(type, start, values) {
     if (Buffer.byteLength(body(middle)) <= BODY_MAX) least = middle;
     else most = middle;
   }
-  const line = body(least);
-  return { line, bytes: Buffer.byteLength(line) };
+  return body(least);
 }
 
 function numbered(body, client, seq) {

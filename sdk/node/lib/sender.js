@@ -11,9 +11,9 @@ const { Stream, farewell } = require('./stream.js');
 
 const VERSION = '2.0.0';
 const BYTES = 4 << 20; // what may wait to be sent; as many again may be sent and unacknowledged
-// A caller that does not let the event loop turn sends, or spills, so many messages or bytes at a time by itself.
+// A caller that does not let the event loop turn sends, or spills, so many messages or characters at a time by itself.
 const PORTION = 256;
-const PORTION_BYTES = 1 << 16;
+const PORTION_SIZE = 1 << 16;
 // Milliseconds: between two looks at what may have gone silent; of an exit; from a message to its stats line.
 const TICK = 1000;
 const CLOSE = 2000;
@@ -44,14 +44,19 @@ class Sender {
     this.counts = { sent: 0, acked: 0, rejected: 0, dropped: 0, spilled: 0, handed_over: 0, resent: 0 };
     this.called = 0;
     this.portion = Math.min(PORTION, buffer);
-    this.waiting = []; // {line, bytes}, without client and seq
-    this.waitingBytes = 0;
+    this.waiting = []; // without client and seq
+    this.waitingSize = 0; // characters: what memory they take, more or less
     this.overflow = []; // the same, on the way to a spill file
-    this.overflowBytes = 0;
+    this.overflowSize = 0;
+    this.turn = () => {
+      this.scheduled = undefined;
+      this.pump();
+    };
     this.main = new Stream(this, randomBytes(8).toString('hex'));
     this.courier = undefined; // the stream of the spill file that is being sent
     this.spool = new Spool(spillDir, service);
     this.over = disabled;
+    this.ending = false; // the event loop was empty once: nothing of ours may turn it any more
     this.exiting = false; // the event loop has ended: what is called now goes to a spill file at once
     this.reported = 0; // drops
     this.departed = 0; // calls at the time of the last departure, likewise of the last and the last final stats line
@@ -91,36 +96,33 @@ class Sender {
 
   /** Take a call's message. */
   put(type, ts, scope, values) {
-    let entry;
+    let body;
     this.called += 1;
     if (this.over) {
       this.counts.dropped += 1;
       return;
     }
     try {
-      entry = encode(type, ts, this.head + scope.text, values);
+      body = encode(type, ts, this.head + scope.text, values);
     } catch (error) {
       this.counts.dropped += 1;
       this.say(`a message could not be encoded: ${error}`);
       return;
     }
-    if (this.main.up && (this.waiting.length >= this.portion || this.waitingBytes > PORTION_BYTES)) this.advance();
+    if (this.main.up && (this.waiting.length >= this.portion || this.waitingSize > PORTION_SIZE)) this.advance();
     if (this.exiting || this.full()) {
-      this.overflow.push(entry);
-      this.overflowBytes += entry.bytes;
-      if (this.exiting || this.overflow.length >= PORTION || this.overflowBytes > PORTION_BYTES) this.spill();
+      this.overflow.push(body);
+      this.overflowSize += body.length;
+      if (this.exiting || this.overflow.length >= PORTION || this.overflowSize > PORTION_SIZE) this.spill();
     } else {
-      this.waiting.push(entry);
-      this.waitingBytes += entry.bytes;
+      this.waiting.push(body);
+      this.waitingSize += body.length;
     }
-    this.immediate ??= setImmediate(() => {
-      this.immediate = undefined;
-      this.pump();
-    });
+    this.scheduled ??= this.ending ? setTimeout(this.turn, 1).unref() : setImmediate(this.turn);
   }
 
   full() {
-    return this.waiting.length >= this.buffer || this.waitingBytes + BODY_MAX >= BYTES;
+    return this.waiting.length >= this.buffer || this.waitingSize + BODY_MAX >= BYTES;
   }
 
   /** Number what waits, as far as the window has room for it, and send it. */
@@ -128,21 +130,21 @@ class Sender {
     const { main, waiting } = this;
     const batch = [];
     while (main.up && batch.length < waiting.length && main.windowBytes < BYTES) {
-      const entry = waiting[batch.length];
-      this.waitingBytes -= entry.bytes;
-      batch.push(main.number(entry));
+      const body = waiting[batch.length];
+      this.waitingSize -= body.length;
+      batch.push(main.number(body));
     }
     waiting.splice(0, batch.length);
     if (batch.length) main.send(batch);
   }
 
   spill() {
-    const entries = this.overflow;
+    const bodies = this.overflow;
     this.overflow = [];
-    this.overflowBytes = 0;
-    const written = this.spool.write(entries);
+    this.overflowSize = 0;
+    const written = this.spool.write(bodies);
     this.counts.spilled += written;
-    this.counts.dropped += entries.length - written;
+    this.counts.dropped += bodies.length - written;
     this.counts.handed_over += this.spool.taken;
     this.spool.taken = 0;
   }
@@ -205,6 +207,12 @@ class Sender {
   keepsAlive() {
     const active = process.getActiveResourcesInfo?.() ?? [];
     return active.length > 0 && active.every((name) => OWN_REQUEST.test(name));
+  }
+
+  /** The event loop is empty: once, this fills it with the delivery of what is waiting. */
+  beforeExit() {
+    if (!this.ending) this.end();
+    this.ending = true;
   }
 
   /** The program is at its end: deliver what can be delivered, then hold it up no longer. */
@@ -298,9 +306,9 @@ class Sender {
     if (this.overflow.length) this.spill();
     main.hangUp();
     courier?.hangUp();
-    for (const entry of this.waiting) main.number(entry);
+    for (const body of this.waiting) main.number(body);
     this.waiting = [];
-    this.waitingBytes = 0;
+    this.waitingSize = 0;
     if (this.finalSent !== this.called && (!main.welcomes || main.offers.stats)) this.numberStats(true);
     const messages = main.window.filter(({ counted }) => counted).length;
     const left = spool.leave(main.client, main.window);

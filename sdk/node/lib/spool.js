@@ -120,25 +120,25 @@ class Spool {
   }
 
   /** Append messages; how many there was room for. */
-  write(entries) {
+  write(bodies) {
     let done = 0;
-    while (done < entries.length && performance.now() >= this.retryAt) {
+    while (done < bodies.length && performance.now() >= this.retryAt) {
       if (!this.writing && !this.begin()) break;
       const file = this.files[this.files.length - 1];
-      const lines = this.#fitting(entries, done, file);
+      const lines = this.#fitting(bodies, done, file);
       const written = lines.length ? file.append(lines) : 0;
       done += written < 0 ? this.#writeAgain(file, lines) : written;
-      this.writing = done === entries.length;
+      this.writing = done === bodies.length;
       if (this.files[this.files.length - 1]?.count === 0) this.#giveUp(); // the disk is full
     }
     return done;
   }
 
-  #fitting(entries, from, file) {
+  #fitting(bodies, from, file) {
     const lines = [];
     let { size } = file;
-    for (let index = from; index < entries.length; index += 1) {
-      const line = numbered(entries[index].line, file.client, file.last + lines.length + 1);
+    for (let index = from; index < bodies.length; index += 1) {
+      const line = numbered(bodies[index], file.client, file.last + lines.length + 1);
       size += Buffer.byteLength(line);
       if (size > FILE_MAX) break;
       lines.push(line);

@@ -91,8 +91,8 @@ class Stream {
   }
 
   /** Give the message its seq, for ever, and keep it until that is acknowledged. */
-  number(entry, counted = true) {
-    return this.keep(numbered(entry.line, this.client, this.seq + 1), counted);
+  number(body, counted = true) {
+    return this.keep(numbered(body, this.client, this.seq + 1), counted);
   }
 
   keep(line, counted) {
