@@ -32,6 +32,7 @@ const DEFAULT_URL = 'tcp://127.0.0.1:7411';
 const BUFFER = 1000; // messages that may wait
 const SERVICE = /^(?!wafermon$)[A-Za-z0-9._:-]{1,128}$/;
 const TRACE_ID = /^[!-~]{1,128}$/;
+const W3C_TRACE_ID = /^(?!0{32})[0-9a-f]{32}$/;
 const SPAN_ID = /^[0-9a-f]{16}$/;
 const TRACEPARENT = /^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}/;
 
@@ -55,14 +56,12 @@ class Scope {
 
   /** What a child process needs to fall into the trace, under the span. */
   variables() {
-    const variables = {};
-    if (this.spanId) variables.WAFERMON_SPAN_ID = this.spanId;
-    if (!this.traceId) return variables;
-    const given = /^(?!0{32})[0-9a-f]{32}$/.test(this.traceId);
-    const trace = given ? this.traceId : createHash('sha256').update(this.traceId).digest('hex').slice(0, 32);
-    variables.WAFERMON_TRACE_ID = this.traceId;
-    variables.TRACEPARENT = `00-${trace}-${this.spanId ?? randomBytes(8).toString('hex')}-01`;
-    return variables;
+    if (!this.traceId) return {};
+    const hash = createHash('sha256').update(this.traceId).digest('hex');
+    const trace = W3C_TRACE_ID.test(this.traceId) ? this.traceId : hash.slice(0, 32);
+    const parent = this.spanId ?? hash.slice(32, 48); // zeros would be invalid
+    const variables = { WAFERMON_TRACE_ID: this.traceId, TRACEPARENT: `00-${trace}-${parent}-01` };
+    return this.spanId ? { ...variables, WAFERMON_SPAN_ID: this.spanId } : variables;
   }
 }
 
@@ -215,9 +214,7 @@ class MonitoringSDK {
   }
 
   childEnv() {
-    const inherited = { ...process.env };
-    delete inherited.WAFERMON_TRACE_ID;
-    delete inherited.WAFERMON_SPAN_ID;
+    const { WAFERMON_TRACE_ID: trace, WAFERMON_SPAN_ID: span, TRACEPARENT: parent, ...inherited } = process.env;
     return { ...inherited, ...this.#current().variables() };
   }
 
