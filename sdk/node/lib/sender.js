@@ -1,6 +1,7 @@
 /** The engine of an SDK: a queue, the stream that it goes to, the spill files that take what finds no room there. */
 'use strict';
 
+const { AsyncResource } = require('node:async_hooks');
 const { randomBytes } = require('node:crypto');
 const fs = require('node:fs');
 const os = require('node:os');
@@ -66,6 +67,8 @@ class Sender {
     this.watchers = new Set();
     this.said = new Set();
     this.clock = new Clock();
+    // Connections live long: they must not keep what a caller's AsyncLocalStorage holds.
+    this.neutral = new AsyncResource('wafermon');
     const { host } = this.origin;
     this.head = `,"service":"${service}","host":${quote(host)},"pid":${process.pid}`;
   }
@@ -257,6 +260,7 @@ class Sender {
 
   /** Resolves once the condition holds, or after so many milliseconds; to whether it held. Keeps the process alive. */
   until(condition, timeout) {
+    if (condition()) return Promise.resolve(true);
     return new Promise((resolve) => {
       const settle = () => {
         clearTimeout(timer);

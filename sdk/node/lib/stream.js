@@ -109,10 +109,12 @@ class Stream {
   connect() {
     if (this.link !== Link.DOWN || this.retry) return;
     this.link = Link.DIALING;
-    this.cancel = dial(this.sender.address, this.sender.tls, (socket) => {
+    const { address, tls, neutral } = this.sender;
+    const done = (socket) => {
       if (socket) this.greet(socket);
       else this.lose();
-    });
+    };
+    this.cancel = neutral.runInAsyncScope(() => dial(address, tls, done));
   }
 
   greet(socket) {

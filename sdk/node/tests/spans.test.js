@@ -135,3 +135,20 @@ test('children get trace and span, and a TRACEPARENT', async (t) => {
   assert.equal(parent, `00-${hash}-${id}-01`);
   sdk.endSpan(id);
 });
+
+test("a connection keeps nothing of a caller's AsyncLocalStorage", async (t) => {
+  const { AsyncLocalStorage } = require('node:async_hooks');
+  const requests = new AsyncLocalStorage();
+  const { sidecar, sdk } = await opened(t);
+  const seen = [];
+  const { read } = require('../lib/stream.js').Stream.prototype;
+  t.mock.method(require('../lib/stream.js').Stream.prototype, 'read', function spied(...args) {
+    seen.push(requests.getStore());
+    return read.apply(this, args);
+  });
+  requests.run({ request: 1 }, () => sdk.logEvent('info', 'm'));
+  await sidecar.until(() => sidecar.messages.length === 1);
+  assert.equal(await sdk.flush(), true);
+  assert.ok(seen.length >= 1);
+  assert.deepEqual(new Set(seen), new Set([undefined]));
+});
