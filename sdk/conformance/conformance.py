@@ -26,6 +26,7 @@ from fake_sidecar import Message
 HERE = Path(__file__).resolve().parent
 SDK = HERE.parent
 PYTHON = os.environ.get("CONFORMANCE_PYTHON") or sys.executable  # the SDK is for older ones than the suite
+NODE = os.environ.get("CONFORMANCE_NODE") or "node"
 ANSWER_TIMEOUT = 60.0
 LAW = ("acked", "rejected", "dropped", "waiting", "handed_over")
 STATS = {"state", "called", "sent", "spilled", "resent", "reconnects", *LAW}
@@ -74,11 +75,11 @@ class Language:
 
 
 def described(path: Path) -> Language:
-    """The language of a `conformance.json`; `{here}` is its folder, `{python}` the Python to drive."""
+    """The language of a `conformance.json`; `{here}` is its folder, `{python}` and `{node}` run it."""
     given = json.loads(path.read_text())
 
     def command(name: str) -> tuple[str, ...]:
-        return tuple(word.format(here=path.parent, python=PYTHON) for word in given.get(name, ()))
+        return tuple(word.format(here=path.parent, python=PYTHON, node=NODE) for word in given.get(name, ()))
 
     if unknown := set(given["can"]) - set(ABILITIES):
         raise ValueError(f"{path}: unknown abilities {sorted(unknown)}")
