@@ -192,6 +192,8 @@ class Delivery:
         """None as long as the backend has not said where it stands."""
         self._window: deque[_Sent] = deque()
         """What the backend has, oldest first."""
+        self._divided: deque[Gathered] = deque()
+        """What is pending of the batch that has failed; of what the backend has, it has only the first of these."""
         self._again: deque[Gathered] = deque()
         """What comes before all that is gathered: it was given to the backend, and dropped because an older batch failed."""
         self._event: Deferred[None] | None = None
@@ -277,6 +279,8 @@ class Delivery:
     @property
     def position(self) -> Position | None:
         """Where the oldest batch begins that is not stored; None where there is none."""
+        if self._divided:
+            return self._divided[0].start
         return self._window[0].gathered.start if self._window else None
 
     @property
@@ -296,7 +300,7 @@ class Delivery:
         if gatherer is None:
             unread, waiting, oldest = journal.distance(self._cursor.kept), 0, None
         else:
-            pending = [*(one.gathered for one in self._window), *self._again]
+            pending = [*(self._divided or [one.gathered for one in self._window]), *self._again]
             pieces = [piece for one in pending for piece in one.pieces]
             unread = 0 if self._cursor.at_end else journal.distance(self._cursor.next)
             waiting = gatherer.count + sum(piece.count for piece in pieces)
@@ -354,6 +358,7 @@ class Delivery:
     def _forget_all(self) -> None:
         self._gatherer = None
         self._window.clear()
+        self._divided.clear()
         self._again.clear()
         self._event = self._room = None
 
@@ -525,9 +530,11 @@ class Delivery:
 
     async def _alone(self, gathered: Gathered, error: Exception | None) -> None:
         """Bring it there, whatever that takes."""
-        pending = deque([gathered])
+        pending = self._divided
+        pending.append(gathered)
         while pending:
-            halves = await self._attempt(pending.popleft(), error)
+            halves = await self._attempt(pending[0], error)
+            pending.popleft()
             pending.extendleft(reversed(halves))
             error = None
 

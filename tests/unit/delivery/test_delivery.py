@@ -574,6 +574,26 @@ def test_lag_is_in_messages_bytes_and_seconds() -> None:
     assert running.delivery.lag == Lag()
 
 
+@OUTSTANDING
+def test_what_is_tried_again_lags(outstanding: int) -> None:
+    running = Running(outstanding, poison=b'"m3"').start()
+    running.place.down = "down"
+    running.journal.put(range(1, 26))
+    running.wait(50.0)
+    for _ in range(100):
+        running.wait(0.3)
+        assert running.delivery.lag.messages >= 25, "between two tries too"
+        assert running.delivery.lag.bytes == running.journal.end.offset
+        assert running.delivery.position == running.journal.groups[0].start
+    running.place.down = ""
+    running.letters.faults.fail_next("put", hangs := Deferred[None]())
+    running.wait(LONGEST)
+    assert running.stored() == [1, 2] and running.delivery.lag.messages == 23
+    hangs.callback(None)
+    running.wait(5.0)
+    assert running.delivery.lag == Lag() and running.delivery.position is None
+
+
 def test_lag_is_known_while_the_backend_can_not_be_opened() -> None:
     running = Running()
     running.journal.places["one"] = running.journal.end
