@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from wafermon.delivery import Letter
 from wafermon.interfaces import Position
-from wafermon.journal import Group, Held, Missing, Stretch
+from wafermon.journal import Group, Held, Missing, Stretch, UnknownCursor
 from wafermon.model.blocks import Block
 
 ID = "5af1c0de5af1c0de"
@@ -157,6 +157,13 @@ class MemoryJournal:
             name: Held(place, name in self.cursors, Stretch(1, self.distance(place), self.distance(place) // 250))
             for name, place in places.items()
         }
+
+    def discard(self, name: str) -> Deferred[Stretch]:
+        held = self.known_cursors().get(name)
+        if held is None:
+            return fail(UnknownCursor(name))
+        self.forget(name)
+        return self.faults.outcome("discard", held.holds)
 
     def rewind(self, cursor: MemoryCursor, position: Position) -> Deferred[Missing | None]:
         assert position.journal != self.id or position <= self.end

@@ -11,6 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from wafermon.delivery.deliveries import NEXT, Event, State
 from wafermon.interfaces import Position, RetryableError
+from wafermon.journal import CursorInUse, UnknownCursor
 from wafermon.model.changes import CannotChange
 from wafermon.model.settings import BatchLimits
 
@@ -276,6 +277,45 @@ def test_a_drain_that_can_not_begin_ends_nothing() -> None:
     running.place.down = ""
     running.wait(LONGEST)
     assert running.stored() == list(range(1, 11))
+
+
+# Cursors without a backend
+
+
+def forget(running: Running, name: str) -> Any:
+    """What came of it: what the cursor held, or the error."""
+    outcome: list[Any] = []
+    Deferred.fromCoroutine(running.deliveries.forget(name)).addBoth(outcome.append)
+    [found] = outcome
+    return getattr(found, "value", found)
+
+
+def test_a_cursor_without_a_backend_is_named_with_what_it_holds_and_can_be_forgotten() -> None:
+    running = Running(1, "one", "two")
+    running.journal.places["gone"] = running.journal.end
+    running.start()
+    running.put(1, 10)
+    assert list(running.deliveries.orphans) == ["gone"]
+    assert running.deliveries.orphans["gone"].holds.bytes == running.journal.end.offset
+    assert "is a backend of the config" in str(forget(running, "one"))
+    assert isinstance(forget(running, "nobody"), UnknownCursor)
+    assert forget(running, "gone").bytes == running.journal.end.offset
+    assert not running.deliveries.orphans and running.journal.forgotten == ["gone"]
+
+
+def test_one_that_is_still_ending_has_a_backend() -> None:
+    running = Running().start()
+    running.place.fail_next("close", hangs := Deferred[Any]())
+    running.take()
+    running.wait(1.0)
+    assert not running.deliveries.orphans
+    assert isinstance(forget(running, "one"), CursorInUse)
+    hangs.callback(None)
+    running.wait(1.0)
+    assert list(running.deliveries.orphans) == ["one"]
+    assert forget(running, "one").bytes == 0
+    running.take(running.config("one"))
+    assert running.delivery.figures.batches == 0, "it begins anew"
 
 
 # The stop

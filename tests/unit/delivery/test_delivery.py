@@ -11,6 +11,7 @@ from deliveries import GIVE_UP, LONGEST, TIMEOUT, Running
 from memory_backend import MemoryBackend, MemoryPlace
 from memory_journal import ID, NOW
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
+from twisted.logger import globalLogPublisher
 
 from wafermon.delivery.delivery import NEXT, UNKNOWN_TRIES, Event, Lag, State
 from wafermon.delivery.refusals import MOST
@@ -292,6 +293,42 @@ def test_many_refusals_with_something_accepted_between_are_believed() -> None:
     running.wait(20.0)
     assert running.buried() == [n for n in range(1, 400) if n % 10 == 1]
     assert len(running.stored()) == 399 - 40 and running.delivery.health().state == "ok"
+
+
+def test_refusals_are_told_at_once_and_then_once_in_a_while() -> None:
+    told: list[Any] = []
+
+    def observe(event: Any) -> None:
+        if "refuses messages, now dead letters" in (event.get("log_format") or ""):
+            told.append(event["count"])
+
+    globalLogPublisher.addObserver(observe)  # type: ignore[arg-type]  # a function is one
+    try:
+        running = Running(poison=b'1"').start(batch=BatchLimits(messages=1000, age=0.05))
+        for n in range(30):
+            running.journal.put(range(n * 10, n * 10 + 10))
+            running.wait(1.0)
+    finally:
+        globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
+    assert told[0] == 1 and len(told) == 3, "ten seconds lie between two"
+    assert all(9 <= count <= 11 for count in told[1:])
+    assert len(running.buried()) == 30
+
+
+def test_a_batch_is_sent_when_its_oldest_message_is_old_enough_and_not_before() -> None:
+    running = Running().start(batch=BatchLimits(age=2.0))
+    running.journal.put(range(1, 2))
+    running.wait(1.0)
+    running.journal.put(range(2, 3))
+    running.wait(0.9)
+    assert running.stored() == []
+    running.wait(0.2)
+    assert running.stored() == [1, 2]
+    running.journal.put(range(3, 4))
+    running.wait(1.9)
+    assert running.stored() == [1, 2]
+    running.wait(0.2)
+    assert running.stored() == [1, 2, 3]
 
 
 # Several at a time
