@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from wafermon.delivery.supervisor import FollowerState, Supervisor
 from wafermon.journal import Cursor, Entry, Follower, Group, Journal
+from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
 from wafermon.model.messages import dumps
 from wafermon.model.settings import Journal as JournalSettings
@@ -160,6 +161,10 @@ class World:
         """One group, committed."""
         self.journal.append(entry)
         self.loop.turn()
+
+    def read_from_disk(self) -> None:
+        """Let the groups in memory go: whoever has not read them reads them from disk."""
+        self.journal._tail = Tail()
 
     def groups(self) -> list[Group]:
         """All that the journal holds."""

@@ -237,7 +237,7 @@ class Correlator:
         if skip:
             self._pass_over(group)
             return
-        derived = self.engine.observe_blocks(blocks, group.time) if blocks else []
+        derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if blocks else []
         self.recent.observe(blocks, group.time)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:
@@ -251,7 +251,7 @@ class Correlator:
         the same: else that would be emitted again."""
         self._position = group.end
         try:
-            self.engine.advance(group.time)
+            self.engine.advance(group.elapsed)
             for _, block in group.blocks:
                 self.engine.came_back(block.messages)
         except Exception:  # noqa: BLE001  # it is stepped over because it makes faults
@@ -279,7 +279,7 @@ class Correlator:
     def _advance(self) -> None:
         cursor = self._cursor
         if self._phase is Phase.LIVE and cursor and cursor.at_end and self._journal.idle and not self._saving.locked:
-            self._emit(self.engine.advance(self._journal.now()))
+            self._emit(self.engine.advance(self._journal.elapsed()))
 
     def _emit(self, derived: list[Derived]) -> None:
         if not derived:

@@ -17,7 +17,6 @@ from wafermon.correlation import Correlator, Engine, Settings, key_of
 from wafermon.correlation.correlator import ADVANCE_SECONDS, CHECKPOINT_SECONDS, CURSOR
 from wafermon.journal import Entry
 from wafermon.journal.follower import ANSWER_SECONDS
-from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
 from wafermon.model.messages import OWN_SERVICE, Message, dumps
 from wafermon.model.position import Position
@@ -187,10 +186,10 @@ def test_a_group_that_makes_it_fail_is_stepped_over_durably(scene: Scene, monkey
     position = scene.world.journal.end
     real = Engine.observe_blocks
 
-    def observe(engine: Engine, blocks: Any, time: int) -> Any:
+    def observe(engine: Engine, blocks: Any, time: int, elapsed: int) -> Any:
         if any(b"poison" in block.raw for block in blocks):
             raise ValueError("poison")
-        return real(engine, blocks, time)
+        return real(engine, blocks, time, elapsed)
 
     monkeypatch.setattr(Engine, "observe_blocks", observe)
     scene.world.put(event("poison"))
@@ -213,10 +212,10 @@ def test_what_came_back_in_a_group_that_is_stepped_over_is_not_emitted_again(
     scene.world.put(progress("a"))
     real = Engine.observe_blocks
 
-    def observe(engine: Engine, blocks: Any, time: int) -> Any:
+    def observe(engine: Engine, blocks: Any, time: int, elapsed: int) -> Any:
         if any(b"job_stalled" in block.raw for block in blocks):
             raise ValueError("poison")
-        return real(engine, blocks, time)
+        return real(engine, blocks, time, elapsed)
 
     monkeypatch.setattr(Engine, "observe_blocks", observe)
     scene.world.loop.pass_time(60)
@@ -461,7 +460,7 @@ def scenario(directory: Path, faults: Faults, inside: bool = False) -> Scene:
     for number in range(4):
         scene.world.put(progress(f"job-{number}"), fill)
         scene.world.put(fill, fill)
-        scene.world.journal._tail = Tail()
+        scene.world.read_from_disk()
         scene.world.loop.pass_time(8)
     for number in range(4):
         scene.world.put(progress(f"job-{number}", "done"))

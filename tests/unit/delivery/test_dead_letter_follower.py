@@ -20,7 +20,6 @@ from wafermon.delivery import DeadLetterFollower, DeadLetters
 from wafermon.delivery.dead_letter_follower import CURSOR, letters_in
 from wafermon.journal import Entry, Rejected
 from wafermon.journal.follower import ANSWER_SECONDS
-from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
 from wafermon.model.messages import dumps, loads
 from wafermon.model.settings import DeadLetters as Limits
@@ -277,7 +276,7 @@ def scenario(directory: Path, faults: Faults) -> Scene:
     scene.start()
     for number in range(3):
         scene.world.append(rejected(number))
-        scene.world.journal._tail = Tail()  # the next one is read from disk
+        scene.world.read_from_disk()  # the next one is read from disk
         scene.world.loop.pass_time(2)
     scene.world.loop.pass_time(100)
     faults.release()
