@@ -314,5 +314,7 @@ def test_kill_of_the_sidecar(driver: Driver, killable: SidecarProcess, buffer: i
     stats = driver.stats()
     assert_law(stats)
     assert stats["acked"] == rounds * each and stats["dropped"] == 0
-    assert sorted(numbers(killable.messages())) == list(range(rounds * each))
+    # A port that was free a moment ago may be one that another program on this machine still tries to reach.
+    ours = [message for message in killable.messages() if message["pid"] == driver.pid]
+    assert sorted(numbers(ours)) == list(range(rounds * each))
     assert spill_files(driver.spill) == []
