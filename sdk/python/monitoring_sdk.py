@@ -166,18 +166,21 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
     if type(value) in _FLAT:
         return value
     try:
+        if isinstance(value, (dict, list, tuple, Mapping, set, frozenset)):
+            if depth > _DEPTH:
+                return _text(value, reprlib.repr)
+            mapping = isinstance(value, (dict, Mapping))
+            items: Any = value
+            if mapping:
+                items = items.items()
+            # listed first, in one go: another thread may change it at the same time
+            items = list(itertools.islice(items, max(0, left[0])))
+            if mapping:
+                return {_text(key): _plain(item, depth + 1, left) for key, item in items}
+            return [_plain(item, depth + 1, left) for item in items]
         if hasattr(type(value), "tolist"):  # a scalar or an array of numpy and its kin
             small = value.nbytes <= _NODES * 8 if isinstance(getattr(value, "nbytes", None), int) else True
             return _plain(value.tolist(), depth, left) if small else _text(value)
-        if isinstance(value, (Mapping, list, tuple, set, frozenset)):
-            if depth > _DEPTH:
-                return _text(value, reprlib.repr)
-            # listed first, in one go: another thread may change it at the same time
-            items: Any = value.items() if isinstance(value, Mapping) else value
-            items = list(itertools.islice(items, max(0, left[0])))
-            if isinstance(value, Mapping):
-                return {_text(key): _plain(item, depth + 1, left) for key, item in items}
-            return [_plain(item, depth + 1, left) for item in items]
         if isinstance(value, numbers.Integral):
             return int(value)
         return float(value) if isinstance(value, numbers.Real) else _text(value)

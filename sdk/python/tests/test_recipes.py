@@ -152,13 +152,9 @@ def test_celery_tasks_lose_nothing(sidecar: FakeSidecar, tmp_path: Path) -> None
     )  # fmt: skip
     try:
         assert until(lambda: events(sidecar)["task"] == 20, 60), events(sidecar)
-        worker.terminate()
-        worker.wait(QUIET)
-    finally:
-        if worker.poll() is None:
-            os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
-    assert events(sidecar)["task"] == 20
+    finally:  # how Celery itself ends is not what is tested
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
 
 
 # -- web servers
