@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wafermon.cli import render
-from wafermon.cli.ask import Site, ask
+from wafermon.cli.ask import ask
 from wafermon.cli.parameters import json_option
 
 if TYPE_CHECKING:
@@ -73,17 +73,13 @@ def _findings(path: Path | None) -> Iterator[Finding]:
 
 
 def _running(config: Config) -> dict[str, Any] | None:
-    """What the sidecar of this config says, if one runs."""
-    from wafermon.config import place_of
+    """What the sidecar of this config says, if one runs and answers."""
+    from wafermon.cli.own_sidecar import site_of
 
-    place = place_of(config.http) if config.http else None
-    if place is None:
+    port = next((one for one in config.http if one.serves_api), None)
+    site = site_of(port, os.environ) if port is not None else None
+    if site is None:
         return None
-    if isinstance(place, str):
-        site = Site("unix", place)
-    else:
-        interface, port = place
-        site = Site("http", "127.0.0.1" if interface in ("", "0.0.0.0", "::") else interface, port)
     try:
         found = ask(site, "/api/status")
     except click.ClickException:
