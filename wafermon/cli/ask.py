@@ -22,6 +22,10 @@ PATIENCE = 10.0
 _PORTS = {"http": 7412, "https": 443}
 
 
+class Refused(click.ClickException):
+    """A sidecar answered, and not with what it was asked for."""
+
+
 class Access(NamedTuple):
     """What a sidecar's HTTP may ask of a command, and whom the command trusts."""
 
@@ -100,13 +104,20 @@ class _OverUnix(http.client.HTTPConnection):
 def ask(site: Site, path: str, **arguments: object) -> Any:
     """What it answers to a GET, as JSON values. Raises click.ClickException where it can't be asked, or does not have it."""
     with _answer(site, "GET", path, arguments) as answer:
-        return json.loads(answer.read())
+        return _values(site, answer.read())
 
 
 def tell(site: Site, path: str, **arguments: object) -> Any:
     """As `ask`, by a POST."""
     with _answer(site, "POST", path, arguments) as answer:
-        return json.loads(answer.read())
+        return _values(site, answer.read())
+
+
+def _values(site: Site, body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise click.ClickException(f"{site} does not answer with JSON: another program listens there") from None
 
 
 def follow(site: Site, path: str, *, method: str = "GET", **arguments: object) -> Iterator[bytes]:
@@ -125,7 +136,7 @@ def _answer(site: Site, method: str, path: str, arguments: dict[str, object]) ->
         connection.request(method, path + (f"?{query}" if query else ""), headers=site.headers)
         answer = connection.getresponse()
         if answer.status >= 400 and path != "/health/ready":
-            raise click.ClickException(f"{site} answers {answer.status}: {_reason(answer.read())}")
+            raise Refused(f"{site} answers {answer.status}: {_reason(answer.read())}")
         if connection.sock is not None:
             connection.sock.settimeout(3 * PATIENCE)
         yield answer

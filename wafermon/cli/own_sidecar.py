@@ -1,12 +1,55 @@
-"""Where the sidecar of a config serves its API to a command on the same machine."""
+"""The sidecar of a config, asked by a command on the same machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from wafermon.cli.ask import Access, Site
+import click
+
+from wafermon.cli.ask import Access, Refused, Site, ask, parse_site
+from wafermon.cli.parameters import DEFAULT_HTTP
+from wafermon.config import Config
 from wafermon.model.endpoints import place_of
 from wafermon.model.settings import HttpListener
+
+
+class Running(NamedTuple):
+    """What a sidecar says; nothing where none answers."""
+
+    status: dict[str, Any] | None = None
+    process: dict[str, Any] | None = None
+    problem: str = ""
+    """Why one that answers does not tell."""
+
+
+def running_sidecar(config: Config, environ: Mapping[str, str]) -> Running:
+    """The one of this config, by the first of its ports that serves the API."""
+    port = next((one for one in config.http if one.serves_api), None)
+    site = site_of(port, environ) if port is not None else None
+    if site is None:
+        return Running()
+    try:
+        status = ask(site, "/api/status")
+    except Refused as error:
+        return Running(problem=error.message)
+    except click.ClickException:
+        return Running()
+    if not isinstance(status, dict) or "ready" not in status:
+        return Running()
+    try:
+        return Running(status, ask(site, "/api/process"))
+    except click.ClickException:  # an older one
+        return Running(status)
+
+
+def default_sidecar(environ: Mapping[str, str]) -> str | None:
+    """The config's file of the sidecar that commands ask by default; empty for the default config, None where none answers."""
+    try:
+        site = parse_site(environ.get("WAFERMON_HTTP") or DEFAULT_HTTP, Access.of(environ))
+        return str(ask(site, "/api/process")["config"])
+    except (ValueError, TypeError, KeyError, click.ClickException):
+        return None
 
 
 def site_of(port: HttpListener, environ: Mapping[str, str]) -> Site | None:

@@ -110,6 +110,11 @@ class Sidecar(Service):
         """See `View`."""
         return [ListenerState(listener.endpoint, address) for listener, address in self.listening.open]
 
+    @property
+    def config_file(self) -> str:
+        """See `View`."""
+        return str(self.reloader.path) if self.reloader is not None else ""
+
     def http_listeners(self) -> list[tuple[HttpListener, str]]:
         """See `View`."""
         return self.http.open

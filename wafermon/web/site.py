@@ -18,6 +18,7 @@ from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
 from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
+from wafermon.web.process import process
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
@@ -31,6 +32,7 @@ INDEX = f"""wafermon
 {HEALTH}
 /metrics            for Prometheus
 /api/status         everything at once, as JSON
+/api/process        the sidecar's process: its limits, its config's file, where it may write
 /api/jobs           the jobs that were heard of last; ?limit=N
 /api/traces/ID      one trace with its spans and latest events
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
@@ -79,6 +81,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
     api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
+    api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     api.putChild(b"jobs", _Page(lambda request: _jobs(view, request), "limit"))
     api.putChild(b"traces", _Page(lambda request: _trace(view, request)))
     api.putChild(b"tail", tail)
