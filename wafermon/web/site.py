@@ -92,7 +92,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
 
 def _jobs(view: View, request: Request) -> bytes:
     limit = number(arguments(request, "limit"), "limit", JOBS_SHOWN, JOBS_MOST)
-    return json(request, {"jobs": view.live.jobs(limit)})
+    return json(request, {"jobs": view.live.jobs(limit), "total": view.live.job_count})
 
 
 def _ready(view: View, request: Request) -> bytes:
