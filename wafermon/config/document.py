@@ -150,7 +150,7 @@ within half a second; one that is written in place, once it has not changed for 
 
 LISTS = {
     "listen": "A listener that is a mapping:\n",
-    "http": "An entry of `http` that is a mapping (docs/security.md says who may ask what):\n",
+    "http": "An entry of `http` that is a mapping ([security.md](security.md#http) has the rules of access):\n",
 }
 """Keys whose values are lists of endpoints and mappings -> what their mappings' table is called."""
 

@@ -24,8 +24,8 @@ from wafermon.model.endpoints import kind_of
 from wafermon.model.settings import HttpListener
 from wafermon.net import ports
 from wafermon.net.principals import Principal, group_id, user_id
+from wafermon.web.access import AccessRules, Refusal
 from wafermon.web.answers import text
-from wafermon.web.gate import Gate, Refusal
 from wafermon.web.requests import QuietSite
 
 LOOK_SECONDS = 1.0
@@ -34,28 +34,28 @@ WAITING_MAX = 256
 """Refusals that wait to be said at one port; beyond that they are said at once."""
 PART_OF = {b"": "page", b"health": "health", b"metrics": "metrics", b"api": "api"}
 """The first step of a path -> what it is a part of. Anything else is no page at all."""
-Gated = tuple[HttpListener, Gate]
+Entry = tuple[HttpListener, AccessRules]
 Address = tuple[str, ...]
 
 
-class Entrance(Resource):
-    """The root of one port: what is served there, to those whose requests the gate lets through."""
+class PortRoot(Resource):
+    """The root of one port: what is served there, for requests that the rules of access allow."""
 
-    def __init__(self, gate: Gate, root: Resource, reactor: Any) -> None:
+    def __init__(self, access: AccessRules, root: Resource, reactor: Any) -> None:
         super().__init__()
-        self.gate = gate
+        self.access = access
         self._root = root
         self._delays = _Delays(reactor)
         self._answering: dict[Request, tuple[Principal, str]] = {}
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
         part = PART_OF.get(path, "page")
-        if part not in self.gate.serve:
-            served = ", ".join(sorted(self.gate.serve))
+        if part not in self.access.serve:
+            served = ", ".join(sorted(self.access.serve))
             return _Refused(
                 Refusal(404, f"this port serves {served}; what you ask for is not among them"), self._delays
             )
-        found = self.gate.examine(request, part)
+        found = self.access.examine(request, part)
         if isinstance(found, Refusal):
             return _Refused(found, self._delays)
         self._answering[request] = (found, part)
@@ -66,7 +66,7 @@ class Entrance(Resource):
     def clear(self) -> None:
         """End the answers that would not be given any more, such as a stream for a token that is gone."""
         for request, (principal, part) in list(self._answering.items()):
-            if not self.gate.still_admits(principal, part):
+            if not self.access.still_admits(principal, part):
                 request.loseConnection()
 
 
@@ -117,18 +117,20 @@ class _Delays:
 class OpenPort:
     """One port that is open."""
 
-    def __init__(self, listener: HttpListener, gate: Gate, root: Resource, reactor: Any, beside: Any = None) -> None:
+    def __init__(
+        self, listener: HttpListener, access: AccessRules, root: Resource, reactor: Any, beside: Any = None
+    ) -> None:
         """Raises OSError and ValueError where it can't be opened. `beside`: see `ports.listen`."""
-        self.entrance = Entrance(gate, root, reactor)
-        self._site = QuietSite(self.entrance)
-        self.change(listener, gate)
+        self.root = PortRoot(access, root, reactor)
+        self._site = QuietSite(self.root)
+        self.change(listener, access)
         self.port: Any = ports.listen(listener, _Connections(self), reactor, beside)
 
-    def change(self, listener: HttpListener, gate: Gate) -> None:
+    def change(self, listener: HttpListener, access: AccessRules) -> None:
         """From now on serve and ask this."""
         self.listener = listener
-        self.entrance.gate = gate
-        self.factory = gate.credentials.wrap(self._site) if gate.credentials else self._site
+        self.root.access = access
+        self.factory = access.credentials.wrap(self._site) if access.credentials else self._site
 
     def adjust(self) -> None:
         """Give the open socket the owner and mode that the config has now. Raises OSError and ValueError."""
@@ -175,54 +177,56 @@ class HttpPorts:
     def prepare(self, wanted: Sequence[HttpListener]) -> Change:
         """Open what is not open yet, and read the files. Nothing is answered at a new port, and no old one closes, before the commit.
         Raises CannotChange."""
-        gates = {ports.address_of(listener): (listener, self._gate(listener)) for listener in wanted}
-        going = [one for address, one in self._open.items() if address not in gates]
+        entries = {ports.address_of(listener): (listener, self._gate(listener)) for listener in wanted}
+        going = [one for address, one in self._open.items() if address not in entries]
         opened: dict[Address, OpenPort] = {}
         try:
-            for address, (listener, gate) in gates.items():
+            for address, (listener, access) in entries.items():
                 if address not in self._open:
-                    opened[address] = self._listen(listener, gate, going)
+                    opened[address] = self._listen(listener, access, going)
         except CannotChange:
             _close(opened.values())
             raise
-        return Change(partial(self._commit, gates, opened, going), partial(_close, opened.values()))
+        return Change(partial(self._commit, entries, opened, going), partial(_close, opened.values()))
 
-    def _gate(self, listener: HttpListener) -> Gate:
+    def _gate(self, listener: HttpListener) -> AccessRules:
         try:
             for name, look_up in ((listener.owner, user_id), (listener.group, group_id)):
                 if name is not None:
                     look_up(name)
-            return Gate(listener, self._reactor.seconds)
+            return AccessRules(listener, self._reactor.seconds)
         except ValueError as error:
             raise CannotChange(f"http: {listener.endpoint}: {error}") from None
 
-    def _listen(self, listener: HttpListener, gate: Gate, going: Sequence[OpenPort]) -> OpenPort:
+    def _listen(self, listener: HttpListener, access: AccessRules, going: Sequence[OpenPort]) -> OpenPort:
         number = ports.number_of(listener.endpoint)
         beside = next((one.port for one in going if number and ports.number_of(one.listener.endpoint) == number), None)
         try:
-            return OpenPort(listener, gate, self._root(), self._reactor, beside)
+            return OpenPort(listener, access, self._root(), self._reactor, beside)
         except (OSError, ValueError, CannotListenError) as error:
             raise CannotChange(f"can't serve HTTP on {listener.endpoint}: {ports.in_words(error)}") from None
 
-    def _commit(self, gates: dict[Address, Gated], opened: dict[Address, OpenPort], going: Sequence[OpenPort]) -> None:
+    def _commit(
+        self, entries: dict[Address, Entry], opened: dict[Address, OpenPort], going: Sequence[OpenPort]
+    ) -> None:
         """What is being answered at a port that goes is answered to its end."""
         for one in going:
             if hasattr(one.port, "doRead"):
                 one.port.doRead()  # connections that wait to be accepted are answered too
             self.log.info("No more HTTP on {endpoint}", endpoint=one.listener.endpoint)
         _close(going)
-        self._open = {address: opened.get(address) or self._open[address] for address in gates}
-        for address, (listener, gate) in gates.items():
+        self._open = {address: opened.get(address) or self._open[address] for address in entries}
+        for address, (listener, access) in entries.items():
             one = self._open[address]
             before = one.listener
-            one.change(listener, gate)
+            one.change(listener, access)
             if address in opened or before != listener:
                 self.log.info(
                     "HTTP on {endpoint}: {parts}", endpoint=listener.endpoint, parts=", ".join(listener.serve)
                 )
             if before != listener:
                 self._adjust(one)
-            one.entrance.clear()
+            one.root.clear()
         if not self._look.running:
             self._look.start(LOOK_SECONDS, now=False)
 
@@ -234,8 +238,8 @@ class HttpPorts:
 
     def _refresh(self) -> None:
         for one in self._open.values():
-            if one.entrance.gate.refresh():
-                one.entrance.clear()
+            if one.root.access.refresh():
+                one.root.clear()
 
     async def stop(self) -> None:
         """Nobody is answered any more."""

@@ -1,4 +1,4 @@
-"""Who may ask an HTTP port for what."""
+"""What an HTTP port asks of requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from wafermon.model.settings import HttpListener
-from wafermon.web import gate
-from wafermon.web.gate import BURST, Gate, WrongTokens, is_known_host, is_same_origin
-from wafermon.web.listening import Entrance
+from wafermon.web import access
+from wafermon.web.access import BURST, AccessRules, WrongTokens, is_known_host, is_same_origin
+from wafermon.web.listening import PortRoot
 from wafermon.web.requests import QuietSite
 
 
@@ -38,8 +38,8 @@ class Asked:
         for name in (b"", b"health", b"metrics", b"api"):
             root.putChild(name, Answering())
         listener = HttpListener.model_validate({"endpoint": "tcp:0", **keys})
-        self.entrance = Entrance(Gate(listener, self.clock.seconds), root, self.clock)
-        self.site = QuietSite(self.entrance)
+        self.root = PortRoot(AccessRules(listener, self.clock.seconds), root, self.clock)
+        self.site = QuietSite(self.root)
         self.site.reactor = self.clock
 
     def ask(
@@ -103,8 +103,8 @@ def test_names_of_this_machine_come_from_the_kernel_and_the_hosts_file(
     hosts.write_text(
         "127.0.0.1 localhost\n# 127.0.1.1 no\n127.0.1.1 fab1.example.org FAB1\n10.0.0.9 other.example.org\n"
     )
-    monkeypatch.setattr(gate, "HOSTS_FILE", hosts)
-    found = gate.names_of_this_machine()
+    monkeypatch.setattr(access, "HOSTS_FILE", hosts)
+    found = access.names_of_this_machine()
     assert {"fab1.example.org", "fab1", "localhost"} <= found
     assert not found & {"other.example.org", "no"}
 
@@ -167,7 +167,7 @@ def test_tokens_are_taken_whatever_they_are_for_on_a_listener(tokens: Path) -> N
 
 def test_a_wrong_token_is_answered_late(tokens: Path) -> None:
     port = Asked(token_file=str(tokens))
-    assert port.ask("/api/status", "Authorization: Bearer wrong", wait=gate.WRONG_SECONDS / 2) == ""
+    assert port.ask("/api/status", "Authorization: Bearer wrong", wait=access.WRONG_SECONDS / 2) == ""
     assert port.ask("/api/status", "Authorization: Bearer wrong").startswith("401 this token is not known here")
 
 
@@ -182,9 +182,9 @@ def test_after_some_wrong_tokens_those_of_an_address_are_not_looked_at_for_a_whi
 
 def test_wrong_tokens_of_many_addresses_take_no_memory() -> None:
     wrong = WrongTokens(Clock().seconds)
-    for number in range(3 * gate.ADDRESSES):
+    for number in range(3 * access.ADDRESSES):
         wrong.count(str(number))
-    assert len(wrong._left) == gate.ADDRESSES
+    assert len(wrong._left) == access.ADDRESSES
 
 
 def test_tokens_are_read_again_when_the_file_changes(tokens: Path) -> None:

@@ -1,7 +1,7 @@
 """What one HTTP port asks of a request: a token, or else a Host header that is this machine's; and of a POST its origin.
 
 A page in a browser can be made to ask a port of its user's machine, by a name that leads there. It can't choose the Host header
-and can't hide the Origin, so both are looked at wherever no token or certificate says who asks.
+and can't hide the Origin, so both are looked at wherever neither a token nor a certificate is asked for.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class WrongTokens:
         return min(float(BURST), left + (self._seconds() - since) * PER_SECOND)
 
 
-class Gate:
+class AccessRules:
     """What a port asks, as the config has it now."""
 
     def __init__(self, port: HttpListener, seconds: Callable[[], float]) -> None:
@@ -201,7 +201,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _address_of(request: Request) -> str:
-    """Of IPv6 the network: who has one has all its addresses."""
+    """Of IPv6 the network, since one client may use all of its addresses."""
     host = str(getattr(request.getClientAddress(), "host", ""))
     try:
         address = ip_address(host.partition("%")[0])
