@@ -143,6 +143,43 @@ def alerts() -> dict[str, dict[str, Any]]:
     return {rule["alert"]: rule for rule in rules}
 
 
+def panels(dashboard: Path) -> list[dict[str, Any]]:
+    """All of a dashboard but its rows."""
+    return [panel for panel in json.loads(dashboard.read_text())["panels"] if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("name", ["jobs", "services", "sidecar"])
+def test_each_panel_says_what_it_shows(name: str) -> None:
+    bare = [
+        panel["title"] for panel in panels(DEPLOY / f"grafana/dashboards/{name}.json") if not panel.get("description")
+    ]
+    assert bare == []
+
+
+def test_the_panel_of_dead_letters_counts_what_the_alarm_counts() -> None:
+    alarms = [
+        rule
+        for group in yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    [alarm] = [rule["expr"] for rule in alarms if rule["alert"] == "WafermonDeadLetters"]
+    [shown] = [
+        panel for panel in panels(DEPLOY / "grafana/dashboards/sidecar.json") if panel["title"] == "Dead letters today"
+    ]
+    counted = re.findall(r"wafermon_[a-z_]+", shown["targets"][0]["expr"])
+    assert counted == re.findall(r"wafermon_[a-z_]+", alarm)
+
+
+def test_only_health_and_metrics_are_served_outside_a_container() -> None:
+    """The image's config and the one of the Kubernetes pod."""
+    pods = list(yaml.safe_load_all((DEPLOY / "kubernetes/sidecar.yaml").read_text()))
+    texts = [(DEPLOY / "docker/wafermon.yaml").read_text(), pods[0]["data"]["wafermon.yaml"]]
+    for text in texts:
+        outside, inside = yaml.safe_load(text)["http"]
+        assert outside == {"endpoint": "tcp:7412", "serve": ["health", "metrics"]}
+        assert inside == {"endpoint": "tcp:7414:interface=127.0.0.1", "serve": ["api", "page"]}
+
+
 def test_rules_and_dashboards_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
     hooks = "hooks: {{command: 'true'}}\n"
     from served import CONFIG

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,19 @@ def test_bench_prints_what_the_sidecar_took(daemon: Daemon) -> None:
     assert len({(message["client"], message["seq"]) for message in messages}) == len(messages) == 1001
     sizes = {len(line) for line in (daemon.directory / "logs/wafermon-bench.jsonl").read_bytes().splitlines()}
     assert max(sizes) <= 300 and min(sizes) > 280
+
+
+def test_send_to_a_port_where_nobody_listens_says_so_at_once_and_keeps_the_message(tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = wafermon(
+        "send", "event", "--service", "sh", "--timeout", "600", "--url", f"tcp://127.0.0.1:{free_port()}", "hello",
+        WAFERMON_SPILL_DIR=str(tmp_path),
+    )  # fmt: skip
+    assert time.monotonic() - began < 60, "it does not wait for --timeout"
+    assert done.returncode == 1
+    assert "can't be reached: Connection refused; it stays in" in done.stderr
+    [file] = tmp_path.glob("*.ldjson")
+    assert b"hello" in file.read_bytes()
 
 
 def test_bench_without_a_sidecar() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,3 +211,71 @@ def test_the_spill_folder_is_tried_by_two_users(public_path: Path, mode: int, ow
     assert state == ("error" if problem == "Permission denied" else "ok")
     assert problem in what
     assert list((public_path / "spill").iterdir()) == []
+
+
+def asked(directory: Path, *arguments: str, **variables: str) -> str:
+    """What it says in that directory."""
+    command = [*COMMAND, "doctor", *arguments]
+    done = subprocess.run(
+        command, cwd=directory, env=environment(**variables), capture_output=True, text=True, timeout=120
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_limits_are_those_of_the_sidecar_and_not_of_the_shell(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.command = ["bash", "-c", 'ulimit -n 300; exec "$@"', "bash", *served.command]
+    with served:
+        said = asked(tmp_path, "--config", "wafermon.yaml")
+    assert "300 files may be open by the sidecar that runs, but limits.max_connections may need" in said
+
+
+def test_without_a_config_it_takes_that_of_the_sidecar_that_runs(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with Served(tmp_path) as served:
+        url = f"http://127.0.0.1:{served.http_port}"
+        said = asked(elsewhere, WAFERMON_HTTP=url)
+        assert f"the config {tmp_path}/wafermon.yaml is good" in said
+        assert f"the journal: {tmp_path}/journal can be written" in said, "paths are as the sidecar has them"
+        other = tmp_path / "other.yaml"
+        other.write_text((tmp_path / "wafermon.yaml").read_text())
+        said = asked(tmp_path, "--config", "other.yaml")
+        assert f"the sidecar that runs has another config: {tmp_path}/wafermon.yaml" in said
+
+
+def test_another_program_on_the_port_is_no_sidecar(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    number = next(line for line in path.read_text().splitlines() if line.startswith("http:")).split(":")[2]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", number],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        until(lambda: socket.socket().connect_ex(("127.0.0.1", int(number))) == 0, "the other program")
+        said = asked(tmp_path, "--config", "wafermon.yaml")
+        assert "a sidecar runs, but does not tell how it is" in said
+        assert "the journal: " in said, "the other checks are made"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_what_the_sidecar_may_not_write_to_is_told_before_a_backend_meets_it(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0"'
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount, str(closed)], capture_output=True).returncode:
+        pytest.skip("this machine does not let root mount")
+    served = Served(tmp_path)
+    served.command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', str(closed), *served.command]
+    with served:
+        # The operator looks at a config that would send messages there, before it is put in force.
+        text = (tmp_path / "wafermon.yaml").read_text()
+        new = "backends:\n  more: {plugin: filesystem, path: 'closed/{service}.jsonl'}\n"
+        (tmp_path / "new.yaml").write_text(text.replace("backends:\n", new))
+        said = asked(tmp_path, "--config", "new.yaml")
+        assert f"error    backend more: {closed} is read-only for the sidecar that runs" in said
+        assert "backend files: " + str(tmp_path) not in said

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def test_where_nobody_answers_that_is_said_with_what_to_do(command: str) -> None
 def test_an_address_that_is_none_is_wrong_usage(url: str) -> None:
     done = wafermon("status", "--http", url)
     assert done.returncode == 2
-    assert "expected http://HOST:PORT or unix:///PATH" in done.stderr
+    assert "expected http://HOST:PORT, https://HOST:PORT or unix:///PATH" in done.stderr
 
 
 def test_something_else_that_answers_is_told_from_a_sidecar() -> None:
@@ -210,3 +211,35 @@ def test_drain_shows_what_is_missing_and_gives_up(tmp_path: Path) -> None:
         os.unlink(tmp_path / "logs")
         assert ask(served, "drain").returncode == 0
         client.close()
+
+
+def test_jobs_and_trace_say_what_they_leave_out(served: Served) -> None:
+    client = served.client()
+    ts = time.time_ns() // 1000
+    seq = 0
+    for number in range(60):
+        seq += 1
+        client.send_line({"type": "progress", "v": 2, "ts": ts, "service": "loader", "client": client.client, "seq": seq,
+                          "job_id": f"job-{number}", "percent": 1})  # fmt: skip
+    for number in range(1_100):
+        seq += 1
+        client.send_line({"type": "span_end", "v": 2, "ts": ts + number, "service": "loader", "client": client.client, "seq": seq,
+                          "trace_id": "job-7", "span_id": f"{number + 1:016x}", "name": "step", "status": "ok", "start": ts, "duration": 5})  # fmt: skip
+    for number in range(250):
+        seq += 1
+        client.send_line({"type": "event", "v": 2, "ts": ts + number, "service": "loader", "client": client.client, "seq": seq,
+                          "trace_id": "job-7", "level": "info", "message": "m"})  # fmt: skip
+    client.until_acked(seq)
+    until(lambda: served.get("/api/jobs")["total"] == 60, "all jobs")
+    until(lambda: served.get("/api/traces/job-7")["counts"].get("event") == 250, "all events")
+    said = ask(served, "jobs").stdout
+    assert "50 of 60 jobs are shown, those heard of last: --limit 60 shows more" in said
+    assert "are shown" not in ask(served, "jobs", "--limit", "60").stdout
+    assert "5 of 60 jobs are shown" in ask(served, "jobs", "--running", "--limit", "5").stdout
+    as_json = ask(served, "jobs", "--json")
+    assert len(json.loads(as_json.stdout)) == 50
+    assert "50 of 60 jobs are shown" in as_json.stderr
+    said = ask(served, "trace", "job-7").stdout
+    assert "100 more spans that ended are left out: these are the 1,000 that came first" in said
+    assert "50 earlier events are left out: these are the latest 200" in said
+    client.close()

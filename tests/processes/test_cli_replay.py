@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,24 +87,40 @@ def test_one_that_was_taken_up_and_left_is_sent_too(daemon: Daemon, tmp_path: Pa
     assert len(stored(daemon, 5)) == 5
 
 
-def test_one_whose_program_runs_is_left_alone_unless_told_otherwise(daemon: Daemon, tmp_path: Path) -> None:
+def test_the_process_in_its_name_does_not_matter(daemon: Daemon, tmp_path: Path) -> None:
     file = spill_file(tmp_path, pid=os.getpid())
-    status, _, said = replay(daemon, file)
-    assert status == 1
-    assert f"process {os.getpid()} runs here" in said
-    assert file.exists()
-    assert replay(daemon, "--force", file)[0] == 0
+    assert replay(daemon, file)[0] == 0
     assert len(stored(daemon, 5)) == 5
 
 
-def test_one_that_is_locked_is_left_alone(daemon: Daemon, tmp_path: Path) -> None:
+@pytest.mark.parametrize("lock", [fcntl.flock, fcntl.lockf])
+def test_one_that_is_locked_is_left_alone(daemon: Daemon, tmp_path: Path, lock: Callable[[object, int], None]) -> None:
     file = spill_file(tmp_path)
-    with file.open("rb") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        status, _, said = replay(daemon, "--force", file)
+    with file.open("rb+") as held:
+        lock(held, fcntl.LOCK_EX)
+        status, _, said = replay(daemon, file)
     assert status == 1
     assert "it is locked" in said
+    assert file.exists()
     assert replay(daemon, file)[0] == 0
+
+
+@pytest.mark.parametrize("damage", ["cut off", "damaged"])
+def test_of_a_broken_gzip_file_what_it_holds_is_sent(daemon: Daemon, tmp_path: Path, damage: str) -> None:
+    file = tmp_path / "archive.jsonl.gz"
+    lines = b"".join(json.dumps(event(os.urandom(100).hex())).encode() + b"\n" for _ in range(5_000))
+    data = bytearray(gzip.compress(lines))
+    if damage == "cut off":
+        data = data[: len(data) // 2]
+    else:
+        data[-8:-4] = b"nope"  # the checksum
+    file.write_bytes(data)
+    status, out, said = replay(daemon, file)
+    assert status == 1
+    assert f"{file}: it is {damage}" in said
+    count = int(out.split()[1])
+    assert count == 5_000 if damage == "damaged" else 1_000 < count < 5_000
+    assert replay(daemon, file)[1].startswith(f"{file}: 0 messages acknowledged, {count} were there already")
 
 
 def test_a_line_that_was_cut_off_is_left_out_and_said(daemon: Daemon, tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def test_the_log_does_not_grow_with_what_clients_do_wrong(tmp_path: Path) -> Non
     with Daemon(tmp_path) as daemon:
         for _ in range(300):
             daemon_line(daemon, b'{"v":2,"type":"hello"}')
-        until(lambda: "more such lines within a second" in daemon.log())
-        assert daemon.log().count("refused: bad_hello") < 100
+        until(lambda: "more such lines are counted" in daemon.log())
+        assert daemon.log().count("refused: bad_hello") <= 20
 
 
 def test_marks_of_clients_that_are_gone_are_bounded(tmp_path: Path) -> None:

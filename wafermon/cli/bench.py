@@ -68,7 +68,7 @@ def _load(url: Address, token: str | None, count: int, size: int) -> list[float]
     origin: dict[str, Any] = {"service": SERVICE, "host": socket.gethostname(), "pid": os.getpid()}
     client = os.urandom(8).hex()
     with Stream(
-        url, client, token=token, on_refused=refused, on_acked=acked, window_bytes=WINDOW_BYTES, **origin
+        url, client, token=token, on_refused=refused, on_acked=acked, window_bytes=WINDOW_BYTES, first=0.0, **origin
     ) as stream:
         for last, piece in _pieces(client, origin, count, size):
             sent.append((last, time.monotonic()))

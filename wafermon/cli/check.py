@@ -11,13 +11,14 @@ import click
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Check the config FILE: every fault with its line, on standard error.
+    """Check the config FILE: every fault with its line, on standard error. What is lawful and still
+    dangerous is a warning there.
 
     Nothing is opened but the file. Exit status: 0 good, 1 not.
     """
     # They bring Twisted along, which the other commands can do without.
     from wafermon.backends import find_plugins
-    from wafermon.config import load
+    from wafermon.config import advice, load
     from wafermon.model.errors import ConfigError
 
     plugins = find_plugins()
@@ -28,6 +29,8 @@ def command(file: Path) -> None:
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None
+    for key, problem in advice(config):
+        click.echo(f"{file}: {key}: warning: {problem}", err=True)
     count = len(config.listen)
     backends = ", ".join(f"{name} ({backend.plugin})" for name, backend in config.backends.items())
     click.echo(f"{file}: good: {count} listener{'s' * (count != 1)}, backends {backends}")

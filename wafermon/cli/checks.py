@@ -9,7 +9,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ def directories(config: Config) -> Iterator[Finding]:
 
 def secrets(config: Config) -> Iterator[Finding]:
     """Files that must be there, and that others must not read."""
-    for listener in config.listen:
+    for listener in (*config.listen, *config.http):
         named = {name: getattr(listener, name) for name in ("certificate", "key", "client_ca", "token_file")}
         for name, path in named.items():
             if path is None:
@@ -68,18 +68,22 @@ def secrets(config: Config) -> Iterator[Finding]:
                 yield Finding("ok", f"{name} {path} can be read")
 
 
-def descriptors(config: Config) -> Iterator[Finding]:
-    """Whether the open files suffice for the connections that are allowed."""
+def descriptors(config: Config, process: Mapping[str, Any] | None = None) -> Iterator[Finding]:
+    """Whether the open files suffice for the connections that are allowed: those of the sidecar that runs, or else of this shell."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    who, now = "", ""
+    if process is not None:
+        soft = most = int(process["open_files_max"])
+        who, now = " by the sidecar that runs", f", {process['open_files']} are"
     needed = (config.limits.max_connections or 10_000) + OWN_DESCRIPTORS
     if soft >= needed:
-        yield Finding("ok", f"{soft} files may be open, {needed} are needed at most")
+        yield Finding("ok", f"{soft} files may be open{who}{now}, {needed} are needed at most")
     else:
         raise_it = f"LimitNOFILE={needed} in the unit, or ulimit -n {needed}" + (" (as root)" if most < needed else "")
         yield Finding(
             "warning",
-            f"{soft} files may be open, but limits.max_connections may need {needed}",
+            f"{soft} files may be open{who}, but limits.max_connections may need {needed}",
             f"{raise_it}; or lower limits.max_connections",
         )
 
@@ -128,9 +132,11 @@ def disk(config: Config) -> Iterator[Finding]:
         yield Finding(state, f"a sync takes {1e3 * middle:.1f} ms, at worst {1e3 * worst:.1f} ms", do)
 
 
-def backends(config: Config, factories: Any) -> Iterator[Finding]:
-    """Each backend, as far as its plugin can tell without touching what a running sidecar has open."""
+def backends(config: Config, factories: Any, running: Collection[str] = ()) -> Iterator[Finding]:
+    """Each backend that is not `running`, as far as its plugin can tell without touching what a running sidecar has open."""
     for name, backend in config.backends.items():
+        if name in running:
+            continue
         examine = getattr(factories[backend.plugin], "examine", None)
         if examine is None:
             yield Finding("ok", f"backend {name}: configured; {backend.plugin} can't be examined beforehand")
@@ -148,7 +154,7 @@ def backends(config: Config, factories: Any) -> Iterator[Finding]:
 def listeners(config: Config) -> Iterator[Finding]:
     """Whether the sidecar could listen there. For where none runs."""
     named = [("listen", listener.endpoint) for listener in config.listen]
-    for key, endpoint in [*named, *([("http", config.http)] if config.http else [])]:
+    for key, endpoint in [*named, *(("http", port.endpoint) for port in config.http)]:
         place = place_of(endpoint)
         try:
             if isinstance(place, str):
@@ -182,6 +188,7 @@ def _socket_directory(key: str, path: Path) -> Finding:
 
 
 def _directory(name: str, path: Path) -> Iterator[Finding]:
+    path = path.absolute()
     place = _existing(path)
     if not place.is_dir():
         yield Finding("error", f"{name}: {place} is no directory", "name another one")

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from wafermon.cli import render
-from wafermon.cli.ask import Site, ask
 from wafermon.cli.parameters import json_option
 
 if TYPE_CHECKING:
     from wafermon.cli.checks import Finding
-    from wafermon.config import Config
 
 
 @click.command()
 @click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="The sidecar's config; else the default one."
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The sidecar's config; else that of the one that runs, else the default one.",
 )
 @json_option
 def command(config: Path | None, as_json: bool) -> None:
     """Look at directories, permissions, the spill folder, sockets, the descriptor limit, the clock, the disk and each
     backend, and say what to do.
 
-    Run it as the sidecar's user, in the directory that it is started in. A sidecar that runs is asked; nothing is changed.
+    Run it as the sidecar's user, in the directory that it is started in. A sidecar that runs is asked for its limits, its config and where
+    it may write; nothing is changed.
     Exit status: 0 nothing is wrong, 1 something is.
     """
     findings = list(_findings(config))
@@ -46,49 +50,87 @@ def command(config: Path | None, as_json: bool) -> None:
 def _findings(path: Path | None) -> Iterator[Finding]:
     # They bring Twisted along, which the other commands can do without.
     from wafermon.backends import find_plugins
-    from wafermon.cli import checks, spill_check
+    from wafermon.cli import checks, sandbox, spill_check
     from wafermon.cli.checks import Finding
-    from wafermon.config import load
+    from wafermon.cli.own_sidecar import default_sidecar, running_sidecar
+    from wafermon.config import advice, load
     from wafermon.model.errors import ConfigError
 
     plugins = find_plugins()
     for name, problem in plugins.broken.items():
         yield Finding("error", f"the backend plugin {name} can't be loaded: {problem}", "reinstall or remove it")
+    path = path.absolute() if path is not None else None
+    if path is None and (running := default_sidecar(os.environ)) is not None:
+        path = Path(running) if running else None
     try:
         config = load(path, plugins=plugins.factories, environ=os.environ)
     except ConfigError as error:
         for fault in error.faults:
-            yield Finding("error", str(fault), "mend the config; `wafermon check FILE` looks at it alone")
+            yield Finding("error", str(fault), "fix the config; `wafermon check FILE` looks at it alone")
         return
     yield Finding("ok", f"the config {path or 'that is the default'} is good")
-    status = _running(config)
-    if status is None:
+    for key, problem in advice(config):
+        yield Finding("warning", f"{key}: {problem}")
+    found = running_sidecar(config, os.environ)
+    process = found.process
+    checked: list[tuple[str, Callable[[], Iterator[Finding]]]] = []
+    if found.problem:
+        yield Finding(
+            "error", f"a sidecar runs, but does not tell how it is: {found.problem}", 'see docs/security.md, "HTTP"'
+        )
+    elif found.status is None:
         yield Finding("ok", "no sidecar answers under this config's `http`: what follows is as if none runs")
-        yield from checks.listeners(config)
-        yield from checks.backends(config, plugins.factories)
+        checked += [
+            ("the listeners", lambda: checks.listeners(config)),
+            ("the backends", lambda: checks.backends(config, plugins.factories)),
+            ("the unit", lambda: sandbox.of_unit(config, path)),
+        ]
     else:
-        yield from _as_it_says(status)
-    for check in (checks.directories, spill_check.spill, checks.secrets, checks.descriptors, checks.clock, checks.disk):
-        yield from check(config)
+        status = found.status
+        checked.append(("the sidecar", lambda: _as_it_says(status)))
+        checked.append(("the backends", lambda: checks.backends(config, plugins.factories, status["backends"])))
+    if process is not None:
+        yield from _of_its_own(path, process)
+        checked.append(("what it may write to", lambda: sandbox.of_process(config, process)))
+    for check in (checks.directories, spill_check.spill, checks.secrets):
+        checked.append((check.__name__, partial(check, config)))
+    checked.append(("descriptors", lambda: checks.descriptors(config, process)))
+    for check in (checks.clock, checks.disk):
+        checked.append((check.__name__, partial(check, config)))
+    for name, each in checked:
+        yield from _guarded(name, each)
 
 
-def _running(config: Config) -> dict[str, Any] | None:
-    """What the sidecar of this config says, if one runs."""
-    from wafermon.config import place_of
+def _guarded(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What a check finds; where it can't look, that."""
+    from wafermon.cli.checks import Finding
 
-    place = place_of(config.http) if config.http else None
-    if place is None:
-        return None
-    if isinstance(place, str):
-        site = Site("unix", place)
-    else:
-        interface, port = place
-        site = Site("http", "127.0.0.1" if interface in ("", "0.0.0.0", "::") else interface, port)
     try:
-        found = ask(site, "/api/status")
-    except click.ClickException:
-        return None
-    return found if isinstance(found, dict) and "ready" in found else None
+        yield from check()
+    except OSError as error:
+        yield Finding(
+            "error",
+            f"{name}: can't be looked at: {error}",
+            "run this as the sidecar's user: sudo -u wafermon wafermon doctor",
+        )
+    except Exception as error:  # noqa: BLE001  # the other checks still have something to say
+        yield Finding(
+            "error",
+            f"{name}: the check failed: {type(error).__name__}: {error}",
+            "a sidecar of another version, or a fault of wafermon's",
+        )
+
+
+def _of_its_own(path: Path | None, process: dict[str, Any]) -> Iterator[Finding]:
+    """Whether the config that is looked at is the sidecar's; from here on relative paths are as it has them."""
+    from wafermon.cli.checks import Finding
+
+    own = str(process["config"])
+    if os.path.realpath(own or ".") != os.path.realpath(path or "."):
+        what = f"the sidecar that runs has another config: {own or 'the default one'}"
+        yield Finding("warning", what, f"wafermon doctor --config {own}" if own else "start it with --config")
+    with suppress(OSError):
+        os.chdir(process["directory"])
 
 
 def _as_it_says(status: dict[str, Any]) -> Iterator[Finding]:
@@ -100,7 +142,7 @@ def _as_it_says(status: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("error", problem, 'see docs/operations.md, "What an alarm means"')
     if status["refused_config"]:
         faults = "; ".join(status["refused_config"]["faults"])
-        yield Finding("error", f"it refused the last config: {faults}", "mend the config; it is read again by itself")
+        yield Finding("error", f"it refused the last config: {faults}", "fix the config; it is read again by itself")
     yield from stuck(status)
     for name, backend in status["backends"].items():
         if backend["state"] != "failing":

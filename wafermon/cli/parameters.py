@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from wafermon.cli.address import Address
-from wafermon.cli.ask import Site, parse_site
+from wafermon.cli.ask import Access, Site, parse_site
 from wafermon.cli.stream import parse_url
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -44,7 +45,7 @@ def service_option(text: str, *, required: bool = False) -> Callable[[_Command],
 
 def _site(ctx: click.Context, param: click.Parameter, url: str) -> Site:
     try:
-        return parse_site(url)
+        return parse_site(url, Access.of(os.environ))
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param) from None
 
@@ -53,7 +54,7 @@ def http_option(command: _Command) -> _Command:
     """`--http`, as the parameter `http`, a Site."""
     return click.option(
         "--http", callback=_site, envvar="WAFERMON_HTTP", default=DEFAULT_HTTP, show_default=True, show_envvar=True, metavar="URL",
-        help="Where the sidecar serves HTTP: http://HOST:PORT or unix:///PATH.",
+        help="Where the sidecar serves its API: http://HOST:PORT, https://HOST:PORT or unix:///PATH. WAFERMON_HTTP_TOKEN is its token.",
     )(command)  # fmt: skip
 
 

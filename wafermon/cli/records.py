@@ -12,7 +12,9 @@ import base64
 import gzip
 import hashlib
 import re
+import zlib
 from collections.abc import Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -24,6 +26,8 @@ from wafermon.wire.lines import LineError, LineReader, Origin, read_object
 
 LONGEST = 8 << 20
 """Bytes of a line in a file; a dead letter's is longer than what it holds."""
+CHUNK_BYTES = 1 << 18
+"""What is read at a time: of a damaged gzip file the chunk with the damage is lost whole."""
 SPILL_NAME = re.compile(r"(?P<service>.+)\.(?P<pid>[0-9]+)\.(?P<client>[0-9a-f]{16})\.ldjson(?:\.taken)?")
 HELLO = {"service": str, "host": str, "pid": int}
 """What a dead letter may say of the connection that it came from."""
@@ -52,28 +56,33 @@ class Content(NamedTuple):
     """Bytes, decompressed."""
     letters: bool
     """Whether it holds dead letters."""
+    cut_off: str = ""
+    """Why a compressed file can be read no further than `size`; empty where it is whole."""
 
 
-def open_file(path: Path) -> IO[bytes]:
+def open_file(path: Path) -> BufferedReader:
     """For reading, decompressed where it is gzip."""
     file = path.open("rb")
     if file.read(2) == b"\x1f\x8b":
         file.close()
-        return cast("IO[bytes]", gzip.open(path, "rb"))
+        return cast("BufferedReader", gzip.open(path, "rb"))
     file.seek(0)
     return file
 
 
 def examine(path: Path) -> Content:
     """Read it through once. Raises OSError."""
-    digest, size = hashlib.blake2b(digest_size=8), 0
+    digest, size, cut_off = hashlib.blake2b(digest_size=8), 0, ""
     with open_file(path) as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
+        try:
+            while chunk := file.read1(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            cut_off = "it is cut off" if isinstance(error, EOFError) else f"it is damaged ({error})"
     with open_file(path) as file:
         first = next((line for line in lines_of(file, size) if line.data.strip()), None)
-    return Content(digest.hexdigest(), size, first is not None and is_letter(first.data))
+    return Content(digest.hexdigest(), size, first is not None and is_letter(first.data), cut_off)
 
 
 def lines_of(file: IO[bytes], size: int) -> Iterator[Line]:

@@ -129,8 +129,17 @@ def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
         lines += ["", *jobs(found["jobs"], now)]
     if found["spans"]:
         lines += ["", *waterfall(found["spans"], max(found["last"], found["first"] + 1), width)]
+    left_out = found.get("left_out", {})
+    if left_out.get("spans"):
+        lines.append(
+            f"{left_out['spans']:,} more spans that ended are left out: these are the {len(found['spans']):,} that came first"
+        )
     if found["events"]:
         lines += ["", *(message(event) for event in found["events"])]
+    if left_out.get("events"):
+        lines.append(
+            f"{left_out['events']:,} earlier events are left out: these are the latest {len(found['events']):,}"
+        )
     return lines
 
 

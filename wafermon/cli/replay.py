@@ -46,27 +46,26 @@ QUIET = 2.0
 @click.command()
 @sidecar_options
 @click.option("--service", metavar="NAME", help="The service of lines that name none.")
-@click.option("--force", is_flag=True, help="Take spill files although a process with the id in their name runs here.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def command(files: tuple[Path, ...], url: Address, token: str | None, service: str | None, force: bool) -> None:
+def command(files: tuple[Path, ...], url: Address, token: str | None, service: str | None) -> None:
     """Send FILES again: spill files, dead letters, or any file with a message a line (gzip too).
 
     The same file replayed twice counts once. A spill file is removed when all of it is acknowledged. A dead letter that
     one backend had refused goes to that backend alone. Exit status: 0 all of it is stored, 1 some lines were refused
-    (each is named), or the sidecar is not there.
+    (each is named), a compressed file is cut off (what it holds is sent), or the sidecar is not there.
     """
     replay = Replay(url, token, service)
     failed = False
     for path in files:
         tally = Tally(path)
         try:
-            replay.file(path, tally, force=force)
+            replay.file(path, tally)
         except (Undelivered, NotYours) as error:
             raise click.ClickException(f"{path}: {error}{tally.so_far()}") from None
         except OSError as error:
             raise click.ClickException(f"{path}: {error.strerror or error}{tally.so_far()}") from None
         click.echo(tally.summary())
-        failed = failed or bool(tally.refused)
+        failed = failed or bool(tally.refused or tally.cut_off)
     raise SystemExit(1 if failed else 0)
 
 
@@ -88,6 +87,8 @@ class Tally:
     refused: int = 0
     kept: bool = False
     """Whether some line went nowhere, so that the file is still needed."""
+    cut_off: str = ""
+    """See `Content`."""
     _spoken: float = field(default_factory=time.monotonic)
 
     def refuse(self, number: int, code: str, detail: str) -> None:
@@ -96,6 +97,13 @@ class Tally:
             click.echo(f"{self.path}:{number}: {code}: {detail}", err=True)
         elif self.refused == MOST_SHOWN + 1:
             click.echo(f"{self.path}: more refused lines follow; they are counted alone", err=True)
+
+    def misses(self, line: Line) -> bool:
+        """Whether the rest of a line is missing, since the file is cut off in it; says so."""
+        if line.whole or not self.cut_off:
+            return False
+        click.echo(f"{self.path}:{line.number}: unfinished, and left out", err=True)
+        return True
 
     def reached(self, line: Line) -> None:
         """Say how far it is, now and then."""
@@ -121,11 +129,11 @@ class Replay:
         self._token = token
         self._service = service
 
-    def file(self, path: Path, tally: Tally, *, force: bool) -> None:
+    def file(self, path: Path, tally: Tally) -> None:
         """Raises Undelivered, NotYours, OSError."""
         name = SPILL_NAME.fullmatch(path.name)
         if name:
-            with claimed(path, int(name["pid"]), force=force) as (taken, done):
+            with claimed(path) as (taken, done):
                 tally.size = taken.stat().st_size
                 self._spill(taken, name["client"], name["service"], int(name["pid"]), tally)
                 if not tally.kept:
@@ -133,6 +141,9 @@ class Replay:
             return
         content = examine(path)
         tally.size = content.size
+        tally.cut_off = content.cut_off
+        if content.cut_off:
+            click.echo(f"{path}: {content.cut_off}: what it holds up to there is sent", err=True)
         if content.letters:
             self._letters(path, content, tally)
         else:
@@ -180,6 +191,8 @@ class Replay:
                 tally.reached(line)
                 if not line.data.strip():
                     continue
+                if tally.misses(line):
+                    break
                 seq += 1
                 if is_own(line.data):
                     tally.own += 1
@@ -211,6 +224,8 @@ class Replay:
                     tally.reached(line)
                     if not line.data.strip():
                         continue
+                    if tally.misses(line):
+                        break
                     waiting.append(pool.submit(self._letter, line))
                     if len(waiting) >= 2 * CONNECTIONS:
                         self._count(waiting.pop(0).result(), tally)
@@ -332,19 +347,17 @@ def spill_seq(line: bytes, client: str, last: int) -> int:
 
 
 @contextmanager
-def claimed(path: Path, pid: int, *, force: bool) -> Iterator[tuple[Path, Any]]:
+def claimed(path: Path) -> Iterator[tuple[Path, Any]]:
     """A spill file for this process alone: where it is now, and what to call when it may go. Raises NotYours, OSError."""
-    if not force and Path(f"/proc/{pid}").exists():
-        raise NotYours(
-            f"process {pid} runs here and sends it itself. Stop it first, or give --force if that is another program "
-            "which got the same id"
-        )
     fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise NotYours("it is locked: its program, or a sidecar, is sending it just now") from None
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # languages differ in which they have
+        except (BlockingIOError, PermissionError):
+            raise NotYours(
+                "it is locked: its program runs and sends it itself, or a sidecar does just now; stop the program first"
+            ) from None
         taken = path if path.suffix == ".taken" else path.with_name(path.name + ".taken")
         if not os.path.samestat(os.fstat(fd), path.lstat()):
             raise NotYours("somebody else has just sent it")

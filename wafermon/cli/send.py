@@ -12,8 +12,11 @@ import click
 
 from wafermon.cli.address import Address
 from wafermon.cli.parameters import LEVELS, service_option, sidecar_options
+from wafermon.cli.stream import IS_IT_THERE, cant_be_reached, nobody_there
 from wafermon.monitoring_sdk import MonitoringSDK
 
+AT_ONCE = 0.3
+"""Seconds after which it is looked whether anybody listens there at all."""
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -114,13 +117,23 @@ def deliver(
         raise click.UsageError(str(error)) from None
     if disabled():
         return
-    sdk.flush(timeout)
+    sdk.flush(min(timeout, AT_ONCE))
+    dead = "" if _settled(sdk) else nobody_there(url)
+    if not dead:
+        sdk.flush(max(0.0, timeout - AT_ONCE))
     sdk.close(0.0)
     stats = sdk.get_stats()
     if stats["rejected"]:
         raise click.ClickException(f"the sidecar at {url} refused the message; its dead letters say why")
+    if not stats["acked"] and dead:
+        raise click.ClickException(f"{cant_be_reached(url, dead)}; {left(service)}. {IS_IT_THERE}")
     if not stats["acked"]:
         raise click.ClickException(f"the sidecar at {url} did not acknowledge it within {timeout:g} s; {left(service)}")
+
+
+def _settled(sdk: MonitoringSDK) -> bool:
+    stats = sdk.get_stats()
+    return bool(stats["acked"] or stats["rejected"])
 
 
 def left(service: str) -> str:

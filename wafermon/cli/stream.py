@@ -24,6 +24,7 @@ SILENCE = 5.0
 """Seconds without a byte after which a connection that owes an answer is dead."""
 FIRST_SECONDS = 2.0
 """How long a sidecar that was never there is tried: it may just be starting."""
+PROBE_SECONDS = 1.0
 BLOCK_BYTES = 1 << 16
 """Lines are best handed over in blocks of about this size."""
 PORTS = {"tcp": 7411, "tls": 7413}
@@ -34,6 +35,30 @@ _TEMPORARY = frozenset({"rate_limited", "too_many_connections"})
 def parse_url(url: str) -> Address:
     """``tcp://host:port``, ``tls://host:port`` or ``unix:///path``. Raises ValueError."""
     return parse(url, PORTS, "sidecar's address; expected tcp://HOST:PORT, tls://HOST:PORT or unix:///PATH")
+
+
+IS_IT_THERE = "Is it running there (`twistd wafermon`), and is --url or WAFERMON_URL right?"
+
+
+def cant_be_reached(address: Address, why: str) -> str:
+    """The beginning of what is said where no sidecar is."""
+    return f"the sidecar at {address} can't be reached: {why}"
+
+
+def nobody_there(address: Address) -> str:
+    """Why nobody can be listening at an address; empty where somebody is, or where that does not show at once."""
+    try:
+        if address.scheme == "unix":
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PROBE_SECONDS)
+                probe.connect(address.host)
+        else:
+            socket.create_connection((address.host, address.port), timeout=PROBE_SECONDS).close()
+    except TimeoutError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 class Undelivered(Exception):
@@ -50,10 +75,10 @@ class Stream:
     def __init__(
         self, address: Address, client: str, *, token: str | None = None, patience: float = 30.0,
         on_refused: Callable[[int, str, str], None] | None = None, on_acked: Callable[[int], None] | None = None,
-        window_bytes: int = WINDOW_BYTES, **hello: Any,
+        window_bytes: int = WINDOW_BYTES, first: float = FIRST_SECONDS, **hello: Any,
     ) -> None:  # fmt: skip
         """`patience` is how many seconds may pass without anything being acknowledged while the connection is lost;
-        `hello` holds what else it says: service, host, pid."""
+        `first` is how long one that was never there is tried; `hello` holds what else it says: service, host, pid."""
         self.address = address
         self.acked = 0
         self.max_line = BLOCK_BYTES
@@ -68,6 +93,7 @@ class Stream:
         if token:
             self._hello["token"] = token
         self._patience = patience
+        self._first = first
         self._window_max = window_bytes
         self._on_refused = on_refused
         self._on_acked = on_acked
@@ -92,7 +118,7 @@ class Stream:
 
     def open(self) -> None:
         """Returns once welcomed. Raises Undelivered."""
-        self._reconnect(time.monotonic() + min(FIRST_SECONDS, self._patience))
+        self._reconnect(time.monotonic() + min(self._first, self._patience))
 
     def send(self, seq: int, block: bytes) -> None:
         """Hand over whole lines, of which `seq` is the last one's; waits while the window is full. Raises Undelivered."""
@@ -223,10 +249,7 @@ class Stream:
                 self._trouble = getattr(error, "strerror", None) or str(error) or type(error).__name__
                 pause = random.uniform(0.05, min(2.0, 0.1 * 2**attempt))
                 if time.monotonic() + pause > deadline:
-                    raise Undelivered(
-                        f"the sidecar at {self.address} can't be reached: {self._trouble}. Is it running there "
-                        "(`twistd wafermon`), and is --url or WAFERMON_URL right?"
-                    ) from None
+                    raise Undelivered(f"{cant_be_reached(self.address, self._trouble)}. {IS_IT_THERE}") from None
                 time.sleep(pause)
                 attempt += 1
                 continue

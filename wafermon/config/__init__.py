@@ -1,5 +1,6 @@
 """YAML -> a frozen Config; all faults at once, each with its file and line."""
 
+from wafermon.config.advice import advice
 from wafermon.config.config import Config
 from wafermon.config.load import check, default_text, load
 from wafermon.config.plan import differences, needs_restart
@@ -11,6 +12,7 @@ from wafermon.model.settings import (
     Correlation,
     DeadLetters,
     Hooks,
+    HttpListener,
     Journal,
     Limits,
     Listener,
@@ -24,11 +26,13 @@ __all__ = [
     "Correlation",
     "DeadLetters",
     "Hooks",
+    "HttpListener",
     "Journal",
     "Limits",
     "Listener",
     "Retry",
     "Watch",
+    "advice",
     "arguments_of",
     "check",
     "default_text",

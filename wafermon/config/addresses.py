@@ -9,9 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from wafermon.model.checking import Path, dotted
-from wafermon.model.endpoints import arguments_of, kind_of
-
-LOOPBACK = {"localhost": "127.0.0.1", "ip6-localhost": "::1"}
+from wafermon.model.endpoints import LOOPBACK, arguments_of, kind_of
 
 
 class Address(NamedTuple):

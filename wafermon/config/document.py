@@ -63,6 +63,13 @@ listen:
     key: /etc/wafermon/server.key
     client_ca: /etc/wafermon/clients.pem           # only clients with a certificate of this authority,
     token_file: /etc/wafermon/tokens               # and with one of these tokens
+http:
+  - {endpoint: tcp:7412, serve: [health, metrics]}  # probes and Prometheus, from anywhere
+  - endpoint: tls:7414                             # commands, from other machines too, with a token
+    serve: [api, page]
+    certificate: /etc/wafermon/server.pem
+    key: /etc/wafermon/server.key
+    token_file: /etc/wafermon/http-tokens
 journal: {dir: /var/lib/wafermon/journal, max_bytes: 8GiB}
 backends:
   files:
@@ -141,14 +148,22 @@ within half a second; one that is written in place, once it has not changed for 
 """
 
 
+LISTS = {
+    "listen": "A listener that is a mapping:\n",
+    "http": "An entry of `http` that is a mapping ([security.md](security.md#http) has the rules of access):\n",
+}
+"""Keys whose values are lists of endpoints and mappings -> what their mappings' table is called."""
+
+
 def document(plugins: Mapping[str, IBackendFactory]) -> str:
     """The whole page; `plugins` are the kinds of backend that it describes, by name."""
     parts = [OPENING + default_text() + "```\n", EXAMPLE, "## Keys that stand alone\n"]
-    alone = [key for key in Settings.model_fields if key == "listen" or not section_of(declared(Settings, key))]
-    parts += [_table(Settings, alone), "A listener that is a mapping:\n"]
-    listener = section_of(declared(Settings, "listen"))
-    assert listener
-    parts.append(_table(listener))
+    alone = [key for key in Settings.model_fields if key in LISTS or not section_of(declared(Settings, key))]
+    parts.append(_table(Settings, alone))
+    for key, title in LISTS.items():
+        entry = section_of(declared(Settings, key))
+        assert entry
+        parts += [title, _table(entry)]
     for key in Settings.model_fields:
         section = section_of(declared(Settings, key))
         if section and key not in alone:

@@ -210,10 +210,13 @@ def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
     default = Settings()
     listen = source.value.get("listen", [listener.endpoint for listener in default.listen])
-    listeners = listen if isinstance(listen, list) else []
-    endpoints: list[tuple[KeyPath, Any]] = [(("listen", index), given) for index, given in enumerate(listeners)]
-    at_http = len(endpoints) if "http" in source.value else 0  # a fault shows a line that is there
-    endpoints.insert(at_http, (("http",), source.value.get("http", default.http)))
+    http = source.value.get("http", default.http[0].endpoint)
+    listeners = [(("listen", index), given) for index, given in enumerate(listen if isinstance(listen, list) else [])]
+    served: list[tuple[KeyPath, Any]] = [(("http",), http)]
+    if isinstance(http, list):
+        served = [(("http", index), given) for index, given in enumerate(http)]
+    # A fault shows a line that is there.
+    endpoints: list[tuple[KeyPath, Any]] = [*listeners, *served] if "http" in source.value else [*served, *listeners]
     for path, problem in addresses.meetings(
         (path, given.get("endpoint") if isinstance(given, dict) else given) for path, given in endpoints
     ):

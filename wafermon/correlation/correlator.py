@@ -100,6 +100,10 @@ class Correlator:
     def problem(self) -> str:
         return self._error or self._outstanding.late
 
+    def count_jobs(self) -> int:
+        """See `views.count_jobs`."""
+        return self.engine.count_jobs(self.recent)
+
     def jobs(self, limit: int) -> list[dict[str, Any]]:
         """See `views.jobs`."""
         return self.engine.jobs(self.recent, limit)

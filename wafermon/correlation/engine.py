@@ -124,6 +124,10 @@ class Engine:
     def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
         return views.jobs(self._live, recent or Recent(), limit)
 
+    def count_jobs(self, recent: Recent) -> int:
+        """See `views.count_jobs`."""
+        return views.count_jobs(self._live, recent)
+
     def observe(self, messages: Sequence[Message], time: int, elapsed: int | None = None) -> list[Derived]:
         """One whole group of the journal, received at the date `time` (microseconds since the epoch), at `elapsed` on the time that
         deadlines go by (microseconds; None: the same) -> what is to be journalled because of it, in order. During a replay the caller

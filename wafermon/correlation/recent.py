@@ -59,6 +59,8 @@ class RecentTrace(Struct, gc=False):
     """By span id."""
     jobs: dict[str, Job] = field(default_factory=dict)
     summary: Trace | None = None
+    more_spans: int = 0
+    """Spans that ended and are not kept, since there were SPANS already."""
 
 
 class Recent:
@@ -154,6 +156,7 @@ class Recent:
         span = trace.spans.get(span_id)
         if span is None:
             if len(trace.spans) >= SPANS:
+                trace.more_spans += isinstance(message, SpanEnd)
                 return
             start = message.start if isinstance(message, SpanEnd) else message.ts or 0
             span = RecentSpan(message.name[:TEXT], message.service or "", message.parent_id or "", start)

@@ -31,6 +31,8 @@ def trace(live: Live, recent: Recent, trace_id: str) -> dict[str, Any] | None:
     about to end), ``first``, ``last``, ``services``, ``counts``, ``errors``, ``jobs`` (as `jobs` has them), ``spans`` (as
     `tree` has them), ``events`` (the latest, with the fields that were sent).
 
+    ``left_out`` says how many ``spans`` that ended and how many earlier ``events`` are not among them.
+
     Counts are those of the part that lives, or ended last; spans, jobs and events are of all parts that are remembered."""
     living, known = live.get(trace_id), recent.traces.get(trace_id)
     summary = recent.summary(trace_id)
@@ -41,11 +43,17 @@ def trace(live: Live, recent: Recent, trace_id: str) -> dict[str, Any] | None:
     else:
         return None
     spans = {**_open_spans(living), **_known_spans(known)}
+    events = recent.events(trace_id, EVENTS)
+    left_out = {
+        "spans": known.more_spans if known else 0,
+        "events": max(0, int(head["counts"].get("event", 0)) - len(events)),
+    }
     return {
         **head,
         "jobs": [*_jobs_of(trace_id, living, known)],
         "spans": [*tree(spans.values())],
-        "events": recent.events(trace_id, EVENTS),
+        "events": events,
+        "left_out": left_out,
     }
 
 
@@ -55,6 +63,15 @@ def jobs(live: Live, recent: Recent, limit: int) -> list[dict[str, Any]]:
     remembered = (_jobs_of(trace_id, live.get(trace_id), known) for trace_id, known in reversed(recent.traces.items()))
     others = (_jobs_of(one.id, one, None) for one in reversed(live.values()) if one.id not in recent.traces)
     return list(islice(chain.from_iterable(chain(remembered, others)), limit))
+
+
+def count_jobs(live: Live, recent: Recent) -> int:
+    """How many `jobs` has to show."""
+    remembered = sum(
+        len(known.jobs.keys() | (live[trace_id].jobs.keys() if trace_id in live else ()))
+        for trace_id, known in recent.traces.items()
+    )
+    return remembered + sum(len(one.jobs) for one in live.values() if one.id not in recent.traces)
 
 
 def _living(trace: LiveTrace) -> dict[str, Any]:

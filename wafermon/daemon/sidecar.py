@@ -31,7 +31,7 @@ from wafermon.interfaces import BackendContext, IBackend
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
-from wafermon.model.settings import BackendConfig
+from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.query import Live
 from wafermon.receivers import Listeners, Receiver, SpillTaker
 from wafermon.web import HttpServer, ListenerState
@@ -109,6 +109,15 @@ class Sidecar(Service):
     def listeners(self) -> list[ListenerState]:
         """See `View`."""
         return [ListenerState(listener.endpoint, address) for listener, address in self.listening.open]
+
+    @property
+    def config_file(self) -> str:
+        """See `View`."""
+        return str(self.reloader.path) if self.reloader is not None else ""
+
+    def http_listeners(self) -> list[tuple[HttpListener, str]]:
+        """See `View`."""
+        return self.http.open
 
     @property
     def live(self) -> Live:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import ip_address
 
 from twisted.internet.interfaces import IStreamServerEndpointStringParser
 from twisted.plugin import getPlugins
 
 _ADDRESS = re.compile(r"(?:tcp:)?(?://)?(localhost|[0-9.]+|\[[0-9a-fA-F:]+\]):([0-9]+)")
 _UNIX_PATH_MAX = 107
+LOOPBACK = {"localhost": "127.0.0.1", "ip6-localhost": "::1"}
 _WANTED = "expected an endpoint such as tcp:7411:interface=127.0.0.1 or unix:/run/wafermon/wafermon.sock:mode=660"
 
 
@@ -118,3 +120,17 @@ def place_of(endpoint: str) -> tuple[str, int] | str | None:
     if not arguments:
         return None
     return arguments.get("address") or (arguments.get("interface", ""), int(arguments["port"]))
+
+
+def reaches_out(endpoint: str) -> bool:
+    """Whether others than this machine's processes can connect to a checked endpoint, as far as that can be told from it."""
+    place = place_of(endpoint)
+    if place is None or isinstance(place, str):
+        return False
+    interface, _ = place
+    if interface in LOOPBACK:
+        return False
+    try:
+        return not ip_address(interface).is_loopback
+    except ValueError:
+        return True

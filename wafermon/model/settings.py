@@ -5,6 +5,7 @@ Sizes are bytes, times are seconds, paths are relative to the working directory,
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ SEGMENTS_MIN = 4
 """A quota of fewer segments could not keep one that is written, one that is sealed and one that is read."""
 SEGMENT_MIN, SEGMENT_MAX = 64 * KiB, GiB
 LINE_MIN, LINE_MAX = 64 * KiB, MiB
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,253})")
 
 
 @dataclass(frozen=True)
@@ -103,19 +105,41 @@ def _listener(value: Any) -> Any:
     return {"endpoint": value} if isinstance(value, str) else value
 
 
+def _http(value: Any) -> Any:
+    """One endpoint string is a list of it, and false is an empty one."""
+    if _false_is_none(value) is None:
+        return ()
+    if not isinstance(value, str):
+        if value == []:
+            raise ValueError("expected at least one endpoint; write false for none")
+        return value
+    if kind_of(check_endpoint(value)) == "tls":
+        raise ValueError(
+            f"{value!r} needs a certificate and a key: write a list, [{{endpoint: {value}, certificate: …, key: …}}]"
+        )
+    return [value]
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError(f"expected a name such as wafermon.example.org, without scheme and port, got {value!r}")
+    return value.lower().rstrip(".")
+
+
 Size = Annotated[int, BeforeValidator(parse_size), Kind("a size")]
 Duration = Annotated[float, BeforeValidator(parse_duration), Kind("a time")]
 Count = Annotated[int, Field(ge=0), Kind("a whole number")]
 Text = Annotated[str, Field(min_length=1), Kind("text")]
 FilePath = Annotated[Path, BeforeValidator(_path), Kind("a path")]
+HostName = Annotated[str, AfterValidator(_host), Kind("a name")]
 User = Annotated[str, BeforeValidator(_user), Field(min_length=1), Kind("a name or a number")]
 Endpoint = Annotated[str, BeforeValidator(_endpoint), Kind("an endpoint")]
 Command = Annotated[tuple[str, ...], BeforeValidator(_arguments), Kind("a command")]
 Frequency = Annotated[Rate, BeforeValidator(_rate), Kind("a rate")]
 
 
-class Listener(Section):
-    """One place where clients connect. A bare endpoint string is a mapping of `endpoint` alone."""
+class Port(Section):
+    """One place to listen at, with the certificates of TLS and the owner of a Unix socket."""
 
     endpoint: Endpoint = Field(
         description="A Twisted endpoint string: `tcp:PORT:interface=ADDRESS`, `tcp6:PORT`, `unix:PATH:mode=660` "
@@ -135,12 +159,6 @@ class Listener(Section):
     )
     owner: User | None = Field(default=None, description="Of a `unix:` endpoint: the user that the socket belongs to.")
     group: User | None = Field(default=None, description="Of a `unix:` endpoint: the socket's group.")
-    allow_users: tuple[User, ...] | None = Field(
-        default=None,
-        description="Of a `unix:` endpoint: only processes of these users (names or numbers) may connect, whatever the "
-        "socket's mode says. The kernel says whose process it is.",
-        strict=False,
-    )
 
     @property
     def tls(self) -> bool:
@@ -165,7 +183,7 @@ class Listener(Section):
             raise ValueError(f"{value!r} needs packages that are not installed; pip install 'wafermon[tls]'")
         return value
 
-    @field_validator("owner", "group", "allow_users")
+    @field_validator("owner", "group", "allow_users", check_fields=False)
     @classmethod
     def _only_with_unix(cls, value: Any, info: ValidationInfo) -> Any:
         endpoint = info.data.get("endpoint")
@@ -173,6 +191,57 @@ class Listener(Section):
             raise ValueError(f"only a unix: endpoint takes this, not {endpoint!r}")
         if value == ():
             raise ValueError("expected at least one user, or leave the key out to let in whom the socket's mode does")
+        return value
+
+
+class Listener(Port):
+    """One place where clients connect. A bare endpoint string is a mapping of `endpoint` alone."""
+
+    allow_users: tuple[User, ...] | None = Field(
+        default=None,
+        description="Of a `unix:` endpoint: only processes of these users (names or numbers) may connect, whatever the "
+        "socket's mode says. The kernel says whose process it is.",
+        strict=False,
+    )
+
+
+Part = Literal["health", "metrics", "api", "page"]
+
+
+class HttpListener(Port):
+    """One place where HTTP is served. A bare endpoint string is a mapping of `endpoint` alone."""
+
+    token_file: FilePath | None = Field(
+        default=None,
+        description="Requests must carry one of this file's tokens: `Authorization: Bearer TOKEN`. The file is as that of `listen`; what "
+        "follows a token there does not matter here. Read again when it changes.",
+    )
+    serve: tuple[Part, ...] = Field(
+        default=("health", "metrics", "api", "page"),
+        description="What is served there: `health`, `metrics`, `api` (what the commands and other programs ask) and `page` (`/`).",
+        strict=False,
+    )
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        description="Further names by which browsers may ask for `api` and `page` where neither a token nor a client's certificate is asked "
+        "for. Addresses, `localhost` and this machine's names need none.",
+        strict=False,
+    )
+
+    @property
+    def guarded(self) -> bool:
+        """Whether it asks for a token or a client's certificate."""
+        return self.token_file is not None or self.client_ca is not None
+
+    @property
+    def serves_api(self) -> bool:
+        return "api" in self.serve
+
+    @field_validator("serve")
+    @classmethod
+    def _something(cls, value: tuple[Part, ...]) -> tuple[Part, ...]:
+        if not value:
+            raise ValueError("expected at least one of health, metrics, api, page, or leave the key out for all")
         return value
 
 
@@ -395,6 +464,7 @@ class RouteKeys(Section):
 
 
 ListenEntry = Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
+HttpEntry = Annotated[HttpListener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
 
 
 class Settings(Section):
@@ -407,9 +477,13 @@ class Settings(Section):
         description="Where clients connect: endpoint strings, or mappings where a listener needs more.",
         strict=False,
     )
-    http: Annotated[Endpoint | None, BeforeValidator(_false_is_none), Kind("an endpoint or false")] = Field(
-        default="tcp:7412:interface=127.0.0.1",
-        description="Where health, metrics and the pages for people are served: one endpoint string, or `false`.",
+    http: Annotated[
+        tuple[HttpEntry, ...], BeforeValidator(_http), Kind("an endpoint, false, or a list of endpoints and mappings")
+    ] = Field(
+        default=(HttpListener(endpoint="tcp:7412:interface=127.0.0.1"),),
+        description="Where health, metrics, the API and the page are served: one endpoint string, a list of endpoint strings and mappings, "
+        "or `false`.",
+        strict=False,
     )
     journal: Journal = Field(default=Journal(), description=Journal.__doc__)
     limits: Limits = Field(default=Limits(), description=Limits.__doc__)
@@ -433,11 +507,4 @@ class Settings(Section):
     def _reachable(cls, value: tuple[Listener, ...]) -> tuple[Listener, ...]:
         if not value:
             raise ValueError("expected at least one endpoint, or leave the key out for its default")
-        return value
-
-    @field_validator("http")
-    @classmethod
-    def _plain_http(cls, value: str | None) -> str | None:
-        if value is not None and kind_of(value) == "tls":
-            raise ValueError("http is served without TLS; write tcp: or unix:, and a proxy before it")
         return value

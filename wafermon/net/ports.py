@@ -25,7 +25,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
 from wafermon.model.endpoints import arguments_of, kind_of
-from wafermon.model.settings import Listener
+from wafermon.model.settings import Port
 from wafermon.net.principals import group_id, user_id
 
 RECEIVE_BUFFER = 1 << 20
@@ -35,9 +35,7 @@ MODE = "660"
 """Of a Unix socket that names none."""
 
 
-def listen(
-    listener: Listener, factory: IProtocolFactory, reactor: Any, beside: tcp.Port | None = None
-) -> IListeningPort:
+def listen(listener: Port, factory: IProtocolFactory, reactor: Any, beside: tcp.Port | None = None) -> IListeningPort:
     """Open a listener. `beside` is a port on the same number that goes away soon. Raises OSError and ValueError."""
     kind, arguments = kind_of(listener.endpoint), arguments_of(listener.endpoint)
     if kind == "unix":
@@ -74,9 +72,7 @@ def _listen_tcp(
         opened.close()
 
 
-def _listen_unix(
-    listener: Listener, arguments: dict[str, str], factory: IProtocolFactory, reactor: Any
-) -> IListeningPort:
+def _listen_unix(listener: Port, arguments: dict[str, str], factory: IProtocolFactory, reactor: Any) -> IListeningPort:
     path = arguments["address"]
     if not Path(path).parent.is_dir():
         raise OSError(errno.ENOENT, f"there is no directory {Path(path).parent}; make it, or let systemd do so")
@@ -102,7 +98,7 @@ class _UnixPort(unix.Port):
         tcp.Port.connectionLost(self, reason)  # type: ignore[no-untyped-call]
 
 
-def own(listener: Listener) -> None:
+def own(listener: Port) -> None:
     """Give a Unix socket the mode, the owner and the group that it should have. Raises OSError and ValueError."""
     arguments = arguments_of(listener.endpoint)
     path = arguments["address"]
@@ -153,6 +149,17 @@ def _listen_as_twisted_does(endpoint: str, factory: IProtocolFactory, reactor: A
 def number_of(endpoint: str) -> int:
     """The TCP port of a checked endpoint; 0 where it has none, or the system chooses."""
     return int(arguments_of(endpoint).get("port", 0))
+
+
+def address_of(listener: Port) -> tuple[str, ...]:
+    """What makes two listeners the same one."""
+    kind, arguments = kind_of(listener.endpoint), arguments_of(listener.endpoint)
+    if kind == "unix":
+        return ("unix", arguments["address"])
+    if kind in ("tcp", "tcp6", "tls") and int(arguments["port"]):
+        interface = arguments.get("interface", "::" if kind == "tcp6" else "")
+        return ("tcp", "" if interface == "0.0.0.0" else interface, arguments["port"])
+    return (listener.endpoint,)
 
 
 def where(port: Any) -> str:

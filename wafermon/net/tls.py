@@ -17,7 +17,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from wafermon.model.settings import Listener
+from wafermon.model.settings import Port
 
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2; what 1.3 has is all good."""
@@ -30,7 +30,7 @@ class Credentials:
 
     log = Logger()
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Port) -> None:
         """Reads the files. Raises ValueError with the file, and what is wrong with it."""
         assert listener.certificate is not None
         assert listener.key is not None

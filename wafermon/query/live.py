@@ -18,6 +18,11 @@ class Live:
         """See `wafermon.correlation.views.jobs`."""
         return self._correlator.jobs(limit)
 
+    @property
+    def job_count(self) -> int:
+        """How many `jobs` could show."""
+        return self._correlator.count_jobs()
+
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """See `wafermon.correlation.views.trace`."""
         return self._correlator.trace(trace_id)

@@ -1,6 +1,6 @@
 """What people, probes and Prometheus see of a running sidecar. It reads; nothing here changes what is stored.
 
-Nobody is asked who they are: it listens where only those who may know everything can reach it (docs/security.md).
+Each port serves parts of it (health, metrics, api, page) and may ask for a token or a certificate (docs/security.md).
 """
 
 from wafermon.web.site import HttpServer

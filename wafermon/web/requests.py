@@ -55,5 +55,9 @@ class QuietSite(Site):
     def __init__(self, root: Resource) -> None:
         super().__init__(root, requestFactory=BoundedRequest, timeout=IDLE_SECONDS)
 
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/1.1 alone, whatever packages are installed: bodies are bounded there."""
+        return [b"http/1.1"]
+
     def log(self, request: HttpRequest) -> None:
         pass

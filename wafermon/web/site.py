@@ -1,29 +1,24 @@
-"""The pages, and the port that serves them."""
+"""The pages, whatever port serves them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.openmetrics import exposition as openmetrics
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
-from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from wafermon.model.changes import CannotChange, Change
-from wafermon.model.endpoints import arguments_of
-from wafermon.model.settings import Listener
-from wafermon.net import ports
+from wafermon.model.changes import Change
+from wafermon.model.settings import HttpListener
 from wafermon.web.answers import BadArgument, arguments, json, number, text
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
+from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
-from wafermon.web.requests import QuietSite
+from wafermon.web.process import process
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
@@ -37,6 +32,7 @@ INDEX = f"""wafermon
 {HEALTH}
 /metrics            for Prometheus
 /api/status         everything at once, as JSON
+/api/process        the sidecar's process: its limits, its config's file, where it may write
 /api/jobs           the jobs that were heard of last; ?limit=N
 /api/traces/ID      one trace with its spans and latest events
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
@@ -47,66 +43,30 @@ In a terminal: wafermon status, jobs, trace, tail, drain."""
 
 
 class HttpServer:
-    """Everything that is served over HTTP. `start` it once the sidecar's parts are there; `prepare` opens the port."""
-
-    log = Logger()
+    """Everything that is served over HTTP. `start` it once the sidecar's parts are there; `prepare` opens the ports."""
 
     def __init__(self, view: View, reactor: Any) -> None:
-        self._reactor = reactor
-        self._endpoint: str | None = None
-        self._port: IListeningPort | None = None
         self._delay = ReactorDelay(reactor)
         self._tail = Tail(view, reactor)
         started = int(reactor.seconds() * 1_000_000)
-        self.site = QuietSite(_root(view, self._delay, self._tail, started, reactor))
+        pages = _root(view, self._delay, self._tail, started, reactor)
+        self._ports = HttpPorts(lambda: pages, reactor)
 
     def start(self) -> None:
         self._delay.start()
 
-    def prepare(self, endpoint: str | None) -> Change:
-        """Serve there and nowhere else; None is nowhere. Raises CannotChange."""
-        if endpoint == self._endpoint:
-            return Change(lambda: None)
-        if endpoint is not None and self._serves_socket_of(endpoint):
-            return Change(partial(self._adjust, endpoint))
-        opened: IListeningPort | None = None
-        if endpoint is not None:
-            number = ports.number_of(endpoint)
-            same = self._endpoint is not None and number == ports.number_of(self._endpoint) != 0
-            try:
-                beside: Any = self._port if same else None
-                opened = ports.listen(Listener(endpoint=endpoint), self.site, self._reactor, beside)
-            except (OSError, ValueError, CannotListenError) as error:
-                raise CannotChange(f"can't serve HTTP on {endpoint}: {ports.in_words(error)}") from None
-        return Change(partial(self._commit, endpoint, opened), partial(self._close, opened))
+    def prepare(self, wanted: Sequence[HttpListener]) -> Change:
+        """Serve there and nowhere else. Raises CannotChange."""
+        return self._ports.prepare(wanted)
 
-    def _serves_socket_of(self, endpoint: str) -> bool:
-        """Whether it is the Unix socket that is open already, with another mode."""
-        path = arguments_of(endpoint).get("address")
-        return path is not None and self._endpoint is not None and path == arguments_of(self._endpoint).get("address")
-
-    def _adjust(self, endpoint: str) -> None:
-        self._endpoint = endpoint
-        try:
-            ports.own(Listener(endpoint=endpoint))
-        except OSError as error:
-            self.log.error("{endpoint}: {error}", endpoint=endpoint, error=ports.in_words(error))
-
-    def _commit(self, endpoint: str | None, port: IListeningPort | None) -> None:
-        """What is being answered at the old port is answered to its end."""
-        self._close(self._port)
-        self._endpoint, self._port = endpoint, port
-        if endpoint is not None:
-            self.log.info("Health and metrics on {endpoint}", endpoint=endpoint)
-
-    def _close(self, port: IListeningPort | None) -> None:
-        if port is not None:
-            ports.close(port)
+    @property
+    def open(self) -> list[tuple[HttpListener, str]]:
+        """The ports that are open, each with where: ``host:port`` or a path."""
+        return self._ports.open
 
     async def stop(self) -> None:
         """Nobody is answered any more."""
-        if self._port is not None:
-            await ports.close(self._port)
+        await self._ports.stop()
         self._delay.stop()
         self._tail.stop()
 
@@ -121,6 +81,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
     api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
+    api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     api.putChild(b"jobs", _Page(lambda request: _jobs(view, request), "limit"))
     api.putChild(b"traces", _Page(lambda request: _trace(view, request)))
     api.putChild(b"tail", tail)
@@ -131,7 +92,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
 
 def _jobs(view: View, request: Request) -> bytes:
     limit = number(arguments(request, "limit"), "limit", JOBS_SHOWN, JOBS_MOST)
-    return json(request, {"jobs": view.live.jobs(limit)})
+    return json(request, {"jobs": view.live.jobs(limit), "total": view.live.job_count})
 
 
 def _ready(view: View, request: Request) -> bytes:

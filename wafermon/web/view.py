@@ -1,4 +1,4 @@
-"""What the HTTP room sees of the sidecar: its parts as they are now. A reload swaps parts, so nothing is kept of them
+"""What the HTTP pages see of the sidecar: its parts as they are now. A reload swaps parts, so nothing is kept of them
 between two requests."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from wafermon.alerts import Hooks
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
-from wafermon.model.settings import BackendConfig
+from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.model.settings import Hooks as HookSettings
 from wafermon.query import Live
 from wafermon.receivers import Receiver, SpillTaker
@@ -44,6 +44,11 @@ class View(Protocol):
     @property
     def config(self) -> Configured: ...
     @property
+    def config_file(self) -> str:
+        """Where the config comes from; empty for the default one."""
+        ...
+
+    @property
     def journal(self) -> Journal: ...
     @property
     def receiver(self) -> Receiver: ...
@@ -69,3 +74,6 @@ class View(Protocol):
         ...
 
     def listeners(self) -> Sequence[ListenerState]: ...
+    def http_listeners(self) -> Sequence[tuple[HttpListener, str]]:
+        """Where HTTP is served: what the config says, and ``host:port`` or a path."""
+        ...

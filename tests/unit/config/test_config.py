@@ -20,7 +20,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
 from wafermon.backends import find_plugins
-from wafermon.config import BatchLimits, Config, Hooks, Listener, Retry, check, default_text, load
+from wafermon.config import BatchLimits, Config, Hooks, HttpListener, Listener, Retry, check, default_text, load
 from wafermon.config.document import document
 from wafermon.interfaces import BackendContext, IBackend, IBackendFactory
 from wafermon.model.errors import ConfigError, Fault
@@ -136,7 +136,7 @@ def test_the_default_config_is_the_defaults() -> None:
     path = "wafermon-data/files/{service}/{date}.jsonl"
     assert config == read(f"backends: {{files: {{plugin: filesystem, path: '{path}'}}}}")
     assert config.listen == (Listener(endpoint="tcp:7411:interface=127.0.0.1"),)
-    assert config.http == "tcp:7412:interface=127.0.0.1"
+    assert config.http == (HttpListener(endpoint="tcp:7412:interface=127.0.0.1"),)
     assert config.journal.dir == Path("wafermon-data/journal")
     assert config.dead_letters.dir == Path("wafermon-data/dead-letters")
     assert (config.journal.max_bytes, config.journal.segment_bytes) == (1 << 30, 64 * MiB)
@@ -199,7 +199,7 @@ reload: signal
     tls = config.listen[2]
     assert [listener.tls for listener in config.listen] == [False, False, True]
     assert (tls.certificate, tls.token_file) == (Path("/etc/wafermon/server.pem"), Path("/etc/wafermon/tokens"))
-    assert config.http is None
+    assert config.http == ()
     assert (config.journal.sync, config.journal.spill_dir) == ("interval", Path("/var/spool/wafermon"))
     assert (config.limits.first_line, config.limits.idle_timeout) == (30.0, 3600.0)
     assert config.correlation.trace_max == 86_400.0
@@ -231,7 +231,7 @@ def test_a_config_can_not_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.journal.max_bytes = 7
     with pytest.raises(ValueError, match="frozen"):
-        config.http = None
+        config.http = ()
     assert isinstance(config.backends, MappingProxyType)
 
 
@@ -296,7 +296,7 @@ backends: {db: {plugin: timescaledb, dsn: "a$b$$c$${d}${EMPTY}${PASSWORD}"}}
         DIR="/data, x: [1]",
         PASSWORD="x: {y}\n${PORT}",
     )
-    assert config.http is None
+    assert config.http == ()
     assert config.listen[0].endpoint == "tcp:7000:interface=127.0.0.1"
     assert config.limits.max_connections == 500
     assert config.limits.idle_timeout == 7200
@@ -424,8 +424,22 @@ KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload,
          "2: http: listen[0] has this address already; give it another one"),
         (FILES + "listen: [{endpoint: 'tcp:7412:interface=127.0.0.1'}]",
          "2: listen[0]: http has this address already; give it another one"),
-        (FILES + "http: true", "2: http: expected an endpoint or false, got true"),
-        (FILES + "http: tls:7412", "2: http: http is served without TLS; write tcp: or unix:, and a proxy before it"),
+        (FILES + "http: true", "2: http: expected an endpoint, false, or a list of endpoints and mappings, got true"),
+        (FILES + "http: tls:7412", "2: http: 'tls:7412' needs a certificate and a key: write a list, [{endpoint: tls:7412, certificate: …, key: …}]"),
+        (FILES + "http: []", "2: http: expected at least one endpoint; write false for none"),
+        (FILES + "http: [{serve: [api]}]", "2: http[0].endpoint: missing; expected an endpoint"),
+        (FILES + "http: [{endpoint: 'tcp:7412', serve: []}]",
+         "2: http[0].serve: expected at least one of health, metrics, api, page, or leave the key out for all"),
+        (FILES + "http: [{endpoint: 'tcp:7412', serve: [healthy]}]",
+         "2: http[0].serve[0]: expected health, metrics, api or page, got 'healthy'"),
+        (FILES + "http: [{endpoint: 'tcp:7412', hosts: ['http://a.example']}]",
+         "2: http[0].hosts[0]: expected a name such as wafermon.example.org, without scheme and port, got 'http://a.example'"),
+        (FILES + "http: [{endpoint: 'tcp:7412', key: a.pem}]",
+         "2: http[0].key: only a tls: endpoint takes this, not 'tcp:7412'; write tls:PORT there"),
+        (FILES + "http: ['tcp:7412', {endpoint: 'tcp:7412:interface=127.0.0.1'}]",
+         "2: http[1]: http[0] takes this port on all addresses; give it another one"),
+        (FILES + "http: ['tcp:7412', {endpoint: 'tcp:7411:interface=127.0.0.1'}]",
+         "2: http[1]: listen[0] has this address already; give it another one"),
         # numbers
         (FILES + "journal: {segment_bytes: 512MiB}",
          "2: journal.max_bytes: 1GiB is under 4 segments of 512MiB; expected at least 2GiB, "

@@ -420,6 +420,7 @@ def test_what_people_see() -> None:
         "errors": 0,
         "jobs": [job],
         "events": [],
+        "left_out": {"spans": 0, "events": 0},
     }
     assert it.traces()[0]["open_spans"] == 7
     assert it.trace("unknown") is None

@@ -28,6 +28,7 @@ from wafermon.backends.filesystem.checkpoint import Checkpoint, Entry
 from wafermon.backends.filesystem.names import Template
 from wafermon.backends.filesystem.operations import Disk, naming
 from wafermon.interfaces import Batch, Position
+from wafermon.model.lograte import LogRate
 
 MAX_OPEN = 256
 """Files that are open at once; the one that was written longest ago is closed first."""
@@ -66,6 +67,7 @@ class FileStore:
         self.written = 0
         """Bytes since start."""
         self._now = now
+        self._about_files = LogRate(now)
         self._disk = disk or Disk()
         self._checkpoint = Checkpoint(self._disk, state_dir)
         self._open: dict[str, OpenFile] = {}
@@ -127,8 +129,16 @@ class FileStore:
             os.close(fd)
 
     def _note(self, text: str) -> None:
-        self.log.warn("Filesystem backend: {note}", note=text)
-        self.notes = [*self.notes[-9:], text]
+        self._say(self.log.warn, f"Filesystem backend: {text}")
+        path = text.partition(" ")[0]
+        self.notes = [*[note for note in self.notes if note.partition(" ")[0] != path][-9:], text]
+
+    def _say(self, log: Callable[..., None], text: str) -> None:
+        """Other programs cause these lines, perhaps many."""
+        self._about_files.log(
+            lambda: log("{text}", text=text),
+            lambda what: log("About the files of a backend: {what}", what=what),
+        )
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -225,10 +235,10 @@ class FileStore:
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            self.log.info("{path} was moved away or removed; a new one is begun", path=path)
+            self._say(self.log.info, f"{path} was moved away or removed; a new one is begun")
             return False
         if (found.st_dev, found.st_ino) != (file.device, file.inode):
-            self.log.info("{path} was replaced; the new one is gone on with", path=path)
+            self._say(self.log.info, f"{path} was replaced; the new one is gone on with")
             return False
         if found.st_size != file.length:
             self._note(f"{path} has {found.st_size} bytes, not {file.length}: something else writes to it")

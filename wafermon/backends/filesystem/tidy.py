@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from wafermon.backends.filesystem.names import Parsed, Template
 from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
+from wafermon.model.lograte import LogRate
 
 LATE = 3600
 """Seconds for which a file whose date or hour is over still waits for late messages, before it is compressed."""
@@ -46,6 +47,7 @@ class Tidier:
         self._compress = compress
         self._keep = keep
         self._now = now
+        self._about_files = LogRate(now)
         self._disk = disk or Disk()
         self._stop = Event()
 
@@ -62,7 +64,7 @@ class Tidier:
         try:
             self._store.close_idle()
         except OSError as error:
-            self.log.warn("Can't close idle files: {error}", error=error)
+            self._say(f"Can't close idle files: {error}")
         if not self._compress and not self._keep:
             return
         for path, parsed in list(self._files()):
@@ -71,9 +73,16 @@ class Tidier:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.log.warn("Can't tidy up {path}: {error}", path=path, error=error)
+                self._say(f"Can't tidy up {path}: {error}")
             except Stopped:
                 return
+
+    def _say(self, text: str) -> None:
+        """There may be as many of these as there are files."""
+        self._about_files.log(
+            lambda: self.log.warn("{text}", text=text),
+            lambda what: self.log.warn("About tidying up: {what}", what=what),
+        )
 
     def _treat(self, path: str, parsed: Parsed) -> None:
         now = self._now()

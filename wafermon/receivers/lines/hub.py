@@ -18,6 +18,7 @@ from twisted.python.threadpool import ThreadPool
 
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.model.errors import printable
+from wafermon.model.lograte import LogRate
 from wafermon.model.settings import Limits
 from wafermon.receivers.lines.connection import REFUSAL_SECONDS, Admits, Connection
 from wafermon.receivers.lines.dedupe import Taken
@@ -27,8 +28,6 @@ from wafermon.wire import hello as hellos
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 0.02
-COMPLAINTS = 5
-"""Log lines a second about clients, so that no client fills the log; the rest is counted."""
 OPENING_BYTES = 8 << 20
 """Frames that are opened at a time, by what they say that they give; the others wait, compressed as they came."""
 ALLOWANCES = 20_000
@@ -72,7 +71,7 @@ class Receiver:
         self._held_bytes = 0
         self._allowances: dict[Stream, float] = {}
         """When the rate limit lets a stream go on: kept over a reconnect, which would else be a way around it."""
-        self._complaints = 0
+        self._about_clients = LogRate(reactor.seconds)
         self._tick = LoopingCall(self._every_second)
         self._tick.clock = reactor
 
@@ -213,9 +212,11 @@ class Receiver:
 
     def complain(self, peer: str, problem: str) -> None:
         """Log what is wrong with a client, within bounds."""
-        self._complaints += 1
-        if self._complaints <= COMPLAINTS:
-            self.log.warn("{peer}: {problem}", peer=peer, problem=printable(problem))
+        shown = printable(problem)
+        self._about_clients.log(lambda: self.log.warn("{peer}: {problem}", peer=peer, problem=shown), self._tell)
+
+    def _tell(self, what: str) -> None:
+        self.log.warn("About clients: {what}", what=what)
 
     def refused(self, connection: Connection, code: str, detail: str) -> None:
         """A connection is told why it is not served, and closed."""
@@ -224,9 +225,8 @@ class Receiver:
 
     def failed(self, connection: Connection, failure: Failure | None = None) -> None:
         """A fault of the sidecar's own ends a connection; its client comes again."""
-        self._complaints += 1
-        if self._complaints <= COMPLAINTS:
-            self.log.failure("A fault at the connection of {peer}, which is closed", failure, peer=connection.peer)
+        message = "A fault at the connection of {peer}, which is closed"
+        self._about_clients.log(lambda: self.log.failure(message, failure, peer=connection.peer), self._tell)
 
     def paused(self, connection: Connection) -> None:
         self._owed.add(connection)
@@ -280,9 +280,7 @@ class Receiver:
         self._each(self._owed | self._held.keys(), lambda one: one.acknowledge(again=True))
         now = self.seconds()
         self._allowances = {stream: at for stream, at in self._allowances.items() if at > now}
-        if self._complaints > COMPLAINTS:
-            self.log.warn("{count} more such lines within a second", count=self._complaints - COMPLAINTS)
-        self._complaints = 0
+        self._about_clients.tick(self._tell)
         self._each(self._connections, self._look_at)
 
     def _look_at(self, connection: Connection) -> None:
@@ -293,11 +291,7 @@ class Receiver:
             connection.refuse("bad_hello", f"no line within {self.limits.first_line:g} s")
             self._connections.discard(connection)
         elif connection.admitted and 0 < self.limits.idle_timeout < silent:
-            self.log.info(
-                "Closing {peer}: silent for {seconds:.0f} s",
-                peer=connection.peer,
-                seconds=silent,
-            )
+            self.complain(connection.peer, f"closed: silent for {silent:.0f} s")
             connection.end()
 
     def _each(self, connections: Iterable[Connection], call: Callable[[Connection], object]) -> None:

@@ -115,7 +115,7 @@ class Listeners:
     def prepare(self, wanted: Sequence[Listener]) -> Change:
         """Open what is not open yet, and read the files. Nobody is served at a new door, and no old one closes, before
         the commit. Raises CannotChange."""
-        gates = {address_of(listener): (listener, self._gate(listener)) for listener in wanted}
+        gates = {ports.address_of(listener): (listener, self._gate(listener)) for listener in wanted}
         going = [door for address, door in self._doors.items() if address not in gates]
         opened: dict[Address, OpenListener] = {}
         try:
@@ -189,17 +189,6 @@ class Listeners:
         closing = DeferredList([door.close() for door in self._doors.values()])
         self._doors = {}
         return closing.addCallback(lambda _: None)
-
-
-def address_of(listener: Listener) -> Address:
-    """What makes two listeners the same door."""
-    kind, arguments = kind_of(listener.endpoint), arguments_of(listener.endpoint)
-    if kind == "unix":
-        return ("unix", arguments["address"])
-    if kind in ("tcp", "tcp6", "tls") and int(arguments["port"]):
-        interface = arguments.get("interface", "::" if kind == "tcp6" else "")
-        return ("tcp", "" if interface == "0.0.0.0" else interface, arguments["port"])
-    return (listener.endpoint,)
 
 
 def _close(listening: Iterable[OpenListener]) -> None:

@@ -19,6 +19,7 @@ from twisted.python.threadpool import ThreadPool
 from wafermon.files import Files
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.model.errors import printable
+from wafermon.model.lograte import LogRate
 from wafermon.net.principals import Principal
 from wafermon.receivers.lines.dedupe import Deduplicator, Taken
 from wafermon.receivers.spill.claim import Claim, claim
@@ -75,6 +76,7 @@ class SpillTaker:
         self._problem = ""
         """Of one of the files that can't be taken up."""
         self._told = -TOLD_SECONDS
+        self._about_files = LogRate(reactor.seconds)
         self._stopped = False
         self._waits: Deferred[Any] | None = None
         """For the journal."""
@@ -222,10 +224,17 @@ class SpillTaker:
             self._journal.marks.release(stream)
         self.files += 1
         message = "Took up the spill file {path}: {count} messages, {rejected} refused"
-        self.log.info(message, path=printable(claimed.path), count=reader.count, rejected=reader.rejected)
+        self._say(message.format(path=printable(claimed.path), count=reader.count, rejected=reader.rejected))
         if reader.rest:
             message = "The spill file {path} ends in {bytes} bytes without a newline: its program was cut off there"
-            self.log.warn(message, path=printable(claimed.path), bytes=reader.rest)
+            self._say(message.format(path=printable(claimed.path), bytes=reader.rest))
+
+    def _say(self, text: str) -> None:
+        """There are as many of these as there are programs that end."""
+        self._about_files.log(
+            lambda: self.log.info("{text}", text=text),
+            lambda what: self.log.info("About spill files: {what}", what=what),
+        )
 
     def _hold(self, client: str, owner: int) -> Stream:
         """The file's stream: the one under which its owner began to send it, if it did. What was sent with a token is known

@@ -1,0 +1,210 @@
+"""What one HTTP port asks of a request: a token, or else a Host header that is this machine's; and of a POST its origin.
+
+A page in a browser can be made to ask a port of its user's machine, by a name that leads there. It can't choose the Host header
+and can't hide the Origin, so both are looked at wherever neither a token nor a certificate is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from twisted.web.server import Request
+
+from wafermon.model.settings import HttpListener
+from wafermon.net.principals import ANYBODY, Principal
+from wafermon.net.tokens import TokenFile
+
+BURST = 10
+"""Wrong tokens that an address may send at once."""
+PER_SECOND = 1.0
+"""Wrong tokens that an address may send for long."""
+ADDRESSES = 1024
+"""How many addresses are remembered; the one heard of longest ago is forgotten first."""
+WRONG_SECONDS = 0.5
+"""A wrong token is answered after this time."""
+HOSTS_FILE = Path("/etc/hosts")
+_CHECKED = ("api", "page")
+
+
+class Refusal(NamedTuple):
+    """Why a request is not answered."""
+
+    code: int
+    why: str
+    after: float = 0.0
+    """Seconds to wait before it is said."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+_BEARER = ((b"www-authenticate", b'Bearer realm="wafermon"'),)
+NO_TOKEN = Refusal(
+    401,
+    "this port asks for a token: send the header Authorization: Bearer TOKEN; wafermon's commands take it from WAFERMON_HTTP_TOKEN",
+    headers=_BEARER,
+)
+WRONG_TOKEN = Refusal(
+    401, "this token is not known here; the port's token_file has those that are", WRONG_SECONDS, _BEARER
+)
+TOO_MANY = Refusal(
+    429, "too many wrong tokens from this address; try again in a second", headers=((b"retry-after", b"1"),)
+)
+
+
+class WrongTokens:
+    """Counts them by address, so that they can be guessed only slowly: once an address has used up what it may, its tokens are not
+    even looked at."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def exhausted(self, address: str) -> bool:
+        return self._now(address) < 1.0
+
+    def count(self, address: str) -> None:
+        left = self._now(address) - 1.0
+        self._left[address] = (left, self._seconds())
+        self._left.move_to_end(address)
+        if len(self._left) > ADDRESSES:
+            self._left.popitem(last=False)
+
+    def _now(self, address: str) -> float:
+        left, since = self._left.get(address, (float(BURST), self._seconds()))
+        return min(float(BURST), left + (self._seconds() - since) * PER_SECOND)
+
+
+class AccessRules:
+    """What a port asks, as the config has it now."""
+
+    def __init__(self, port: HttpListener, seconds: Callable[[], float]) -> None:
+        """Reads the files that the port names. Raises ValueError with everything a person has to know."""
+        self.serve = frozenset(port.serve)
+        self._tokens = TokenFile(port.token_file) if port.token_file else None
+        self._wrong = WrongTokens(seconds)
+        self._names = None if port.guarded else names_of_this_machine() | set(port.hosts)
+        self.credentials: Any = None
+        """A `tls.Credentials`, for a `tls:` endpoint."""
+        if port.tls:
+            from wafermon.net.tls import Credentials
+
+            self.credentials = Credentials(port)
+
+    def examine(self, request: Request, part: str) -> Principal | Refusal:
+        """Whose request this is, or why it is refused. `part` is what it asks for, such as ``api``."""
+        principal = self._principal(request)
+        if isinstance(principal, Refusal):
+            return principal
+        return self._cross_site(request, part) or principal
+
+    def still_admits(self, principal: Principal, part: str) -> bool:
+        """Whether a request that is being answered would be so again."""
+        return part in self.serve and (self._tokens is None or self._tokens.holds(principal))
+
+    def refresh(self) -> bool:
+        """Look at the files again; tells whether the tokens may have changed."""
+        if self.credentials is not None:
+            self.credentials.refresh()
+        return self._tokens is not None and self._tokens.refresh()
+
+    def _principal(self, request: Request) -> Principal | Refusal:
+        if self._tokens is None:
+            return ANYBODY
+        scheme, _, token = (request.getHeader("authorization") or "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return NO_TOKEN
+        address = _address_of(request)
+        if self._wrong.exhausted(address):
+            return TOO_MANY
+        self._tokens.refresh()
+        principal = self._tokens.find(token.strip())
+        if principal is None:
+            self._wrong.count(address)
+            return WRONG_TOKEN
+        return principal
+
+    def _cross_site(self, request: Request, part: str) -> Refusal | None:
+        if part not in _CHECKED:
+            return None
+        host = request.getHeader("host")
+        if self._names is not None and host is not None and not is_known_host(host, self._names):
+            return Refusal(
+                403,
+                f"the Host header {host[:100]!r} is no address and no name of this machine: ask by one of these, or put the name "
+                "under `hosts` of this entry of `http` in the config, or ask for tokens there (token_file)",
+            )
+        origin = request.getHeader("origin")
+        if request.method == b"POST" and origin is not None and not is_same_origin(origin, host or ""):
+            return Refusal(
+                403,
+                f"a POST from another site ({origin[:100]!r}) is not taken; send it without an Origin header, or from this one",
+            )
+        return None
+
+
+def is_known_host(host: str, names: Iterable[str]) -> bool:
+    """Whether a Host header has an address, `localhost`, or one of these names; the port does not matter."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return False
+    if name == "localhost" or name in names:
+        return True
+    try:
+        ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def is_same_origin(origin: str, host: str) -> bool:
+    """Whether an Origin is the host that was asked. Its scheme does not matter: a proxy may have ended TLS."""
+    scheme, separator, authority = origin.partition("://")
+    if not separator or not authority:
+        return False
+    default = {"http": ":80", "https": ":443"}.get(scheme, "")
+    return authority.lower().removesuffix(default) == host.lower().removesuffix(default)
+
+
+def names_of_this_machine() -> set[str]:
+    """In lower case: what it calls itself, with and without the domain, and what its hosts file adds to that. No name server is asked."""
+    own = {socket.gethostname().lower(), os.uname().nodename.lower()}
+    own |= {name.partition(".")[0] for name in own}
+    for address, *names in _hosts_lines():
+        if _is_loopback(address) or own.intersection(names):
+            own.update(names)
+    return own - {""}
+
+
+def _hosts_lines() -> Iterator[list[str]]:
+    try:
+        text = HOSTS_FILE.read_text(errors="replace")
+    except OSError:
+        return
+    for line in text.splitlines():
+        words = line.partition("#")[0].lower().split()
+        if len(words) > 1:
+            yield words
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _address_of(request: Request) -> str:
+    """Of IPv6 the network, since one client may use all of its addresses."""
+    host = str(getattr(request.getClientAddress(), "host", ""))
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return "unix"
+    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))
