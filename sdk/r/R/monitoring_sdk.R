@@ -21,9 +21,16 @@
 .wm_batch <- 64                # lines a write; with the chunk it bounds what one call can cost
 .wm_chunk <- 16384             # Linux calls a socket writable when a third of its buffer is free, which holds this
 .wm_small <- 2048
+.wm_frame_least <- 1024        # bytes of lines that are worth a frame, and that go into one
+.wm_frame_most <- 65536
+.wm_frame_lines <- 512
+.wm_told <- 5                  # seconds after a message until a stats line tells of it
+.wm_max_streams <- 1000        # of so many spill files, the newest
 .wm_silence <- 5
 .wm_default_url <- "tcp://127.0.0.1:7411"
-.wm_levels <- list(debug = 1, info = 2, warning = 3, error = 4, critical = 5)
+.wm_levels <- list(debug = "debug", info = "info", warning = "warning", error = "error", critical = "critical",
+                   warn = "warning", err = "error", fatal = "critical")
+.wm_stats_line <- "{\"type\":\"stats\","
 .wm_counts <- c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
 
 # --- Values to JSON ---------------------------------------------------------------------------------------------------
@@ -59,10 +66,15 @@
   x
 }
 
+# sprintf() writes the decimal point of LC_NUMERIC, which some programs set; it need not be one byte.
+.wm_point <- function(text) {
+  if (sprintf("%.1f", 0.5) == "0.5") text else gsub("[^-+.0-9a-z]+", ".", text, useBytes = TRUE)
+}
+
 # A double with at most six decimals: its quotient is rounded once, so what sprintf() prints reads back equal.
 .wm_double <- function(x) {
   scaled <- round(x * 1e6)
-  if (!is.na(scaled) && scaled / 1e6 == x && abs(scaled) < 1e15) sprintf("%.15g", x) else .wm_numbers(x)
+  if (!is.na(scaled) && scaled / 1e6 == x && abs(scaled) < 1e15) .wm_point(sprintf("%.15g", x)) else .wm_numbers(x)
 }
 
 # Whole numbers to 2^53 stay integers for those who read them (a span's start would be 1.79549603226842e+15). Else the
@@ -70,19 +82,31 @@
 # for equal; jsonlite reads with the C library, exactly.
 .wm_numbers <- function(x) {
   whole <- is.finite(x) & abs(x) <= 2^53 & x == trunc(x)
-  text <- ifelse(is.finite(x), sprintf(ifelse(whole, "%.0f", "%.17g"), x), "null")
+  text <- ifelse(is.finite(x), .wm_point(sprintf(ifelse(whole, "%.0f", "%.17g"), x)), "null")
   broken <- which(is.finite(x) & !whole)
   for (digits in c("%.16g", "%.15g")) {
-    shorter <- sprintf(digits, x[broken])
+    shorter <- .wm_point(sprintf(digits, x[broken]))
     same <- unlist(jsonlite::parse_json(paste0("[", paste(shorter, collapse = ","), "]"))) == x[broken]
     text[broken[same]] <- shorter[same]
   }
   text
 }
 
-# A value of a class as the plain value that stands for it.
-.wm_unclass <- function(x) {
-  if (inherits(x, "POSIXt")) x <- sub("\\.?0*Z$", "Z", format(as.POSIXct(x) + 5e-7, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
+# ISO 8601 in UTC, to the microsecond. (%OS6 would write the decimal point of the locale.)
+.wm_time <- function(x) {
+  x <- as.POSIXct(x) + 5e-7
+  digits <- sprintf("%06.0f", floor(unclass(x) %% 1 * 1e6))
+  fraction <- sub("\\.?0*$", "Z", paste0(".", digits))
+  ifelse(is.na(x), NA, paste0(format(x, "%Y-%m-%dT%H:%M:%S", tz = "UTC"), fraction))
+}
+
+# A value of a class as the plain value that stands for it. What its own methods fail at is taken as it is.
+.wm_unclass <- function(x) tryCatch(.wm_plain(x), error = function(e) unclass(x))
+
+.wm_plain <- function(x) {
+  if (inherits(x, "POSIXt")) return(.wm_time(x))
+  if (inherits(x, "difftime")) return(as.double(x, units = "secs"))
+  if (inherits(x, "condition")) return(paste0(class(x)[[1L]], ": ", conditionMessage(x)))
   if (inherits(x, "integer64") && !isTRUE(any(abs(x) > 2^53))) return(as.double(x))
   if (is.factor(x) || inherits(x, c("Date", "integer64", "numeric_version"))) return(as.character(x))
   if (is.list(x) || is.atomic(x)) unclass(x) else x
@@ -204,6 +228,78 @@
 
 .wm_trace <- "\\A[!-~]{1,128}\\z"
 
+# How many of the lines are messages: a rejected one is empty, and a stats line counts nowhere.
+.wm_messages <- function(lines) sum(nzchar(lines) & !startsWith(lines, .wm_stats_line))
+
+# The name of a level: in any case, by what other libraries call it, or as one of logging's numbers.
+.wm_level <- function(level) {
+  text <- if (length(level) == 1L) tolower(as.character(level)) else NA
+  if (grepl("^([1-4][0-9]|50)$", text)) return(names(.wm_levels)[[as.integer(text) %/% 10L]])
+  name <- if (!is.na(text)) .wm_levels[[text]]
+  if (is.null(name)) .wm_fault("unknown level: ", level)
+  name
+}
+
+# The other addresses of a name, of which base R knows the first alone.
+.wm_addresses <- function(host) {
+  if (host == "localhost" || !grepl("[A-Za-z]", host)) return(NULL)
+  answer <- function() system2("getent", c("ahostsv4", host), stdout = TRUE, stderr = FALSE)
+  lines <- tryCatch(suppressWarnings(answer()), error = function(e) NULL)
+  utils::head(unique(sub(" .*", "", lines)), 4L)
+}
+
+# SHA-256 as 64 hex, of words that are 32 logicals: R has no unsigned integers. It takes 3 ms.
+.wm_sha256 <- function(text) {
+  powers <- 2^(31:0)
+  bits <- function(number) number %/% powers %% 2 == 1
+  number <- function(word) sum(powers[word])
+  # The first 32 bits of the fractions of roots of the first primes.
+  primes <- Filter(function(n) n < 4 || all(n %% 2:floor(sqrt(n)) > 0), 2:311)
+  constants <- floor(primes^(1 / 3) %% 1 * 2^32)
+  state <- floor(sqrt(primes[1:8]) %% 1 * 2^32)
+  turn <- function(word, by) word[(0:31 - by) %% 32 + 1]
+  shift <- function(word, by) c(logical(by), word[seq_len(32 - by)])
+
+  bytes <- as.integer(charToRaw(text))
+  size <- length(bytes)
+  bytes <- c(bytes, 128, numeric((55 - size) %% 64), size * 8 %/% 256^(7:0) %% 256)
+  words <- colSums(matrix(bytes, 4) * 256^(3:0))
+  for (block in split(words, (seq_along(words) - 1) %/% 16)) {
+    schedule <- lapply(block, bits)
+    for (i in 17:64) {
+      a <- schedule[[i - 15]]
+      b <- schedule[[i - 2]]
+      mixed <- number(xor(xor(turn(a, 7), turn(a, 18)), shift(a, 3))) +
+        number(xor(xor(turn(b, 17), turn(b, 19)), shift(b, 10)))
+      schedule[[i]] <- bits((number(schedule[[i - 16]]) + number(schedule[[i - 7]]) + mixed) %% 2^32)
+    }
+    now <- lapply(state, bits)
+    for (i in 1:64) {
+      a <- now[[1L]]
+      e <- now[[5L]]
+      chosen <- (e & now[[6L]]) | (!e & now[[7L]])
+      most <- (a & now[[2L]]) | (a & now[[3L]]) | (now[[2L]] & now[[3L]])
+      added <- number(now[[8L]]) + number(xor(xor(turn(e, 6), turn(e, 11)), turn(e, 25))) + number(chosen) +
+        constants[[i]] + number(schedule[[i]])
+      first <- added + number(xor(xor(turn(a, 2), turn(a, 13)), turn(a, 22))) + number(most)
+      fifth <- added + number(now[[4L]])
+      now <- c(list(bits(first %% 2^32)), now[1:3], list(bits(fifth %% 2^32)), now[5:7])
+    }
+    state <- (state + vapply(now, number, 0)) %% 2^32
+  }
+  paste(sprintf("%04x%04x", state %/% 65536, state %% 65536), collapse = "")
+}
+
+# What W3C calls the place that trace and span are. A job id is no trace id there, and no span is invalid: a hash stands
+# for it, the same in every language.
+.wm_traceparent <- function(trace, span, hash) {
+  if (is.null(trace)) return(NULL)
+  valid <- grepl("^(?!0{32})[0-9a-f]{32}$", trace, perl = TRUE)
+  if (!valid) trace <- substr(hash(), 1L, 32L)
+  if (is.null(span)) span <- substr(hash(), 33L, 48L)
+  sprintf("00-%s-%s-01", trace, span)
+}
+
 .wm_check_text <- function(value, what, pattern = "") {
   if (!is.character(value) || length(value) != 1L || is.na(value)) .wm_fault(what, " must be one string")
   if (!nzchar(pattern) || grepl(pattern, value, perl = TRUE, useBytes = TRUE)) return(value)
@@ -211,6 +307,7 @@
 }
 
 .wm_check_number <- function(value, what) {
+  if (inherits(value, "difftime")) value <- .wm_plain(value)
   if (length(value) != 1L || !is.numeric(value) && !identical(value, NA)) .wm_fault(what, " must be one number")
   as.double(value)
 }
@@ -232,14 +329,16 @@
   if (length(parts) && as.integer(parts[[3L]]) %in% 1:65535) list(host = parts[[2L]], port = as.integer(parts[[3L]]))
 }
 
+.wm_w3c <- "^[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-"
+
 # Trace and span of the process that started this one. The environment is no programming error: what is malformed there
 # is not taken.
 .wm_inherited <- function() {
   parent <- Sys.getenv("TRACEPARENT")
-  parent <- regmatches(parent, regexec("^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-", parent))[[1L]]
+  parent <- regmatches(parent, regexec(.wm_w3c, parent, perl = TRUE))[[1L]]
   trace <- Sys.getenv("WAFERMON_TRACE_ID")
   span <- Sys.getenv("WAFERMON_SPAN_ID")
-  if (!grepl("^[0-9a-f]{16}$", span)) span <- NULL
+  if (!grepl("^(?!0{16})[0-9a-f]{16}$", span, perl = TRUE)) span <- NULL
   if (grepl(.wm_trace, trace, perl = TRUE, useBytes = TRUE)) return(list(trace = trace, span = span))
   if (length(parent)) list(trace = parent[[2L]], span = .wm_first(span, parent[[3L]]))
 }
@@ -247,18 +346,20 @@
 # --- The stream -------------------------------------------------------------------------------------------------------
 
 # An environment whose functions are its methods: R6 would double the cost of a call, and `self$x[i] <- y` copies x.
-# link: host, port, hello (what comes after the client), buffer, stats.
-.wm_stream <- function(link, client = .wm_id()) {
+# link, an environment that all streams share: host, port, hello (what comes after the client), buffer, stats, compress.
+# `first` is the seq that the stream begins with.
+.wm_stream <- function(link, client = .wm_id(), first = 1) {
   con <- both <- NULL
-  welcomed <- refused <- FALSE
+  welcomed <- refused <- framed <- offered <- FALSE
   stats <- link$stats
   suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
 
   # first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1; high ever went to a socket. `queue` holds
   # the lines from first to last, a rejected one as "".
-  first <- unsent <- 1
-  last <- high <- 0
+  unsent <- first
+  last <- high <- first - 1
   queue <- character()
+  newest_count <- 1
   held <- waiting_bytes <- window_bytes <- newest_bytes <- 0
   newest <- inbox <- ""
   rest <- raw()
@@ -268,16 +369,20 @@
 
   full <- function() last - high >= link$buffer || waiting_bytes >= .wm_max_memory
 
-  # Gives the body of a message its seq and keeps it.
-  give <- function(body) push(sprintf("%s%s%.0f}\n", body, suffix, last + 1))
+  # Gives the body of a message its seq and keeps it. A stats line counts as none.
+  give <- function(body, count = 1) push(sprintf("%s%s%.0f}\n", body, suffix, last + 1), count)
 
-  push <- function(line) {
+  push <- function(line, count = 1) {
     newest <<- queue[[length(queue) + 1L]] <<- line
     newest_bytes <<- nchar(line, "bytes")
     waiting_bytes <<- waiting_bytes + newest_bytes
     last <<- last + 1
-    held <<- held + 1
+    newest_count <<- count
+    held <<- held + count
   }
+
+  # Whether everything has been acknowledged or refused, stats lines too.
+  settled <- function() first > last
 
   # What no acknowledgement has come for.
   lines <- function() Filter(nzchar, queue)
@@ -311,12 +416,28 @@
     lost_at <<- now
   }
 
+  # A name is looked up at each attempt.
+  dial <- function() {
+    try_one <- function(host) {
+      suppressWarnings(socketConnection(host, link$port, blocking = FALSE, open = "r+b", timeout = 1))
+    }
+    tryCatch(try_one(link$host), error = function(e) {
+      for (address in .wm_addresses(link$host)) {
+        found <- tryCatch(try_one(address), error = function(e) NULL)
+        if (!is.null(found)) return(found)
+      }
+      stop(e)
+    })
+  }
+
   # Base R waits in connect(): a closed port refuses at once, a host that swallows packets costs the second.
   connect <- function(now) {
-    con <<- suppressWarnings(socketConnection(link$host, link$port, blocking = FALSE, open = "r+b", timeout = 1))
+    con <<- dial()
     both <<- list(con, con)
     socketTimeout(con, 0)
-    writeBin(charToRaw(paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"", client, "\"", link$hello, "}\n")), con)
+    asked <- if (link$compress) ",\"compress\":[\"zlib\"]" else ""
+    hello <- paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"", client, "\"", link$hello, asked, "}\n")
+    writeBin(charToRaw(hello), con)
     heard <<- now
   }
 
@@ -341,7 +462,7 @@
     seq <- if (is.numeric(reply$seq)) reply$seq else 0
     switch(paste(c(reply$type, if (!welcomed) "before the welcome"), collapse = " "),
       ack = settle(seq),
-      error = reject(seq),
+      error = if (identical(reply$code, "bad_frame")) unframe(reply$detail) else reject(seq),
       `error before the welcome` = {
         if (!refused) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
         refused <<- TRUE
@@ -350,6 +471,8 @@
         welcomed <<- TRUE
         welcomes <<- welcomes + 1
         failures <<- 0
+        framed <<- link$compress && identical(reply$compress, "zlib")
+        offered <<- "stats" %in% unlist(reply$features)
         if (is.numeric(reply$acked)) settle(reply$acked)
         unsent <<- first
       })
@@ -359,7 +482,7 @@
     seq <- min(seq, high)
     if (seq < first) return(invisible())
     size <- nchar(slice(first, seq), "bytes")
-    count <- sum(size > 0)
+    count <- .wm_messages(slice(first, seq))
     window_bytes <<- window_bytes - sum(size)
     queue <<- queue[-seq_along(size)]
     first <<- seq + 1
@@ -370,20 +493,28 @@
 
   reject <- function(seq) {
     if (seq < first || seq > high || !nzchar(slice(seq, seq))) return(invisible())
+    count <- .wm_messages(slice(seq, seq))
     window_bytes <<- window_bytes - nchar(slice(seq, seq), "bytes")
     queue[[seq - first + 1]] <<- ""
-    held <<- held - 1
-    stats$rejected <- stats$rejected + 1
+    held <<- held - count
+    stats$rejected <- stats$rejected + count
     # What is at the front is settled now; no ack may follow.
     while (first <= high && !nzchar(slice(first, first))) settle(first)
   }
 
+  # The sidecar closes the connection; the same lines go plainly over the next, and over those of the other streams.
+  unframe <- function(detail) {
+    if (link$compress) .wm_stderr("the sidecar refuses compressed frames, so lines go as they are: bad_frame ", detail)
+    link$compress <- framed <<- FALSE
+  }
+
   write <- function(now) {
-    if (high + 1 == last && unsent == last && newest_bytes <= .wm_small && !length(rest)) {
+    small <- if (framed) .wm_frame_least - 1 else .wm_small
+    if (high + 1 == last && unsent == last && newest_bytes <= small && !length(rest)) {
       # The usual case, in a third of the time. writeLines() doesn't report errors, but a socket that is writable takes
       # so few bytes whole, and what it loses otherwise is not acknowledged.
       if (first == unsent) heard <<- now
-      sent(1, newest_bytes)
+      sent(1, newest_bytes, newest_count)
       return(writeLines(newest, con, sep = "", useBytes = TRUE))
     }
     repeat {
@@ -397,27 +528,37 @@
     }
   }
 
-  sent <- function(count, bytes) {
-    stats$sent <- stats$sent + count
+  # So many lines have gone to the socket for the first time, of which so many are messages.
+  sent <- function(count, bytes, messages) {
+    stats$sent <- stats$sent + messages
     window_bytes <<- window_bytes + bytes
     waiting_bytes <<- waiting_bytes - bytes
     high <<- high + count
     unsent <<- high + 1
   }
 
-  # The bytes of the next lines: a batch, or one line that is longer than the chunk.
+  # The bytes of the next lines: a batch, or one line that is longer than the chunk. What is framed may be longer.
   take <- function() {
-    to <- min(last, unsent + .wm_batch - 1)
+    to <- min(last, unsent + (if (framed) .wm_frame_lines else .wm_batch) - 1)
     if (window_bytes >= .wm_max_memory) to <- min(to, high)
     if (to < unsent) return(raw())
     size <- nchar(slice(unsent, to), "bytes")
-    size <- size[seq_len(max(1, sum(cumsum(size) <= .wm_chunk)))]
+    limit <- if (framed) .wm_frame_most else .wm_chunk
+    size <- size[seq_len(max(1, sum(cumsum(size) <= limit)))]
     batch <- slice(unsent, unsent + length(size) - 1)
     again <- unsent + seq_along(size) - 1 <= high
-    stats$resent <- stats$resent + sum(size[again] > 0)
+    stats$resent <- stats$resent + .wm_messages(batch[again])
     unsent <<- unsent + sum(again)
-    if (!all(again)) sent(sum(!again), sum(size[!again]))
-    charToRaw(paste(batch, collapse = ""))
+    if (!all(again)) sent(sum(!again), sum(size[!again]), .wm_messages(batch[!again]))
+    bytes <- charToRaw(paste(batch, collapse = ""))
+    if (framed && length(bytes) >= .wm_frame_least) frame(bytes, sum(size > 0)) else bytes
+  }
+
+  # What memCompress() calls gzip is a zlib stream.
+  frame <- function(bytes, lines) {
+    block <- memCompress(bytes, "gzip")
+    header <- "{\"type\":\"frame\",\"codec\":\"zlib\",\"bytes\":%d,\"raw\":%d,\"lines\":%d}\n"
+    c(charToRaw(sprintf(header, length(block), length(bytes), lines)), block)
   }
 
   environment()
@@ -426,9 +567,12 @@
 # --- The spill --------------------------------------------------------------------------------------------------------
 
 # Files, oldest first. The last one is written while `open`, the first one is sent by `stream` when connected.
-# R has no flock: a file is opened, written and closed for each message, which its owner's pid protects.
+# R has no flock: a file is opened, written and closed for each message, and its age alone tells others that it has an
+# owner. So after each write the file is looked at: if it has been taken up, a new one of the same stream takes the line
+# again, with the same seq, and the sidecar keeps one of them.
 .wm_spill <- function(link, dir, service, pid) {
   files <- list()
+  streams <- numeric()   # last seq by client, of the files that were sent too
   open <- FALSE
   stream <- reader <- taken <- unread <- NULL
   stats <- link$stats
@@ -453,30 +597,42 @@
     if (is.null(dir) && (!identical(file.info(found)$uid, uid) || nzchar(Sys.readlink(found)))) "/dev/null" else found
   }
 
-  # TRUE when the file has `bytes` bytes after it.
-  put <- function(path, text, bytes) {
-    tryCatch({
+  # Appends; the size of the file then, below 0 where that went wrong. Its mode is set whatever the umask: in the
+  # packaged folder its group is the sidecar's, which reads and removes it.
+  put <- function(path, text, tries = 2L) {
+    size <- tryCatch({
       target <- file(path, "ab")
       tryCatch(writeBin(charToRaw(text), target), finally = close(target))
-      file.size(path) == bytes
-    }, condition = function(c) FALSE)
+      Sys.chmod(path, "0660", use_umask = FALSE)
+      file.size(path)
+    }, condition = function(c) -1)
+    if (!is.na(size)) size else if (tries > 1L) put(path, text, tries - 1L) else -1
   }
 
-  new_file <- function(client) list(path = path(client), client = client, count = 0, bytes = 0)
+  new_file <- function(client) list(path = path(client), client = client, last = 0, count = 0, bytes = 0)
 
   # FALSE when there is no room or no way to write.
   append <- function(body) {
-    # Somebody may have taken it up between two writes.
-    if (open && !file.exists(files[[length(files)]]$path)) lose(length(files))
     open <<- open && files[[length(files)]]$bytes + nchar(body, "bytes") + 60 <= .wm_max_file
     file <- if (open) files[[length(files)]] else new_file(.wm_id())
-    file$count <- file$count + 1
-    line <- sprintf("%s,\"client\":\"%s\",\"seq\":%.0f}\n", body, file$client, file$count)
+    line <- sprintf("%s,\"client\":\"%s\",\"seq\":%.0f}\n", body, file$client, file$last + 1)
     size <- nchar(line, "bytes")
-    file$bytes <- file$bytes + size
-    written <- room(size) && put(file$path, line, file$bytes)
-    if (written) files[[length(files) + !open]] <<- file else if (!open) unlink(file$path)
-    stats$spilled <- stats$spilled + written
+    found <- if (room(size)) put(file$path, line) else -1
+    if (open && found == size) {
+      # The line is alone: what was before it has been taken up.
+      lose(length(files))
+      file$count <- file$bytes <- 0
+    }
+    written <- found == file$bytes + size
+    if (written) {
+      file$last <- file$last + 1
+      file$count <- file$count + 1
+      file$bytes <- found
+      files[[length(files) + !open]] <<- file
+      streams[[file$client]] <<- file$last
+      if (!open) streams <<- utils::tail(streams, .wm_max_streams)
+      stats$spilled <- stats$spilled + 1
+    } else if (!open) unlink(file$path)
     # Readers take whole lines, so a line cut short by a full disk harms nobody; but nothing may follow it.
     open <<- written
   }
@@ -507,10 +663,12 @@
   claim <- function() {
     file <- files[[1L]]
     taken <<- paste0(file$path, ".taken")
+    # One of the same stream, which the sidecar is just reading.
+    if (file.exists(taken)) return(invisible())
     if (!suppressWarnings(file.rename(file$path, taken))) return(lose(1L))
     unread <<- file$count
     reader <<- base::file(taken, "rb")
-    stream <<- .wm_stream(link, file$client)
+    stream <<- .wm_stream(link, file$client, file$last - file$count + 1)
   }
 
   release <- function() {
@@ -526,9 +684,9 @@
     release()
     text <- paste(lines, collapse = "")
     size <- nchar(text, "bytes")
-    left <- !size || room(size) && put(path(client), text, size)
+    left <- !size || room(size) && put(path(client), text) == size
     files <<- list()
-    for (name in if (left) c("spilled", "handed_over") else "dropped") stats[[name]] <- stats[[name]] + length(lines)
+    for (name in if (left) c("spilled", "handed_over") else "dropped") stats[[name]] <- stats[[name]] + .wm_messages(lines)
   }
 
   environment()
@@ -547,7 +705,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     inherited <- .wm_inherited()
     trace <- if (is.null(trace_id)) inherited$trace else .wm_check_text(trace_id, "trace_id", .wm_trace)
     private$path <- list(list2env(list(id = if (identical(trace, inherited$trace)) inherited$span, trace_here = trace)))
-    private$found_env <- Sys.getenv(c("WAFERMON_TRACE_ID", "WAFERMON_SPAN_ID"), NA)
+    private$found_env <- Sys.getenv(c("WAFERMON_TRACE_ID", "WAFERMON_SPAN_ID", "TRACEPARENT"), NA)
     private$running <- tolower(env("DISABLED")) %in% c("", "0", "false", "no")
     private$spill_dir <- .wm_first(spill_dir, env("SPILL_DIR"))
     if (!is.null(buffer) && !isTRUE(.wm_check_number(buffer, "buffer") >= 1)) .wm_fault("buffer must be at least 1")
@@ -559,11 +717,14 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (is.null(target)) .wm_stderr("base R can't connect to \"", url, "\", using ", .wm_default_url)
     private$target <- c(.wm_first(target, .wm_parse_url(.wm_default_url)),
                         list(buffer = if (isTRUE(buffer >= 1)) buffer else 1000, token = token))
+    private$compress <- env("COMPRESS") == "zlib"
     private$begin()
   },
 
   log_event = function(level, message, context = NULL) {
-    if (!is.character(level) || length(level) != 1L || is.null(.wm_levels[[level]])) .wm_fault("unknown level: ", level)
+    # The usual case costs one look-up, in the language of the wire.
+    if (!is.character(level) || length(level) != 1L || !identical(.wm_levels[[level]], level)) level <- .wm_level(level)
+    if (inherits(message, "condition")) message <- conditionMessage(message)
     if (!is.character(message) || length(message) != 1L || is.na(message)) message <- .wm_check_text(message, "message")
     plain <- is.list(context) && !is.object(context) && !is.null(names(context))
     if (!plain) context <- .wm_check_object(context, "context")
@@ -659,8 +820,10 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   close = function(timeout = 2) {
     # A forked child that never used it has nothing to close, and opens nothing for that.
     private$running <- private$running && private$pid == Sys.getpid()
-    private$work_until(timeout, function() private$waiting() == 0, linked = TRUE)
+    private$closing <- TRUE
+    private$work_until(timeout, function() private$waiting() == 0 && private$live$settled(), linked = TRUE)
     if (private$running) {
+      if (private$live$offered || private$live$welcomes == 0) private$tell()
       suspendInterrupts(private$spill$leave(private$live$client, private$live$lines()))
       private$live$hang_up()
     }
@@ -673,7 +836,9 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   # The open spans are `path`: first what the process began in (id, trace_here), the innermost span last.
   service = NULL, target = NULL, spill_dir = NULL, found_env = NULL,
   path = NULL, where = NULL, running = TRUE, pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0,
-  measured = c(cpu = 0, at = 0),
+  measured = c(cpu = 0, at = 0), compress = FALSE,
+  # For stats lines: when the first message was given that none has told of; the seq of the newest; the hash of a trace.
+  untold = NULL, told = 0, closing = FALSE, hashed = NULL,
 
   # R6 registers it with reg.finalizer(onexit = TRUE): it also runs at the normal end of the process.
   finalize = function() self$close(),
@@ -683,10 +848,12 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$pid <- Sys.getpid()
     private$stats <- list2env(as.list(structure(numeric(length(.wm_counts)), names = .wm_counts)))
     hello <- .wm_fields(c(list(sdk = "r/2.0.0", ack = TRUE), token = private$target$token))
-    link <- c(private$target, list(hello = paste0(private$where_in(), ",", hello), stats = private$stats))
+    hello <- paste0(private$where_in(), ",", hello)
+    link <- list2env(c(private$target, list(hello = hello, stats = private$stats, compress = private$compress)))
     private$live <- .wm_stream(link)
     private$spill <- .wm_spill(link, private$spill_dir, private$service, private$pid)
-    private$unreported <- 0
+    private$unreported <- private$told <- 0
+    private$untold <- NULL
     private$place()
     # A short wait for the welcome, so that the calls that follow leave the process at once: a child of
     # parallel::mclapply() ends without exit handlers. No other call waits.
@@ -713,6 +880,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (excess > 0) return(private$emit(type, fields, where, now, .wm_shorten(fields, nchar(text, "bytes") - excess)))
     suspendInterrupts({
       private$stats$called <- private$stats$called + 1
+      if (is.null(private$untold)) private$untold <- now
       if (private$running) private$keep(body, now) else private$drop()
     })
     invisible(self)
@@ -730,11 +898,34 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$work(now, eager = FALSE)
   },
 
+  # Says what this SDK has sent, so that the sidecar can judge what is missing. Nothing new is no reason.
+  tell = function() {
+    last <- private$live$last
+    if (private$stats$called == 0 || last == private$told) return(invisible())
+    streams <- private$spill$streams
+    streams <- paste(sprintf("{\"client\":\"%s\",\"last\":%.0f}", names(streams), streams), collapse = ",")
+    fields <- .wm_fields(list(called = private$stats$called, dropped = private$stats$dropped, unsent = 0, last = last))
+    final <- if (private$closing) ",\"final\":true" else ""
+    form <- "%s\"ts\":%.0f%s,%s,\"streams\":[%s]%s"
+    body <- sprintf(form, .wm_stats_line, floor(.wm_now() * 1e6), private$where_in(), fields, streams, final)
+    private$live$give(body, 0)
+    private$told <- private$live$last
+    private$untold <- NULL
+  },
+
   # One round of what can be done without waiting. The report of drops and the spill files wait for a connection that
   # keeps up.
   work = function(now, eager = TRUE) {
     private$live$pump(now, eager)
-    if (private$unreported == 0 && private$spill$idle()) return(invisible())
+    if (private$unreported > 0 || !private$spill$idle()) private$catch_up(now)
+    due <- private$closing || !is.null(private$untold) && abs(now - private$untold) >= .wm_told
+    if (due && private$live$welcomed && private$live$offered && private$unreported == 0) {
+      private$tell()
+      private$live$pump(now)
+    }
+  },
+
+  catch_up = function(now) {
     if (!private$live$welcomed || private$live$full()) return(invisible())
     count <- private$unreported
     private$unreported <- 0
@@ -768,7 +959,14 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$where <- private$where_in(here$trace_here, here$id)
     .wm_export("WAFERMON_TRACE_ID", here$trace_here)
     .wm_export("WAFERMON_SPAN_ID", here$id)
+    .wm_export("TRACEPARENT", .wm_traceparent(here$trace_here, here$id, function() private$hash_of(here$trace_here)))
     invisible(self)
+  },
+
+  # Of the last trace that needed one.
+  hash_of = function(trace) {
+    if (!identical(private$hashed[["trace"]], trace)) private$hashed <- list(trace = trace, hash = .wm_sha256(trace))
+    private$hashed$hash
   },
 
   # Of this process, as far as Linux tells; it doesn't count network bytes by process.
