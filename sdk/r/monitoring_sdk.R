@@ -297,7 +297,7 @@
   if (length(parent)) list(trace = parent[[2L]], span = .wm_first(span, parent[[3L]]))
 }
 
-# SHA-256 as 64 hex, of words that are 32 logicals: R has no unsigned integers. It takes 3 ms.
+# SHA-256 as 64 hex, of words that are 32 logicals: R has no unsigned integers. It takes 4 ms.
 .wm_sha256 <- function(text) {
   powers <- 2^(31:0)
   bits <- function(number) number %/% powers %% 2 == 1
