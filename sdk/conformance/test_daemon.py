@@ -172,3 +172,28 @@ def test_file_of_a_live_owner_without_a_lock_arrives_once(driver: Driver, tmp_pa
         assert sorted(numbers(daemon.messages())) == list(range(100))
     finally:
         daemon.stop()
+
+
+def test_owner_without_a_lock_writes_on(driver: Driver, tmp_path: Path) -> None:
+    """The daemon has taken the file between two writes: what comes next lies in a new one, in the same stream."""
+    if "lock" in driver.language.can:
+        pytest.skip("this SDK holds a lock")
+    driver("open", service="conformance", url="tcp://127.0.0.1:1", buffer=5)
+    driver("burst", n=50)
+    driver.until(lambda stats: stats["spilled"] >= 45)
+    (owned,) = spill_files(driver.spill)
+    os.utime(owned, (time.time() - 60, time.time() - 60))
+    daemon = Daemon(tmp_path, driver.spill).start()
+    try:
+        assert daemon.wait(lambda: not list(driver.spill.iterdir()), 60), daemon.log()
+        driver("burst", n=50, first=50)
+        driver("close")
+        stats = driver.stats()
+        assert (stats["called"], stats["handed_over"]) == (100, 100)
+        assert_law(stats)
+        for path in spill_files(driver.spill):
+            os.utime(path, (time.time() - 60, time.time() - 60))
+        assert daemon.wait(lambda: len(numbers(daemon.messages())) >= 100, 60), daemon.log()
+        assert sorted(numbers(daemon.messages())) == list(range(100))
+    finally:
+        daemon.stop()

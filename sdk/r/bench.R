@@ -4,7 +4,7 @@
 # syncs; then one that accepts and never answers; then none.
 
 here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(FALSE), value = TRUE)[[1L]]))
-source(file.path(here, "R", "monitoring_sdk.R"))
+source(file.path(here, "monitoring_sdk.R"))
 calls <- as.integer(c(commandArgs(TRUE), 20000)[[1L]])
 Sys.setenv(WAFERMON_SPILL_DIR = tempfile("spill"))
 

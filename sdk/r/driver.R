@@ -1,7 +1,7 @@
 # The conformance driver: one JSON request a line on stdin, one JSON answer a line on stdout (sdk/conformance/README.md).
 
 here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(FALSE), value = TRUE)[[1L]]))
-source(file.path(here, "R", "monitoring_sdk.R"))
+source(file.path(here, "monitoring_sdk.R"))
 
 unsupported <- function() stop(structure(class = c("unsupported", "error", "condition"), list(message = "unsupported", call = NULL)))
 

@@ -1,540 +1,4 @@
-# wafermon's SDK for R: one file, a package or source()d as it is. It needs R >= 4.2, R6 and jsonlite.
-#
-# What it promises:
-# - a logging call never waits for the network and never fails because of it; a programming error does, at the call;
-# - a message is kept until the sidecar has acknowledged its (client, seq), and is sent again after a lost connection;
-# - what the memory can't hold goes to spill files; what those can't hold is dropped, counted and reported;
-# - the random seed, the options and the connections of the session stay as they are.
-#
-# From top to bottom: values to JSON, helpers, the stream (one client, its seqs, its connection), the spill (its files),
-# MonitoringSDK (what the world sees). R has no thread: every call does the network work that can be done at once.
-#
-# R's sockets lie: after the peer's close the first write succeeds, the second fails, the third "succeeds" again, and a
-# write that was cut short doesn't say where. So only acks count, a write follows a select that grants it, and after any
-# warning the connection is given up.
-
-.wm_max_line <- 65536
-.wm_max_memory <- 4 * 1024^2   # bytes waiting, and bytes sent but unacknowledged
-.wm_max_file <- 1024^2
-.wm_max_spill <- 64 * 1024^2
-.wm_max_depth <- 8
-.wm_batch <- 64                # lines a write; with the chunk it bounds what one call can cost
-.wm_chunk <- 16384             # Linux calls a socket writable when a third of its buffer is free, which holds this
-.wm_small <- 2048
-.wm_silence <- 5
-.wm_default_url <- "tcp://127.0.0.1:7411"
-.wm_levels <- list(debug = 1, info = 2, warning = 3, error = 4, critical = 5)
-.wm_counts <- c("called", "sent", "acked", "rejected", "dropped", "spilled", "handed_over", "resent")
-
-# --- Values to JSON ---------------------------------------------------------------------------------------------------
-# Made by hand: jsonlite::toJSON takes 300 us for a small record and prints 0.1 + 0.2 as 0.3.
-
-# Valid UTF-8, marked as such. An unmarked string is taken as UTF-8 in any locale: under cron the locale is C.
-.wm_utf8 <- function(x) {
-  latin1 <- Encoding(x) == "latin1"
-  if (any(latin1)) x[latin1] <- enc2utf8(x[latin1])
-  # iconv lets pass what lies beyond U+10FFFF; there every byte that isn't ASCII goes.
-  for (from in c("UTF-8", "ASCII")) {
-    bad <- !validUTF8(x)
-    if (any(bad)) x[bad] <- iconv(x[bad], from, "UTF-8", sub = "\xef\xbf\xbd")
-  }
-  Encoding(x) <- "UTF-8"
-  x
-}
-
-# By code point, for control characters, quote and backslash.
-.wm_escapes <- sprintf("\\u%04x", 1:92)
-.wm_escapes[c(8, 9, 10, 12, 13, 34, 92)] <- c("\\b", "\\t", "\\n", "\\f", "\\r", "\\\"", "\\\\")
-
-# By byte: what is not printable ASCII, or is a quote or a backslash; and "<", because in a C locale paste0() makes <e4>
-# of Latin-1. A tenth of what a regular expression costs.
-.wm_special <- !(1:255 %in% setdiff(32:126, c(34, 60, 92)))
-
-.wm_count_special <- function(text) sum(.wm_special[as.integer(charToRaw(text))])
-
-.wm_escape <- function(x) {
-  x <- .wm_utf8(x)
-  found <- intersect(c(92L, 34L, 1:31), utf8ToInt(paste(x, collapse = "")))
-  for (code in found) x <- gsub(intToUtf8(code), .wm_escapes[[code]], x, fixed = TRUE)
-  x
-}
-
-# A double with at most six decimals: its quotient is rounded once, so what sprintf() prints reads back equal.
-.wm_double <- function(x) {
-  scaled <- round(x * 1e6)
-  if (!is.na(scaled) && scaled / 1e6 == x && abs(scaled) < 1e15) sprintf("%.15g", x) else .wm_numbers(x)
-}
-
-# Whole numbers to 2^53 stay integers for those who read them (a span's start would be 1.79549603226842e+15). Else the
-# shortest of %.15g, %.16g, %.17g that reads back equal. as.numeric() rounds twice and now and then takes the neighbour
-# for equal; jsonlite reads with the C library, exactly.
-.wm_numbers <- function(x) {
-  whole <- is.finite(x) & abs(x) <= 2^53 & x == trunc(x)
-  text <- ifelse(is.finite(x), sprintf(ifelse(whole, "%.0f", "%.17g"), x), "null")
-  broken <- which(is.finite(x) & !whole)
-  for (digits in c("%.16g", "%.15g")) {
-    shorter <- sprintf(digits, x[broken])
-    same <- unlist(jsonlite::parse_json(paste0("[", paste(shorter, collapse = ","), "]"))) == x[broken]
-    text[broken[same]] <- shorter[same]
-  }
-  text
-}
-
-# A value of a class as the plain value that stands for it.
-.wm_unclass <- function(x) {
-  if (inherits(x, "POSIXt")) x <- sub("\\.?0*Z$", "Z", format(as.POSIXct(x) + 5e-7, "%Y-%m-%dT%H:%M:%OS6Z", tz = "UTC"))
-  if (inherits(x, "integer64") && !isTRUE(any(abs(x) > 2^53))) return(as.double(x))
-  if (is.factor(x) || inherits(x, c("Date", "integer64", "numeric_version"))) return(as.character(x))
-  if (is.list(x) || is.atomic(x)) unclass(x) else x
-}
-
-.wm_atoms <- function(x) {
-  if (is.double(x)) return(.wm_numbers(x))
-  text <- as.character(x)
-  text <- if (is.integer(x) || is.logical(x)) tolower(text) else paste0("\"", .wm_escape(text), "\"")
-  text[is.na(x)] <- "null"
-  text
-}
-
-.wm_value <- function(x, depth) {
-  if (is.object(x)) x <- .wm_unclass(x)
-  if (is.null(x)) return("null")
-  if (!length(x)) return(NA_character_)
-  if (is.atomic(x) && length(x) == 1L) return(.wm_atoms(x))
-  if (depth <= .wm_max_depth) {
-    if (is.atomic(x)) return(paste0("[", paste(.wm_atoms(x), collapse = ","), "]"))
-    if (is.list(x) && !is.null(names(x))) return(paste0("{", .wm_fields(x, depth), "}"))
-    if (is.list(x)) return(paste0("[", paste(.wm_items(x, depth + 1L), collapse = ","), "]"))
-  }
-  text <- if (is.list(x) || is.atomic(x)) deparse(x, nlines = 1L)[[1L]] else paste0("<", class(x)[[1L]], ">")
-  paste0("\"", .wm_escape(text), "\"")
-}
-
-# Within an array an empty one keeps its place.
-.wm_items <- function(x, depth) ifelse(lengths(x) | vapply(x, is.null, NA), vapply(x, .wm_value, "", depth), "[]")
-
-# A named list as `"key":value,…`. Empty lists and vectors are left out, NULL is null. This is the hot path: the text
-# is made as if there were nothing to escape, and most of the time its only special bytes are the quotes set here.
-.wm_fields <- function(x, depth = 0L) {
-  keys <- names(x)
-  n <- length(keys)
-  if (!n) return("")
-  values <- quotes <- character(n)
-  expected <- 2L * n
-  for (i in seq_len(n)) {
-    value <- x[[i]]
-    values[[i]] <- if (length(value) != 1L || is.object(value) || is.list(value)) {
-      expected <- expected + .wm_count_special(inner <- .wm_value(value, depth + 1L))
-      inner
-    } else switch(typeof(value),
-      character = if (is.na(value)) "null" else {
-        expected <- expected + 2L
-        quotes[[i]] <- "\""
-        value
-      },
-      double = .wm_double(value),
-      integer = if (is.na(value)) "null" else as.character(value),
-      logical = if (is.na(value)) "null" else if (value) "true" else "false",
-      .wm_value(value, depth + 1L))
-  }
-  if (anyNA(values)) return(.wm_fields(x[!is.na(values)], depth))
-  if (!all(nzchar(keys))) keys[!nzchar(keys)] <- which(!nzchar(keys))
-  text <- paste0("\"", keys, "\":", quotes, values, quotes, collapse = ",")
-  if (.wm_count_special(text) == expected) return(text)
-  values[nzchar(quotes)] <- .wm_escape(values[nzchar(quotes)])
-  paste0("\"", .wm_escape(keys), "\":", quotes, values, quotes, collapse = ",")
-}
-
-# The fields within `limit` bytes: the longest string is cut, by a quarter at most so that it doesn't end as the
-# shortest, again and again; then context and tags go.
-.wm_shorten <- function(fields, limit) {
-  fields <- rapply(fields, .wm_utf8, "character", how = "replace")
-  fields$truncated <- TRUE
-  repeat {
-    text <- .wm_fields(fields)
-    excess <- nchar(text, "bytes") - limit
-    if (excess <= 0) return(text)
-    longest <- max(0, rapply(fields, nchar, "character", how = "unlist", type = "bytes"))
-    if (longest <= 64) fields[c("context", "tags")] <- NULL
-    shorter <- min(limit, max((longest * 3) %/% 4, longest - excess))
-    # iconv takes away the character that is cut in two.
-    cut <- function(x) iconv(substr(`Encoding<-`(x, "bytes"), 1L, shorter), "UTF-8", "UTF-8", sub = "")
-    cut_longest <- function(x) ifelse(nchar(x, "bytes") == longest, cut(x), x)
-    if (longest > 64) fields <- rapply(fields, cut_longest, "character", how = "replace")
-  }
-}
-
-# --- Helpers ----------------------------------------------------------------------------------------------------------
-
-# R knows no monotonic clock. Below, time that has passed is abs(now - then): where the wall clock was set, either
-# way, what is waited for comes early.
-.wm_now <- function() unclass(Sys.time())
-
-.wm_lines <- function(path) tryCatch(readLines(path), error = function(e) NULL, warning = function(w) NULL)
-
-# To 10 ms; NA where there is no /proc.
-.wm_uptime <- function() as.numeric(sub(" .*", "", c(.wm_lines("/proc/uptime"), NA)[[1L]]))
-
-# Bytes of the system's random source, never of R's generator. (The warning: it is no regular file.)
-.wm_random <- function(n) suppressWarnings(readBin("/dev/urandom", "raw", n))
-
-.wm_id <- function(bytes = 8L) paste(as.character(.wm_random(bytes)), collapse = "")
-
-.wm_uniform <- function() sum(as.integer(.wm_random(4L)) / 256^(1:4))
-
-.wm_stderr <- function(...) cat("wafermon: ", ..., "\n", sep = "", file = stderr())
-
-.wm_fault <- function(...) stop("wafermon: ", ..., call. = FALSE)
-
-# The first that is given; an empty string is not.
-.wm_first <- function(...) {
-  for (i in seq_len(...length())) if (length(...elt(i)) && !identical(...elt(i), "")) return(...elt(i))
-}
-
-# An object that came from another process (parLapply sends what a function refers to) knows its connections by numbers
-# that are somebody else's here: the pointer in them is null, which is what serializing makes of any pointer.
-.wm_close <- function(con) {
-  pointer <- attr(con, "conn_id")
-  if (!identical(pointer, unserialize(serialize(pointer, NULL)))) tryCatch(close(con), error = function(e) NULL)
-}
-
-.wm_export <- function(name, value) {
-  if (is.null(value) || is.na(value)) Sys.unsetenv(name) else do.call(Sys.setenv, structure(list(value), names = name))
-}
-
-.wm_trace <- "\\A[!-~]{1,128}\\z"
-
-.wm_check_text <- function(value, what, pattern = "") {
-  if (!is.character(value) || length(value) != 1L || is.na(value)) .wm_fault(what, " must be one string")
-  if (!nzchar(pattern) || grepl(pattern, value, perl = TRUE, useBytes = TRUE)) return(value)
-  .wm_fault("bad ", what, ": \"", value, "\"")
-}
-
-.wm_check_number <- function(value, what) {
-  if (length(value) != 1L || !is.numeric(value) && !identical(value, NA)) .wm_fault(what, " must be one number")
-  as.double(value)
-}
-
-.wm_check_object <- function(value, what) {
-  if (!length(value) || !is.null(names(value)) && (is.atomic(value) || is.list(value))) return(as.list(value))
-  .wm_fault(what, " must be a named list")
-}
-
-# As the field `tags`, if there are any. Tags are strings and numbers; what is neither is sent as its JSON text.
-.wm_check_tags <- function(value) {
-  tags <- lapply(lapply(.wm_check_object(value, "tags"), .wm_unclass), function(tag)
-    if (length(tag) == 1L && (is.numeric(tag) || is.character(tag))) tag else .wm_value(tag, 1L))
-  if (length(tags)) list(tags = tags)
-}
-
-.wm_parse_url <- function(url) {
-  parts <- regmatches(url, regexec("^tcp://([A-Za-z0-9._-]+):([0-9]{1,5})/?$", url))[[1L]]
-  if (length(parts) && as.integer(parts[[3L]]) %in% 1:65535) list(host = parts[[2L]], port = as.integer(parts[[3L]]))
-}
-
-# Trace and span of the process that started this one. The environment is no programming error: what is malformed there
-# is not taken.
-.wm_inherited <- function() {
-  parent <- Sys.getenv("TRACEPARENT")
-  parent <- regmatches(parent, regexec("^[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-", parent))[[1L]]
-  trace <- Sys.getenv("WAFERMON_TRACE_ID")
-  span <- Sys.getenv("WAFERMON_SPAN_ID")
-  if (!grepl("^[0-9a-f]{16}$", span)) span <- NULL
-  if (grepl(.wm_trace, trace, perl = TRUE, useBytes = TRUE)) return(list(trace = trace, span = span))
-  if (length(parent)) list(trace = parent[[2L]], span = .wm_first(span, parent[[3L]]))
-}
-
-# --- The stream -------------------------------------------------------------------------------------------------------
-
-# An environment whose functions are its methods: R6 would double the cost of a call, and `self$x[i] <- y` copies x.
-# link: host, port, hello (what comes after the client), buffer, stats.
-.wm_stream <- function(link, client = .wm_id()) {
-  con <- both <- NULL
-  welcomed <- refused <- FALSE
-  stats <- link$stats
-  suffix <- paste0(",\"client\":\"", client, "\",\"seq\":")
-
-  # first (oldest unacknowledged) <= unsent (next for the socket) <= last + 1; high ever went to a socket. `queue` holds
-  # the lines from first to last, a rejected one as "".
-  first <- unsent <- 1
-  last <- high <- 0
-  queue <- character()
-  held <- waiting_bytes <- window_bytes <- newest_bytes <- 0
-  newest <- inbox <- ""
-  rest <- raw()
-  heard <- lost_at <- pause <- failures <- welcomes <- 0
-
-  slice <- function(from, to) queue[(from:to) - first + 1]
-
-  full <- function() last - high >= link$buffer || waiting_bytes >= .wm_max_memory
-
-  # Gives the body of a message its seq and keeps it.
-  give <- function(body) push(sprintf("%s%s%.0f}\n", body, suffix, last + 1))
-
-  push <- function(line) {
-    newest <<- queue[[length(queue) + 1L]] <<- line
-    newest_bytes <<- nchar(line, "bytes")
-    waiting_bytes <<- waiting_bytes + newest_bytes
-    last <<- last + 1
-    held <<- held + 1
-  }
-
-  # What no acknowledgement has come for.
-  lines <- function() Filter(nzchar, queue)
-
-  # Does what can be done without waiting: connects, reads, writes. A logging call isn't eager: acks may gather.
-  pump <- function(now, eager = TRUE) {
-    tryCatch(if (is.null(con)) { if (abs(now - lost_at) >= pause) connect(now) } else {
-      ready <- socketSelect(both, c(FALSE, TRUE), 0)
-      if (ready[[1L]] && (eager || !welcomed || high - first > 256 || abs(now - heard) > 0.02)) read(now)
-      if (welcomed && ready[[2L]]) write(now)
-      if (abs(now - heard) > .wm_silence && !is.null(con) && awaits()) hang_up(now)
-    }, condition = function(c) hang_up(now))
-  }
-
-  # Waits for the socket, at most so long.
-  wait <- function(seconds) {
-    more <- welcomed && (length(rest) > 0 || unsent <= last)
-    if (is.null(con)) Sys.sleep(min(seconds, 0.01)) else socketSelect(both, c(FALSE, more), min(seconds, 0.05))
-  }
-
-  # Full jitter: somewhere between 0 and a bound that doubles from 0.1 s to 30 s. Base R can close a socket, not shut it
-  # down; in a forked child that is just what is wanted.
-  hang_up <- function(now = .wm_now()) {
-    .wm_close(con)
-    con <<- both <<- NULL
-    welcomed <<- FALSE
-    rest <<- raw()
-    inbox <<- ""
-    pause <<- .wm_uniform() * min(30, 0.1 * 2^failures)
-    failures <<- min(failures + 1, 20)
-    lost_at <<- now
-  }
-
-  # Base R waits in connect(): a closed port refuses at once, a host that swallows packets costs the second.
-  connect <- function(now) {
-    con <<- suppressWarnings(socketConnection(link$host, link$port, blocking = FALSE, open = "r+b", timeout = 1))
-    both <<- list(con, con)
-    socketTimeout(con, 0)
-    writeBin(charToRaw(paste0("{\"v\":2,\"type\":\"hello\",\"client\":\"", client, "\"", link$hello, "}\n")), con)
-    heard <<- now
-  }
-
-  awaits <- function() !welcomed || first < unsent
-
-  read <- function(now) {
-    bytes <- readBin(con, "raw", 4096L)
-    if (!length(bytes)) return(hang_up(now))
-    heard <<- now
-    # With one "\n" more the last piece is what has not ended yet, or nothing.
-    replies <- strsplit(paste0(inbox, rawToChar(bytes), "\n"), "\n", fixed = TRUE)[[1L]]
-    inbox <<- replies[[length(replies)]]
-    if (nchar(inbox, "bytes") > .wm_max_line) return(hang_up(now))
-    replies <- replies[-length(replies)]
-    # Acks are cumulative: the last of several in a row will do.
-    acks <- startsWith(replies, "{\"type\":\"ack\"")
-    for (reply in replies[!(acks & c(acks[-1L], FALSE))]) heed(reply)
-  }
-
-  heed <- function(line) {
-    reply <- tryCatch(jsonlite::parse_json(line), error = function(e) NULL)
-    seq <- if (is.numeric(reply$seq)) reply$seq else 0
-    switch(paste(c(reply$type, if (!welcomed) "before the welcome"), collapse = " "),
-      ack = settle(seq),
-      error = reject(seq),
-      `error before the welcome` = {
-        if (!refused) .wm_stderr("the sidecar refuses: ", reply$code, " ", reply$detail)
-        refused <<- TRUE
-      },
-      `welcome before the welcome` = {
-        welcomed <<- TRUE
-        welcomes <<- welcomes + 1
-        failures <<- 0
-        if (is.numeric(reply$acked)) settle(reply$acked)
-        unsent <<- first
-      })
-  }
-
-  settle <- function(seq) {
-    seq <- min(seq, high)
-    if (seq < first) return(invisible())
-    size <- nchar(slice(first, seq), "bytes")
-    count <- sum(size > 0)
-    window_bytes <<- window_bytes - sum(size)
-    queue <<- queue[-seq_along(size)]
-    first <<- seq + 1
-    unsent <<- max(unsent, first)
-    held <<- held - count
-    stats$acked <- stats$acked + count
-  }
-
-  reject <- function(seq) {
-    if (seq < first || seq > high || !nzchar(slice(seq, seq))) return(invisible())
-    window_bytes <<- window_bytes - nchar(slice(seq, seq), "bytes")
-    queue[[seq - first + 1]] <<- ""
-    held <<- held - 1
-    stats$rejected <- stats$rejected + 1
-    # What is at the front is settled now; no ack may follow.
-    while (first <= high && !nzchar(slice(first, first))) settle(first)
-  }
-
-  write <- function(now) {
-    if (high + 1 == last && unsent == last && newest_bytes <= .wm_small && !length(rest)) {
-      # The usual case, in a third of the time. writeLines() doesn't report errors, but a socket that is writable takes
-      # so few bytes whole, and what it loses otherwise is not acknowledged.
-      if (first == unsent) heard <<- now
-      sent(1, newest_bytes)
-      return(writeLines(newest, con, sep = "", useBytes = TRUE))
-    }
-    repeat {
-      if (!length(rest)) rest <<- take()
-      if (!length(rest)) return(invisible())
-      if (!awaits()) heard <<- now
-      chunk <- rest[seq_len(min(length(rest), .wm_chunk))]
-      writeBin(chunk, con)
-      rest <<- rest[-seq_along(chunk)]
-      if (!length(rest) || !socketSelect(list(con), TRUE, 0)) return(invisible())
-    }
-  }
-
-  sent <- function(count, bytes) {
-    stats$sent <- stats$sent + count
-    window_bytes <<- window_bytes + bytes
-    waiting_bytes <<- waiting_bytes - bytes
-    high <<- high + count
-    unsent <<- high + 1
-  }
-
-  # The bytes of the next lines: a batch, or one line that is longer than the chunk.
-  take <- function() {
-    to <- min(last, unsent + .wm_batch - 1)
-    if (window_bytes >= .wm_max_memory) to <- min(to, high)
-    if (to < unsent) return(raw())
-    size <- nchar(slice(unsent, to), "bytes")
-    size <- size[seq_len(max(1, sum(cumsum(size) <= .wm_chunk)))]
-    batch <- slice(unsent, unsent + length(size) - 1)
-    again <- unsent + seq_along(size) - 1 <= high
-    stats$resent <- stats$resent + sum(size[again] > 0)
-    unsent <<- unsent + sum(again)
-    if (!all(again)) sent(sum(!again), sum(size[!again]))
-    charToRaw(paste(batch, collapse = ""))
-  }
-
-  environment()
-}
-
-# --- The spill --------------------------------------------------------------------------------------------------------
-
-# Files, oldest first. The last one is written while `open`, the first one is sent by `stream` when connected.
-# R has no flock: a file is opened, written and closed for each message, which its owner's pid protects.
-.wm_spill <- function(link, dir, service, pid) {
-  files <- list()
-  open <- FALSE
-  stream <- reader <- taken <- unread <- NULL
-  stats <- link$stats
-
-  idle <- function() !length(files)
-
-  total <- function(what, of = seq_along(files)) sum(vapply(files[of], function(file) file[[what]], 0))
-
-  # In files that are still ours.
-  waiting <- function() if (is.null(stream)) total("count") else total("count", -1L) + unread + stream$held
-
-  room <- function(size) size + total("bytes") <= .wm_max_spill
-
-  path <- function(client) file.path(find_dir(), paste0(service, ".", pid, ".", client, ".ldjson"))
-
-  # Below /tmp a directory of ours alone will do: nobody may have laid one there before.
-  find_dir <- function() {
-    if (is.null(dir) && file.access("/var/spool/wafermon", 2L) == 0L) dir <<- "/var/spool/wafermon"
-    uid <- file.info(tempdir())$uid
-    found <- .wm_first(dir, paste0("/tmp/wafermon-", uid))
-    if (idle()) dir.create(found, showWarnings = FALSE, recursive = TRUE, mode = "0700")
-    if (is.null(dir) && (!identical(file.info(found)$uid, uid) || nzchar(Sys.readlink(found)))) "/dev/null" else found
-  }
-
-  # TRUE when the file has `bytes` bytes after it.
-  put <- function(path, text, bytes) {
-    tryCatch({
-      target <- file(path, "ab")
-      tryCatch(writeBin(charToRaw(text), target), finally = close(target))
-      file.size(path) == bytes
-    }, condition = function(c) FALSE)
-  }
-
-  new_file <- function(client) list(path = path(client), client = client, count = 0, bytes = 0)
-
-  # FALSE when there is no room or no way to write.
-  append <- function(body) {
-    # Somebody may have taken it up between two writes.
-    if (open && !file.exists(files[[length(files)]]$path)) lose(length(files))
-    open <<- open && files[[length(files)]]$bytes + nchar(body, "bytes") + 60 <= .wm_max_file
-    file <- if (open) files[[length(files)]] else new_file(.wm_id())
-    file$count <- file$count + 1
-    line <- sprintf("%s,\"client\":\"%s\",\"seq\":%.0f}\n", body, file$client, file$count)
-    size <- nchar(line, "bytes")
-    file$bytes <- file$bytes + size
-    written <- room(size) && put(file$path, line, file$bytes)
-    if (written) files[[length(files) + !open]] <<- file else if (!open) unlink(file$path)
-    stats$spilled <- stats$spilled + written
-    # Readers take whole lines, so a line cut short by a full disk harms nobody; but nothing may follow it.
-    open <<- written
-  }
-
-  # A file that is the sidecar's now.
-  lose <- function(n) {
-    stats$handed_over <- stats$handed_over + files[[n]]$count
-    files[[n]] <<- NULL
-    if (n > length(files)) open <<- FALSE
-  }
-
-  # Sends what is there, the oldest file first; called while the SDK is connected.
-  pump <- function(now) {
-    if (length(files) == 1L) open <<- FALSE
-    if (is.null(stream) && length(files)) claim()
-    if (is.null(stream)) return(invisible())
-    if (stream$unsent > stream$last) for (line in readLines(reader, min(unread, .wm_batch), warn = FALSE)) {
-      stream$push(paste0(line, "\n"))
-      unread <<- unread - 1
-    }
-    stream$pump(now)
-    if (stream$held > 0 || unread > 0) return(invisible())
-    release()
-    unlink(taken)
-    files[[1L]] <<- NULL
-  }
-
-  claim <- function() {
-    file <- files[[1L]]
-    taken <<- paste0(file$path, ".taken")
-    if (!suppressWarnings(file.rename(file$path, taken))) return(lose(1L))
-    unread <<- file$count
-    reader <<- base::file(taken, "rb")
-    stream <<- .wm_stream(link, file$client)
-  }
-
-  release <- function() {
-    if (!is.null(stream)) stream$hang_up()
-    .wm_close(reader)
-    stream <<- reader <<- NULL
-  }
-
-  # Leaves the files to the sidecar, among them one of the lines that the SDK's own stream still holds.
-  leave <- function(client, lines) {
-    stats$handed_over <- stats$handed_over + waiting()
-    if (!is.null(stream)) file.rename(taken, files[[1L]]$path)
-    release()
-    text <- paste(lines, collapse = "")
-    size <- nchar(text, "bytes")
-    left <- !size || room(size) && put(path(client), text, size)
-    files <<- list()
-    for (name in if (left) c("spilled", "handed_over") else "dropped") stats[[name]] <- stats[[name]] + length(lines)
-  }
-
-  environment()
-}
-
-# --- MonitoringSDK ----------------------------------------------------------------------------------------------------
+# --- MonitoringSDK -----------------------------------------------------------------------------------------------------
 
 #' One connection to the wafermon sidecar. See help("MonitoringSDK").
 MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
@@ -547,7 +11,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     inherited <- .wm_inherited()
     trace <- if (is.null(trace_id)) inherited$trace else .wm_check_text(trace_id, "trace_id", .wm_trace)
     private$path <- list(list2env(list(id = if (identical(trace, inherited$trace)) inherited$span, trace_here = trace)))
-    private$found_env <- Sys.getenv(c("WAFERMON_TRACE_ID", "WAFERMON_SPAN_ID"), NA)
+    private$found_env <- Sys.getenv(c("WAFERMON_TRACE_ID", "WAFERMON_SPAN_ID", "TRACEPARENT"), NA)
     private$running <- tolower(env("DISABLED")) %in% c("", "0", "false", "no")
     private$spill_dir <- .wm_first(spill_dir, env("SPILL_DIR"))
     if (!is.null(buffer) && !isTRUE(.wm_check_number(buffer, "buffer") >= 1)) .wm_fault("buffer must be at least 1")
@@ -559,11 +23,14 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (is.null(target)) .wm_stderr("base R can't connect to \"", url, "\", using ", .wm_default_url)
     private$target <- c(.wm_first(target, .wm_parse_url(.wm_default_url)),
                         list(buffer = if (isTRUE(buffer >= 1)) buffer else 1000, token = token))
+    private$compress <- env("COMPRESS") == "zlib"
     private$begin()
   },
 
   log_event = function(level, message, context = NULL) {
-    if (!is.character(level) || length(level) != 1L || is.null(.wm_levels[[level]])) .wm_fault("unknown level: ", level)
+    # The usual case costs one look-up, in the language of the wire.
+    if (!is.character(level) || length(level) != 1L || !identical(.wm_levels[[level]], level)) level <- .wm_level(level)
+    if (inherits(message, "condition")) message <- conditionMessage(message)
     if (!is.character(message) || length(message) != 1L || is.na(message)) message <- .wm_check_text(message, "message")
     plain <- is.list(context) && !is.object(context) && !is.null(names(context))
     if (!plain) context <- .wm_check_object(context, "context")
@@ -659,8 +126,10 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   close = function(timeout = 2) {
     # A forked child that never used it has nothing to close, and opens nothing for that.
     private$running <- private$running && private$pid == Sys.getpid()
-    private$work_until(timeout, function() private$waiting() == 0, linked = TRUE)
+    private$closing <- TRUE
+    private$work_until(timeout, function() private$waiting() == 0 && private$live$settled(), linked = TRUE)
     if (private$running) {
+      if (private$live$offered || private$live$welcomes == 0) private$tell()
       suspendInterrupts(private$spill$leave(private$live$client, private$live$lines()))
       private$live$hang_up()
     }
@@ -673,7 +142,9 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
   # The open spans are `path`: first what the process began in (id, trace_here), the innermost span last.
   service = NULL, target = NULL, spill_dir = NULL, found_env = NULL,
   path = NULL, where = NULL, running = TRUE, pid = NULL, stats = NULL, live = NULL, spill = NULL, unreported = 0,
-  measured = c(cpu = 0, at = 0),
+  measured = c(cpu = 0, at = 0), compress = FALSE,
+  # For stats lines: when the first message was given that none has told of; the seq of the newest; the hash of a trace.
+  untold = NULL, told = 0, closing = FALSE, hashed = NULL,
 
   # R6 registers it with reg.finalizer(onexit = TRUE): it also runs at the normal end of the process.
   finalize = function() self$close(),
@@ -683,10 +154,12 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$pid <- Sys.getpid()
     private$stats <- list2env(as.list(structure(numeric(length(.wm_counts)), names = .wm_counts)))
     hello <- .wm_fields(c(list(sdk = "r/2.0.0", ack = TRUE), token = private$target$token))
-    link <- c(private$target, list(hello = paste0(private$where_in(), ",", hello), stats = private$stats))
+    hello <- paste0(private$where_in(), ",", hello)
+    link <- list2env(c(private$target, list(hello = hello, stats = private$stats, compress = private$compress)))
     private$live <- .wm_stream(link)
     private$spill <- .wm_spill(link, private$spill_dir, private$service, private$pid)
-    private$unreported <- 0
+    private$unreported <- private$told <- 0
+    private$untold <- NULL
     private$place()
     # A short wait for the welcome, so that the calls that follow leave the process at once: a child of
     # parallel::mclapply() ends without exit handlers. No other call waits.
@@ -713,6 +186,7 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     if (excess > 0) return(private$emit(type, fields, where, now, .wm_shorten(fields, nchar(text, "bytes") - excess)))
     suspendInterrupts({
       private$stats$called <- private$stats$called + 1
+      if (is.null(private$untold)) private$untold <- now
       if (private$running) private$keep(body, now) else private$drop()
     })
     invisible(self)
@@ -730,11 +204,34 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$work(now, eager = FALSE)
   },
 
+  # Says what this SDK has sent, so that the sidecar can judge what is missing. Nothing new is no reason.
+  tell = function() {
+    last <- private$live$last
+    if (private$stats$called == 0 || last == private$told) return(invisible())
+    streams <- private$spill$streams
+    streams <- paste(sprintf("{\"client\":\"%s\",\"last\":%.0f}", names(streams), streams), collapse = ",")
+    fields <- .wm_fields(list(called = private$stats$called, dropped = private$stats$dropped, unsent = 0, last = last))
+    final <- if (private$closing) ",\"final\":true" else ""
+    form <- "%s\"ts\":%.0f%s,%s,\"streams\":[%s]%s"
+    body <- sprintf(form, .wm_stats_line, floor(.wm_now() * 1e6), private$where_in(), fields, streams, final)
+    private$live$give(body, 0)
+    private$told <- private$live$last
+    private$untold <- NULL
+  },
+
   # One round of what can be done without waiting. The report of drops and the spill files wait for a connection that
   # keeps up.
   work = function(now, eager = TRUE) {
     private$live$pump(now, eager)
-    if (private$unreported == 0 && private$spill$idle()) return(invisible())
+    if (private$unreported > 0 || !private$spill$idle()) private$catch_up(now)
+    due <- private$closing || !is.null(private$untold) && abs(now - private$untold) >= .wm_told
+    if (due && private$live$welcomed && private$live$offered && private$unreported == 0) {
+      private$tell()
+      private$live$pump(now)
+    }
+  },
+
+  catch_up = function(now) {
     if (!private$live$welcomed || private$live$full()) return(invisible())
     count <- private$unreported
     private$unreported <- 0
@@ -768,7 +265,14 @@ MonitoringSDK <- R6::R6Class("MonitoringSDK", cloneable = FALSE, public = list(
     private$where <- private$where_in(here$trace_here, here$id)
     .wm_export("WAFERMON_TRACE_ID", here$trace_here)
     .wm_export("WAFERMON_SPAN_ID", here$id)
+    .wm_export("TRACEPARENT", .wm_traceparent(here$trace_here, here$id, function() private$hash_of(here$trace_here)))
     invisible(self)
+  },
+
+  # Of the last trace that needed one.
+  hash_of = function(trace) {
+    if (!identical(private$hashed[["trace"]], trace)) private$hashed <- list(trace = trace, hash = .wm_sha256(trace))
+    private$hashed$hash
   },
 
   # Of this process, as far as Linux tells; it doesn't count network bytes by process.

@@ -1,5 +1,5 @@
 # R CMD check and test_local() test the package; test_dir(), on its own, the file as source() takes it.
-if (!exists("MonitoringSDK")) source(test_path("../../R/monitoring_sdk.R"), local = TRUE)
+if (!exists("MonitoringSDK")) source(test_path("../../monitoring_sdk.R"), local = TRUE)
 
 # A sidecar within the test's own process: the test plays it, step by step, over a real socket.
 
@@ -23,9 +23,10 @@ new_sidecar <- function() {
     Sys.sleep(0.02)
   }
 
-  welcome <- function(acked = 0) {
+  # `offers`: more of the welcome, each with a comma before it.
+  welcome <- function(acked = 0, offers = "") {
     hello <- accept()
-    say('{"type":"welcome","sidecar":"test","acked":%.0f,"max_line":65536}', acked)
+    say('{"type":"welcome","sidecar":"test","acked":%.0f,"max_line":65536%s}', acked, offers)
     hello
   }
 

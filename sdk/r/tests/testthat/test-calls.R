@@ -15,6 +15,84 @@ test_that("every call puts its fields on the wire", {
   })
 })
 
+test_that("levels have other names", {
+  connected(function(sdk, sidecar) {
+    for (level in list("WARN", "err", "Fatal", 25, "10", factor("info"))) sdk$log_event(level, "m")
+    levels <- vapply(sidecar$hear(6), function(message) message$level, "")
+    expect_identical(levels, c("warning", "error", "critical", "info", "debug", "info"))
+    for (level in list(NA, NULL, 9, 51, 1e300, c("info", "info"), "", "warnings", list())) {
+      expect_error(sdk$log_event(level, "m"), "unknown level")
+    }
+  })
+})
+
+test_that("a condition is a message, and a duration a value in seconds", {
+  connected(function(sdk, sidecar) {
+    tryCatch(stop("no header"), error = function(e) sdk$log_event("error", e))
+    sdk$log_metric("load", as.difftime(1.5, units = "mins"), "s")
+    heard <- sidecar$hear(2)
+    expect_identical(heard[[1L]]$message, "no header")
+    expect_identical(heard[[2L]]$value, 90L)
+  })
+})
+
+test_that("a child that speaks W3C falls into the trace", {
+  connected(function(sdk, sidecar) {
+    expect_identical(Sys.getenv("TRACEPARENT", NA), NA_character_)
+    sdk$set_trace_id("job-7")
+    expect_identical(Sys.getenv("TRACEPARENT"), "00-c37bd1a8462d7ad637654ed3043935aa-95e808767e0adee1-01")
+    span <- sdk$start_span("s", trace_id = "4bf92f3577b34da6a3ce929d0e0e4736")
+    expect_identical(Sys.getenv("TRACEPARENT"), paste0("00-4bf92f3577b34da6a3ce929d0e0e4736-", span, "-01"))
+    sdk$end_span(span)
+    expect_identical(Sys.getenv("TRACEPARENT"), "00-c37bd1a8462d7ad637654ed3043935aa-95e808767e0adee1-01")
+  })
+  expect_identical(Sys.getenv("TRACEPARENT", NA), NA_character_)
+})
+
+test_that("the hash is SHA-256", {
+  expect_identical(.wm_sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+  expect_identical(.wm_sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+  expect_identical(.wm_sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+                   "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1")
+})
+
+# What logger does with a layout and an appender (log_layout(), log_appender()): the level is a number with a name.
+logger_says <- function(sdk, number, name, text) {
+  level <- structure(number, level = name, class = c("loglevel", "integer"))
+  lines <- monitoring_layout()(level, text, namespace = "global", .logcall = NULL, .topcall = NULL, .topenv = NULL)
+  monitoring_appender(sdk)(lines)
+}
+
+test_that("lines of the logger package are events", {
+  connected(function(sdk, sidecar) {
+    logger_says(sdk, 300L, "WARN", c("one", "two"))
+    logger_says(sdk, 350L, "SUCCESS", "three")
+    logger_says(sdk, 600L, "TRACE", "four")
+    logger_says(sdk, 100L, "FATAL", "five")
+    monitoring_appender(sdk)("of another layout")
+    heard <- sidecar$hear(6)
+    expect_identical(vapply(heard, function(message) message$message, ""),
+                     c("one", "two", "three", "four", "five", "of another layout"))
+    expect_identical(vapply(heard, function(message) message$level, ""),
+                     c("warning", "warning", "info", "debug", "critical", "info"))
+    expect_identical(heard[[1L]]$context, list(logger = "global"))
+    expect_null(heard[[6L]]$context)
+  })
+})
+
+test_that("the logger package itself takes layout and appender", {
+  skip_if_not_installed("logger")
+  connected(function(sdk, sidecar) {
+    # Not by `::`: then R CMD check would want it installed.
+    logger <- asNamespace("logger")
+    logger$log_layout(monitoring_layout(), namespace = "r-test")
+    logger$log_appender(monitoring_appender(sdk), namespace = "r-test")
+    logger$log_warn("disk is nearly full", namespace = "r-test")
+    heard <- sidecar$hear(1)[[1L]]
+    expect_identical(heard[c("level", "message")], list(level = "warning", message = "disk is nearly full"))
+  })
+})
+
 test_that("the process measures itself", {
   connected(function(sdk, sidecar) {
     sdk$log_resource()

@@ -16,6 +16,56 @@ test_that("R values become JSON values", {
   expect_identical(fields(a = sum, b = baseenv()), '"a":"<function>","b":"<environment>"')
 })
 
+test_that("conditions, durations and what fails by itself are plain values", {
+  expect_identical(fields(a = as.difftime(2, units = "mins"), b = as.difftime(c(1, 1.5), units = "hours")),
+                   '"a":120,"b":[3600,5400]')
+  expect_identical(fields(a = simpleError("no header"), b = simpleCondition("m")),
+                   '"a":"simpleError: no header","b":"simpleCondition: m"')
+  caught <- tryCatch(stop("no \"header\""), error = identity)
+  expect_identical(fields(error = caught), '"error":"simpleError: no \\"header\\""')
+  expect_identical(fields(a = as.POSIXct(c(NA, 1.25), origin = "1970-01-01")), '"a":[null,"1970-01-01T00:00:01.25Z"]')
+  raises <- structure(list(x = 1), class = c("POSIXlt", "POSIXt"))
+  expect_identical(fields(a = raises), '"a":{"x":1}')
+})
+
+# Runs code with a decimal comma where R prints and, if `locale`, where the C library does too.
+with_comma <- function(code, locale = FALSE) {
+  old <- options(OutDec = ",")
+  before <- Sys.getlocale("LC_NUMERIC")
+  on.exit({
+    options(old)
+    suppressWarnings(Sys.setlocale("LC_NUMERIC", before))
+  })
+  if (locale) {
+    # A locale of the test's own: few machines have one.
+    folder <- tempfile("locales")
+    dir.create(folder)
+    try(system2("localedef", c("-c", "-i", "de_DE", "-f", "UTF-8", file.path(folder, "de_DE.UTF-8")),
+                stdout = FALSE, stderr = FALSE), silent = TRUE)
+    path <- Sys.getenv("LOCPATH", NA)
+    on.exit(.wm_export("LOCPATH", path), add = TRUE)
+    Sys.setenv(LOCPATH = folder)
+    suppressWarnings(Sys.setlocale("LC_NUMERIC", "de_DE.UTF-8"))
+    testthat::skip_if_not(sprintf("%.1f", 0.5) == "0,5", "no locale with a decimal comma can be made here")
+  }
+  force(code)
+}
+
+test_that("a decimal comma never reaches the wire", {
+  for (locale in c(FALSE, TRUE)) with_comma(locale = locale, {
+    text <- fields(a = 0.5, b = c(0.25, 1e-7, 1e100, 12), c = 1 / 3, d = as.POSIXct(0.5, origin = "1970-01-01"),
+                   e = -1.5e-300, f = 3, g = as.difftime(1.5, units = "secs"), h = NaN)
+    expect_match(text, '^"a":0\\.5,"b":\\[0\\.25,')
+    expect_match(text, '"d":"1970-01-01T00:00:00\\.5Z"')
+    expect_match(text, '"f":3,"g":1\\.5,"h":null$')
+    options(OutDec = ".")
+    suppressWarnings(Sys.setlocale("LC_NUMERIC", "C"))
+    read <- jsonlite::parse_json(paste0("{", text, "}"))
+    expect_identical(read[c("a", "c", "e")], list(a = 0.5, c = 1 / 3, e = -1.5e-300))
+    expect_identical(unlist(read$b), c(0.25, 1e-7, 1e100, 12))
+  })
+})
+
 test_that("what is nested too deep is text", {
   deep <- Reduce(function(inner, i) list(k = inner), 1:20, "end")
   parsed <- jsonlite::parse_json(paste0("{", fields(deep = deep), "}"))
