@@ -66,8 +66,8 @@ enum {
     OUT = BATCH + MAX_LINE + SUFFIX,
     IN = 8192,
     PATH = 1400,
-    WORD = 200,
-    CUTS = 256,
+    WORD = 200, /* of a reply's word, what is more is cut */
+    CUTS = 256, /* how often a string of a long message is cut, and below which length none is */
     SHORT = 64,
     FAREWELL = 200, /* milliseconds for what is still on its way when a handle is closed */
     QUIET = 5000,   /* milliseconds without a byte after which a connection is dead */
@@ -107,24 +107,11 @@ static inline size_t put_word(struct text text, size_t at, const char *word) {
     return put(text, at, word, strlen(word));
 }
 
-#define STRING(key, text)                                                                                              \
-    {                                                                                                                  \
-        key, MON_STRING, {                                                                                             \
-            .string = (text)                                                                                           \
-        }                                                                                                              \
-    }
-#define INTEGER(key, value_)                                                                                           \
-    {                                                                                                                  \
-        key, MON_INTEGER, {                                                                                            \
-            .integer = (value_)                                                                                        \
-        }                                                                                                              \
-    }
-#define NUMBER(key, value_)                                                                                            \
-    {                                                                                                                  \
-        key, MON_NUMBER, {                                                                                             \
-            .number = (value_)                                                                                         \
-        }                                                                                                              \
-    }
+/* clang-format off */
+#define STRING(key, text) { key, MON_STRING, { .string = (text) } }
+#define INTEGER(key, value_) { key, MON_INTEGER, { .integer = (value_) } }
+#define NUMBER(key, value_) { key, MON_NUMBER, { .number = (value_) } }
+/* clang-format on */
 
 /* What a call has to say; all of it belongs to the caller. NULL strings among its own fields are left out. */
 struct message {
@@ -161,21 +148,25 @@ size_t mon_suffix(char *line, const char *client, long long seq);
 enum phase { RESTING, DIALING, GREETING, OPEN };
 
 struct stream { /* see the invariants above */
-    int active, fd, attempts, welcomed, skipping;
+    int active; /* the main one always is */
+    int fd, attempts, welcomed;
+    int skipping;                     /* the rest of a long reply */
     int offered, framed;              /* by the last welcome: stats lines may be sent, lines may go in frames */
     struct addrinfo *found, *address; /* of the attempt under way: all of them, and the next one to try */
-    enum phase phase;                 /* the main one is always active; skipping: the rest of a long reply */
+    enum phase phase;
     char client[17], *ring;
     struct monitoring_session *session; /* of TLS */
-    size_t ring_size, tail, cursor,
-        head; /* offsets: records start below ring_size; the first one, the next to send, the end */
-    size_t window_bytes, waiting_bytes, out_at, out_length, in_length; /* the first two count lines */
-    size_t line_at;                                                    /* in out: the line with the seq `wire` */
+    size_t ring_size;                   /* where records may start is below it */
+    size_t tail, cursor, head;          /* offsets: the first record, the next to send, the end */
+    size_t window_bytes, waiting_bytes; /* of lines */
+    size_t out_at, out_length, in_length;
+    size_t line_at;                /* in out: the line with the seq `wire` */
     size_t frame_at, frame_length; /* of a frame that stands for all of `out`; 0: there is none */
     char *frame;
     long long first, next, given, sent, waiting;
-    long long wire, due,
-        heard; /* the seq that leaves next; the end of a rest or of patience; when there was something, or nothing, to hear */
+    long long wire;  /* the seq that leaves next */
+    long long due;   /* the end of a rest or of patience */
+    long long heard; /* when there was something, or nothing, to hear */
     char out[OUT], in[IN];
 };
 
@@ -190,8 +181,8 @@ struct span {
     struct span *next;
     char id[17], parent_id[17], trace_id[129], *name;
     long long start, start_monotonic;
-    const void *owner;
-    int inherited; /* the thread that started it; whether in the process that forked us */
+    const void *owner; /* the thread that started it */
+    int inherited;     /* the process that forked this one started it */
 };
 
 struct monitoring_sdk {
@@ -200,8 +191,8 @@ struct monitoring_sdk {
     pthread_t sender;
     pthread_cond_t news;                          /* something is settled, a stream rests, the sender has gone */
     int running, stopping, gone, wake[2], asleep; /* asleep: the sender wants a byte through the pipe */
-    int closed, disabled, warned, buffer, file_count, writing,
-        spill_shared; /* shared: below /tmp, where others may have made it */
+    int closed, disabled, warned, buffer, file_count, writing;
+    int spill_shared; /* below /tmp, where others may have made it */
     char service[129], host[256], *token, tcp_host[256], tcp_port[6],
         unix_path[sizeof((struct sockaddr_un *)0)->sun_path];
     char trace_id[129], parent_id[17], spill_dir[1024], origin[2048]; /* origin: ,"service":…,"host":…,"pid":… */

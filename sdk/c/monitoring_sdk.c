@@ -38,7 +38,8 @@ static volatile char *page;
 static void begin_in_child(void);
 
 static int is_child(void) {
-    return !(page && *page) && getpid() != process;
+    pid_t known = __atomic_load_n(&process, __ATOMIC_ACQUIRE); /* 0: nothing is open yet; -1: a thread is at it */
+    return known && !(page && *page) && getpid() != known;
 }
 
 void mon_lock(monitoring_sdk *sdk) {
@@ -362,7 +363,8 @@ int monitoring_get_stats(monitoring_sdk *sdk, monitoring_stats *stats) {
     if (!sdk || !stats)
         return MON_EINVAL;
     mon_lock(sdk);
-    *stats = sdk->stats, stats->waiting = (unsigned long long)mon_waiting(sdk);
+    *stats = sdk->stats;
+    stats->waiting = (unsigned long long)mon_waiting(sdk);
     stats->state = mon_is_full(sdk) ? "overflow" : sdk->main.phase == OPEN ? "connected" : "disconnected";
     mon_unlock(sdk);
     return MON_OK;
@@ -622,14 +624,89 @@ static void read_trace(monitoring_sdk *sdk, const char *given) {
         strcpy(sdk->parent_id, span); /* a span of another trace is no parent */
 }
 
+/* The url, and whether it is for TLS; one that can't be used warns, and the default serves. */
+static int choose_url(monitoring_sdk *sdk, const char *given) {
+    const char *url = setting(given, "WAFERMON_URL");
+    if (url && read_url(sdk, url))
+        return is_tls(url);
+    if (url && TLS(1, 0, is_tls(url)))
+        mon_warn_once(sdk, "built without TLS: make TLS=1; the default serves", url);
+    else if (url)
+        mon_warn_once(sdk, "bad url, tcp://127.0.0.1:7411 serves", url);
+    read_url(sdk, "tcp://127.0.0.1:7411");
+    return 0;
+}
+
+static void choose_spill_dir(monitoring_sdk *sdk, const char *given) {
+    static const char spool[] = "/var/spool/wafermon";
+    const char *dir = setting(given, "WAFERMON_SPILL_DIR");
+    if (!dir && access(spool, W_OK | X_OK) == 0)
+        dir = spool;
+    sdk->spill_shared = !dir;
+    if (dir)
+        snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "%s", dir);
+    else
+        snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "/tmp/wafermon-%ld", (long)geteuid());
+}
+
+static void choose_codec(monitoring_sdk *sdk) {
+    const char *codec = setting(NULL, "WAFERMON_COMPRESS");
+    if (!codec || strcmp(codec, "zlib") != 0)
+        return;
+    sdk->compress = ZLIB(1, 0);
+    if (!sdk->compress)
+        mon_warn_once(sdk, "built without zlib, so lines go uncompressed", "make ZLIB=1");
+}
+
+/* What the options and the environment say; whether it is TLS. */
+static int configure(monitoring_sdk *sdk, const monitoring_options *options) {
+    const char *token = setting(options->token, "WAFERMON_TOKEN"), *buffer = getenv("WAFERMON_BUFFER");
+    const char *disabled = setting(NULL, "WAFERMON_DISABLED");
+    sdk->buffer = options->buffer ? options->buffer : buffer && atoi(buffer) > 0 ? atoi(buffer) : 1000;
+    sdk->token = token ? strdup(token) : NULL;
+    sdk->disabled =
+        disabled && !is_one_of(disabled, (const char *[]){ "0", "false", "no", "False", "No", "FALSE", "NO", NULL });
+    gethostname(sdk->host, sizeof sdk->host - 1);
+    choose_spill_dir(sdk, options->spill_dir);
+    read_trace(sdk, options->trace_id);
+    int secure = choose_url(sdk, options->url);
+    choose_codec(sdk);
+    return secure;
+}
+
+/* Let forks and the end of the program find the handle. */
+static void enlist(monitoring_sdk *sdk, int secure) {
+    if (is_child())
+        begin_in_child();
+    pthread_mutex_lock(&handles_mutex);
+    if (!process)
+        note_process();
+    if (!hooked)
+        hooked = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0 && atexit(at_exit) == 0;
+    sdk->tls = TLS(secure, monitoring_tls_open(sdk->tcp_host), NULL);
+    if (sdk->tls && hooked == 1)
+        hooked += atexit(at_exit) == 0; /* once more, since what is registered last runs first: before OpenSSL's end */
+    sdk->next = handles;
+    handles = sdk;
+    pthread_mutex_unlock(&handles_mutex);
+    (void)secure; /* of no use without TLS */
+}
+
+/* Whether it is a service's name; sidecars call themselves wafermon. */
+static int is_service(const char *name) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:";
+    return name && strlen(name) <= 128 && !name[strspn(name, letters)] && strcmp(name, "wafermon") != 0;
+}
+
 int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-:",
-                      spool[] = "/var/spool/wafermon";
     monitoring_options options = given ? *given : (monitoring_options){ 0 };
-    if (!result || (*result = NULL, options.buffer < 0))
+    if (!result)
+        return MON_EINVAL;
+    *result = NULL;
+    if (options.buffer < 0)
         return MON_EINVAL;
     const char *service = setting(setting(options.service, "WAFERMON_SERVICE"), "OTEL_SERVICE_NAME");
-    if (!service || strlen(service) > 128 || service[strspn(service, letters)] || strcmp(service, "wafermon") == 0)
+    if (!is_service(service))
         return MON_ESERVICE;
     if (options.trace_id && !mon_is_trace_id(options.trace_id))
         return MON_ETRACE;
@@ -646,51 +723,9 @@ int monitoring_open(monitoring_sdk **result, const monitoring_options *given) {
     sdk->main.ring_size = RING;
     pthread_mutex_init(&sdk->mutex, NULL);
     strcpy(sdk->service, service);
-    const char *url = setting(options.url, "WAFERMON_URL"), *dir = setting(options.spill_dir, "WAFERMON_SPILL_DIR");
-    const char *token = setting(options.token, "WAFERMON_TOKEN"), *disabled = setting(NULL, "WAFERMON_DISABLED"),
-               *buffer = getenv("WAFERMON_BUFFER");
-    sdk->buffer = options.buffer ? options.buffer : buffer && atoi(buffer) > 0 ? atoi(buffer) : 1000;
-    sdk->token = token ? strdup(token) : NULL;
-    gethostname(sdk->host, sizeof sdk->host - 1);
-    sdk->disabled =
-        disabled && !is_one_of(disabled, (const char *[]){ "0", "false", "no", "False", "No", "FALSE", "NO", NULL });
-    const char *bad = TLS(1, 0, url && is_tls(url)) ? "built without TLS: make TLS=1; the default serves"
-                                                    : "bad url, tcp://127.0.0.1:7411 serves";
-    const char *codec = setting(NULL, "WAFERMON_COMPRESS");
-    if (codec && strcmp(codec, "zlib") == 0) {
-        sdk->compress = ZLIB(1, 0);
-        if (!sdk->compress)
-            mon_warn_once(sdk, "built without zlib, so lines go uncompressed", "make ZLIB=1");
-    }
-    if (url && !read_url(sdk, url)) {
-        mon_warn_once(sdk, bad, url);
-        url = NULL;
-    }
-    if (!url)
-        read_url(sdk, "tcp://127.0.0.1:7411");
-    if (!dir && access(spool, W_OK | X_OK) == 0)
-        dir = spool;
-    sdk->spill_shared = !dir;
-    if (dir)
-        snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "%s", dir);
-    else
-        snprintf(sdk->spill_dir, sizeof sdk->spill_dir, "/tmp/wafermon-%ld", (long)geteuid());
-    read_trace(sdk, options.trace_id);
+    int secure = configure(sdk, &options) && !sdk->disabled;
     begin(sdk);
-    if (process && is_child())
-        begin_in_child();
-    pthread_mutex_lock(&handles_mutex);
-    if (!process)
-        note_process();
-    if (!hooked)
-        hooked = pthread_atfork(before_fork, after_fork, after_fork_in_child) == 0 && atexit(at_exit) == 0;
-    int secure = url && is_tls(url) && !sdk->disabled;
-    sdk->tls = TLS(secure, monitoring_tls_open(sdk->tcp_host), NULL);
-    if (sdk->tls && hooked == 1)
-        hooked += atexit(at_exit) == 0; /* once more, since what is registered last runs first: before OpenSSL's end */
-    sdk->next = handles;
-    handles = sdk;
-    pthread_mutex_unlock(&handles_mutex);
+    enlist(sdk, secure);
     if (secure && !sdk->tls) {
         sdk->disabled = 1;
         monitoring_free(sdk);

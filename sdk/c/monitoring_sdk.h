@@ -36,6 +36,7 @@
  *     Built with TLS (make TLS=1), for tls:// addresses: WAFERMON_TLS_CA, a PEM file of the authorities to trust instead of the system's;
  *     WAFERMON_TLS_CERT and WAFERMON_TLS_KEY, those of the client's own certificate and its key, read at each connection. Besides that and
  *     what the options name: WAFERMON_SPAN_ID (else the span of TRACEPARENT) is the parent of the outermost spans;
+ *     WAFERMON_COMPRESS=zlib, built with zlib (make ZLIB=1): what waits goes in compressed frames where the sidecar takes them;
  *     WAFERMON_DISABLED, anything but 0, false and no: calls are checked and counted as dropped, nothing is opened.
  */
 #ifndef MONITORING_SDK_H

@@ -95,7 +95,7 @@ static size_t sequence(const unsigned char *at, size_t left) {
     return at[1] >= low && at[1] <= high ? length : 0;
 }
 
-/* Write the character at string[*i], which is not plain, and move behind it. */
+/* Write the character at string[*i], which is not plain, and move past it. */
 static size_t put_special(struct text text, size_t at, const char *string, size_t *i, size_t end) {
     unsigned char c = (unsigned char)string[*i];
     size_t length = c < 0x80 ? 1 : sequence((const unsigned char *)string + *i, end - *i);
@@ -284,7 +284,7 @@ void mon_put_traceparent(const char *trace, const char *span, char parent[56]) {
 
 /* ---- what the sidecar says ---- */
 
-/* Behind the string at `at`, whose raw bytes, cut, go into `word`; NULL: it does not end. */
+/* Past the string at `at`, whose raw bytes, cut, go into `word`; NULL: it does not end. */
 static const char *read_word(const char *at, char word[WORD]) {
     size_t length = 0;
     for (at++; *at && *at != '"'; at++) {
