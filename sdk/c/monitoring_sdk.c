@@ -575,6 +575,8 @@ static void begin_in_child(void) {
 }
 
 static void after_fork_in_child(void) {
+    if (!is_child())
+        return; /* the hook of another library, which ran first, has called */
     note_process();
     each_handle(begin_again);
     after_fork();
