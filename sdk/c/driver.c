@@ -220,8 +220,12 @@ static size_t fields_of(const struct value *args, const char *key, monitoring_fi
         fields[count].key = at->key;
         unsupported |= at->type == LIST || at->type == OBJECT || (at->type == TEXT && memchr(at->text, 0, at->length));
         if (at->type == INTEGER) {
-            fields[count].kind = MON_INTEGER;
-            fields[count].value.integer = strtoll(at->text, NULL, 10);
+            unsigned long long natural = at->text[0] == '-' ? 0 : strtoull(at->text, NULL, 10);
+            fields[count].kind = natural > INT64_MAX ? MON_UNSIGNED : MON_INTEGER;
+            if (natural > INT64_MAX)
+                fields[count].value.natural = natural;
+            else
+                fields[count].value.integer = strtoll(at->text, NULL, 10);
         } else if (at->type == NUMBER) {
             fields[count].kind = MON_NUMBER;
             fields[count].value.number = at->number;
@@ -423,8 +427,11 @@ static void carry_out(FILE *out, const struct value *request)
     for (struct value *at = args && !IS("fork") && !IS("spawn") ? args->first : NULL; at; at = at->next)
         if (strcmp(at->key, "context") != 0 && strcmp(at->key, "tags") != 0)
             resolve(at);
-    if (unsupported || (IS("log_metric") && (member(args, "kind") || isnan(number_of(args, "value", 0)) != 0)
-                        && (member(args, "kind") || unsupported))) {
+    const char *kind = IS("log_metric") ? text_of(args, "kind") : NULL;
+    int counter = kind && strcmp(kind, "counter") == 0;
+    if (IS("log_metric"))
+        number_of(args, "value", 0);
+    if (unsupported || (kind && !counter && strcmp(kind, "gauge") != 0)) {
         unsupported = 0;
         fail(out, "unsupported");
         return;
@@ -438,8 +445,10 @@ static void carry_out(FILE *out, const struct value *request)
     else if (IS("log_event"))
         answer(out, monitoring_log_event(sdk, text_of(args, "level"), text_of(args, "message"), MON_FIELDS(fields, count), MON_END));
     else if (IS("log_metric"))
-        answer(out, monitoring_log_metric(sdk, text_of(args, "name"), number_of(args, "value", NAN), text_of(args, "unit"),
-                                          MON_FIELDS(fields, count), MON_END));
+        answer(out, counter ? monitoring_log_metric(sdk, text_of(args, "name"), number_of(args, "value", NAN), text_of(args, "unit"),
+                                                    MON_COUNTER, MON_FIELDS(fields, count), MON_END)
+                            : monitoring_log_metric(sdk, text_of(args, "name"), number_of(args, "value", NAN), text_of(args, "unit"),
+                                                    MON_FIELDS(fields, count), MON_END));
     else if (IS("log_progress"))
         answer(out, monitoring_log_progress(sdk, text_of(args, "job_id"), number_of(args, "percent", NAN), text_of(args, "status")));
     else if (IS("log_resource") && !(args && args->first))

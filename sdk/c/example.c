@@ -1,7 +1,7 @@
 /*
  * Reads files and tells the sidecar about it: example FILE...
  *
- *     cc example.c monitoring_sdk.c -pthread -o example
+ *     cc example.c monitoring_sdk.c monitoring_sender.c monitoring_text.c -pthread -o example
  *     cc example.c $(pkg-config --cflags --libs monitoring_sdk) -o example      (where it is installed)
  *
  * The address comes from WAFERMON_URL (tcp://127.0.0.1:7411 where that is not set). It works without a sidecar too.

@@ -117,6 +117,8 @@ void monitoring_tls_close(struct monitoring_tls *tls) {
 void monitoring_tls_hold(struct monitoring_tls *tls) { pthread_mutex_lock(&tls->mutex); }
 void monitoring_tls_let_go(struct monitoring_tls *tls) { pthread_mutex_unlock(&tls->mutex); }
 
+void monitoring_tls_renew(struct monitoring_tls *tls) { pthread_mutex_init(&tls->mutex, NULL); }
+
 /* ---- sessions ---- */
 
 /* Whom to expect, and who we are. False: it can't be said. */

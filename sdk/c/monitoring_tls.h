@@ -27,6 +27,9 @@ void monitoring_tls_close(struct monitoring_tls *tls);
 void monitoring_tls_hold(struct monitoring_tls *tls);
 void monitoring_tls_let_go(struct monitoring_tls *tls);
 
+/* In a child that was forked while somebody may have had the lock: a new one. */
+void monitoring_tls_renew(struct monitoring_tls *tls);
+
 /* What went wrong first, for people; NULL: nothing, or nothing that TLS had a part in. */
 const char *monitoring_tls_problem(const struct monitoring_tls *tls);
 

@@ -4,7 +4,7 @@
  * The first byte says what the rest is: a reply of the sidecar, a number, or a message with its fields. Every line that comes out has to
  * be one JSON object of valid UTF-8 within the limit, numbers have to read back as they were, and so have strings that were not cut.
  */
-#include "../monitoring_sdk.c" /* what is looked at is static there */
+#include "../monitoring_text.c" /* some of what is looked at is static there */
 
 enum { MOST = 6 };
 
@@ -88,7 +88,7 @@ static void fuzz_reply(const uint8_t *data, size_t size) {
     struct reply reply;
     char *line = calloc(1, size + 1);
     memcpy(line, data, size);
-    read_reply(line, &reply);
+    mon_read_reply(line, &reply);
     demand(memchr(reply.type, 0, WORD) && memchr(reply.code, 0, WORD) && memchr(reply.detail, 0, WORD));
     free(line);
 }
@@ -98,7 +98,7 @@ static void fuzz_number(const uint8_t *data, size_t size) {
     memcpy(&number, data, size < sizeof number ? size : sizeof number);
     if (!isfinite(number)) return;
     char printed[40];
-    size_t length = put_number((struct text){ printed, sizeof printed - 1 }, 0, number);
+    size_t length = mon_put_number((struct text){ printed, sizeof printed - 1 }, 0, number);
     demand(length < sizeof printed);
     printed[length] = '\0';
     demand(*check_value(printed, NULL, NULL) == '\0');
@@ -112,7 +112,7 @@ static void fuzz_message(const uint8_t *data, size_t size) {
     for (size_t at = 0; at + 2 < size && count < MOST + 1; count++) {
         /* kind; length; how many times; the string, or number, itself */
         size_t length = data[at + 1] & 63, times = data[at + 1] >> 6 == 3 ? 1 + (size_t)data[at] * 4 : 1;
-        monitoring_kind kind = (monitoring_kind)(1 + data[at] % 4);
+        monitoring_kind kind = (monitoring_kind)(1 + data[at] % 5);
         at += 2;
         if (length > size - at) length = size - at;
         strings[count] = calloc(1, length * times + 1);
@@ -127,13 +127,13 @@ static void fuzz_message(const uint8_t *data, size_t size) {
     const monitoring_field own[] = { STRING("level", "info"), STRING("message", text) };
     struct message message = { "event", "job-1", NULL, 1234567890123456, own, fields, 2, count ? count - 1 : 0, size % 2 ? "context" : "tags", NULL };
     char *line = malloc(SMALL), end[SUFFIX + 1];
-    size_t length = encode((struct text){ line, SMALL }, &message, ",\"service\":\"fuzz\"");
+    size_t length = mon_encode((struct text){ line, SMALL }, &message, ",\"service\":\"fuzz\"");
     if (length > SMALL) {
         free(line), line = malloc(MAX_BODY);
-        length = encode_long((struct text){ line, MAX_BODY }, &message, ",\"service\":\"fuzz\"");
+        length = mon_encode_long((struct text){ line, MAX_BODY }, &message, ",\"service\":\"fuzz\"");
     }
     demand(length <= MAX_BODY);
-    size_t more = suffix(end, "0123456789abcdef", 1LL << 53);
+    size_t more = mon_suffix(end, "0123456789abcdef", 1LL << 53);
     demand(length + more <= MAX_LINE + 1);
     line = realloc(line, length + more + 1);
     memcpy(line + length, end, more), line[length + more] = '\0';

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -118,6 +119,7 @@ static void test_errors(void) {
     CHECK(monitoring_log_event(sdk, "info", "x", MON_FIELDS(fields, MON_MAX_FIELDS + 1), MON_END) == MON_EINVAL);
     CHECK(monitoring_log_event(sdk, "info", "x", MON_FIELDS(fields, MON_MAX_FIELDS), MON_INT("one more", 1), MON_END) == MON_EINVAL);
     CHECK(monitoring_log_event(sdk, "info", "x", MON_FIELDS(NULL, 1), MON_END) == MON_EINVAL);
+    CHECK(monitoring_log_event(sdk, "info", "x", MON_COUNTER, MON_END) == MON_EINVAL);
     field.kind = MON_LIST;
     CHECK(monitoring_log_event(sdk, "info", "x", MON_FIELDS(&field, 1), MON_END) == MON_EINVAL);
     CHECK(monitoring_log_metric(sdk, "", 1, NULL, MON_END) == MON_ENAME);
@@ -159,6 +161,11 @@ static void test_fields(void) {
     CHECK_LINE(monitoring_log_event(sdk, "info", "x", MON_INT("in", 1LL << 53), MON_INT("out", (1LL << 53) + 1), MON_INT("min", -1 - 0x7fffffffffffffffLL),
                                     MON_NUM("nan", NAN), MON_NUM("inf", INFINITY), MON_END),
                "{\"in\":9007199254740992,\"out\":\"9007199254740993\",\"min\":\"-9223372036854775808\",\"nan\":null,\"inf\":null}");
+    CHECK_LINE(monitoring_log_event(sdk, "info", "x", MON_UINT("in", 1ULL << 53), MON_UINT("out", 18446744073709551615ULL), MON_END),
+               "{\"in\":9007199254740992,\"out\":\"18446744073709551615\"}");
+    CHECK_LINE(monitoring_log_metric(sdk, "m", 2, NULL, MON_STR("s", "text"), MON_COUNTER, MON_UINT("u", 7), MON_END),
+               "\"name\":\"m\",\"value\":2,\"kind\":\"counter\",\"tags\":{\"s\":\"text\",\"u\":7},\"client\"");
+    CHECK_LINE(monitoring_log_event(sdk, "WARN", "plain", MON_END), "\"level\":\"warning\",\"message\":\"plain\"");
     CHECK_LINE(monitoring_log_event(sdk, "info", "plain", MON_END), "\"level\":\"info\",\"message\":\"plain\",\"client\"");
     CHECK_LINE(monitoring_log_eventf(sdk, "error", "%d of %s", 3, "four"), "\"level\":\"error\",\"message\":\"3 of four\",\"client\"");
     CHECK_LINE(monitoring_log_progress(sdk, "job-1", 12.5, NULL), "\"job_id\":\"job-1\",\"percent\":12.5,\"status\":\"running\",\"client\"");
@@ -251,7 +258,9 @@ static void test_spans(void) {
     CHECK(monitoring_start_span_tags(sdk, "inner", NULL, inner, MON_STR("lot", "A"), MON_END) == 0);
     CHECK(monitoring_log_event(sdk, "info", "within", MON_END) == 0);
     CHECK(monitoring_child_env(sdk, &env) == 0);
-    CHECK(strcmp(env.variables[0], "WAFERMON_TRACE_ID=job-7") == 0 && strcmp(env.variables[1] + 17, inner) == 0 && !env.variables[2]);
+    CHECK(strcmp(env.variables[0], "WAFERMON_TRACE_ID=job-7") == 0 && strcmp(env.variables[1] + 17, inner) == 0);
+    snprintf(wanted, sizeof wanted, "TRACEPARENT=00-c37bd1a8462d7ad637654ed3043935aa-%s-01", inner);
+    CHECK(strcmp(env.variables[2], wanted) == 0 && !env.variables[3]);
     strcpy(other.id, inner);
     CHECK(pthread_create(&thread, NULL, in_another_thread, &other) == 0 && pthread_join(thread, NULL) == 0);
     CHECK(monitoring_end_span(sdk, inner, NULL, MON_END) == MON_ESPAN);
@@ -491,6 +500,15 @@ enum { FORKS_ANY_TIME = 0 };
 enum { FORKS_ANY_TIME = 1 };
 #endif
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SANITIZED 1 /* its runtime has locks of its own, which it takes over to a child only where it knows of the fork */
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 static char parents_span[17];
 
 static void log_in_child(monitoring_sdk *sdk) {
@@ -527,6 +545,33 @@ static void test_fork_among_threads(void) {
     monitoring_sdk *sdk = open_sdk(sidecar, 20); /* spill files are open too */
     start_workers(workers, sdk);
     for (int i = 0; i < 5; i++) CHECK(in_child(close_in_child, sdk) == 0);
+    join_workers(workers);
+    CHECK(monitoring_flush(sdk, 1000 * PATIENCE) == 0);
+    check_numbers(sidecar, THREADS * EACH, 1);
+    CHECK(sidecar_problems(sidecar) == 0);
+    monitoring_free(sdk);
+    sidecar_stop(sidecar);
+}
+
+/* As uWSGI forks: nothing of pthread_atfork runs, so the child has the locks as they were. */
+static void test_fork_without_hooks(void) {
+    if (!FORKS_ANY_TIME || SANITIZED) return;
+    struct sidecar *sidecar = sidecar_start(NULL, ANSWERING);
+    struct worker workers[THREADS];
+    monitoring_sdk *sdk = open_sdk(sidecar, 20);
+    int status;
+    start_workers(workers, sdk);
+    for (int i = 0; i < 5; i++) {
+        fflush(stdout);
+        long child = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+        if (child == 0) {
+            close_in_child(sdk);
+            CHECK(stats_of(sdk).called == 1 && stats_of(sdk).acked == 1);
+            execl("/bin/true", "true", NULL); /* what the parent's threads have is no leak */
+            _exit(1);
+        }
+        CHECK(child > 0 && waitpid((pid_t)child, &status, 0) == child && status == 0);
+    }
     join_workers(workers);
     CHECK(monitoring_flush(sdk, 1000 * PATIENCE) == 0);
     check_numbers(sidecar, THREADS * EACH, 1);
@@ -617,7 +662,7 @@ static void test_tls_unanswered(void) {
 static const struct test { const char *name; void (*run)(void); } tests[] = {
     TEST(errors), TEST(fields), TEST(text), TEST(numbers), TEST(long), TEST(spans), TEST(threads), TEST(unix_socket), TEST(lost_connections),
     TEST(refused), TEST(spill_and_replay), TEST(drops_are_reported), TEST(close_leaves_a_file), TEST(close_can_not_save),
-    TEST(close_while_others_call), TEST(exit_without_close), TEST(fork), TEST(fork_among_threads), TEST(environment), TEST(bad_urls),
+    TEST(close_while_others_call), TEST(exit_without_close), TEST(fork), TEST(fork_among_threads), TEST(fork_without_hooks), TEST(environment), TEST(bad_urls),
 #ifdef MONITORING_TLS
     TEST(tls_unanswered)
 #endif
@@ -642,7 +687,7 @@ static int run(const struct test *test) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const names[] = { "URL", "SERVICE", "TRACE_ID", "SPAN_ID", "SPILL_DIR", "BUFFER", "TOKEN", "DISABLED" };
+    static const char *const names[] = { "URL", "SERVICE", "TRACE_ID", "SPAN_ID", "SPILL_DIR", "BUFFER", "TOKEN", "DISABLED", "COMPRESS" };
     int failed = 0, ran = 0;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char name[40];
