@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from wafermon.backends.filesystem.names import Template
-from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
 from wafermon.backends.filesystem.tidy import Tidier
 from wafermon.contract import JOURNAL, batch, line
+from wafermon.files import Files
+from wafermon.files.files import StrPath
 from wafermon.interfaces import Batch, Position
 from wafermon.model.messages import loads
 
@@ -48,7 +49,7 @@ def batches() -> list[Batch]:
     return found
 
 
-class MortalDisk(Disk):
+class MortalDisk(Files):
     """A disk whose process is killed at one call: before it, after it, or, where it writes, in the midst of it."""
 
     def __init__(self, at: int, power: bool, seed: int) -> None:
@@ -67,7 +68,7 @@ class MortalDisk(Disk):
         moment = self._random.choice(["before", "midst", "after"])
         if moment == "after":
             method(*args)
-        elif moment == "midst" and method.__name__ == "write":
+        elif moment == "midst" and method.__name__ == "append":
             fd, data = args
             os.write(fd, data[: self._random.randrange(len(data))])
         self._die()
@@ -81,39 +82,39 @@ class MortalDisk(Disk):
                     os.truncate(path, self._random.randint(synced, max(synced, os.stat(path).st_size)))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def open(self, path: str, flags: int) -> int:
-        fd: int = self._call(super().open, path, flags)
+    def open(self, path: StrPath, flags: int, mode: int = 0o600) -> int:
+        fd: int = self._call(super().open, path, flags, mode)
         found = os.fstat(fd)
         self._synced.setdefault(found.st_ino, found.st_size)
-        self._paths[found.st_ino] = path
+        self._paths[found.st_ino] = os.fspath(path)
         return fd
 
-    def write(self, fd: int, data: bytes) -> None:
-        self._call(super().write, fd, data)
+    def append(self, fd: int, data: bytes | memoryview) -> int:
+        return int(self._call(super().append, fd, data))
 
     def sync(self, fd: int) -> None:
         self._call(super().sync, fd)
         found = os.fstat(fd)
         self._synced[found.st_ino] = found.st_size
 
-    def cut(self, fd: int, length: int) -> None:
-        self._call(super().cut, fd, length)
+    def truncate(self, fd: int, length: int) -> None:
+        self._call(super().truncate, fd, length)
         inode = os.fstat(fd).st_ino
         self._synced[inode] = min(length, self._synced.get(inode, length))
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: StrPath, new: StrPath) -> None:
         self._call(super().rename, old, new)
-        self._paths[os.stat(new).st_ino] = new
+        self._paths[os.stat(new).st_ino] = os.fspath(new)
 
-    def remove(self, path: str) -> None:
+    def unlink(self, path: StrPath) -> None:
         inode = os.stat(path).st_ino
-        self._call(super().remove, path)
+        self._call(super().unlink, path)
         self._synced.pop(inode, None)
 
-    def make_directory(self, path: str) -> None:
-        self._call(super().make_directory, path)
+    def make_directory(self, path: StrPath, mode: int = 0o700) -> None:
+        self._call(super().make_directory, path, mode)
 
-    def sync_directory(self, path: str) -> None:
+    def sync_directory(self, path: StrPath) -> None:
         self._call(super().sync_directory, path)
 
 
@@ -211,7 +212,7 @@ BACKEND = """if True:
     from twisted.internet.defer import Deferred
     from wafermon.backends.filesystem import filesystem
     from wafermon.contract import JOURNAL, batch, line
-    from wafermon.interfaces import BackendContext, Position
+    from wafermon.interfaces import BackendContext, Position, configure
 
     async def main():
         directory = Path(sys.argv[1])

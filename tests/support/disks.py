@@ -20,6 +20,7 @@ CALLS = (
         "read",
         "status",
         "status_of",
+        "status_behind",
         "write",
         "append",
         "sync",

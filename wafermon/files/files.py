@@ -57,6 +57,10 @@ class Files:
         """Of the name itself, not of what a link leads to."""
         return os.lstat(path)
 
+    def status_behind(self, path: StrPath) -> os.stat_result:
+        """Of what a name leads to: links are followed."""
+        return os.stat(path)
+
     def write(self, fd: int, parts: Sequence[bytes], at: int) -> int:
         """Write from offset `at` on; answers with how many bytes, which may be fewer than there are."""
         return os.pwritev(fd, parts, at)
@@ -95,6 +99,10 @@ class Files:
     def names(self, directory: StrPath) -> list[str]:
         """What a directory holds, in no order."""
         return os.listdir(directory)
+
+    def set_times(self, path: StrPath, accessed: int, modified: int) -> None:
+        """Both in nanoseconds since the Unix epoch."""
+        os.utime(path, ns=(accessed, modified))
 
     def sync_directory(self, path: StrPath) -> None:
         """Names that were made in it last, and names that were removed stay gone."""

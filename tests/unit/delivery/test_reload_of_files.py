@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from twisted.internet.task import deferLater
 
 from wafermon import routing
 from wafermon.backends.filesystem import FilesystemBackend, filesystem
-from wafermon.backends.filesystem.operations import Disk
 from wafermon.delivery import DeadLetters, Deliveries, Delivery, Supervisor, Workers
+from wafermon.files import Files
+from wafermon.files.files import StrPath
 from wafermon.interfaces import BackendContext, configure
 from wafermon.model.settings import BackendConfig, BatchLimits, Retry
 from wafermon.model.settings import DeadLetters as Limits
@@ -22,7 +24,7 @@ from wafermon.routing import Table
 from wafermon.routing.rules import Rule
 
 
-class SlowDisk(Disk):
+class SlowDisk(Files):
     """Opening a file that is there takes until `go_on` is set: a disk that sleeps, a network mount."""
 
     def __init__(self) -> None:
@@ -30,12 +32,12 @@ class SlowDisk(Disk):
         self.reached = threading.Event()
         self.go_on = threading.Event()
 
-    def open(self, path: str, flags: int) -> int:
-        if self.slow and path.endswith(".jsonl"):
+    def open(self, path: StrPath, flags: int, mode: int = 0o600) -> int:
+        if self.slow and os.fspath(path).endswith(".jsonl"):
             self.slow = False
             self.reached.set()
             self.go_on.wait(60)
-        return super().open(path, flags)
+        return super().open(path, flags, mode)
 
 
 class Place:

@@ -14,11 +14,10 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from wafermon.backends.filesystem.checkpoint import Damaged
 from wafermon.backends.filesystem.names import Template
-from wafermon.backends.filesystem.operations import Disk
 from wafermon.backends.filesystem.store import FileStore
 from wafermon.backends.filesystem.tidy import Tidier
+from wafermon.files import Files
 from wafermon.interfaces import (
     BackendContext,
     Batch,
@@ -100,11 +99,11 @@ class FilesystemBackend:
     outstanding = 1
     exactly_once = True
 
-    def __init__(self, options: FilesystemOptions, context: BackendContext, disk: Disk | None = None) -> None:
+    def __init__(self, options: FilesystemOptions, context: BackendContext, files: Files | None = None) -> None:
         self._context = context
         now = context.wall
-        self._store = FileStore(options.path, options.rotate_bytes, context.state_dir, now, disk)
-        self._tidier = Tidier(options.path, self._store, options.compress == "gzip", options.keep, now, disk)
+        self._store = FileStore(options.path, options.rotate_bytes, context.state_dir, now, files)
+        self._tidier = Tidier(options.path, self._store, options.compress == "gzip", options.keep, now, files)
         self._next_tidy: IDelayedCall | None = None
         self._tidying: Deferred[None] | None = None
         self._calls: set[Deferred[Any]] = set()
@@ -152,19 +151,19 @@ class FilesystemBackend:
         if self._next_tidy is not None:
             self._next_tidy.cancel()
             self._next_tidy = None
+        self._tidier.stop()
         for call in list(self._calls):
             await ended(call)  # a thread can't be ended
         if self._tidying is not None:
-            self._tidier.stop()
             await ended(self._tidying)
         try:
             await self._in_thread(self._store.close)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, all was let go of
             self.log.warn("Closed without a last checkpoint: {error}", error=error)
 
     def health(self) -> Health:
         """Figures: open_files; bytes written, files compressed and deleted since start."""
-        detail = self._detail or "; ".join(self._store.notes)
+        detail = self._detail or "; ".join(self._store.notes.texts)
         figures = {
             "open_files": self._store.open_files,
             "written_bytes": self._store.written,
@@ -196,15 +195,17 @@ class FilesystemBackend:
         """Do blocking work in a thread; its errors as what `IBackend` promises."""
         try:
             result = await self._in_thread(work, *args)
-        except (OSError, Damaged) as error:
-            detail = _advice(error) if isinstance(error, OSError) else str(error)
+        except Exception as error:
+            detail = _advice(error) if isinstance(error, OSError) else f"{error.__class__.__name__}: {error}"
             if self._state != "closed":
                 self._detail = detail
                 self._state = "failing" if self._state == "ok" else self._state
             # Of all that can go wrong with a file, only its name comes from the messages.
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
                 raise PermanentError(detail, "ENAMETOOLONG") from error
-            raise RetryableError(detail) from error
+            if isinstance(error, OSError):
+                raise RetryableError(detail) from error
+            raise
         if self._state == "closed":
             raise RetryableError("the backend was closed meanwhile")
         self._state, self._detail = "ok", ""

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from calendar import timegm
 from collections.abc import Callable
+from datetime import datetime
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from time import gmtime, strftime
@@ -37,7 +37,9 @@ _ROOM = 217
 _HASH = 16
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")
-_NUMBERED = re.compile(r"\.(\d+)$")
+_NUMBERED = re.compile(r"\.([0-9]+)$")
+NUMBER = "[1-9][0-9]{0,11}"
+"""Of a rotated file, as we write it; no name with another is ours."""
 _VALUE = r"[A-Za-z0-9._%-]+?"
 
 
@@ -68,6 +70,7 @@ class Template:
         self._name, self.suffix = _split_suffix(name)
         self._hour_last = self._name.endswith(".{hour}")
         self._file = _Component(self._name)
+        self._rotated = re.compile(rf"{self._file.pattern}\.{NUMBER}{re.escape(self.suffix)}")
         self.claims = (fixed if brace else fixed.removesuffix(self.suffix) + ".",)
         """What every path of this template starts with: no two templates may share one."""
 
@@ -160,6 +163,10 @@ class Template:
         """The name that a current file gets when it is the `number`th to be rotated."""
         return f"{path.removesuffix(self.suffix)}.{number}{self.suffix}"
 
+    def is_rotated(self, path: str) -> bool:
+        """Whether a path, of which only the last part is looked at, is that of a rotated file that isn't compressed."""
+        return self._rotated.fullmatch(os.path.basename(path)) is not None
+
     def directory_patterns(self) -> list[re.Pattern[str]]:
         """What the directories between `root` and a file are called, level by level."""
         return [re.compile(part.pattern) for part in self._directories]
@@ -168,7 +175,7 @@ class Template:
         """What the name of a file below `root` says; None for a file that isn't ours."""
         pattern = "/".join(part.pattern for part in (*self._directories, self._file))
         match = re.fullmatch(
-            rf"{pattern}(?:\.(\d+))?{re.escape(self.suffix)}(\.gz(?:\.tmp)?)?", os.path.relpath(path, self.root)
+            rf"{pattern}(?:\.({NUMBER}))?{re.escape(self.suffix)}(\.gz(?:\.tmp)?)?", os.path.relpath(path, self.root)
         )
         if not match:
             return None
@@ -177,7 +184,10 @@ class Template:
             return None
         names = _PLACEHOLDER.findall(self.text)
         said = {name: part for name, part in zip(names, parts, strict=True) if name in ("date", "hour")}
-        return Parsed(int(number or 0), packed or "", _over(said))
+        try:
+            return Parsed(int(number or 0), packed or "", _over(said))
+        except ValueError:  # no such date
+            return None
 
 
 class _Component:
@@ -206,7 +216,7 @@ class _Component:
             literals[-2] = literals[-2].removesuffix(dot) + r"\."
         text = literals[0]
         for field, literal in zip(self._fields, literals[1:], strict=True):
-            value = {"date": r"\d{4}-\d{2}-\d{2}", "hour": r"\d{2}"}.get(field, _VALUE)
+            value = {"date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "hour": r"[0-9]{2}"}.get(field, _VALUE)
             text += f"({value})" + literal
         return text
 
@@ -230,11 +240,11 @@ def _split_suffix(name: str) -> tuple[str, str]:
 
 
 def _over(said: dict[str, str]) -> float:
+    """Raises ValueError where there is no such date or hour."""
     if "date" not in said:
         return float("inf")
-    year, month, day = map(int, said["date"].split("-"))
-    begin = timegm((year, month, day, int(said.get("hour", 0)), 0, 0))
-    return begin + (3600 if "hour" in said else 86400)
+    begin = datetime.strptime(f"{said['date']} {said.get('hour', '00')}+0000", "%Y-%m-%d %H%z")
+    return begin.timestamp() + (3600 if "hour" in said else 86400)
 
 
 def _problems(text: str) -> list[str]:

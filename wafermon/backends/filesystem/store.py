@@ -7,17 +7,23 @@ What recovery rests on:
 3. So at every moment each byte beyond the checkpoint is in a file that the checkpoint lists, and there it is the end:
    to recover is to cut the listed files back to their lengths. A file is only ever cut if it is the listed inode.
 4. A file is rotated, closed or forgotten only when all its bytes count.
+5. A listed file that something else renamed is looked for by its inode, and cut where it is now.
+6. Nothing is known of a file whose sync failed: it is rotated, and stays listed, so that it is cut again at each start, until
+   it is gone. What was not synced is written to a new file.
 
-A batch costs one sync for each of its files, and one for the checkpoint.
+Paths are those of the real directories: two names of one directory, by a symlink, are one. A batch costs one sync for each of
+its files, and one for the checkpoint.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,15 +31,23 @@ from pathlib import Path
 from twisted.logger import Logger
 
 from wafermon.backends.filesystem.checkpoint import Checkpoint, Entry
+from wafermon.backends.filesystem.moved import find_inodes
 from wafermon.backends.filesystem.names import Template
-from wafermon.backends.filesystem.operations import Disk, naming
-from wafermon.interfaces import Batch, Position
-from wafermon.model.lograte import LogRate
+from wafermon.backends.filesystem.notes import Notes
+from wafermon.files import Files, NotOurs, naming
+from wafermon.interfaces import Batch, Position, PositionMoved, RetryableError
+from wafermon.model.messages import loads
 
 MAX_OPEN = 256
 """Files that are open at once; the one that was written longest ago is closed first."""
 IDLE = 300
 """Seconds after which a file that nobody writes to is closed."""
+FILE_MODE = 0o640
+DIRECTORY_MODE = 0o750
+HIGHEST = 10**12 - 1
+"""The highest number of a rotated file; a name with a higher one is not ours."""
+_MOST_TAIL = 256 << 20
+"""Bytes that may be cut off a file that something else renamed."""
 
 
 @dataclass
@@ -46,6 +60,8 @@ class OpenFile:
     length: int
     """All of it counts, but for what `FileStore.write` is just adding."""
     used: float
+    shared: bool = False
+    """Something else wrote to it while we did: it is looked at anew before it is written again."""
 
     @property
     def entry(self) -> Entry:
@@ -58,19 +74,20 @@ class FileStore:
     log = Logger()
 
     def __init__(
-        self, names: Template, rotate_bytes: int, state_dir: Path, now: Callable[[], float], disk: Disk | None = None
+        self, names: Template, rotate_bytes: int, state_dir: Path, now: Callable[[], float], files: Files | None = None
     ) -> None:
         self.names = names
         self.rotate_bytes = rotate_bytes
-        self.notes: list[str] = []
-        """What was found amiss and could not be mended, for a person to read; the newest last."""
+        self.notes = Notes(now)
         self.written = 0
         """Bytes since start."""
         self._now = now
-        self._about_files = LogRate(now)
-        self._disk = disk or Disk()
-        self._checkpoint = Checkpoint(self._disk, state_dir)
+        self._files = files or Files()
+        self._checkpoint = Checkpoint(self._files, state_dir)
         self._open: dict[str, OpenFile] = {}
+        self._doubtful: set[str] = set()
+        """Paths of files whose sync failed."""
+        self._ready = False
         self._unclean = False
         self._lock = threading.Lock()
 
@@ -81,76 +98,167 @@ class FileStore:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def open(self) -> Position | None:
-        """Recover, and answer with the position. Raises OSError; `checkpoint.Damaged`."""
+        """Recover, and answer with the position. Raises OSError."""
         with self._lock:
+            self._ready = False
             self._close_files()
+            self._checkpoint.close()
             self._checkpoint.load()
-            for path, entry in self._checkpoint.files.items():
-                with naming(path):
-                    self._recover(path, entry)
-            self._checkpoint.files.clear()
+            if self._checkpoint.found:
+                self.notes.warn(str(self._checkpoint.path), self._checkpoint.found)
+            self._recover(self._checkpoint.files)
+            kept = {path: entry for path, entry in self._checkpoint.files.items() if self._stays_listed(path)}
+            self._checkpoint.files = kept
             self._checkpoint.begin()
+            self._doubtful.clear()
             self._unclean = False
+            self._ready = True
             return self._checkpoint.position
 
     def close(self) -> None:
         """Let go of everything. Raises OSError; then all is let go just the same, and `open` recovers."""
         with self._lock:
+            was_ready, self._ready = self._ready, False
             try:
-                if self._checkpoint.files and not self._unclean:
-                    self._checkpoint.commit(None, dict.fromkeys(self._checkpoint.files))
+                if was_ready and not self._unclean:
+                    done = [path for path in self._checkpoint.files if not self._is_doubtful(path)]
+                    if done:
+                        self._checkpoint.commit(None, dict.fromkeys(done))
+            except PositionMoved:
+                pass  # another checkpoint was put in its place: it is left as it is
             finally:
                 self._close_files()
                 self._checkpoint.close()
 
     def _close_files(self) -> None:
         while self._open:
-            os.close(self._open.popitem()[1].fd)
+            self._close(self._open.popitem()[1])
 
-    def _recover(self, path: str, entry: Entry) -> None:
-        """Cut off what does not count."""
+    def _close(self, file: OpenFile) -> None:
+        with suppress(OSError):  # all that counts is synced
+            self._files.close(file.fd)
+
+    def _is_doubtful(self, path: str) -> bool:
+        """See 6 above."""
+        return path in self._doubtful or self.names.is_rotated(path)
+
+    def _stays_listed(self, path: str) -> bool:
+        """See 6 above."""
+        if not self.names.is_rotated(path):
+            return False
         try:
-            fd = self._disk.open(path, os.O_RDWR | os.O_NONBLOCK)
+            self._files.status_of(path)
         except (FileNotFoundError, NotADirectoryError):
-            return self._note(f"{path} is gone, and {entry.length} bytes with it, or was moved away")
+            return False
+        return True
+
+    # -- recovery ------------------------------------------------------------------------------------------------
+
+    def _recover(self, entries: Mapping[str, Entry]) -> None:
+        """Cut off what does not count."""
+        absent: dict[str, Entry] = {}
+        for path, entry in entries.items():
+            with naming(path):
+                if not self._recover_listed(path, entry):
+                    absent[path] = entry
+        if not absent:
+            return
+        places: dict[int, str] = {}
+        for directory in dict.fromkeys(map(os.path.dirname, absent)):
+            missing = {entry.inode for entry in absent.values()} - places.keys()
+            if missing:
+                places |= find_inodes(self._files, os.path.join(directory, "x"), self.names.root, missing)
+        for path, entry in absent.items():
+            place = places.get(entry.inode)
+            if (place is None or not self._recover_moved(path, entry, place)) and not self.names.is_rotated(path):
+                self.notes.warn(path, "is gone or another file now, and is not found by its inode; nothing was cut off")
+
+    def _recover_listed(self, path: str, entry: Entry) -> bool:
+        """Cut a file under its name; False where it is not there."""
+        fd = self._open_listed(path, entry)
+        if fd is None:
+            return False
         try:
-            found = os.fstat(fd)
-            if found.st_ino != entry.inode or not stat.S_ISREG(found.st_mode):
-                return self._note(f"{path} is another file now; it was left alone")
+            found = self._files.status(fd)
             if found.st_size < entry.length:
-                return self._note(f"{path} has {found.st_size} bytes of {entry.length}: something else cut it")
-            if found.st_size > entry.length:
+                cut = f" has {found.st_size} bytes of {entry.length}"
+                self.notes.warn(path, "was cut by something else:", cut)
+            elif found.st_size > entry.length:
                 # Inode numbers are used again. All that we count ends in a newline: where it doesn't, it isn't ours.
-                if entry.length and os.pread(fd, 1, entry.length - 1) != b"\n":
-                    return self._note(f"{path} holds what was not written here; it was left alone")
-                self._disk.cut(fd, entry.length)
-                self._disk.sync(fd)
+                if self._ends_line(fd, entry.length):
+                    self._files.cut(fd, entry.length)
+                else:
+                    self.notes.warn(path, "holds what was not written here; it was left alone")
         finally:
-            os.close(fd)
+            self._files.close(fd)
+        return True
 
-    def _note(self, text: str) -> None:
-        self._say(self.log.warn, f"Filesystem backend: {text}")
-        path = text.partition(" ")[0]
-        self.notes = [*[note for note in self.notes if note.partition(" ")[0] != path][-9:], text]
+    def _open_listed(self, path: str, entry: Entry) -> int | None:
+        """The listed file, where it is still under its name."""
+        try:
+            fd = self._files.open(path, os.O_RDWR | os.O_NONBLOCK, FILE_MODE)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        try:
+            found = self._files.status(fd)
+            if found.st_ino == entry.inode and stat.S_ISREG(found.st_mode):
+                return fd
+        except BaseException:
+            self._files.close(fd)
+            raise
+        self._files.close(fd)
+        return None
 
-    def _say(self, log: Callable[..., None], text: str) -> None:
-        """Other programs cause these lines, perhaps many."""
-        self._about_files.log(
-            lambda: log("{text}", text=text),
-            lambda what: log("About the files of a backend: {what}", what=what),
-        )
+    def _recover_moved(self, path: str, entry: Entry, place: str) -> bool:
+        """Cut a file that something else renamed; False where it isn't that one. Inode numbers are used again: only where all
+        beyond its length are messages is it ours for certain."""
+        try:
+            fd = self._files.open_ours(place, os.O_RDWR)
+        except (FileNotFoundError, NotOurs):
+            return False
+        try:
+            with naming(place):
+                found = self._files.status(fd)
+                if found.st_ino != entry.inode or found.st_size < entry.length or not self._ends_line(fd, entry.length):
+                    return False
+                if found.st_size > entry.length:
+                    if not self._is_ours(fd, entry.length, found.st_size):
+                        return False
+                    self._files.cut(fd, entry.length)
+                self.notes.mention(path, f"was moved to {place}; what does not count was cut off there")
+                return True
+        finally:
+            self._files.close(fd)
+
+    def _ends_line(self, fd: int, length: int) -> bool:
+        return not length or self._files.read(fd, 1, length - 1) == b"\n"
+
+    def _is_ours(self, fd: int, start: int, end: int) -> bool:
+        """Whether there is nothing but messages from `start` to `end`; the last may be torn."""
+        if end - start > _MOST_TAIL:
+            return False
+        rest = b""
+        for at in range(start, end, 1 << 20):
+            *lines, rest = (rest + self._files.read(fd, min(1 << 20, end - at), at)).split(b"\n")
+            if not all(map(_is_message, lines)):
+                return False
+        return not rest.strip(b"\0") or rest.startswith(b"{")
 
     # -- writing -------------------------------------------------------------------------------------------------
 
     def write(self, batch: Batch) -> bool:
-        """Make a batch durable, and tell whether a file was rotated. Raises OSError: then nothing of it counts."""
+        """Make a batch durable, and tell whether a file was rotated. Raises OSError: then nothing of it counts;
+        PositionMoved: then `open` is to be asked."""
         with self._lock:
+            if not self._ready:
+                raise RetryableError("the files are not open")
+            self._checkpoint.check()
             if self._unclean:
                 self._cut_back()
             at = self._checkpoint.position
             if at and at.journal == batch.end.journal and batch.end <= at:
                 return False  # its caller gave up waiting, and it was stored all the same
-            groups = self.names.group(batch)
+            groups = self._by_real_path(self.names.group(batch))
             self._unclean = True
             try:
                 rotated = self._append(groups, batch.end)
@@ -160,6 +268,18 @@ class FileStore:
             self._unclean = False
             self.written += len(batch.raw)
             return rotated
+
+    def _by_real_path(self, groups: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Two directories that are one, by a symlink, are one."""
+        real: dict[str, str] = {}
+        found: dict[str, bytes] = {}
+        for path, data in groups.items():
+            directory, name = os.path.split(path)
+            if directory not in real:
+                real[directory] = os.path.realpath(directory)
+            path = os.path.join(real[directory], name)
+            found[path] = found[path] + data if path in found else data
+        return found
 
     def _append(self, groups: Mapping[str, bytes], end: Position) -> bool:
         rotated = False
@@ -176,13 +296,15 @@ class FileStore:
                 self._checkpoint.commit(None, fresh)
             for path, file in files.items():
                 with naming(path):
-                    self._disk.write(file.fd, groups[path])
-                lengths[path] = file.length + len(groups[path])
+                    self._files.append_all(file.fd, groups[path])
             for path, file in files.items():
                 with naming(path):
-                    self._disk.sync(file.fd)
+                    self._sync(path, file)
+                    lengths[path] = self._length_now(path, file, len(groups[path]))
 
-        changes: dict[str, Entry | None] = {path: None for path in self._checkpoint.files if path not in self._open}
+        changes: dict[str, Entry | None] = {
+            path: None for path in self._checkpoint.files if path not in self._open and not self._is_doubtful(path)
+        }
         for path, length in lengths.items():
             if path in self._open:
                 changes[path] = Entry(self._open[path].inode, length)
@@ -192,16 +314,41 @@ class FileStore:
                 self._open[path].length = length
         return rotated
 
+    def _sync(self, path: str, file: OpenFile) -> None:
+        try:
+            self._files.sync(file.fd)
+        except BaseException:
+            self._doubtful.add(path)
+            raise
+
+    def _length_now(self, path: str, file: OpenFile, added: int) -> int:
+        """How long it is with what was added. Where something else wrote to it meanwhile, all of that counts, so that nothing
+        of ours is ever cut off."""
+        length = self._files.status(file.fd).st_size
+        if length != file.length + added:
+            self._note_change(path, file.length + added, length)
+            file.shared = True
+        return length
+
+    def _note_change(self, path: str, expected: int, found: int) -> None:
+        self.notes.warn(
+            path, "has another length than was left: something else writes to it", f" ({found - expected:+} bytes)"
+        )
+
     def _cut_back(self) -> None:
         """After a failure: back to the checkpoint. Raises OSError; it is then tried again before the next batch."""
         self._checkpoint.heal()
+        closed: dict[str, Entry] = {}
         for path, entry in self._checkpoint.files.items():
-            with naming(path):
-                file = self._open.get(path)
-                if file is None:
-                    self._recover(path, entry)
-                elif file.inode == entry.inode and os.fstat(file.fd).st_size > entry.length:
-                    self._disk.cut(file.fd, entry.length)
+            file = self._open.get(path)
+            if file is None:
+                closed[path] = entry
+            elif file.inode == entry.inode:
+                with naming(path):
+                    if self._files.status(file.fd).st_size > entry.length:
+                        self._files.truncate(file.fd, entry.length)
+                        self._sync(path, file)
+        self._recover(closed)
         self._unclean = False
 
     def _make_room(self, paths: list[str]) -> None:
@@ -211,20 +358,21 @@ class FileStore:
             if excess <= 0:
                 break
             if path not in wanted:
-                os.close(self._open.pop(path).fd)
+                self._close(self._open.pop(path))
                 excess -= 1
 
     def _prepare(self, path: str, size: int) -> bool:
         """Have `path` open, the right file and with room for `size` bytes; tell whether one was rotated for that."""
         file = self._open.pop(path, None)
         if file is not None and not self._is_there(path, file):
-            os.close(file.fd)
+            self._close(file)
             file = None
         if file is None:
             file = self._open_file(path)
         self._open[path] = file  # now the last one used
         file.used = self._now()
-        if not self.rotate_bytes or not file.length or file.length + size <= self.rotate_bytes:
+        doubtful = path in self._doubtful
+        if not doubtful and (not self.rotate_bytes or not file.length or file.length + size <= self.rotate_bytes):
             return False
         self._rotate(path)
         self._open[path] = self._open_file(path)
@@ -233,91 +381,116 @@ class FileStore:
     def _is_there(self, path: str, file: OpenFile) -> bool:
         """Whether an open file is still what its name means, and as long as we left it."""
         try:
-            found = os.stat(path)
+            found = self._files.status_behind(path)
         except (FileNotFoundError, NotADirectoryError):
-            self._say(self.log.info, f"{path} was moved away or removed; a new one is begun")
+            self.notes.mention(path, "was moved away or removed; a new one is begun")
             return False
         if (found.st_dev, found.st_ino) != (file.device, file.inode):
-            self._say(self.log.info, f"{path} was replaced; the new one is gone on with")
+            self.notes.mention(path, "was replaced; the new one is gone on with")
             return False
         if found.st_size != file.length:
-            self._note(f"{path} has {found.st_size} bytes, not {file.length}: something else writes to it")
+            self._note_change(path, file.length, found.st_size)
             return False
-        return True
+        return not file.shared
 
     def _open_file(self, path: str) -> OpenFile:
-        self._make_directory(os.path.dirname(path))
-        fd = self._disk.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK)
+        directory = os.path.dirname(path)
+        self._files.ensure_directory(directory, DIRECTORY_MODE)
+        fd = self._files.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, FILE_MODE)
         try:
-            found = os.fstat(fd)
+            found = self._files.status(fd)
             if not stat.S_ISREG(found.st_mode):
-                raise FileExistsError(17, "is not a regular file", path)
+                raise FileExistsError(errno.EEXIST, "is not a regular file", path)
+            for other, file in self._open.items():
+                if (file.device, file.inode) == (found.st_dev, found.st_ino) and other != path:
+                    raise FileExistsError(errno.EEXIST, f"is a second name of {other}; remove one of them", path)
             length = found.st_size
             if not length:
-                self._disk.sync_directory(os.path.dirname(path))
-            elif os.pread(fd, 1, length - 1) != b"\n":
-                self._disk.write(fd, b"\n")  # something else left half a line
+                self._files.sync_directory(directory)
+            elif not self._ends_line(fd, length):
+                self._files.append_all(fd, b"\n")  # something else left half a line
                 length += 1
             return OpenFile(fd, found.st_dev, found.st_ino, length, self._now())
         except BaseException:
-            os.close(fd)
+            self._files.close(fd)
             raise
-
-    def _make_directory(self, path: str) -> None:
-        if not os.path.isdir(path):
-            self._make_directory(os.path.dirname(path))
-            self._disk.make_directory(path)
-            self._disk.sync_directory(os.path.dirname(path))
 
     # -- rotation ------------------------------------------------------------------------------------------------
 
     def _rotate(self, path: str) -> str:
         """Give a file whose bytes all count its next number. It must not be open, or it is closed here."""
-        # Forgotten first: were it renamed first, a crash between would leave a listed file that can't be found.
-        if path in self._checkpoint.files:
-            self._checkpoint.commit(None, {path: None})
-        target = self.names.rotated(path, self._last_number(path) + 1)
-        self._disk.rename(path, target)
+        target = self.names.rotated(path, self._next_number(path))
+        # Forgotten first: were it renamed first, a crash between would leave a listed file that has to be looked for.
+        changes: dict[str, Entry | None] = {path: None} if path in self._checkpoint.files else {}
+        if path in self._doubtful and (file := self._open.get(path)) is not None:
+            changes[target] = file.entry  # looked for by its inode until it is renamed
+        if changes:
+            self._checkpoint.commit(None, changes)
+        self._files.rename(path, target)
+        self._doubtful.discard(path)
         if file := self._open.pop(path, None):
-            os.close(file.fd)
-        self._disk.sync_directory(os.path.dirname(path))
+            self._close(file)
+        self._files.sync_directory(os.path.dirname(path))
         return target
 
-    def _last_number(self, path: str) -> int:
+    def _next_number(self, path: str) -> int:
+        """One more than the highest, but for numbers that only a stranger's file can have; never one that is taken."""
         stem, suffix = os.path.basename(path.removesuffix(self.names.suffix)), self.names.suffix
-        rotated = re.compile(rf"{re.escape(stem)}\.(\d+){re.escape(suffix)}(?:\.gz(?:\.tmp)?)?")
-        names = os.listdir(os.path.dirname(path))
-        return max((int(match[1]) for match in map(rotated.fullmatch, names) if match), default=0)
+        rotated = re.compile(rf"{re.escape(stem)}\.([1-9][0-9]*){re.escape(suffix)}(?:\.gz(?:\.tmp)?)?")
+        names = self._files.names(os.path.dirname(path))
+        taken = {int(match[1]) for match in map(rotated.fullmatch, names) if match}
+        return max(number for number in (1, *(one + 1 for one in taken)) if number not in taken and number <= HIGHEST)
 
     def retire(self, path: str, unchanged: Callable[[os.stat_result], bool]) -> str | None:
         """Rotate a file that is not in use and still `unchanged`; its new name, or None. Raises OSError."""
         with self._lock:
-            if self._in_use(path) or not unchanged(os.lstat(path)):
+            found = self._files.status_of(path)
+            if not self._ready or self._in_use(path, found) or not unchanged(found):
                 return None
             return self._rotate(path)
 
     def remove(self, path: str, unchanged: Callable[[os.stat_result], bool]) -> bool:
         """Delete a file that is not in use and still `unchanged`, and the directories that this leaves empty."""
         with self._lock:
-            if self._in_use(path) or not unchanged(os.lstat(path)):
+            found = self._files.status_of(path)
+            if not self._ready or self._in_use(path, found) or not unchanged(found):
                 return False
-            self._disk.remove(path)
+            self._files.unlink(path)
             directory = os.path.dirname(path)
-            while directory != self.names.root and not os.listdir(directory):
-                self._disk.remove_directory(directory)
+            while directory != self.names.root and not os.path.islink(directory) and not self._files.names(directory):
+                self._files.remove_directory(directory)
                 directory = os.path.dirname(directory)
             return True
 
     def close_idle(self) -> None:
         """Close what nobody writes to."""
         with self._lock:
-            if self._unclean:
+            if self._unclean or not self._ready:
                 return
-            idle = [path for path, file in self._open.items() if self._now() - file.used > IDLE]
+            idle = [
+                path
+                for path, file in self._open.items()
+                if abs(self._now() - file.used) > IDLE and path not in self._doubtful
+            ]
             if idle:
                 self._checkpoint.commit(None, dict.fromkeys(idle))
             for path in idle:
-                os.close(self._open.pop(path).fd)
+                self._close(self._open.pop(path))
 
-    def _in_use(self, path: str) -> bool:
-        return path in self._open or path in self._checkpoint.files
+    def _real(self, path: str) -> str:
+        directory, name = os.path.split(path)
+        return os.path.join(os.path.realpath(directory), name)
+
+    def _in_use(self, path: str, found: os.stat_result) -> bool:
+        if any((file.device, file.inode) == (found.st_dev, found.st_ino) for file in self._open.values()):
+            return True
+        path = self._real(path)
+        return path in self._open or (path in self._checkpoint.files and not self.names.is_rotated(path))
+
+
+def _is_message(line: bytes) -> bool:
+    try:
+        message = loads(line)
+    except ValueError:
+        return False
+    return isinstance(message, dict) and "type" in message and "service" in message

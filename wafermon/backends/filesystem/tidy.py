@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
+import errno
 import os
 import re
+import stat
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from threading import Event
 
 from twisted.logger import Logger
 
 from wafermon.backends.filesystem.names import Parsed, Template
-from wafermon.backends.filesystem.operations import Disk
-from wafermon.backends.filesystem.store import FileStore
-from wafermon.model.lograte import LogRate
+from wafermon.backends.filesystem.store import FILE_MODE, FileStore
+from wafermon.files import Files, naming
+from wafermon.interfaces import RetryableError
 
 LATE = 3600
 """Seconds for which a file whose date or hour is over still waits for late messages, before it is compressed."""
 _CHUNK = 1 << 20
+_GZIP = 31
+"""`wbits` of zlib for a gzip header and trailer."""
 
 
 class Stopped(Exception):
@@ -25,7 +30,7 @@ class Stopped(Exception):
 
 
 class Tidier:
-    """Compresses and deletes the files of one template. A crash leaves nothing that the next run doesn't mend."""
+    """Compresses and deletes the files of one template. A crash leaves nothing that the next run doesn't clear up."""
 
     log = Logger()
 
@@ -36,7 +41,7 @@ class Tidier:
         compress: bool,
         keep: float,
         now: Callable[[], float],
-        disk: Disk | None = None,
+        files: Files | None = None,
     ) -> None:
         """`keep` is in seconds, 0 for ever; `now` tells seconds since the Unix epoch."""
         self.compressed = 0
@@ -47,8 +52,7 @@ class Tidier:
         self._compress = compress
         self._keep = keep
         self._now = now
-        self._about_files = LogRate(now)
-        self._disk = disk or Disk()
+        self._files = files or Files()
         self._stop = Event()
 
     def start(self) -> None:
@@ -60,34 +64,32 @@ class Tidier:
         self._stop.set()
 
     def run(self) -> None:
-        """Go through all files once. What fails is logged and tried again by the next run."""
+        """Go through all files once. What fails is noted and tried again by the next run."""
         try:
             self._store.close_idle()
-        except OSError as error:
-            self._say(f"Can't close idle files: {error}")
+        except (OSError, RetryableError) as error:
+            self._store.notes.warn("A file that nobody writes to", f"can't be closed: {error}")
         if not self._compress and not self._keep:
             return
-        for path, parsed in list(self._files()):
+        for path, parsed in list(self._ours()):
+            if self._stop.is_set():
+                return
             try:
-                self._treat(path, parsed)
+                with naming(path):
+                    self._treat(path, parsed)
             except FileNotFoundError:
                 continue
-            except OSError as error:
-                self._say(f"Can't tidy up {path}: {error}")
             except Stopped:
                 return
-
-    def _say(self, text: str) -> None:
-        """There may be as many of these as there are files."""
-        self._about_files.log(
-            lambda: self.log.warn("{text}", text=text),
-            lambda what: self.log.warn("About tidying up: {what}", what=what),
-        )
+            except RetryableError:
+                return  # the store says it
+            except Exception as error:  # noqa: BLE001  # one file must not keep the others from their turn
+                self._store.notes.warn(path, f"can't be compressed or deleted: {_reason(error)}")
 
     def _treat(self, path: str, parsed: Parsed) -> None:
         now = self._now()
         if parsed.packed == ".gz.tmp":
-            self._disk.remove(path)
+            self._files.unlink(path)
         elif self._keep and self._store.remove(path, lambda found: found.st_mtime < now - self._keep):
             self.deleted += 1
             self.log.info("{path} was deleted: it is older than `keep`", path=path)
@@ -103,57 +105,107 @@ class Tidier:
     def _pack(self, path: str) -> None:
         """FILE -> FILE.gz. At no moment is there neither."""
         packed, partial = path + ".gz", path + ".gz.tmp"
-        found = os.stat(path)
-        if not _is_whole(packed, found.st_size):
+        found = self._files.status_of(path)
+        there = self._compare(path, packed)
+        if there == "other":
+            raise FileExistsError(errno.EEXIST, "holds something else; move it away", packed)
+        if there != "same":
+            with suppress(FileNotFoundError):
+                self._files.unlink(partial)
             try:
                 self._copy(path, partial)
+                self._files.set_times(partial, found.st_atime_ns, found.st_mtime_ns)  # `keep` goes by it
+                self._files.rename(partial, packed)
             except BaseException:
-                self._disk.remove(partial)
+                with suppress(OSError):
+                    self._files.unlink(partial)
                 raise
-            os.utime(partial, ns=(found.st_atime_ns, found.st_mtime_ns))  # `keep` goes by it
-            self._disk.rename(partial, packed)
-            self._disk.sync_directory(os.path.dirname(path))
-        self._disk.remove(path)
+            self._files.sync_directory(os.path.dirname(path))
+        self._files.unlink(path)
         self.compressed += 1
 
     def _copy(self, path: str, partial: str) -> None:
-        fd = self._disk.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        with open(path, "rb") as source, os.fdopen(fd, "wb") as target:
-            with gzip.GzipFile("", "wb", 6, target) as packer:
-                while chunk := source.read(_CHUNK):
-                    if self._stop.is_set():
-                        raise Stopped
-                    packer.write(chunk)
-            target.flush()
-            self._disk.sync(fd)
+        with (
+            self._opened(path, os.O_RDONLY) as source,
+            self._opened(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd,
+            naming(partial),
+        ):
+            packer = zlib.compressobj(6, wbits=_GZIP)
+            for chunk in self._chunks(source):
+                self._files.append_all(fd, packer.compress(chunk))
+            self._files.append_all(fd, packer.flush())
+            self._files.sync(fd)
 
-    def _files(self) -> Iterator[tuple[str, Parsed]]:
-        """All files that are ours, rotated or not."""
-        for path in _find(self._names.root, self._names.directory_patterns()):
+    def _compare(self, path: str, packed: str) -> str:
+        """What a compressed file is beside its plain one: "none", "torn", the "same", or "other"."""
+        try:
+            opened = self._opened(packed, os.O_RDONLY)
+            with self._opened(path, os.O_RDONLY) as plain, opened as fd:
+                unpacker = zlib.decompressobj(wbits=_GZIP)
+                at = 0
+                for chunk in self._chunks(fd):
+                    while chunk and not unpacker.eof:
+                        part = unpacker.decompress(chunk, _CHUNK)
+                        if part != self._files.read(plain, len(part), at):
+                            return "other"
+                        at += len(part)
+                        chunk = unpacker.unconsumed_tail
+                whole = unpacker.eof and not unpacker.unused_data
+                return "torn" if not whole else "same" if at == self._files.status(plain).st_size else "other"
+        except zlib.error:
+            return "torn"
+        except FileNotFoundError:
+            return "none"
+
+    @contextmanager
+    def _opened(self, path: str, flags: int) -> Iterator[int]:
+        """A plain file, closed afterwards."""
+        fd = self._files.open_ours(path, flags, FILE_MODE)
+        try:
+            yield fd
+        finally:
+            self._files.close(fd)
+
+    def _chunks(self, fd: int) -> Iterator[bytes]:
+        """What a file holds. Raises Stopped."""
+        at = 0
+        while chunk := self._files.read(fd, _CHUNK, at):
+            if self._stop.is_set():
+                raise Stopped
+            yield chunk
+            at += len(chunk)
+
+    def _ours(self) -> Iterator[tuple[str, Parsed]]:
+        """All files that are ours, rotated or not, each directory once: a symlink to one that is followed too is passed over."""
+        levels = self._names.directory_patterns()
+        for path in self._find(self._names.root, levels, set()):
             if parsed := self._names.parse(path):
                 yield path, parsed
 
+    def _find(self, directory: str, levels: list[re.Pattern[str]], seen: set[tuple[int, int]]) -> Iterator[str]:
+        """The regular files as many levels down as there are `levels`, each directory's name matching its own. Directories may
+        be symlinks: a service's may lie on another disk."""
+        try:
+            there = self._files.status_behind(directory)
+            if (there.st_dev, there.st_ino) in seen:
+                return
+            seen.add((there.st_dev, there.st_ino))
+            names = sorted(self._files.names(directory))
+        except OSError:
+            return
+        for name in names:
+            path = os.path.join(directory, name)
+            try:
+                if not levels:
+                    if stat.S_ISREG(self._files.status_of(path).st_mode):
+                        yield path
+                elif levels[0].fullmatch(name) and stat.S_ISDIR(self._files.status_behind(path).st_mode):
+                    yield from self._find(path, levels[1:], seen)
+            except OSError:  # gone since, or a link to nothing
+                continue
 
-def _is_whole(packed: str, size: int) -> bool:
-    """Whether a gzip file is there, and says at its end that it holds `size` bytes."""
-    try:
-        with open(packed, "rb") as file:
-            file.seek(-4, os.SEEK_END)
-            return int.from_bytes(file.read(4), "little") == size & 0xFFFFFFFF
-    except OSError:
-        return False
 
-
-def _find(directory: str, levels: list[re.Pattern[str]]) -> Iterator[str]:
-    """The regular files as many levels down as there are `levels`, each directory's name matching its own."""
-    try:
-        with os.scandir(directory) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
-        return
-    for entry in found:
-        if not levels:
-            if entry.is_file(follow_symlinks=False):
-                yield entry.path
-        elif entry.is_dir(follow_symlinks=False) and levels[0].fullmatch(entry.name):
-            yield from _find(entry.path, levels[1:])
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return f"{error.__class__.__name__}: {error}"
