@@ -7,10 +7,10 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from wafermon.journal import Entry
+from wafermon.journal import Entry, Stream
 from wafermon.journal.marks import Marks
 
 JOURNAL_ID = "5af1c0de5af1c0de"
@@ -25,7 +25,7 @@ class MemoryJournal:
         """An `automatic` one commits at once, whatever is appended."""
         self.id = JOURNAL_ID
         self.settings = SimpleNamespace(segment_bytes=64 << 20)
-        self.marks = Marks(lambda principal, client: self.kept.get((principal, client), 0), self._kept_of)
+        self.marks = Marks(lambda principal, client: self.kept.get((principal, client), 0))
         self.kept: dict[tuple[str, str], int] = {}
         """Marks of clients that are gone, by principal and client."""
         self.congested = False
@@ -37,8 +37,12 @@ class MemoryJournal:
         self.reliefs: deque[Callable[[], None]] = deque()
         self._clock = clock
 
-    def _kept_of(self, client: str) -> dict[str, int]:
-        return {principal: seq for (principal, one), seq in self.kept.items() if one == client}
+    def hold(self, principal: str, client: str) -> Deferred[Stream]:
+        return succeed(self.marks.hold(principal, client))
+
+    def marks_of(self, client: str) -> Deferred[dict[str, int]]:
+        saved = {principal: seq for (principal, one), seq in self.kept.items() if one == client}
+        return succeed(self.marks.of_client(client, saved))
 
     def now(self) -> int:
         return int((STARTED + self._clock.seconds()) * 1e6)

@@ -122,7 +122,7 @@ class DeadLetterFollower:
     async def step_over(self) -> None:
         if self._group is not None and self._cursor is not None:
             self._cursor.move(self._group.end)
-            self._journal.checkpoint_soon()
+            await self._outstanding.wait("the journal's disk", self._journal.checkpointed())
 
     async def finish(self) -> None:
         self._detach()

@@ -27,6 +27,8 @@ from wafermon.model.position import Position
 
 COMMIT = b"!commit "
 _COMMIT_LINE = b"\n" + COMMIT
+HEAD_START = b"!segment "
+"""What a segment begins with."""
 VERSION = 2
 """What we write. 1 is read too: it has no `elapsed`, no `back`, and says of a segment's end nothing. Above it nothing is read."""
 TOLD_MESSAGES = 16
@@ -196,13 +198,13 @@ class Head(msgspec.Struct, frozen=True):
         shown = {name: said[name] for name in ("version", "journal", "segment", "after", "ended", "messages")}
         if self.dropped:
             shown["dropped"] = self.dropped
-        return f"!segment {dumps(shown)}\n".encode() + encode_routes(routes)
+        return HEAD_START + f"{dumps(shown)}\n".encode() + encode_routes(routes)
 
     @classmethod
     def decode(cls, data: bytes) -> Head | None:
         """The head of the segment that begins with `data`; None where that can't be read."""
         word, _, rest = data.partition(b"\n")[0].partition(b" ")
-        if word != b"!segment":
+        if word != HEAD_START.rstrip():
             return None
         try:
             return _HEADS.decode(rest)

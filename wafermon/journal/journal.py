@@ -167,7 +167,7 @@ class Journal:
         recovered = self._disk.open()
         state = self._disk.state
         self.id = state.journal
-        self.marks = Marks(state.mark, state.marks_of)
+        self.marks = Marks(state.mark)
         self.marks.recover(recovered.marks)
         self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
         self._clock.begin(recovered.time, recovered.known)
@@ -292,6 +292,22 @@ class Journal:
             if marks.saves == saves:  # else it may have been here, gone further, and left
                 return marks.hold(principal, client, seq)
         return marks.hold(principal, client)
+
+    def marks_of(self, client: str) -> Deferred[dict[str, int]]:
+        """The durable marks of all clients of this name, by principal; what the disk has to say is asked in a thread. Fails with
+        sqlite3.Error."""
+        return Deferred.fromCoroutine(self._marks_of(client))
+
+    async def _marks_of(self, client: str) -> dict[str, int]:
+        while True:
+            saves = self.marks.saves
+            saved = await deferToThreadPool(self._reactor, self._readers, self._disk.state.marks_of, client)
+            if self.marks.saves == saves:  # else one may have left the memory just before its mark was on disk
+                return self.marks.of_client(client, saved)
+
+    def checkpointed(self) -> Deferred[None]:
+        """Fires once it is durable where everybody is now. Fails with OSError or sqlite3.Error where the disk does."""
+        return self._checkpointed()
 
     def append(self, entry: Entry) -> None:
         """Take an entry. Its `settled` is called once it is durable, however long that takes."""

@@ -34,10 +34,9 @@ class Stream:
 class Marks:
     """The streams in memory: those that are connected, and those that moved since the last checkpoint."""
 
-    def __init__(self, load: Callable[[str, str], int], find: Callable[[str], Mapping[str, int]]) -> None:
-        """`load` knows what is on disk of a principal's client, `find` of a client, by principal."""
+    def __init__(self, load: Callable[[str, str], int]) -> None:
+        """`load` knows what is on disk of a principal's client."""
         self._load = load
-        self._find = find
         self._streams: dict[tuple[str, str], Stream] = {}
         self._moved: set[Stream] = set()
         self._saves = 0
@@ -63,9 +62,9 @@ class Marks:
         stream.holders += 1
         return stream
 
-    def of_client(self, client: str) -> dict[str, int]:
-        """The synced marks of a client of this name, by principal. Takes a while."""
-        found = dict(self._find(client))
+    def of_client(self, client: str, saved: Mapping[str, int]) -> dict[str, int]:
+        """The synced marks of a client of this name, by principal. `saved` are those on disk."""
+        found = dict(saved)
         for stream in self._streams.values():
             if stream.client == client and stream.synced:
                 found[stream.principal] = stream.synced

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from wafermon.files import Files
 from wafermon.journal.clock import Known
 from wafermon.journal.errors import CannotOpen
-from wafermon.journal.groups import VERSION, Head, Mark, count_messages
+from wafermon.journal.groups import HEAD_START, VERSION, Head, Mark, count_messages
 from wafermon.journal.segments import SegmentFile, path_of, segments_in
 from wafermon.model.position import Position
 
@@ -52,6 +52,11 @@ def heads_in(directory: Path, files: Files) -> dict[int, Head | None]:
                 "start the version that wrote it, or give another journal.dir"
             )
     return heads
+
+
+def may_be_begun(data: bytes) -> bool:
+    """Whether this may be all that is left of a first write that was cut short: the start of a head, or what a power cut left blank."""
+    return HEAD_START.startswith(data[: len(HEAD_START)]) or not data[0]
 
 
 class Recovery:
@@ -169,7 +174,7 @@ class Recovery:
                     stamp = span.commit.stamp
                     recovered.time, recovered.known = stamp.time, Known(stamp.elapsed, stamp.time)
                     recovered.marks += span.commit.marks
-                elif span.end < length or b"\n!commit " in data:
+                elif span.end < length or b"\n!commit " in data or (not span.start and not may_be_begun(data)):
                     self._set_aside(Position(self._journal, number, span.start), data)
             recovered.messages[number] = messages
             if not last:

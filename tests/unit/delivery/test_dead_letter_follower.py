@@ -239,6 +239,28 @@ def test_a_group_that_can_not_be_read_is_stepped_over_and_named(scene: Scene, mo
     assert scene.world.journal.stored(CURSOR) > position  # type: ignore[operator]
 
 
+def test_it_has_stepped_over_only_once_that_is_durable(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tables(text: str) -> Any:
+        raise ValueError("no table")
+
+    def save(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    scene.start()
+    position = scene.world.journal.end
+    with monkeypatch.context() as faults:
+        faults.setattr(scene.follower, "_tables", tables)
+        faults.setattr(scene.world.journal._disk, "save", save)
+        scene.world.put(EVENT)
+        scene.world.loop.pass_time(60)
+        assert scene.world.states[CURSOR].stepped_over == 0
+        assert "No space left" in scene.world.states[CURSOR].problem
+    scene.world.loop.pass_time(60)
+    assert list(scene.world.states[CURSOR].positions) == [position]
+    assert scene.world.journal._disk.state.cursors()[CURSOR] > position
+    assert scene.world.states[CURSOR].problem == ""
+
+
 def test_after_a_stop_it_goes_on_where_it_was(tmp_path: Path) -> None:
     first = Scene(tmp_path)
     first.start()

@@ -241,6 +241,31 @@ def test_strangers_in_the_directory_are_passed_over(tmp_path: Path) -> None:
     assert all((tmp_path / name).read_bytes() == b"theirs" for name in theirs)
 
 
+@pytest.mark.parametrize("content", [b"hello world\n" * 50, b"x", b'{"type":"event"}\n', b"\x7fELF" * 9])
+def test_what_bears_a_segment_s_name_and_is_none_is_set_aside(tmp_path: Path, content: bytes) -> None:
+    disk = make(tmp_path)
+    disk.open()
+    put(disk, 1, 3)
+    disk.close()
+    path_of(tmp_path, 9).write_bytes(content)
+    again = make(tmp_path)
+    again.open()
+    assert (tmp_path / "damaged" / "000000000009-0").read_bytes() == content
+    assert again.damaged == 1
+    again.close()
+    assert held(tmp_path) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("content", [b"", b"!seg", b"!segment {", bytes(4096), bytes(512) + b'","segment"'])
+def test_what_a_first_write_left_is_removed(tmp_path: Path, content: bytes) -> None:
+    path_of(tmp_path, 9).write_bytes(content)
+    disk = make(tmp_path)
+    disk.open()
+    assert disk.damaged == 0
+    assert not path_of(tmp_path, 9).exists()
+    disk.close()
+
+
 @pytest.mark.parametrize("call", ["open", "status", "read", "sync", "names", "sync_directory", "close"])
 @pytest.mark.parametrize("error", [*ERRORS, KeyError("x")], ids=lambda error: type(error).__name__)
 def test_whatever_fails_at_a_start_is_one_error_that_names_the_path(

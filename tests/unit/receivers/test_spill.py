@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from wafermon.files import Files
 from wafermon.journal import Entry
 from wafermon.receivers.spill.claim import claim
-from wafermon.receivers.spill.folder import LOOKED_AT, Folder, Found, in_turns, unfit, untouched
+from wafermon.receivers.spill.folder import FILE_MAX, LOOKED_AT, Folder, Found, in_turns, unfit, untouched
 from wafermon.receivers.spill.taker import SCAN_SECONDS, SpillTaker
 
 CLIENT = "a" * 16
@@ -349,7 +349,7 @@ def test_what_is_no_spill_file_is_counted_and_left(spool: Spool, tmp_path: Path)
     (tmp_path / f"a.1.{'1' * 16}.ldjson").symlink_to(real)
     os.mkfifo(tmp_path / f"a.1.{'2' * 16}.ldjson")
     (tmp_path / f"a.1.{'3' * 16}.ldjson").mkdir()
-    spool.put(b"x" * ((2 << 20) + 1), "4" * 16)
+    spool.put(b"x" * (FILE_MAX + 1), "4" * 16)
     os.link(spool.put(lines(1), "5" * 16), tmp_path / f"a.2.{'5' * 16}.ldjson")
     (tmp_path / "strange.txt").write_text("x")
     before = spool.names
@@ -361,10 +361,10 @@ def test_what_is_no_spill_file_is_counted_and_left(spool: Spool, tmp_path: Path)
 
 def test_a_file_of_the_greatest_size_is_taken(spool: Spool) -> None:
     filler = line(1, message="x" * 60_000)
-    data = b"".join(line(seq, message="x" * 60_000) for seq in range(1, (2 << 20) // len(filler)))
-    spool.put(data + b"y" * ((2 << 20) - len(data)))
+    data = b"".join(line(seq, message="x" * 60_000) for seq in range(1, FILE_MAX // len(filler)))
+    spool.put(data + b"y" * (FILE_MAX - len(data)))
     spool.scan()
-    assert (len(spool.seqs()), spool.names) == ((2 << 20) // len(filler) - 1, [])
+    assert (len(spool.seqs()), spool.names) == (FILE_MAX // len(filler) - 1, [])
 
 
 def test_a_file_swapped_for_a_link_after_the_look_is_not_followed(tmp_path: Path) -> None:

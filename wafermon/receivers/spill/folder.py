@@ -19,8 +19,9 @@ UNTOUCHED_SECONDS = 30.0
 """A file without a lock that was written to more recently may have an owner that knows no locks."""
 CLOCK_SECONDS = 60.0
 """A file that was written so far in the future was left before the clock was set back."""
-FILE_MAX = 2 << 20
-"""Bytes: SDKs write no file that is longer."""
+FILE_MAX = 16 << 20
+"""Bytes: SDKs leave no file that is longer. While they run a file has 1 MiB; what `close` leaves is their window (8 MiB at most) and
+their buffer (4 MiB), with the numbers that each line gets."""
 LOOKED_AT = 10_000
 """Names at a scan; the next one goes on where this one ended."""
 

@@ -211,7 +211,7 @@ class SpillTaker:
         name = NAME.fullmatch(claimed.path.name)
         assert name is not None
         await self._for_the_journal(self._journal.settled())
-        stream = self._hold(name["client"], claimed.owner)
+        stream = await self._hold(name["client"], claimed.owner)
         try:
             origin = Origin(client=stream.client, numbered=True)
             principal = await self.principal(claimed.owner)
@@ -236,16 +236,20 @@ class SpillTaker:
             lambda what: self.log.info("About spill files: {what}", what=what),
         )
 
-    def _hold(self, client: str, owner: int) -> Stream:
+    async def _hold(self, client: str, owner: int) -> Stream:
         """The file's stream: the one under which its owner began to send it, if it did. What was sent with a token is known
         as well, though not whose token that was: lines that such a mark covers are dropped. Another user's marks count for
         nothing, since everybody can read the names of the files."""
         marks = self._journal.marks
-        stream = marks.hold(f"uid:{owner}", client)
+        stream = await self._journal.hold(f"uid:{owner}", client)
         if not stream.appended:
             marks.release(stream)
-            stream = marks.hold("", client)
-        known = marks.of_client(client)
+            stream = await self._journal.hold("", client)
+        try:
+            known = await self._journal.marks_of(client)
+        except BaseException:
+            marks.release(stream)
+            raise
         stream.skip(max((seq for name, seq in known.items() if may_be_of(name, owner)), default=0))
         return stream
 
