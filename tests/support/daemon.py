@@ -37,7 +37,8 @@ def until(condition: Callable[[], Any], what: str = "the condition", patience: f
 def pages() -> list[Path]:
     """All that is written for people."""
     folders = ("docs", "sdk", "examples", "deploy", "benchmarks")
-    return [*ROOT.glob("*.md"), *(page for folder in folders for page in sorted((ROOT / folder).rglob("*.md")))]
+    found = [*ROOT.glob("*.md"), *(page for folder in folders for page in sorted((ROOT / folder).rglob("*.md")))]
+    return [page for page in found if not {"node_modules", "build"} & set(page.relative_to(ROOT).parts)]
 
 
 def free_port() -> int:
