@@ -103,7 +103,9 @@ class MortalDisk(Files):
         self._synced[inode] = min(length, self._synced.get(inode, length))
 
     def rename(self, old: StrPath, new: StrPath) -> None:
+        replaced = os.stat(new).st_ino if os.path.exists(new) else 0
         self._call(super().rename, old, new)
+        self._synced.pop(replaced, None)  # its number is used again
         self._paths[os.stat(new).st_ino] = os.fspath(new)
 
     def unlink(self, path: StrPath) -> None:

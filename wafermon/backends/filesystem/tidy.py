@@ -139,8 +139,11 @@ class Tidier:
     def _compare(self, path: str, packed: str) -> str:
         """What a compressed file is beside its plain one: "none", "torn", the "same", or "other"."""
         try:
-            opened = self._opened(packed, os.O_RDONLY)
-            with self._opened(path, os.O_RDONLY) as plain, opened as fd:
+            self._files.status_of(packed)
+        except FileNotFoundError:
+            return "none"
+        try:
+            with self._opened(path, os.O_RDONLY) as plain, self._opened(packed, os.O_RDONLY) as fd:
                 unpacker = zlib.decompressobj(wbits=_GZIP)
                 at = 0
                 for chunk in self._chunks(fd):
@@ -154,8 +157,6 @@ class Tidier:
                 return "torn" if not whole else "same" if at == self._files.status(plain).st_size else "other"
         except zlib.error:
             return "torn"
-        except FileNotFoundError:
-            return "none"
 
     @contextmanager
     def _opened(self, path: str, flags: int) -> Iterator[int]:
