@@ -114,7 +114,7 @@ def test_orphan_is_taken_up(driver: Driver, tmp_path: Path) -> None:
     assert driver.exit() == 0
     left = spill_files(driver.spill)
     assert left
-    for path in left:  # a file is an orphan 10 s after its last write
+    for path in left:  # without a lock a file is left over 30 s after its last write
         os.utime(path, (time.time() - 60, time.time() - 60))
     daemon.start()
     try:
@@ -125,8 +125,9 @@ def test_orphan_is_taken_up(driver: Driver, tmp_path: Path) -> None:
         daemon.stop()
 
 
+@pytest.mark.needs("lock")
 def test_file_of_a_live_owner_is_left(driver: Driver, tmp_path: Path) -> None:
-    """While its owner lives, the daemon leaves a spill file alone, however old it looks."""
+    """While its owner holds the lock, the daemon leaves a spill file alone, however old it looks."""
     driver("open", service="conformance", url="tcp://127.0.0.1:1", buffer=5)
     driver("burst", n=50)
     driver.until(lambda stats: stats["spilled"] >= 45)
@@ -146,5 +147,28 @@ def test_file_of_a_live_owner_is_left(driver: Driver, tmp_path: Path) -> None:
         daemon.wait(daemon.messages, 10)
         assert [message["message"] for message in daemon.messages()] == ["orphan"]
         assert spill_files(driver.spill) == owned
+    finally:
+        daemon.stop()
+
+
+def test_file_of_a_live_owner_without_a_lock_arrives_once(driver: Driver, tmp_path: Path) -> None:
+    """A file without a lock is taken up once it was untouched for a while. What its owner sends then counts once."""
+    if "lock" in driver.language.can:
+        pytest.skip("this SDK holds a lock")
+    daemon = Daemon(tmp_path, driver.spill)
+    driver("open", service="conformance", url=daemon.url, buffer=5)
+    driver("burst", n=50)
+    driver.until(lambda stats: stats["spilled"] >= 45)
+    owned = spill_files(driver.spill)
+    for path in owned:
+        os.utime(path, (time.time() - 60, time.time() - 60))
+    daemon.start()
+    try:
+        driver("burst", n=50, first=50)
+        driver("flush", timeout=20)
+        driver("close")
+        assert daemon.wait(lambda: not list(driver.spill.iterdir()), 60), daemon.log()
+        daemon.wait(lambda: len(numbers(daemon.messages())) >= 100, 20)
+        assert sorted(numbers(daemon.messages())) == list(range(100))
     finally:
         daemon.stop()
