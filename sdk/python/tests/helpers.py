@@ -29,5 +29,5 @@ def until(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
 
 def run(program: str, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """A program of its own in a process of its own."""
-    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *argv]
+    command = [sys.executable, "-u", "-W", "error", "-c", textwrap.dedent(program), *argv]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **options)
