@@ -31,7 +31,7 @@ FULL = """if True:
     import resource, sys
     from pathlib import Path
     sys.path[:0] = sys.argv[2:]
-    from test_filesystem_files import Place
+    from file_places import Place
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
     files = Place(Path(sys.argv[1]))
     for _ in range(1000):
@@ -49,7 +49,7 @@ FULL = """if True:
 
 def test_the_system_refuses_to_let_a_file_grow(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    paths = [root / "tests" / "unit" / "backends", root / "tests" / "support", root]
+    paths = [root / "tests" / "support", root]
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path), *map(str, paths)],
         capture_output=True, text=True, timeout=120, check=True,

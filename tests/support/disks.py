@@ -191,6 +191,20 @@ class PowerFiles(Files):
         self._open.pop(fd)
         super().close(fd)
 
+    def status(self, fd: int) -> os.stat_result:
+        return _with_inode(super().status(fd), self._open[fd][0])
+
+    def status_of(self, path: StrPath) -> os.stat_result:
+        return self._known(path, super().status_of(path))
+
+    def status_behind(self, path: StrPath) -> os.stat_result:
+        return self._known(path, super().status_behind(path))
+
+    def _known(self, path: StrPath, found: os.stat_result) -> os.stat_result:
+        """A file's inode is its number here, since that outlives a power cut."""
+        file = self._now.get(os.fspath(path))
+        return found if file is None else _with_inode(found, file)
+
     def write(self, fd: int, parts: Sequence[bytes], at: int) -> int:
         self._fail("write", self._open[fd][1])
         return super().write(fd, parts, at)
@@ -267,10 +281,19 @@ class PowerFiles(Files):
         for path, file in names.items():
             moved = root / Path(path).relative_to(self.root)
             moved.write_bytes(contents[file])
-            after._files += 1
-            after._now[str(moved)] = after._names[str(moved)] = after._files
-            after._durable[after._files] = contents[file]
+            after._now[str(moved)] = after._names[str(moved)] = file
+            after._durable[file] = contents[file]
+        after._files = self._files
         return after
+
+    def move_to(self, root: Path) -> None:
+        """Let the whole disk be below another root, for what keeps paths in its files. Nothing may be open."""
+        assert not self._open
+        self.root.rename(root)
+        names = {path: str(root / Path(path).relative_to(self.root)) for path in {*self._now, *self._names}}
+        self._now = {names[path]: file for path, file in self._now.items()}
+        self._names = {names[path]: file for path, file in self._names.items()}
+        self.root = root
 
     def _after(self, file: int, path: str, chance: Chance) -> bytes:
         durable = self._durable[file]
@@ -288,3 +311,9 @@ class PowerFiles(Files):
         if not rest and zeros:
             rest = bytes(max(0, len(current) - until))
         return current[:until] + rest
+
+
+def _with_inode(found: os.stat_result, inode: int) -> os.stat_result:
+    named = {"st_atime_ns": found.st_atime_ns, "st_mtime_ns": found.st_mtime_ns, "st_ctime_ns": found.st_ctime_ns}
+    plain = (found.st_mode, inode, *found[2:10], found.st_atime, found.st_mtime, found.st_ctime)
+    return os.stat_result(plain, named)

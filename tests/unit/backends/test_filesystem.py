@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
+
+from file_places import stored
 
 from wafermon.backends.filesystem import filesystem
 from wafermon.contract import BackendContract, line
-from wafermon.model.messages import loads
-
-
-def stored(root: Path) -> list[tuple[str, int]]:
-    values = [loads(text) for path in sorted(root.rglob("*.jsonl*")) for text in path.read_bytes().splitlines()]
-    return [(value["client"], value["seq"]) for value in values]
 
 
 class TestContract(BackendContract):
