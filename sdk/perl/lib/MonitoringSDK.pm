@@ -33,7 +33,10 @@ sub flags_say_number {
     return $flags & (B::SVf_IOK | B::SVf_NOK) && !($flags & B::SVf_POK);
 }
 
-BEGIN { *is_number = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number }
+BEGIN {
+    *is_number  = defined &builtin::created_as_number ? \&builtin::created_as_number : \&flags_say_number;
+    *is_boolean = defined &builtin::is_bool           ? \&builtin::is_bool           : sub { return '' };
+}
 
 my %escape = map { chr($_) => sprintf '\u%04x', $_ } 1 .. 31;
 @escape{ "\0", '"', '\\', "\n", "\r", "\t" } = (REPLACEMENT, '\"', '\\\\', '\n', '\r', '\t');
@@ -54,7 +57,8 @@ sub string {
 }
 
 # The shortest text that reads back as the same double; what is no finite number is named.
-sub float { my ($value) = @_;
+sub float {
+    my ($value) = @_;
     return $value != $value ? '"NaN"' : $value > 0 ? '"Infinity"' : '"-Infinity"' if $value - $value != 0;
     my $text = "$value";    # %.15g, for what is not an integer
     for my $digits (15, 16, 17) {
@@ -66,7 +70,8 @@ sub float { my ($value) = @_;
 }
 
 # A number inside context or tags. Perl's own text of a double has 15 digits, which usually are enough.
-sub number { my ($value) = @_;
+sub number {
+    my ($value) = @_;
     my $text = "$value";
     return $text if $text == $value && abs $value <= MAX_INTEGER;
     return qq("$text") if $text =~ /\A-?[0-9]{16,}\z/;
@@ -74,7 +79,8 @@ sub number { my ($value) = @_;
 }
 
 # A hash reference. This loop is what a call spends most of its time in, so the usual values are encoded in place.
-sub object { my ($hash, $depth) = @_;
+sub object {
+    my ($hash, $depth) = @_;
     my $json = '';
     for my $key (keys %$hash) {
         my ($value, $text) = $hash->{$key};
@@ -82,20 +88,24 @@ sub object { my ($hash, $depth) = @_;
         $json .=
             !defined $value || ref $value ? nested($value, ($depth || 1) + 1)
           : is_number($value) ? (($text = "$value") == $value && abs $value <= MAX_INTEGER ? $text : number($value))
-          : $value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? string($value) : qq("$value");
+          : $value =~ tr/\x20\x21\x23-\x5b\x5d-\x7e//c ? string($value)
+          : length $value < 2 && is_boolean($value) ? ($value ? 'true' : 'false') : qq("$value");
     }
     return '{' . substr($json, !!$json) . '}';
 }
 
 # Tags hold strings and numbers only, so a reference is sent as text.
-sub tags { my ($hash) = @_;
-    return object({ map { $_ => ref $hash->{$_} ? as_text($hash->{$_}) : $hash->{$_} } keys %$hash });
+sub tags {
+    my ($hash) = @_;
+    return object({ map { $_ => ref $hash->{$_} || is_boolean($hash->{$_}) ? as_text($hash->{$_}) : $hash->{$_} }
+            keys %$hash });
 }
 
 my %open;      # the containers around the one at hand, by address: a cycle ends as text
 my $budget;    # bytes that one value may still take: data that refer to themselves in many ways must end too
 
-sub nested { my ($value, $depth) = @_;
+sub nested {
+    my ($value, $depth) = @_;
     my ($type, $plain) = (ref $value, defined $value ? boolean($value) : 'null');
     return $plain if defined $plain;
     $budget = MAX_LINE if !%open;
@@ -104,26 +114,32 @@ sub nested { my ($value, $depth) = @_;
 
     local $open{ refaddr $value } = 1;
     my $json = $type eq 'HASH' ? object($value, $depth) : '[' . join(',',
-        map { !defined $_ || ref $_ ? nested($_, $depth + 1) : is_number($_) ? number($_) : string($_) } @$value) . ']';
+        map { !defined $_ || ref $_ || is_boolean($_) ? nested($_, $depth + 1)
+                : is_number($_) ? number($_) : string($_) } @$value) . ']';
     $budget -= length $json;
     return $json;
 }
 
-# \1 and \0, as JSON modules take them, and the booleans that those modules return; undef for anything else.
-sub boolean { my ($value) = @_;
+# \1 and \0, as JSON modules take them, the booleans that those modules return, and Perl's own from 5.36 on; undef for
+# anything else.
+sub boolean {
+    my ($value) = @_;
+    return $value ? 'true' : 'false' if is_boolean($value);
     my $ours = ref $value eq 'SCALAR' ? ($$value // '') =~ /\A[01]\z/
         : ref($value) =~ /\A(?:JSON::PP::Boolean|Types::Serialiser::Boolean|boolean)\z/;
     return $ours ? $$value ? 'true' : 'false' : undef;
 }
 
-sub as_text { my ($value) = @_;
+sub as_text {
+    my ($value) = @_;
     local ($@, $SIG{__DIE__});
     return boolean($value) // eval { "$value" } // sprintf '%s(0x%x)', ref $value, refaddr $value;
 }
 
 # A line's beginning and its optional context or tags, made to fit $room bytes: the longest string (keys don't count) is
 # cut, again and again; when only short ones are left, context and tags go.
-sub shorten { my ($head, $extra, $room) = @_;
+sub shorten {
+    my ($head, $extra, $room) = @_;
     $room -= length TRUNCATED;
     my $json = $head . $extra;
     while ((my $excess = length($json) - $room) > 0) {
@@ -148,53 +164,73 @@ sub shorten { my ($head, $extra, $room) = @_;
 
 package MonitoringSDK::Stream;
 
-# One stream of messages (one client, one seq) over one connection at a time: connect, hello, welcome, send, acks,
-# resend. Promises: nothing blocks and nothing dies; a line keeps its seq and is kept until it is settled, that is,
-# acknowledged or refused; after a reconnect every unsettled line is sent again, in order.
+# One stream of messages (one client, one seq) over one connection at a time: look up, connect, hello, welcome, send,
+# acks, resend. Promises: nothing blocks and nothing dies; a line keeps its seq and is kept until it is settled, that
+# is, acknowledged or refused; after a reconnect every unsettled line is sent again, in order.
 #
-#         retry time is due            connected, by TLS too           welcome
-#   IDLE -------------------> CONNECTING ----------------> GREETING ----------> OPEN
-#     ^                           |                           |                  |
-#     +--------- backoff ---------+------ refused, closed, or silent for 5 s with something due
+#         retry time is due, a name         an address           connected, by TLS too           welcome
+#   IDLE -------------------> LOOKING_UP ------------> CONNECTING ----------------> GREETING ----------> OPEN
+#     | \________________________________________________/  |                           |                  |
+#     |         it is an address, or a path                 |                           |                  |
+#     +<-------- backoff -----------------------------------+------ refused, closed, or silent for 5 s with something due
+#
+# Perl runs signal handlers between any two statements, and one may leave for good, by die or exit. So whatever has to
+# change together is one statement here: lines and seqs, lines and counts, what was sent and what is still to be sent.
 
 use Digest::MD5 qw(md5_hex);
 use Errno qw(EAGAIN EINPROGRESS EINTR);
 use IO::Handle ();
 use List::Util qw(max min);
-use Socket qw(AF_UNIX IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR TCP_NODELAY
-    getaddrinfo pack_sockaddr_un);
+use Socket qw(AF_UNIX AI_NUMERICHOST IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_WR SOCK_STREAM SOL_SOCKET SO_ERROR
+    TCP_NODELAY getaddrinfo pack_sockaddr_un);
 use Time::HiRes qw(time);
 
-use constant { IDLE => 0, CONNECTING => 1, GREETING => 2, OPEN => 3 };
-# Seconds without a byte, with messages outstanding, until a connection counts as dead; the bounds of the pause before
-# the first and before a late reconnect.
-use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
+use constant { IDLE => 0, LOOKING_UP => 1, CONNECTING => 2, GREETING => 3, OPEN => 4 };
+# Seconds without a byte, with messages outstanding, until a connection counts as dead, and how much longer a name may
+# take; the bounds of the pause before the first and before a late reconnect.
+use constant { SILENCE => 5, PATIENCE => 10, BACKOFF => 0.1, BACKOFF_MAX => 30 };
 # Bytes sent and not yet acknowledged; bytes handed to the socket, or taken from it, at once; how often in one call,
-# which bounds the time it takes.
-use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8 };
+# which bounds the time it takes; from how many on they are compressed.
+use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8, FRAME => 1024 };
 use constant { SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL, DEFAULT => 'tcp://127.0.0.1:7411' };
 
-# Where the sidecar is: a URL, the socket addresses that it stands for, and whether a refusal was said: that is one line
-# on stderr for the SDK's whole life.
-sub target { my $url = shift // DEFAULT;
-    return { url => $url, addresses => [ { family => AF_UNIX, addr => pack_sockaddr_un("$1") } ] }
-        if $url =~ m{\Aunix://(/.{1,106})\z}s;
+# Where the sidecar is: a URL, the socket addresses that it stands for, what compresses for it, and what was said of it
+# on stderr, which is one line each for the SDK's whole life.
+sub target {
+    my ($url, $codec) = @_;
+    $url //= DEFAULT;
+    my %target = (url => $url, addresses => [], compress => scalar _compressor($codec // ''));
+    if ($url =~ m{\Aunix://(/.{1,106})\z}s) {
+        $target{addresses} = [ { family => AF_UNIX, addr => pack_sockaddr_un("$1") } ];
+        return \%target;
+    }
     my ($scheme, $host, $port) =
         $url =~ m{\A(tcp|tls)://(?|\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z};
     local $@;
-    return resolve({ url => $url, tls => $scheme eq 'tls', host => $host, port => $port, addresses => [] })
-        if $port && $port >= 1 && $port <= 65535 && ($scheme eq 'tcp' || eval { require MonitoringSDK::TLS });
+    if ($port && $port >= 1 && $port <= 65535 && ($scheme eq 'tcp' || eval { require MonitoringSDK::TLS })) {
+        @target{qw(tls host port)} = ($scheme eq 'tls', $host, $port);
+        (undef, @{ $target{addresses} }) = getaddrinfo($host, $port, _hints(AI_NUMERICHOST));
+        $target{name} = !@{ $target{addresses} };
+        return \%target;
+    }
     my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
     print STDERR "wafermon: bad url '$url'$hint, using ", DEFAULT, "\n";
-    return target(DEFAULT);
+    return target(DEFAULT, $codec);
 }
 
-# Looking up a name may block, so it is done when the SDK is opened and again only in flush, where waiting is allowed,
-# if it found nothing.
-sub resolve { my ($target) = @_;
-    my $addresses = $target->{addresses};
-    (undef, @$addresses) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM }) if !@$addresses;
-    return $target;
+sub _hints {
+    my ($flags) = @_;
+    return { socktype => SOCK_STREAM, flags => $flags };
+}
+
+# What makes a frame of lines, where WAFERMON_COMPRESS asks for a codec that is known here.
+sub _compressor {
+    my ($codec) = @_;
+    return if $codec ne 'zlib';
+    local $@;
+    return \&MonitoringSDK::Zlib::frame if eval { require MonitoringSDK::Zlib };
+    print STDERR "wafermon: WAFERMON_COMPRESS needs MonitoringSDK/Zlib.pm and Compress::Raw::Zlib, sending lines\n";
+    return;
 }
 
 # An id of up to 32 hexadecimal digits. Opening the device for each would cost more than the rest of a span does, and a
@@ -202,46 +238,74 @@ sub resolve { my ($target) = @_;
 # system's random bytes are read once, and the process, the moment and a count make each id another one; in a chroot
 # without the device they have to do alone. The program's own rand() sequence stays untouched.
 my ($random, $made) = ('', 0);
-if (open my $device, '<:raw', '/dev/urandom') { sysread $device, $random, 32 }
+if (open my $device, '<:raw', '/dev/urandom') {
+    sysread $device, $random, 32;
+    ($random) = $random =~ /\A(.*)\z/s;    # tainted, ids could name no file under -T
+}
 
-sub hex_id { my ($digits) = @_;
+sub hex_id {
+    my ($digits) = @_;
     return substr md5_hex(join ' ', $random, $$, time, $made++), 0, $digits;
+}
+
+# A new ithread has a copy of all this.
+sub CLONE {
+    $random = join ' ', $random, threads->tid;
 }
 
 # Given are target, `hello`, JSON without its closing brace, and `count`, the hash that holds the SDK's stats.
 # in, out: bytes of an unfinished reply, bytes that the socket did not take yet.
-# window:  lines that are not settled, '' for one refused ahead of its turn; blank: how many of those; bytes: the length
-#          of all, unsent: of those never sent; base: the seq of the line before the first; last: of the last; next:
-#          index of the first not sent on this connection.
+# window:  lines that are not settled, '' for one refused ahead of its turn; blank: how many of those; told: the seqs of
+#          stats lines among them, which count nowhere; bytes: the length of all, unsent: of those never sent; base: the
+#          seq of the line before the first; last: of the last; next: index of the first not sent on this connection.
 # high:    the highest seq ever sent. heard: when a byte came last, or when something became due.
-sub new { my ($class, %given) = @_;
+# offered, framed: whether the welcome said that stats lines, or frames, may be sent.
+sub new {
+    my ($class, %given) = @_;
     my $client = hex_id(16);
     return bless {
-        %given, client => $client, mark => qq(,"client":"$client","seq":),
-        phase => IDLE, sock => undef, address => 0, attempts => 0, retry_at => 0, heard => 0, welcomes => 0, in => '',
-        out => '', window => [], blank => 0, bytes => 0, unsent => 0, base => 0, last => 0, next => 0, high => 0,
+        %given, client => $client, mark => qq(,"client":"$client","seq":), phase => IDLE, sock => undef, address => 0,
+        attempts => 0, retry_at => 0, heard => 0, welcomes => 0, offered => 0, framed => 0, in => '', out => '',
+        window => [], blank => 0, told => {}, bytes => 0, unsent => 0, base => 0, last => 0, next => 0, high => 0,
     }, $given{target}{tls} ? 'MonitoringSDK::TLS' : $class;
 }
 
 sub is_open    { return $_[0]{phase} == OPEN }
 sub is_idle    { return $_[0]{phase} == IDLE }
-sub has_room   { return $_[0]{phase} == OPEN && $_[0]{out} eq '' && $_[0]{bytes} < WINDOW }
-sub waiting    { return @{ $_[0]{window} } - $_[0]{blank} }
+sub waiting    { return @{ $_[0]{window} } - $_[0]{blank} - keys %{ $_[0]{told} } }
 sub descriptor { return $_[0]{sock} ? fileno $_[0]{sock} : () }
 
+# Whether the sidecar takes stats lines, as far as it ever said.
+sub tells { return $_[0]{offered} || !$_[0]{welcomes} }
+
 # Takes a message, JSON without its closing brace, gives it the next seq, and sends when $enough wait for it, if given.
-sub add { my ($self, $body, $now, $enough) = @_;
+sub add {
+    my ($self, $body, $now, $enough) = @_;
     my $window = $self->{window};
-    push @$window, $body . $self->{mark} . ++$self->{last} . "}\n";
-    my $length = length $window->[-1];
-    $self->{bytes}  += $length;
-    $self->{unsent} += $length;
+    (undef, @$self{qw(bytes unsent)}) = (push(@$window, $body . $self->{mark} . ++$self->{last} . "}\n"),
+        $self->{bytes} + length $window->[-1], $self->{unsent} + length $window->[-1]);
     $self->write($now) if $enough && @$window - $self->{next} >= $enough;
 }
 
+# Takes a stats line.
+sub tell {
+    my ($self, $body) = @_;
+    $self->{told}{ $self->{last} + 1 } = 1;
+    $self->add($body);
+}
+
+# Takes lines that have their seqs, from 1 on.
+sub adopt {
+    my ($self, @lines) = @_;
+    my $bytes = length join '', @lines;
+    (@$self{qw(bytes unsent last)}, @{ $self->{window} }) = ($bytes, $bytes, scalar @lines, @lines);
+}
+
 # Everything that can be done now.
-sub pump { my ($self, $now) = @_;
-    $self->_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
+sub pump {
+    my ($self, $now) = @_;
+    $self->_begin_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
+    $self->_take_addresses($now) if $self->{phase} == LOOKING_UP;
     $self->_finish_connect($now) if $self->{phase} == CONNECTING;
     $self->_read($now) if $self->{phase} >= GREETING;
     # Read first, then judge: the acks of an hour without a call are all there.
@@ -249,29 +313,59 @@ sub pump { my ($self, $now) = @_;
     $self->write($now);
 }
 
-sub _connect { my ($self, $now) = @_;
+# A name is looked up once for each attempt, by a process of its own, because that may take long. A program that lacks
+# MonitoringSDK/Lookup.pm, or can't fork, waits for it.
+sub _begin_connect {
+    my ($self, $now) = @_;
+    my $target = $self->{target};
+    return $self->_connect($now) if !$target->{name} || $self->{address};
+    local $@;
+    if (my $reader = eval { require MonitoringSDK::Lookup } && MonitoringSDK::Lookup::start(@$target{qw(host port)})) {
+        @$self{qw(sock phase heard in)} = ($reader, LOOKING_UP, $now + PATIENCE, '');
+        return;
+    }
+    (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, _hints(0));
+    $self->_connect($now);
+}
+
+# Each address is a line: its family, and the packed address in hexadecimal digits.
+sub _take_addresses {
+    my ($self, $now) = @_;
+    my $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in};
+    return if $got || !defined $got && ($! == EAGAIN || $! == EINTR);
+    @{ $self->{target}{addresses} } = map { { family => $_->[0], addr => pack 'H*', $_->[1] } }
+        map { [split] } split /\n/, $self->{in};
+    $self->_connect($now);
+}
+
+sub _connect {
+    my ($self, $now) = @_;
     my $address = $self->{target}{addresses}[ $self->{address} ] or return $self->_lose($now);
     socket my $sock, $address->{family}, SOCK_STREAM, 0 or return $self->_lose($now);
     $sock->blocking(0);
     setsockopt $sock, IPPROTO_TCP, TCP_NODELAY, 1;    # a Unix socket refuses it, and needs none
-    @$self{qw(sock phase heard)} = ($sock, CONNECTING, $now);
+    @$self{qw(sock phase heard in)} = ($sock, CONNECTING, $now, '');
     connect $sock, $address->{addr} or $! == EINPROGRESS or $self->_lose($now);
 }
 
-sub _finish_connect { my ($self, $now) = @_;
+sub _finish_connect {
+    my ($self, $now) = @_;
     my $error = getsockopt $self->{sock}, SOL_SOCKET, SO_ERROR;
     return $self->_lose($now) if !defined $error || unpack 'i', $error;
     $self->_greet($now) if getpeername $self->{sock};    # else not yet
 }
 
-sub _greet { my ($self) = @_;
-    @$self{qw(phase out)} = (GREETING, qq($self->{hello},"client":"$self->{client}"}\n));
+sub _greet {
+    my ($self) = @_;
+    my $compress = $self->{target}{compress} ? ',"compress":["zlib"]' : '';
+    @$self{qw(phase out)} = (GREETING, qq($self->{hello}$compress,"client":"$self->{client}"}\n));
 }
 
 # The next address of the same name at once, otherwise a pause: exponential, with full jitter.
-sub _lose { my ($self, $now, @reason) = @_;
+sub _lose {
+    my ($self, $now, @reason) = @_;
     my $target = $self->{target};
-    if (@reason && !$target->{refused}++) {
+    if (@reason && !$target->{ $reason[0] eq 'bad_frame' ? 'refused_frames' : 'refused' }++) {
         my $text = join ': ', grep { defined && length } @reason;
         print STDERR "wafermon: refused by $target->{url}: ", $text =~ s/[^\x20-\x7e]/?/gr, "\n";
     }
@@ -283,9 +377,13 @@ sub _lose { my ($self, $now, @reason) = @_;
 }
 
 # Closes the descriptor without a word to the peer.
-sub hang_up { @{ $_[0] }{qw(sock phase in out next)} = (undef, IDLE, '', '', 0) }
+sub hang_up {
+    my ($self) = @_;
+    @$self{qw(sock phase in out next)} = (undef, IDLE, '', '', 0);
+}
 
-sub _read { my ($self, $now) = @_;
+sub _read {
+    my ($self, $now) = @_;
     my $got;
     for (1 .. PORTIONS) {
         $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in} or last;
@@ -294,96 +392,115 @@ sub _read { my ($self, $now) = @_;
     my $ended = defined $got ? !$got : $! != EAGAIN && $! != EINTR;
     # Acks are cumulative: of hundreds in a row the last is enough, and parsing them all would make a call slow.
     $self->{in} =~ s/(?:\{"type":"ack","seq":[0-9]+\}\n)+(?=\{"type":"ack","seq":[0-9]+\}\n)//g;
-    my @lines = split /\n/, $self->{in}, -1;
-    $self->{in} = pop @lines // '';
-    for my $line (@lines) {
-        $self->_take_reply($line, $now);
+    # A reply is taken before it is removed: taken twice it does nothing more.
+    while ((my $end = index $self->{in}, "\n") >= 0) {
+        $self->_take_reply(substr($self->{in}, 0, $end), $now);
         return if $self->is_idle;
+        substr $self->{in}, 0, $end + 1, '';
     }
     $self->_lose($now) if $ended || length $self->{in} > PORTION;
 }
 
-# Replies are flat objects of strings and numbers.
-sub _take_reply { my ($self, $line, $now) = @_;
-    my %reply = (type => '');
+# Replies are flat objects of strings and numbers, but for the welcome's features.
+sub _take_reply {
+    my ($self, $line, $now) = @_;
+    my %reply = (type => '', code => '');
     $reply{$1} = $2 // $3 while $line =~ /"(\w+)"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|([0-9]+))/g;
-    if ($reply{type} eq 'ack') { $self->_settle($reply{seq}) }
+    if ($reply{type} eq 'ack') {
+        $self->_settle($reply{seq});
+    }
     elsif ($reply{type} eq 'welcome' && $self->{phase} == GREETING) {
         $self->_settle($reply{acked});
-        @$self{qw(phase attempts)} = (OPEN, 0);
-        $self->{count}{reconnects}++ if $self->{welcomes}++;
+        my $framed  = ($reply{compress} // '') eq 'zlib' && !!$self->{target}{compress};
+        my $offered = $line =~ /"features"\s*:\s*\[[^\]]*"stats"/;
+        my $again   = $self->{count}{reconnects} + !!$self->{welcomes};
+        (@$self{qw(phase attempts framed offered welcomes)}, $self->{count}{reconnects}) =
+            (OPEN, 0, $framed, !!$offered, 1, $again);
     }
-    elsif ($reply{type} eq 'error' && $reply{seq}) { $self->_reject($reply{seq}) }
-    elsif ($reply{type} eq 'error') { $self->_lose($now, @reply{qw(code detail)}) }
+    elsif ($reply{type} eq 'error' && $reply{seq}) {
+        $self->_reject($reply{seq});
+    }
+    elsif ($reply{type} eq 'error') {
+        $self->{target}{compress} = undef if $reply{code} eq 'bad_frame';    # the same lines go plainly, for good
+        $self->_lose($now, @reply{qw(code detail)});
+    }
 }
 
-# Everything up to this seq is in the sidecar's journal. The three middle statements have no branch: Perl runs signal
-# handlers at branches, and one that ends the program must find lines and seqs in step.
-sub _settle { my ($self, $seq) = @_;
-    my ($window, $count) = ($self->{window}, ($seq || 0) - $self->{base});
-    $count = max(0, min($count, $self->{high} - $self->{base}));
+# Everything up to this seq is in the sidecar's journal.
+sub _settle {
+    my ($self, $seq) = @_;
+    my ($window, $base, $told) = @$self{qw(window base told)};
+    my $count = max(0, min(($seq || 0) - $base, $self->{high} - $base));
     $count++ while $count < @$window && $window->[$count] eq '';
-    my $sent = min($count, $self->{next});
-    my @settled = splice @$window, 0, $count;
-    $self->{base} += $count;
-    $self->{next} -= $sent;
-    $self->{bytes} -= length join '', @settled;
-    my $blank = grep { $_ eq '' } @settled;
-    $self->{blank} -= $blank;
-    $self->{count}{acked} += $count - $blank;
+    return if !$count;
+    my $blank   = $self->{blank} && grep { $_ eq '' } @$window[ 0 .. $count - 1 ];
+    my $bytes   = length join '', @$window[ 0 .. $count - 1 ];
+    my @settled = %$told ? grep { $_ <= $base + $count } keys %$told : ();
+    my $next    = max(0, $self->{next} - $count);
+    my $acked   = $self->{count}{acked} + $count - $blank - @settled;
+    (@$self{qw(base next bytes blank)}, $self->{count}{acked}) = ($base + $count, $next, $self->{bytes} - $bytes,
+        $self->{blank} - $blank, $acked, splice(@$window, 0, $count), delete @$told{@settled});
 }
 
 # One message can't be accepted, ever. Those before it still wait for their ack.
-sub _reject { my ($self, $seq) = @_;
-    my ($window, $index) = ($self->{window}, $seq - $self->{base} - 1);
+sub _reject {
+    my ($self, $seq) = @_;
+    my ($window, $told, $count) = @$self{qw(window told count)};
+    my $index = $seq - $self->{base} - 1;
     return if $index < 0 || $seq > $self->{high} || $window->[$index] eq '';
-    $self->{bytes} -= length $window->[$index];
-    $window->[$index] = '';
-    $self->{blank}++;
-    $self->{count}{rejected}++;
+    my $rejected = $count->{rejected} + !exists $told->{$seq};
+    ($window->[$index], @$self{qw(bytes blank)}, $count->{rejected}) = ('', $self->{bytes} - length $window->[$index],
+        $self->{blank} + 1, $rejected, delete $told->{$seq});
     $self->_settle(0);
 }
 
-# Hands the socket what it takes. Again no branch between sending and forgetting: what was sent must not be found in
-# `out` again.
-sub write { my ($self, $now) = @_;
-    no warnings 'uninitialized';
+# Hands the socket what it takes.
+sub write {
+    my ($self, $now) = @_;
     for (1 .. PORTIONS) {
         $self->_fill($now) if $self->{out} eq '' && $self->{phase} == OPEN && $self->{next} < @{ $self->{window} };
-        return if $self->{out} eq '';
-        my $sent = $self->_send;
-        substr $self->{out}, 0, $sent, '';
-        next if $sent;
+        my $length = length $self->{out} or return;
+        substr $self->{out}, 0, $self->_send || 0, '';
+        next if length $self->{out} < $length;
         $self->_lose($now) if $! != EAGAIN && $! != EINTR;
         return;
     }
 }
 
-sub _send { my ($self) = @_; return send $self->{sock}, $self->{out}, SEND_FLAGS }
+sub _send {
+    my ($self) = @_;
+    return send $self->{sock}, $self->{out}, SEND_FLAGS;
+}
 
-# Takes the next lines from the window. What went out on an earlier connection goes out again.
-sub _fill { my ($self, $now) = @_;
-    my ($window, $next, $again, $out) = (@$self{qw(window next)}, $self->{high} - $self->{base}, '');
+# Takes the next lines from the window, as a frame where that is granted and worth it. What went out on an earlier
+# connection goes out again.
+sub _fill {
+    my ($self, $now) = @_;
+    my ($window, $next, $base, $told, $count) = @$self{qw(window next base told count)};
+    my ($again, $out, $lines, $sent, $resent, $unsent) =
+        ($self->{high} - $base, '', 0, @$count{qw(sent resent)}, $self->{unsent});
     $self->{heard} = $now if !$next;
-    while ($next < @$window && length $out < PORTION && ($next < $again || $self->{bytes} - $self->{unsent} < WINDOW)) {
+    while ($next < @$window && length $out < PORTION && ($next < $again || $self->{bytes} - $unsent < WINDOW)) {
         my $line = $window->[ $next++ ];
+        next if $line eq '';
         $out .= $line;
-        $self->{count}{ $next > $again ? 'sent' : 'resent' }++ if $line ne '';
-        $self->{unsent} -= length $line if $next > $again;
+        $lines++;
+        $unsent -= length $line if $next > $again;
+        next if %$told && $told->{ $base + $next };
+        $next > $again ? $sent++ : $resent++;
     }
-    @$self{qw(out next high)} = ($out, $next, max($self->{high}, $self->{base} + $next));
+    $out = $self->{target}{compress}->($out, $lines) if $self->{framed} && length $out >= FRAME;
+    (@$self{qw(out next high unsent)}, @$count{qw(sent resent)}) =
+        ($out, $next, max($self->{high}, $base + $next), $unsent, $sent, $resent);
 }
 
-# Returns the lines that are not settled and forgets them: they are somebody else's from now on.
-sub give_up { my ($self) = @_;
-    my @lines = grep { $_ ne '' } @{ $self->{window} };
-    @$self{qw(window blank bytes unsent next)} = ([], 0, 0, 0, 0);
-    return @lines;
-}
+# The lines that are not settled.
+sub lines { return grep { $_ ne '' } @{ $_[0]{window} } }
 
 # Ends the sending side and reads to the end: closing with an unread ack would make the kernel send a reset, which may
 # take with it what the sidecar has not read yet.
-sub finish { my ($self, $clock, $deadline) = @_;
+sub finish {
+    my ($self, $clock, $deadline) = @_;
     shutdown $self->{sock}, SHUT_WR if $self->is_open;
     while ($self->is_open && (my $left = $deadline - $clock->()) > 0) {
         vec(my $readable = '', $self->descriptor, 1) = 1;
@@ -402,101 +519,146 @@ package MonitoringSDK::Spill;
 # it holds a lock on its files, and whoever sends one renames it first, so that no two ever do. Survives a kill, not a
 # power cut.
 
-use Fcntl qw(LOCK_EX LOCK_NB O_APPEND O_CREAT O_EXCL O_RDWR);
+use Fcntl qw(LOCK_EX LOCK_NB O_APPEND O_CREAT O_EXCL O_NOFOLLOW O_RDWR SEEK_SET);
 use List::Util qw(sum);
 
-# Bytes of a file, bytes of all files together, and lines read in one call, so that it stays short.
-use constant { FILE => 1024**2, ALL => 64 * 1024**2, PORTION => 300 };
+# Bytes of a file, and of all files together; of how many files a stats line tells.
+use constant { FILE => 1024**2, ALL => 64 * 1024**2, TOLD => 1_000 };
 
 # Given are dir, service, `stream`, which makes a stream, and `count`, the hash that holds the SDK's stats. A file is
-# {path, handle, stream, lines, bytes}; `lines` are those not given to its stream. The oldest is the first one; the last
-# one is open for more while `writing`.
-sub new { my ($class, %given) = @_; return bless { %given, files => [], bytes => 0, writing => 0 }, $class }
+# {path, handle, stream, lines, bytes}; its stream has the lines from when it is sent. The oldest is the first one; the
+# last one is open for more while `writing`. `streams` are the newest there have been, also those that are gone.
+sub new {
+    my ($class, %given) = @_;
+    return bless { %given, files => [], bytes => 0, writing => 0, streams => [] }, $class;
+}
 
 sub default_dir { return -d -w '/var/spool/wafermon' ? '/var/spool/wafermon' : "/tmp/wafermon-$>" }
 
 # Messages in files that are still ours.
-sub waiting { my ($self) = @_; return sum(0, map { $_->{lines} + $_->{stream}->waiting } @{ $self->{files} }) }
+sub waiting {
+    my ($self) = @_;
+    return sum(0, map { $_->{stream}{last} ? $_->{stream}->waiting : $_->{lines} } @{ $self->{files} });
+}
+
+# Client and last seq of each file there has been.
+sub told {
+    my ($self) = @_;
+    return grep { $_->{last} } @{ $self->{streams} };
+}
 
 # One message, JSON without its closing brace; false if it can't be kept.
-sub add { my ($self, $body) = @_;
+sub add {
+    my ($self, $body) = @_;
     my $file = $self->{files}[-1];
     if (!$self->{writing} || $file->{bytes} + length($body) + 64 > FILE) {
         $file = $self->_create($self->{stream}->()) or return 0;
-        $self->{writing} = 1;
+        (@$self{qw(writing files)}) = (1, [ @{ $self->{files} }, $file ]);
+        push @{ $self->{streams} }, $file->{told};
+        shift @{ $self->{streams} } if @{ $self->{streams} } > TOLD;
     }
     my $seq = $file->{lines} + 1;
     return $self->_append($file, "$body$file->{stream}{mark}$seq}\n");
 }
 
-sub _create { my ($self, $stream) = @_;
+sub _create {
+    my ($self, $stream) = @_;
     my $dir = $self->{dir};
     mkdir $dir, 0700;
     # In /tmp anybody could have made a directory, or a link, of that name.
     my $mode = (lstat $dir)[2];
     return if $dir =~ m{\A/tmp/wafermon-\d+\z} && !(-d _ && -o _ && !($mode & 022));
     my $path = "$dir/$self->{service}.$$.$stream->{client}.ldjson";
-    sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL, 0640 or return;
+    unlink $path;    # only a close that a signal handler cut off can have left one of this client
+    sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0660 or return;
+    chmod 0660, $handle;    # whatever the umask: in a setgid folder the group is the sidecar's
     flock $handle, LOCK_EX | LOCK_NB;
-    push @{ $self->{files} }, { path => $path, handle => $handle, stream => $stream, lines => 0, bytes => 0 };
-    return $self->{files}[-1];
+    return { path => $path, handle => $handle, stream => $stream, lines => 0, bytes => 0,
+        told => { client => $stream->{client}, last => 0 } };
 }
 
-sub _append { my ($self, $file, $line) = @_;
+# Whole lines only: what a full disk, or a signal handler that died, has left of one is taken back.
+sub _append {
+    my ($self, $file, $line) = @_;
     return 0 if $self->{bytes} + length $line > ALL;
+    truncate $file->{handle}, $file->{bytes} if -s $file->{handle} != $file->{bytes};
     if ((syswrite($file->{handle}, $line) // 0) != length $line) {
-        truncate $file->{handle}, $file->{bytes};    # whole lines only
+        truncate $file->{handle}, $file->{bytes};
         return 0;
     }
-    $_ += length $line for $file->{bytes}, $self->{bytes};
-    $_++ for $file->{lines}, $self->{count}{spilled};
+    my $lines = $file->{lines} + 1;
+    ($file->{bytes}, $self->{bytes}, $file->{lines}, $file->{told}{last}, $self->{count}{spilled}) =
+        ($file->{bytes} + length $line, $self->{bytes} + length $line, $lines, $lines, $self->{count}{spilled} + 1);
     return 1;
 }
 
 # Closes the newest file and sends them, one after the other.
-sub pump { my ($self, $now) = @_;
-    local $/ = "\n";
+sub pump {
+    my ($self, $now) = @_;
     $self->{writing} = 0;
     while (my $file = $self->{files}[0]) {
+        my $left = $file->{lines};    # to whoever has taken it
         if (_claim($file)) {
-            my $stream = $file->{stream};
-            $stream->pump($now);
-            for (1 .. PORTION) {
-                last if !$file->{lines} || !$stream->has_room;
-                my ($body) = readline($file->{handle}) =~ /\A(.*),"client":/;    # the stream gives it the same seq
-                $stream->add($body, $now, PORTION);
-                $file->{lines}--;
-            }
-            $stream->write($now);
-            return if $file->{lines} || $stream->waiting;
+            $file->{stream}->pump($now);
+            return if $file->{stream}->waiting;
             unlink $file->{path};
+            $left = 0;
         }
-        $self->{count}{handed_over} += $file->{lines};    # to whoever has taken it
-        $self->{bytes} -= $file->{bytes};
-        shift @{ $self->{files} };
+        (@$self{qw(bytes files)}, $self->{count}{handed_over}) = ($self->{bytes} - $file->{bytes},
+            [ @{ $self->{files} }[ 1 .. $#{ $self->{files} } ] ], $self->{count}{handed_over} + $left);
     }
 }
 
-sub _claim { my ($file) = @_;
-    return 1 if $file->{path} =~ /\.taken\z/;
-    rename $file->{path}, "$file->{path}.taken" or return 0;
+sub _claim {
+    my ($file) = @_;
+    return 1 if $file->{stream}{last};
+    rename $file->{path}, "$file->{path}.taken" or return $file->{lines} == 0;
     $file->{path} .= '.taken';
-    return seek $file->{handle}, 0, 0;
+    seek $file->{handle}, 0, SEEK_SET;
+    local $/ = "\n";
+    my @lines = readline $file->{handle};
+    $file->{stream}->adopt(@lines[ 0 .. $file->{lines} - 1 ]);
+    return 1;
 }
 
 # The program ends: what is left is for the sidecar, once the locks are free; so are the lines of the SDK's own stream,
-# with the seqs they have, as far as they can be kept.
-sub hand_over { my ($self, $stream) = @_;
-    my @lines = $stream->give_up;
-    my $file  = @lines && $self->_create($stream);
-    shift @lines while $file && @lines && $self->_append($file, $lines[0]);
-    $self->{count}{dropped} += @lines;
-    $self->{count}{handed_over} += $self->waiting;
+# with the seqs they have, if they can be kept.
+sub hand_over {
+    my ($self, $stream) = @_;
+    my @lines = $stream->lines;
+    my $count = $self->{count};
+    my $owed  = $stream->waiting;
+    my $kept  = @lines ? $self->_keep($stream, @lines) : 0;
+    my $lost  = $count->{dropped} + $owed - $kept;
+    my $left  = $count->{handed_over} + $kept + $self->waiting;
     rename $_->{path}, $_->{path} =~ s/\.taken\z//r for @{ $self->{files} };
-    @$self{qw(files bytes)} = ([], 0);
+    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{qw(window blank told bytes unsent next)}) =
+        ($lost, $left, $count->{spilled} + $kept, [], 0, [], 0, {}, 0, 0, 0);
 }
 
-sub descriptor { my ($self) = @_; return map { $_->{stream}->descriptor } @{ $self->{files} } }
+# How many messages of the stream got into a file of its own client; a stats line is none.
+sub _keep {
+    my ($self, $stream, @lines) = @_;
+    my $file = $self->_create($stream) or return 0;
+    my $room = ALL - $self->{bytes};
+    my ($text, $kept) = ('', 0);
+    while (@lines && length($text) + length $lines[0] <= $room) {
+        $text .= shift @lines;
+    }
+    my $written = syswrite $file->{handle}, $text;
+    my $whole   = substr($text, 0, $written // 0) =~ s/[^\n]*\z//r;
+    truncate $file->{handle}, length $whole;
+    unlink $file->{path} if $whole eq '';
+    while ($whole =~ /"seq":([0-9]+)\}\n/g) {
+        $kept++ if !$stream->{told}{$1};
+    }
+    return $kept;
+}
+
+sub descriptor {
+    my ($self) = @_;
+    return map { $_->{stream}->descriptor } @{ $self->{files} };
+}
 
 # === the calls ========================================================================================================
 
@@ -507,14 +669,14 @@ package MonitoringSDK;
 # always: called = acked + rejected + dropped + waiting + handed_over.
 
 use Carp qw(croak);
-use List::Util qw(max min);
+use List::Util qw(max min sum);
 use Scalar::Util qw(looks_like_number refaddr weaken);
 use Sys::Hostname qw(hostname);
 use Time::HiRes qw(CLOCK_MONOTONIC clock_gettime time);
 
 BEGIN {    # the encoder's functions, by their own names
     no strict 'refs';
-    *$_ = MonitoringSDK::Encoder->can($_) for qw(float object shorten string tags);
+    *$_ = MonitoringSDK::Encoder->can($_) for qw(as_text float object shorten string tags);
 }
 
 our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
@@ -523,57 +685,83 @@ our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2 };
 # Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
 use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
+# Seconds that the first call of a process waits for the welcome; seconds after a message until a stats line tells of it.
+use constant { WELCOME => 0.1, TELL => 5 };
 # A line without client, seq and the brace; the clock, as a constant that Perl folds.
 use constant { BODY => MonitoringSDK::Encoder::MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC };
 
-my @STATS    = qw(called sent acked rejected dropped spilled handed_over resent reconnects);
-my %LEVEL    = map { $_ => 1 } qw(debug info warning error critical);
+my @STATS    = qw(sent acked rejected dropped spilled handed_over resent reconnects);
+my @LEVELS   = qw(debug info warning error critical);
+my %LEVEL    = (warn => 'warning', err => 'error', fatal => 'critical', map { $_ => $_ } @LEVELS);
 my $TRACE_ID = qr/\A[\x21-\x7e]{1,128}\z/;
 my $COUNT    = qr/\A[1-9][0-9]{0,8}\z/;
+my $W3C      = qr/(?!0{32})[0-9a-f]{32}/;
 
 my %alive;    # every open object, weakly: END has to find those that globals or closures still hold
 
-sub new { my ($class, %option) = @_;
+sub new {
+    my ($class, %option) = @_;
     my @unknown = grep { !/\A(?:service|url|trace_id|buffer|spill_dir|token|coalesce)\z/ } sort keys %option;
     croak("unknown option: @unknown") if @unknown;
     my $service = _first($option{service}, @ENV{qw(WAFERMON_SERVICE OTEL_SERVICE_NAME)}) // croak('no service');
-    croak("bad service: $service") if $service !~ /\A(?!wafermon\z)[A-Za-z0-9._:-]{1,128}\z/;
+    my ($name) = $service =~ /\A(?!wafermon\z)([A-Za-z0-9._:-]{1,128})\z/ or croak("bad service: $service");
     my $trace_id = _first($option{trace_id});
     croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
     ($option{$_} // 1) =~ $COUNT or croak("bad $_: $option{$_}") for qw(buffer coalesce);
 
+    # Tainted, a folder could hold no file under -T; who named it has decided that it shall.
+    my ($dir) = (_first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}) // MonitoringSDK::Spill::default_dir()) =~ /(.*)/s;
+
     my $self = bless {
-        service => $service, host => hostname(), path => [ _surroundings($trace_id) ],
+        service => $name, host => hostname(), path => [ _surroundings($trace_id) ],
         token     => _first($option{token}, $ENV{WAFERMON_TOKEN}),
-        spill_dir => _first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}) // MonitoringSDK::Spill::default_dir(),
+        spill_dir => $dir,
         limit     => $option{buffer} // (($ENV{WAFERMON_BUFFER} // '') =~ $COUNT ? $ENV{WAFERMON_BUFFER} : BUFFER),
         coalesce  => $option{coalesce} // 1,
         off       => ($ENV{WAFERMON_DISABLED} // '') !~ /\A(?:0|false|no|)\z/i,    # disabled or closed
     }, $class;
     $self->{coalesce} = min($self->{coalesce}, $self->{limit});
-    $self->{target} = MonitoringSDK::Stream::target(_first($option{url}, $ENV{WAFERMON_URL})) if !$self->{off};
-    $self->_begin;
+    $self->{target} = MonitoringSDK::Stream::target(_first($option{url}, $ENV{WAFERMON_URL}), $ENV{WAFERMON_COMPRESS})
+        if !$self->{off};
     weaken($alive{ refaddr $self } = $self);
-    $self->get_stats for 1, 2;    # on the own machine enough for the hello to be under way
+    $self->_begin;
     return $self;
 }
 
 # What is given, or else the first variable that is set; an empty one is not.
 sub _first { my ($first) = grep { defined && length } @_; return $first }
 
-# A stream and a spill of this process's own, everything at zero: in new, and in a forked child's first call. What the
-# child inherited goes away with its objects, which close descriptors without a word: it is the parent's business.
-sub _begin { my ($self) = @_;
+# A stream and a spill of this process's own, everything at zero: in new, and in the first call of a forked child or of
+# a new thread. What it inherited goes away with its objects, which close descriptors without a word: it is the
+# parent's business. A sidecar that answers at once is waited for: then the kernel has the first messages, too, when
+# their calls return.
+sub _begin {
+    my ($self) = @_;
     my ($service, $host, $token) = @$self{qw(service host token)};
     chop(my $hello = object({ v => 2, type => 'hello', service => $service, host => $host, pid => $$, ack => \1,
         sdk => "perl/$VERSION", defined $token ? (token => $token) : () }));
     my %given  = (target => $self->{target}, hello => $hello, count => { map { $_ => 0 } @STATS });
     my $stream = sub { MonitoringSDK::Stream->new(%given) };
-    @$self{qw(pid count stream)} = ($$, $given{count}, $stream->());
-    $self->{spill} = MonitoringSDK::Spill->new(
+    my $own    = $stream->();
+    my $spill  = MonitoringSDK::Spill->new(
         dir => $self->{spill_dir}, service => $service, stream => $stream, count => $given{count});
-    @$self{qw(unreported look_at measured)} = (undef, 0, [ _clock(), Time::HiRes::clock() ]);
+    my $origin = join '', qq(,"service":"$service","host":), string($host), qq(,"pid":$$);
+    @$self{qw(pid count stream spill origin)} = ($$, $given{count}, $own, $spill, $origin);
+    @$self{qw(unreported look_at measured told tell_at final)} =
+        (0, 0, [ _clock(), Time::HiRes::clock() ], 0, undef, 0);
     $self->_describe;
+    $self->_work(_clock() + WELCOME, sub { $own->is_open || $own->is_idle });
+    return;
+}
+
+# A new ithread has copies of all objects, which begin anew at their first call there; spans are the other thread's.
+sub CLONE {
+    my @here = grep { defined } values %alive;
+    %alive = ();
+    for my $self (@here) {
+        $_->{pid} = 0 for $self, @{ $self->{path} };
+        weaken($alive{ refaddr $self } = $self);
+    }
 }
 
 sub _clock { return clock_gettime(MONOTONIC) }
@@ -582,25 +770,43 @@ sub _clock { return clock_gettime(MONOTONIC) }
 
 # `path` holds what surrounds a call, outermost first: what the environment says, then each open span. The environment's
 # trace and span are a pair: a span of another trace is nobody's parent here.
-sub _surroundings { my ($given) = @_;
+sub _surroundings {
+    my ($given) = @_;
     my ($trace, $span) = map { $_ // '' } @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)};
     ($trace, $span) = ($1, $2)
-        if "$trace$span" eq '' && ($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-/;
+        if "$trace$span" eq '' && ($ENV{TRACEPARENT} // '') =~ /\A[0-9a-f]{2}-($W3C)-(?!0{16})([0-9a-f]{16})-/;
     my $here = $given // ($trace =~ $TRACE_ID ? $trace : undef);
     my $ours = $span =~ /\A[0-9a-f]{16}\z/ && ($here // $trace) eq $trace;
     return { id => $ours ? $span : undef, trace_here => $here };
 }
 
 # What every message says of its origin, encoded once; and the same for child processes, in the environment.
-sub _describe { my ($self) = @_;
+sub _describe {
+    my ($self) = @_;
     my ($span, $trace) = @{ $self->{path}[-1] }{qw(id trace_here)};
-    $self->{place} = join '', qq(,"service":"$self->{service}","host":), string($self->{host}), qq(,"pid":$$),
-        defined $trace ? (',"trace_id":', string($trace)) : (), defined $span ? qq(,"span_id":"$span") : ();
-    my %id = (WAFERMON_TRACE_ID => $trace, WAFERMON_SPAN_ID => $span);
-    defined $id{$_} ? $ENV{$_} = $id{$_} : delete $ENV{$_} for keys %id;
+    $self->{place} = join '', $self->{origin}, defined $trace ? (',"trace_id":', string($trace)) : (),
+        defined $span ? qq(,"span_id":"$span") : ();
+    my %id = (WAFERMON_TRACE_ID => $trace, WAFERMON_SPAN_ID => $span, TRACEPARENT => _traceparent($trace, $span));
+    for my $name (keys %id) {
+        defined $id{$name} ? $ENV{$name} = $id{$name} : delete $ENV{$name};
+    }
 }
 
-sub set_trace_id { my ($self, $trace_id) = @_;
+# For children that speak OpenTelemetry: a job is told by the hash of its id, and so is the parent where no span is open.
+sub _traceparent {
+    my ($trace, $span) = @_;
+    return undef if !defined $trace;
+    my $w3c    = $trace =~ /\A$W3C\z/;
+    my $digest = '';
+    if (!$w3c || !defined $span) {
+        require Digest::SHA;
+        $digest = Digest::SHA::sha256_hex($trace);
+    }
+    return join '-', '00', $w3c ? $trace : substr($digest, 0, 32), $span // substr($digest, 32, 16), '01';
+}
+
+sub set_trace_id {
+    my ($self, $trace_id) = @_;
     croak('bad trace id: ' . ($trace_id // 'undef')) if ($trace_id // '') !~ $TRACE_ID;
     my $path = $self->{path};
     $path->[0]{id} = undef if @$path == 1 && $trace_id ne ($path->[0]{trace_here} // '');
@@ -609,7 +815,8 @@ sub set_trace_id { my ($self, $trace_id) = @_;
     return;
 }
 
-sub start_span { my ($self, $name, $trace_id, $tags) = @_;
+sub start_span {
+    my ($self, $name, $trace_id, $tags) = @_;
     croak('empty name') if ($name // '') eq '';
     croak("bad trace id: $trace_id") if defined $trace_id && $trace_id !~ $TRACE_ID;
     my ($around, $extra) = ($self->{path}[-1], _tags($tags));
@@ -626,7 +833,8 @@ sub start_span { my ($self, $name, $trace_id, $tags) = @_;
 }
 
 # Out of order it ends that span only; those inside stay open. The process that started it ends it.
-sub end_span { my ($self, $id, $status, $tags) = @_;
+sub end_span {
+    my ($self, $id, $status, $tags) = @_;
     $status //= 'ok';
     croak("unknown status: $status") if $status !~ /\A(?:ok|error)\z/;
     _tags($tags);
@@ -634,7 +842,7 @@ sub end_span { my ($self, $id, $status, $tags) = @_;
     my ($at) = grep { $path->[$_]{id} eq ($id // '') } 1 .. $#$path;
     my $span = splice @$path, $at // croak('unknown span: ' . ($id // 'undef')), 1;
     $self->_describe;
-    return if $span->{pid} != $$;
+    return if $span->{pid} != $$ || $self->{pid} != $$;
     local $self->{place} = $span->{place};
     my %tags = (%{ $span->{tags} }, %{ $tags // {} });
     my $took = int(1e6 * (_clock() - $span->{started}));
@@ -642,19 +850,33 @@ sub end_span { my ($self, $id, $status, $tags) = @_;
         _tags(%tags ? \%tags : undef));
 }
 
-sub span { my ($self, @arguments) = @_; return MonitoringSDK::Span->_new($self, $self->start_span(@arguments)) }
+sub span {
+    my ($self, @arguments) = @_;
+    return MonitoringSDK::Span->_new($self, $self->start_span(@arguments));
+}
 
 # --- the calls: a programming error is reported at the caller's line --------------------------------------------------
 
-sub log_event { my ($self, $level, $message, $context) = @_;
-    croak('unknown level: ' . ($level // 'undef')) if !$LEVEL{ $level // '' };
+sub log_event {
+    my ($self, $level, $message, $context) = @_;
+    $level = $LEVEL{ $level // '' } || _level($level);
     croak('no message') if !defined $message;
     croak('context is not a hash reference') if defined $context && ref $context ne 'HASH';
     my $extra = defined $context ? ',"context":' . object($context) : '';
     return $self->_submit('event', qq(,"level":"$level","message":) . string($message), $extra);
 }
 
-sub log_metric { my ($self, $name, $value, $unit, $tags, $kind) = @_;
+# The level that a name in capitals, or a number of other libraries, means.
+sub _level {
+    my ($level) = @_;
+    my $name = lc($level // '');
+    return $LEVEL{$name} if $LEVEL{$name};
+    croak('unknown level: ' . ($level // 'undef')) if $name !~ /\A(?:[1-4][0-9]|50)\z/;
+    return $LEVELS[ int($name / 10) - 1 ];
+}
+
+sub log_metric {
+    my ($self, $name, $value, $unit, $tags, $kind) = @_;
     croak('empty name') if ($name // '') eq '';
     croak("unknown kind: $kind") if defined $kind && $kind !~ /\A(?:gauge|counter)\z/;
     my $fields = ',"name":' . string($name) . ',"value":' . float(_number(value => $value));
@@ -663,7 +885,8 @@ sub log_metric { my ($self, $name, $value, $unit, $tags, $kind) = @_;
     return $self->_submit('metric', $fields, _tags($tags));
 }
 
-sub log_progress { my ($self, $job_id, $percent, $status) = @_;
+sub log_progress {
+    my ($self, $job_id, $percent, $status) = @_;
     $status //= 'running';
     croak('bad job id: ' . ($job_id // 'undef')) if ($job_id // '') !~ $TRACE_ID;
     $percent = _number(percent => $percent);
@@ -673,7 +896,8 @@ sub log_progress { my ($self, $job_id, $percent, $status) = @_;
         ',"job_id":' . string($job_id) . ',"percent":' . float($percent) . ',"status":' . string($status), '');
 }
 
-sub log_resource { my ($self, @given) = @_;
+sub log_resource {
+    my ($self, @given) = @_;
     my %value;
     @value{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
     my @names = grep { defined $value{$_} && _number($_ => $value{$_}) * 0 == 0 } qw(cpu mem disk net);
@@ -681,7 +905,8 @@ sub log_resource { my ($self, @given) = @_;
 }
 
 # cpu, mem and disk of the own process; Linux counts no network bytes by process.
-sub _measure { my ($self) = @_;
+sub _measure {
+    my ($self) = @_;
     my ($then, $used) = @{ $self->{measured} };
     my ($now, $using) = @{ $self->{measured} = [ _clock(), Time::HiRes::clock() ] };
     local $!;
@@ -693,12 +918,15 @@ sub _measure { my ($self) = @_;
 }
 
 # Text that reads as a number is one: much of what Perl measures was text a moment ago.
-sub _number { my ($what, $value) = @_;
+sub _number {
+    my ($what, $value) = @_;
+    $value = as_text($value) if ref $value;    # Math::BigFloat and its like
     croak("$what is not a number: " . ($value // 'undef')) if !looks_like_number($value);
     return $value + 0;
 }
 
-sub _tags { my ($tags) = @_;
+sub _tags {
+    my ($tags) = @_;
     croak('tags is not a hash reference') if defined $tags && ref $tags ne 'HASH';
     return defined $tags ? ',"tags":' . tags($tags) : '';
 }
@@ -707,7 +935,8 @@ sub _tags { my ($tags) = @_;
 
 # Makes a message of its own fields and `extra`, context or tags, which may go if it is too long, and lets it go as far
 # as it can.
-sub _submit { my ($self, $type, $fields, $extra) = @_;
+sub _submit {
+    my ($self, $type, $fields, $extra) = @_;
     $self->_begin if $self->{pid} != $$;
     my $ts   = $self->{ts} = int(time * 1e6);
     my $body = qq({"type":"$type","ts":$ts$self->{place}$fields$extra);
@@ -715,9 +944,12 @@ sub _submit { my ($self, $type, $fields, $extra) = @_;
     $body = shorten(substr($body, 0, length($body) - length $extra), $extra, BODY) if length $body > BODY;
 
     my ($stream, $count) = @$self{qw(stream count)};
-    $count->{called}++;
-    if    ($self->{off})  { $count->{dropped}++ }
-    elsif ($self->{busy}) { $stream->add($body) }    # a signal handler's call within a call
+    if ($self->{off}) {
+        $count->{dropped}++;
+    }
+    elsif ($self->{busy}) {
+        $stream->add($body);    # a signal handler's call within a call
+    }
     else {
         local ($!, $self->{busy}) = (0, 1);
         my $now = clock_gettime(MONOTONIC);
@@ -725,47 +957,38 @@ sub _submit { my ($self, $type, $fields, $extra) = @_;
         if ($stream->{last} - $stream->{high} < $self->{limit} && $stream->{unsent} < BUFFER_BYTES) {
             $stream->add($body, $now, $self->{coalesce});
         }
-        elsif (!$self->{spill}->add($body)) { $_++ for $count->{dropped}, $self->{unreported} }
+        elsif (!$self->{spill}->add($body)) {
+            ($count->{dropped}, $self->{unreported}) = ($count->{dropped} + 1, $self->{unreported} + 1);
+        }
     }
     return;
 }
 
 # All network work that can be done without waiting.
-sub _pump { my ($self, $now) = @_;
+sub _pump {
+    my ($self, $now) = @_;
     my ($stream, $spill) = @$self{qw(stream spill)};
     $stream->pump($now);
     $self->{look_at} = $stream->is_open ? $now + LOOK_EVERY : 0;
-    return if $stream->{unsent} || !$stream->is_open;
+    return if !$stream->is_open;
+    $self->_tell_in_time($now) if $stream->{offered};
+    return if $stream->{last} > $stream->{high};
     $spill->pump($now);
-    my $dropped = delete $self->{unreported} or return;
+    my $dropped = $self->{unreported} or return;
+    $self->{unreported} = 0;
     local $self->{busy};
     $self->log_event(warning => "$dropped messages dropped", { kind => 'dropped', count => $dropped });
 }
 
-# --- stats, flush, close ---------------------------------------------------------------------------------------------
-
-sub _waiting { return $_[0]{stream}->waiting + $_[0]{spill}->waiting }
-
-sub get_stats { my ($self) = @_;
-    $self->flush(0);
-    my $stream = $self->{stream};
-    my $full   = $stream->{last} - $stream->{high} >= $self->{limit} || $stream->{unsent} >= BUFFER_BYTES;
-    my $state  = $full ? 'overflow' : $stream->is_open ? 'connected' : 'disconnected';
-    return { %{ $self->{count} }, waiting => $self->_waiting, state => $state };
-}
-
-sub flush { my ($self, $timeout) = @_; return $self->_flush(_clock() + ($timeout // 5)) }
-
-# With $impatient, gives up when there is no connection and none is being made.
-sub _flush { my ($self, $deadline, $impatient) = @_;
-    $self->_begin if $self->{pid} != $$;
+# Works until what is wanted holds; false if that takes longer than the deadline.
+sub _work {
+    my ($self, $deadline, $wanted) = @_;
     return $self->{off} if $self->{off} || $self->{busy};
     local ($!, $self->{busy}) = (0, 1);
     while (1) {
         $self->_pump(my $now = _clock());
-        return 1 if !$self->_waiting;
-        return 0 if $now >= $deadline || $impatient && $self->{stream}->is_idle;
-        MonitoringSDK::Stream::resolve($self->{target}) if !$impatient;
+        return 1 if $wanted->();
+        return 0 if $now >= $deadline;
         # Until something is there to read, or for 10 ms: then a reconnect may be due, or the socket take more.
         my $readable = '';
         vec($readable, $_, 1) = 1 for map { $_->descriptor } @$self{qw(stream spill)};
@@ -773,20 +996,81 @@ sub _flush { my ($self, $deadline, $impatient) = @_;
     }
 }
 
-sub close { my ($self, $timeout) = @_;
+# --- stats, flush, close ---------------------------------------------------------------------------------------------
+
+sub _waiting { return $_[0]{stream}->waiting + $_[0]{spill}->waiting }
+
+# Each message is in one place, and is moved on in one statement. So this is right also where a signal handler has left
+# a call by die: the message is there, or it is not.
+sub _called {
+    my ($self) = @_;
+    return sum(@{ $self->{count} }{qw(acked rejected dropped handed_over)}, $self->_waiting);
+}
+
+# A line that tells the sidecar what this SDK has sent, so that it can judge what is missing.
+sub _tell {
+    my ($self, $final) = @_;
+    my ($stream, $called, $ts) = ($self->{stream}, $self->_called, int(time * 1e6));
+    my $streams = join ',', map { qq({"client":"$_->{client}","last":$_->{last}}) } $self->{spill}->told;
+    my $body    = qq({"type":"stats","ts":$ts$self->{origin},"called":$called,"dropped":$self->{count}{dropped},)
+        . qq("unsent":0,"last":$stream->{last},"streams":[$streams]) . ($final ? ',"final":true' : '');
+    utf8::downgrade($body);
+    $stream->tell($body);
+    @$self{qw(told tell_at final)} = ($called, undef, $final);
+}
+
+sub _tell_in_time {
+    my ($self, $now) = @_;
+    my $due = $self->{tell_at} //= $self->_called > $self->{told} ? $now + TELL : undef;
+    return if !defined $due || $now < $due || $self->{final};
+    $self->_tell(0);
+    $self->{stream}->write($now);
+}
+
+# Whether a last stats line is still owed, which an SDK that was never called is not.
+sub _owes_final {
+    my ($self) = @_;
+    return !$self->{final} && $self->{stream}->tells && $self->_called > 0;
+}
+
+sub get_stats {
+    my ($self) = @_;
+    $self->flush(0);
+    my $stream = $self->{stream};
+    my $full   = $stream->{last} - $stream->{high} >= $self->{limit} || $stream->{unsent} >= BUFFER_BYTES;
+    my $state  = $full ? 'overflow' : $stream->is_open ? 'connected' : 'disconnected';
+    return { %{ $self->{count} }, called => $self->_called, waiting => $self->_waiting, state => $state };
+}
+
+sub flush {
+    my ($self, $timeout) = @_;
+    $self->_begin if $self->{pid} != $$;
+    return $self->_work(_clock() + ($timeout // 5), sub { !$self->_waiting });
+}
+
+sub close {
+    my ($self, $timeout) = @_;
     my $deadline = _clock() + ($timeout // 2);
-    $self->_flush($deadline, 1);
+    $self->_begin if $self->{pid} != $$;
+    my ($stream, $spill) = @$self{qw(stream spill)};
+    $self->_work($deadline, sub {
+        my $quiet = $stream->is_open && $stream->{last} == $stream->{high} && !$self->{unreported};
+        $self->_tell(1) if $quiet && $self->_owes_final;
+        return $stream->is_idle || !($stream->lines || $spill->waiting || $self->_owes_final);
+    });
     return if $self->{off} || $self->{busy};    # END does it when a signal handler's exit has unwound the call
     local $!;
-    $self->{spill}->hand_over($self->{stream});
-    $self->{stream}->finish(\&_clock, $deadline);
+    $self->_tell(1) if $self->_owes_final;
+    $spill->hand_over($stream);
+    $stream->finish(\&_clock, $deadline);
     $self->{off} = 1;
     return;
 }
 
 # An object that goes out of scope, and at the end of the program all of them. A forked child that never called leaves
 # its parent's messages to the parent.
-sub DESTROY { my ($self) = @_;
+sub DESTROY {
+    my ($self) = @_;
     local ($@, $!, $?, $^E);
     delete $alive{ refaddr $self };
     eval { $self->close } if ($self->{pid} // 0) == $$;
@@ -800,11 +1084,15 @@ package MonitoringSDK::Span;
 
 # Ends its span when it goes out of scope, also while an exception passes.
 
-sub _new { my ($class, $sdk, $id) = @_; return bless { sdk => $sdk, id => $id, before => _trouble() }, $class }
+sub _new {
+    my ($class, $sdk, $id) = @_;
+    return bless { sdk => $sdk, id => $id, before => _trouble() }, $class;
+}
 
 sub id { return $_[0]{id} }
 
-sub end { my ($self, $status, $tags) = @_;
+sub end {
+    my ($self, $status, $tags) = @_;
     my $sdk = delete $self->{sdk} or return;
     return $sdk->end_span($self->{id}, $status, $tags);
 }
@@ -815,7 +1103,8 @@ sub _trouble {
     return ref $@ ? 'object ' . Scalar::Util::refaddr($@) : $@ ne '' ? $@ : $? > 0 && $? < 256 ? "exit $?" : '';
 }
 
-sub DESTROY { my ($self) = @_;
+sub DESTROY {
+    my ($self) = @_;
     my $trouble = _trouble();
     local ($@, $!, $?, $^E);
     eval { $self->end($trouble ne '' && $trouble ne $self->{before} ? 'error' : 'ok') };

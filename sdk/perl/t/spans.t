@@ -122,7 +122,7 @@ is scalar(grep { $_->{type} eq 'span_end' && $_->{pid} == $$ } @m), 1, 'the pare
 # Traces.
 my $free = MonitoringSDK->new(service => 'spans', url => $sidecar->url);
 is $ENV{WAFERMON_TRACE_ID}, 'job-1';
-delete @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)};
+delete @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID TRACEPARENT)};
 $free = MonitoringSDK->new(service => 'spans', url => $sidecar->url);
 {
     my $made = $free->span('made');
@@ -136,7 +136,7 @@ is $ENV{WAFERMON_TRACE_ID}, 'job-2';
     is $ENV{WAFERMON_TRACE_ID}, 'job-3';
 }
 is $ENV{WAFERMON_TRACE_ID}, 'job-2';
-delete @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)};
+delete @ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID TRACEPARENT)};
 $ENV{TRACEPARENT} = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
 my $traced = MonitoringSDK->new(service => 'spans', url => $sidecar->url);
 is "@ENV{qw(WAFERMON_TRACE_ID WAFERMON_SPAN_ID)}", '4bf92f3577b34da6a3ce929d0e0e4736 00f067aa0ba902b7', 'TRACEPARENT';

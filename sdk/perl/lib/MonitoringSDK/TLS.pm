@@ -13,7 +13,8 @@ our @ISA = qw(MonitoringSDK::Stream);
 
 # The connection is there: the handshake, as far as it goes without waiting, and then the hello. Neither a file that
 # can't be read nor a certificate that doesn't fit gets better by itself, so the reason is said.
-sub _greet { my ($self, $now) = @_;
+sub _greet {
+    my ($self, $now) = @_;
     my $sock = $self->{sock};
     if (!$sock->isa('IO::Socket::SSL')) {
         my $host    = $self->{target}{host};
@@ -31,13 +32,15 @@ sub _greet { my ($self, $now) = @_;
 }
 
 # OpenSSL knows no MSG_NOSIGNAL.
-sub _send { my ($self) = @_;
+sub _send {
+    my ($self) = @_;
     local $SIG{PIPE} = 'IGNORE';
     return syswrite $self->{sock}, $self->{out};
 }
 
 # Says goodbye to the peer, without waiting for its answer.
-sub finish { my ($self) = @_;
+sub finish {
+    my ($self) = @_;
     $self->{sock}->stop_SSL(SSL_fast_shutdown => 1) if $self->is_open;
 }
 

@@ -16,7 +16,8 @@ my %level_of = (
 );
 
 # Options: `sdk`, an open MonitoringSDK, or those of MonitoringSDK->new; `log_level`, the least that is sent (trace).
-sub init { my ($self) = @_;
+sub init {
+    my ($self) = @_;
     my $least = delete $self->{log_level};
     $self->{least} = Log::Any::Adapter::Util::numeric_level(defined $least ? $least : 'trace');
     my %options = map { $_ => delete $self->{$_} } grep { !/\A(?:sdk|least|category)\z/ } keys %$self;
@@ -24,7 +25,8 @@ sub init { my ($self) = @_;
     return;
 }
 
-sub structured { my ($self, $level, $category, @parts) = @_;
+sub structured {
+    my ($self, $level, $category, @parts) = @_;
     return if Log::Any::Adapter::Util::numeric_level($level) > $self->{least};
     my %context = defined $category && length $category ? (category => $category) : ();
     my @texts;
