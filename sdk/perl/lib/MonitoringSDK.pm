@@ -172,7 +172,7 @@ package MonitoringSDK::Stream;
 #   IDLE -------------------> LOOKING_UP ------------> CONNECTING ----------------> GREETING ----------> OPEN
 #     | \________________________________________________/  |                           |                  |
 #     |         it is an address, or a path                 |                           |                  |
-#     +<-------- backoff -----------------------------------+------ refused, closed, or silent for 5 s with something due
+#     +<-------- backoff -----------------------------------+---- refused, closed, or silent for 5 s with something due
 #
 # Perl runs signal handlers between any two statements, and one may leave for good, by die or exit. So whatever has to
 # change together is one statement here: lines and seqs, lines and counts, what was sent and what is still to be sent.
@@ -498,8 +498,8 @@ use List::Util qw(sum);
 use constant { FILE => 1024**2, ALL => 64 * 1024**2, TOLD => 1_000 };
 
 # Given are dir, service, `stream`, which makes a stream, and `count`, the hash that holds the SDK's stats. A file is
-# {path, handle, stream, bytes, told}; `told` is {client, last}, `torn` while a line is written. Its stream has the lines
-# from when it is sent. The oldest file is the first one; the last one is open for more while `writing`. `streams` are
+# {path, handle, stream, bytes, torn, told}: `torn` while a line is written, `told` is {client, last}. Its stream has the
+# lines from when it is sent. The oldest file is the first one; the last one is open for more while `writing`. `streams` are
 # what is told of the newest files there have been, also of those that are gone.
 sub new {
     my ($class, %given) = @_;
@@ -510,8 +510,7 @@ sub default_dir { return -d -w '/var/spool/wafermon' ? '/var/spool/wafermon' : "
 
 # Messages in files that are still ours.
 sub waiting {
-    my ($self) = @_;
-    return sum(0, map { $_->{stream}{last} ? $_->{stream}->waiting : $_->{told}{last} } @{ $self->{files} });
+    return sum(0, map { $_->{stream}{last} ? $_->{stream}->waiting : $_->{told}{last} } @{ $_[0]{files} });
 }
 
 # Client and last seq of each file there has been.
@@ -604,8 +603,8 @@ sub hand_over {
     my $lost = grep { !/\A\{"type":"stats"/ } @lines;
     my $left = $count->{handed_over} + $owed - $lost + $self->waiting;
     rename $_->{path}, $_->{path} =~ s/\.taken\z//r for @{ $self->{files} };
-    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{qw(window blank told bytes unsent next)}) =
-        ($count->{dropped} + $lost, $left, $spilled + $owed - $lost, [], 0, [], 0, {}, 0, 0, 0);
+    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{qw(window told blank bytes unsent next)})
+        = ($count->{dropped} + $lost, $left, $spilled + $owed - $lost, [], 0, [], {}, 0, 0, 0, 0);
 }
 
 sub descriptor { return map { $_->{stream}->descriptor } @{ $_[0]{files} } }
@@ -635,7 +634,7 @@ our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2 };
 # Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
 use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
-# Seconds that the first call of a process waits for the welcome; seconds after a message until a stats line tells of it.
+# Seconds that the first call of a process waits for the welcome, and that a message waits for a stats line.
 use constant { WELCOME => 0.1, TELL => 5 };
 # A line without client, seq and the brace; the clock, as a constant that Perl folds.
 use constant { BODY => MonitoringSDK::Encoder::MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC };
@@ -660,7 +659,7 @@ sub new {
     ($option{$_} // 1) =~ $COUNT or croak("bad $_: $option{$_}") for qw(buffer coalesce);
 
     # Tainted, a folder could hold no file under -T; who named it has decided that it shall.
-    my ($dir) = (_first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}) // MonitoringSDK::Spill::default_dir()) =~ /(.*)/s;
+    my ($dir) = _first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}, MonitoringSDK::Spill::default_dir()) =~ /(.*)/s;
 
     my $self = bless {
         service => $name, host => hostname(), path => [ _surroundings($trace_id) ],
@@ -679,7 +678,7 @@ sub new {
 }
 
 # What is given, or else the first variable that is set; an empty one is not.
-sub _first { my ($first) = grep { defined && length } @_; return $first }
+sub _first { return scalar((grep { defined && length } @_)[0]) }
 
 # A stream and a spill of this process's own, everything at zero: in new, and in the first call of a forked child or of
 # a new thread. What it inherited goes away with its objects, which close descriptors without a word: it is the
@@ -742,7 +741,7 @@ sub _describe {
     }
 }
 
-# For children that speak OpenTelemetry: a job is told by the hash of its id, and so is the parent where no span is open.
+# For children that speak OpenTelemetry: the hash of its id stands for a job, and for the parent where no span is open.
 sub _traceparent {
     my ($trace, $span) = @_;
     return undef if !defined $trace;
@@ -850,8 +849,9 @@ sub log_resource {
     my ($self, @given) = @_;
     my %value;
     @value{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
-    my @names = grep { defined $value{$_} && _number($_ => $value{$_}) * 0 == 0 } qw(cpu mem disk net);
-    return $self->_submit('resource', join('', map { qq(,"$_":) . float($value{$_} + 0) } @names), '');
+    $value{$_} = _number($_ => $value{$_}) for grep { defined $value{$_} } keys %value;
+    my @names = grep { defined $value{$_} && $value{$_} - $value{$_} == 0 } qw(cpu mem disk net);
+    return $self->_submit('resource', join('', map { qq(,"$_":) . float($value{$_}) } @names), '');
 }
 
 # cpu, mem and disk of the own process; Linux counts no network bytes by process.
@@ -952,10 +952,7 @@ sub _waiting { return $_[0]{stream}->waiting + $_[0]{spill}->waiting }
 
 # Each message is in one place, and is moved on in one statement. So this is right also where a signal handler has left
 # a call by die: the message is there, or it is not.
-sub _called {
-    my ($self) = @_;
-    return sum(@{ $self->{count} }{qw(acked rejected dropped handed_over)}, $self->_waiting);
-}
+sub _called { return sum(@{ $_[0]{count} }{qw(acked rejected dropped handed_over)}, $_[0]->_waiting) }
 
 # A line that tells the sidecar what this SDK has sent, so that it can judge what is missing.
 sub _tell {
@@ -1099,7 +1096,8 @@ Arguments in brackets are optional, and C<undef> is the same as leaving one out.
 
 =head2 new(service => $name, ...)
 
-Opens the SDK. It does not wait for the sidecar, which need not be there. Options win over the environment:
+Opens the SDK. The sidecar need not be there; one that answers is waited for, 0.1 seconds at most, so that the first
+messages go to the kernel within their calls too. Options win over the environment:
 
 =over
 
@@ -1140,16 +1138,20 @@ sends them.
 
 =back
 
+C<WAFERMON_COMPRESS=zlib> sends what waits in compressed frames, where the sidecar grants that. It needs
+F<MonitoringSDK/Zlib.pm> and L<Compress::Raw::Zlib>, a core module.
+
 C<WAFERMON_DISABLED> set to anything but C<0>, C<false> or C<no> opens nothing: calls are checked and counted as
 dropped.
 
 =head2 log_event($level, $message, [\%context])
 
-C<$level> is C<debug>, C<info>, C<warning>, C<error> or C<critical>.
+C<$level> is C<debug>, C<info>, C<warning>, C<error> or C<critical>, in capitals too; C<warn>, C<err>, C<fatal> and the
+numbers 10 to 50 of other libraries are taken as what they mean.
 
 =head2 log_metric($name, $value, [$unit, \%tags, $kind])
 
-C<$value> is anything that looks like a number, infinities and NaN too. C<$unit> is a UCUM unit where there is one.
+C<$value> is anything that looks like a number, infinities, NaN and objects like those of Math::BigFloat too. C<$unit> is a UCUM unit where there is one.
 C<$kind> is C<gauge> (the default) or C<counter>.
 
 =head2 log_progress($job_id, $percent, [$status])
@@ -1206,7 +1208,11 @@ A hash reference:
     resent       given to the socket again
     reconnects   welcomes after the first
 
-Always: called = acked + rejected + dropped + waiting + handed_over.
+Always: called = acked + rejected + dropped + waiting + handed_over, also after a signal handler has left a call by
+C<die>: that call has then made its message, or it has not.
+
+A sidecar that offers to take them is sent the same figures, which count nowhere: at the first call from 5 seconds after
+a message on, and at the end.
 
 =head2 flush([$seconds])
 
@@ -1223,7 +1229,8 @@ calls count as dropped.
 A value is a number if it has a numeric flag and no string flag, so C<1250> is one and C<"007"> read from a file is
 not; add 0 to make it one. Before Perl 5.36 a number that was once used as a string counts as a string. C<undef> is
 C<null>, as are infinities and NaN inside context and tags. Integers beyond 2^53 are sent there as strings. C<\1>,
-C<\0> and the booleans of JSON::PP and its relatives are true and false. Hash and array references nest to 8 levels;
+C<\0>, the booleans of JSON::PP and its relatives, and from Perl 5.36 on those of Perl itself (C<1 == 1>) are true and
+false. Hash and array references nest to 8 levels;
 what is deeper, or contains itself, is sent as text, and so is any other reference. Tags hold strings and numbers
 only.
 
@@ -1243,16 +1250,20 @@ The SDK installs no signal handlers; two lines make SIGTERM a normal end:
 
 After C<fork> the child starts empty at its first call, with a connection and stats of its own; a child that never calls
 does nothing at all. A span of the parent that ends in the child sends nothing there. The current trace and span are in
-C<%ENV> (C<WAFERMON_TRACE_ID>, C<WAFERMON_SPAN_ID>), so that programs started by C<system>, C<exec> or pipes fall into
-the same trace, under the right span. An object must not be shared between ithreads.
+C<%ENV> (C<WAFERMON_TRACE_ID>, C<WAFERMON_SPAN_ID>, and for OpenTelemetry C<TRACEPARENT>, where a hash stands for a job
+id), so that programs started by C<system>, C<exec> or pipes fall into the same trace, under the right span. A new
+ithread has copies of all objects, which begin anew there as in a forked child; objects are not for sharing.
 
 There is no thread and no timer: acknowledgements are read, and a lost connection is made again, inside calls,
 C<get_stats> too. A program that computes for an hour sends nothing new in that hour.
 
-Looking up a host name may take time; it is done in C<new>, and in C<flush> if it failed there. Addresses need none.
+A host name is looked up at each attempt to connect, by F<MonitoringSDK/Lookup.pm> in a process of its own, since it may
+take long; without that file it is done within the call. A program with a handler for SIGCHLD sees such a signal, as it
+does after C<system>. Addresses need no lookup.
 
 =head1 SEE ALSO
 
-L<Log::Any::Adapter::Wafermon>, where the program logs through L<Log::Any>.
+L<Log::Any::Adapter::Wafermon>, where the program logs through L<Log::Any>, and L<Log::Log4perl::Appender::Wafermon>,
+where it does through L<Log::Log4perl>.
 
 =cut

@@ -10,7 +10,8 @@ use Errno qw(EAGAIN EINTR);
 use POSIX ();
 use Socket qw(SOCK_STREAM);
 
-# Seconds that a lookup may take, bytes of its answer read at once, and the descriptors to close where the kernel doesn't tell which are open.
+# Seconds that a lookup may take, bytes of its answer read at once, and the descriptors to close where the kernel doesn't
+# tell which are open.
 use constant { LONGEST => 15, PORTION => 4096, DESCRIPTORS => 1024 };
 
 # Begins for a stream that wants to connect; false where there can be no process.
