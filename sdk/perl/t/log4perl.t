@@ -32,7 +32,7 @@ $log->debug('d');
 Log::Log4perl::MDC->put(lot => 'L-7');
 $log->warn('two ', 'parts');
 Log::Log4perl::MDC->remove;
-$log->fatal("caf\x{e9}");
+$log->fatal("caf\x{e9} \x{20ac}");
 undef $log;
 {
     local $SIG{__WARN__} = sub { };    # no appenders, it says
@@ -42,7 +42,7 @@ ok $sidecar->until(sub { $sidecar->messages >= 3 }), 'all there';
 is_deeply [ map { [ @$_{qw(service level message context)} ] } $sidecar->messages ], [
     [ 'log4perl', 'debug',    '<d>',           { category => 'Fab.Receiver' } ],
     [ 'log4perl', 'warning',  '<two parts>',   { category => 'Fab.Receiver', lot => 'L-7' } ],
-    [ 'log4perl', 'critical', "<caf\x{e9}>",   { category => 'Fab.Receiver' } ],
+    [ 'log4perl', 'critical', "<caf\x{e9} \x{20ac}>",   { category => 'Fab.Receiver' } ],
 ], 'levels, layout, category and MDC';
 
 # Into an SDK that the program has, with its trace, and with hashes as context.
