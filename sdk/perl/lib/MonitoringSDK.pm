@@ -172,7 +172,7 @@ package MonitoringSDK::Stream;
 #   IDLE -------------------> LOOKING_UP ------------> CONNECTING ----------------> GREETING ----------> OPEN
 #     | \________________________________________________/  |                           |                  |
 #     |         it is an address, or a path                 |                           |                  |
-#     +<-------- backoff -----------------------------------+------ refused, closed, or silent for 5 s with something due
+#     +<-------- backoff -----------------------------------+---- refused, closed, or silent for 5 s with something due
 #
 # Perl runs signal handlers between any two statements, and one may leave for good, by die or exit. So whatever has to
 # change together is one statement here: lines and seqs, lines and counts, what was sent and what is still to be sent.
@@ -186,9 +186,9 @@ use Socket qw(AF_UNIX AI_NUMERICHOST IPPROTO_TCP MSG_DONTWAIT MSG_NOSIGNAL SHUT_
 use Time::HiRes qw(time);
 
 use constant { IDLE => 0, LOOKING_UP => 1, CONNECTING => 2, GREETING => 3, OPEN => 4 };
-# Seconds without a byte, with messages outstanding, until a connection counts as dead, and how much longer a name may
-# take; the bounds of the pause before the first and before a late reconnect.
-use constant { SILENCE => 5, PATIENCE => 10, BACKOFF => 0.1, BACKOFF_MAX => 30 };
+# Seconds without a byte, with messages outstanding, until a connection counts as dead; the bounds of the pause before
+# the first and before a late reconnect.
+use constant { SILENCE => 5, BACKOFF => 0.1, BACKOFF_MAX => 30 };
 # Bytes sent and not yet acknowledged; bytes handed to the socket, or taken from it, at once; how often in one call,
 # which bounds the time it takes; from how many on they are compressed.
 use constant { WINDOW => 4 * 1024**2, PORTION => 64 * 1024, PORTIONS => 8, FRAME => 1024 };
@@ -199,38 +199,28 @@ use constant { SEND_FLAGS => MSG_DONTWAIT | MSG_NOSIGNAL, DEFAULT => 'tcp://127.
 sub target {
     my ($url, $codec) = @_;
     $url //= DEFAULT;
-    my %target = (url => $url, addresses => [], compress => scalar _compressor($codec // ''));
+    local $@;
+    my $wanted = ($codec // '') eq 'zlib';
+    my $frame  = $wanted && eval { require MonitoringSDK::Zlib } && \&MonitoringSDK::Zlib::frame;
+    print STDERR "wafermon: WAFERMON_COMPRESS needs MonitoringSDK/Zlib.pm and Compress::Raw::Zlib, sending lines\n"
+        if $wanted && !$frame;
+    my %target = (url => $url, addresses => [], compress => $frame);
     if ($url =~ m{\Aunix://(/.{1,106})\z}s) {
         $target{addresses} = [ { family => AF_UNIX, addr => pack_sockaddr_un("$1") } ];
         return \%target;
     }
     my ($scheme, $host, $port) =
         $url =~ m{\A(tcp|tls)://(?|\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})/?\z};
-    local $@;
     if ($port && $port >= 1 && $port <= 65535 && ($scheme eq 'tcp' || eval { require MonitoringSDK::TLS })) {
         @target{qw(tls host port)} = ($scheme eq 'tls', $host, $port);
-        (undef, @{ $target{addresses} }) = getaddrinfo($host, $port, _hints(AI_NUMERICHOST));
+        (undef, @{ $target{addresses} }) =
+            getaddrinfo($host, $port, { socktype => SOCK_STREAM, flags => AI_NUMERICHOST });
         $target{name} = !@{ $target{addresses} };
         return \%target;
     }
     my $hint = $url =~ m{\Atls://} ? ' (tls:// needs IO::Socket::SSL)' : '';
     print STDERR "wafermon: bad url '$url'$hint, using ", DEFAULT, "\n";
     return target(DEFAULT, $codec);
-}
-
-sub _hints {
-    my ($flags) = @_;
-    return { socktype => SOCK_STREAM, flags => $flags };
-}
-
-# What makes a frame of lines, where WAFERMON_COMPRESS asks for a codec that is known here.
-sub _compressor {
-    my ($codec) = @_;
-    return if $codec ne 'zlib';
-    local $@;
-    return \&MonitoringSDK::Zlib::frame if eval { require MonitoringSDK::Zlib };
-    print STDERR "wafermon: WAFERMON_COMPRESS needs MonitoringSDK/Zlib.pm and Compress::Raw::Zlib, sending lines\n";
-    return;
 }
 
 # An id of up to 32 hexadecimal digits. Opening the device for each would cost more than the rest of a span does, and a
@@ -305,7 +295,7 @@ sub adopt {
 sub pump {
     my ($self, $now) = @_;
     $self->_begin_connect($now) while $self->{phase} == IDLE && $now >= $self->{retry_at};
-    $self->_take_addresses($now) if $self->{phase} == LOOKING_UP;
+    MonitoringSDK::Lookup::go_on($self, $now) if $self->{phase} == LOOKING_UP;
     $self->_finish_connect($now) if $self->{phase} == CONNECTING;
     $self->_read($now) if $self->{phase} >= GREETING;
     # Read first, then judge: the acks of an hour without a call are all there.
@@ -318,23 +308,11 @@ sub pump {
 sub _begin_connect {
     my ($self, $now) = @_;
     my $target = $self->{target};
-    return $self->_connect($now) if !$target->{name} || $self->{address};
-    local $@;
-    if (my $reader = eval { require MonitoringSDK::Lookup } && MonitoringSDK::Lookup::start(@$target{qw(host port)})) {
-        @$self{qw(sock phase heard in)} = ($reader, LOOKING_UP, $now + PATIENCE, '');
-        return;
+    if ($target->{name} && !$self->{address}) {
+        local $@;
+        return if eval { require MonitoringSDK::Lookup } && MonitoringSDK::Lookup::begin($self, $now);
+        (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, { socktype => SOCK_STREAM });
     }
-    (undef, @{ $target->{addresses} }) = getaddrinfo(@$target{qw(host port)}, _hints(0));
-    $self->_connect($now);
-}
-
-# Each address is a line: its family, and the packed address in hexadecimal digits.
-sub _take_addresses {
-    my ($self, $now) = @_;
-    my $got = sysread $self->{sock}, $self->{in}, PORTION, length $self->{in};
-    return if $got || !defined $got && ($! == EAGAIN || $! == EINTR);
-    @{ $self->{target}{addresses} } = map { { family => $_->[0], addr => pack 'H*', $_->[1] } }
-        map { [split] } split /\n/, $self->{in};
     $self->_connect($now);
 }
 
@@ -377,10 +355,7 @@ sub _lose {
 }
 
 # Closes the descriptor without a word to the peer.
-sub hang_up {
-    my ($self) = @_;
-    @$self{qw(sock phase in out next)} = (undef, IDLE, '', '', 0);
-}
+sub hang_up { @{ $_[0] }{qw(sock phase in out next)} = (undef, IDLE, '', '', 0) }
 
 sub _read {
     my ($self, $now) = @_;
@@ -467,10 +442,7 @@ sub write {
     }
 }
 
-sub _send {
-    my ($self) = @_;
-    return send $self->{sock}, $self->{out}, SEND_FLAGS;
-}
+sub _send { return send $_[0]{sock}, $_[0]{out}, SEND_FLAGS }
 
 # Takes the next lines from the window, as a frame where that is granted and worth it. What went out on an earlier
 # connection goes out again.
@@ -526,8 +498,9 @@ use List::Util qw(sum);
 use constant { FILE => 1024**2, ALL => 64 * 1024**2, TOLD => 1_000 };
 
 # Given are dir, service, `stream`, which makes a stream, and `count`, the hash that holds the SDK's stats. A file is
-# {path, handle, stream, lines, bytes}; its stream has the lines from when it is sent. The oldest is the first one; the
-# last one is open for more while `writing`. `streams` are the newest there have been, also those that are gone.
+# {path, handle, stream, bytes, torn, told}: `torn` while a line is written, `told` is {client, last}. Its stream has the
+# lines from when it is sent. The oldest file is the first one; the last one is open for more while `writing`. `streams` are
+# what is told of the newest files there have been, also of those that are gone.
 sub new {
     my ($class, %given) = @_;
     return bless { %given, files => [], bytes => 0, writing => 0, streams => [] }, $class;
@@ -537,15 +510,11 @@ sub default_dir { return -d -w '/var/spool/wafermon' ? '/var/spool/wafermon' : "
 
 # Messages in files that are still ours.
 sub waiting {
-    my ($self) = @_;
-    return sum(0, map { $_->{stream}{last} ? $_->{stream}->waiting : $_->{lines} } @{ $self->{files} });
+    return sum(0, map { $_->{stream}{last} ? $_->{stream}->waiting : $_->{told}{last} } @{ $_[0]{files} });
 }
 
 # Client and last seq of each file there has been.
-sub told {
-    my ($self) = @_;
-    return grep { $_->{last} } @{ $self->{streams} };
-}
+sub told { return grep { $_->{last} } @{ $_[0]{streams} } }
 
 # One message, JSON without its closing brace; false if it can't be kept.
 sub add {
@@ -557,7 +526,7 @@ sub add {
         push @{ $self->{streams} }, $file->{told};
         shift @{ $self->{streams} } if @{ $self->{streams} } > TOLD;
     }
-    my $seq = $file->{lines} + 1;
+    my $seq = $file->{told}{last} + 1;
     return $self->_append($file, "$body$file->{stream}{mark}$seq}\n");
 }
 
@@ -573,7 +542,7 @@ sub _create {
     sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0660 or return;
     chmod 0660, $handle;    # whatever the umask: in a setgid folder the group is the sidecar's
     flock $handle, LOCK_EX | LOCK_NB;
-    return { path => $path, handle => $handle, stream => $stream, lines => 0, bytes => 0,
+    return { path => $path, handle => $handle, stream => $stream, bytes => 0, torn => 0,
         told => { client => $stream->{client}, last => 0 } };
 }
 
@@ -581,14 +550,15 @@ sub _create {
 sub _append {
     my ($self, $file, $line) = @_;
     return 0 if $self->{bytes} + length $line > ALL;
-    truncate $file->{handle}, $file->{bytes} if -s $file->{handle} != $file->{bytes};
+    truncate $file->{handle}, $file->{bytes} if $file->{torn};
+    $file->{torn} = 1;
     if ((syswrite($file->{handle}, $line) // 0) != length $line) {
         truncate $file->{handle}, $file->{bytes};
         return 0;
     }
-    my $lines = $file->{lines} + 1;
-    ($file->{bytes}, $self->{bytes}, $file->{lines}, $file->{told}{last}, $self->{count}{spilled}) =
-        ($file->{bytes} + length $line, $self->{bytes} + length $line, $lines, $lines, $self->{count}{spilled} + 1);
+    my ($told, $count, $length) = ($file->{told}, $self->{count}, length $line);
+    (@$file{qw(bytes torn)}, $self->{bytes}, $told->{last}, $count->{spilled}) =
+        ($file->{bytes} + $length, 0, $self->{bytes} + $length, $told->{last} + 1, $count->{spilled} + 1);
     return 1;
 }
 
@@ -597,7 +567,7 @@ sub pump {
     my ($self, $now) = @_;
     $self->{writing} = 0;
     while (my $file = $self->{files}[0]) {
-        my $left = $file->{lines};    # to whoever has taken it
+        my $left = $file->{told}{last};    # to whoever has taken it
         if (_claim($file)) {
             $file->{stream}->pump($now);
             return if $file->{stream}->waiting;
@@ -612,12 +582,12 @@ sub pump {
 sub _claim {
     my ($file) = @_;
     return 1 if $file->{stream}{last};
-    rename $file->{path}, "$file->{path}.taken" or return $file->{lines} == 0;
+    rename $file->{path}, "$file->{path}.taken" or return $file->{told}{last} == 0;
     $file->{path} .= '.taken';
     seek $file->{handle}, 0, SEEK_SET;
     local $/ = "\n";
     my @lines = readline $file->{handle};
-    $file->{stream}->adopt(@lines[ 0 .. $file->{lines} - 1 ]);
+    $file->{stream}->adopt(@lines[ 0 .. $file->{told}{last} - 1 ]);
     return 1;
 }
 
@@ -625,40 +595,19 @@ sub _claim {
 # with the seqs they have, if they can be kept.
 sub hand_over {
     my ($self, $stream) = @_;
-    my @lines = $stream->lines;
-    my $count = $self->{count};
-    my $owed  = $stream->waiting;
-    my $kept  = @lines ? $self->_keep($stream, @lines) : 0;
-    my $lost  = $count->{dropped} + $owed - $kept;
-    my $left  = $count->{handed_over} + $kept + $self->waiting;
+    my ($count, $owed, @lines) = ($self->{count}, $stream->waiting, $stream->lines);
+    my $spilled = $count->{spilled};
+    my $file    = @lines && $self->_create($stream);
+    shift @lines while $file && @lines && $self->_append($file, $lines[0]);
+    unlink $file->{path} if $file && !$file->{bytes};
+    my $lost = grep { !/\A\{"type":"stats"/ } @lines;
+    my $left = $count->{handed_over} + $owed - $lost + $self->waiting;
     rename $_->{path}, $_->{path} =~ s/\.taken\z//r for @{ $self->{files} };
-    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{qw(window blank told bytes unsent next)}) =
-        ($lost, $left, $count->{spilled} + $kept, [], 0, [], 0, {}, 0, 0, 0);
+    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{qw(window told blank bytes unsent next)})
+        = ($count->{dropped} + $lost, $left, $spilled + $owed - $lost, [], 0, [], {}, 0, 0, 0, 0);
 }
 
-# How many messages of the stream got into a file of its own client; a stats line is none.
-sub _keep {
-    my ($self, $stream, @lines) = @_;
-    my $file = $self->_create($stream) or return 0;
-    my $room = ALL - $self->{bytes};
-    my ($text, $kept) = ('', 0);
-    while (@lines && length($text) + length $lines[0] <= $room) {
-        $text .= shift @lines;
-    }
-    my $written = syswrite $file->{handle}, $text;
-    my $whole   = substr($text, 0, $written // 0) =~ s/[^\n]*\z//r;
-    truncate $file->{handle}, length $whole;
-    unlink $file->{path} if $whole eq '';
-    while ($whole =~ /"seq":([0-9]+)\}\n/g) {
-        $kept++ if !$stream->{told}{$1};
-    }
-    return $kept;
-}
-
-sub descriptor {
-    my ($self) = @_;
-    return map { $_->{stream}->descriptor } @{ $self->{files} };
-}
+sub descriptor { return map { $_->{stream}->descriptor } @{ $_[0]{files} } }
 
 # === the calls ========================================================================================================
 
@@ -685,7 +634,7 @@ our @CARP_NOT = qw(MonitoringSDK::Span Log::Any::Adapter::Wafermon);
 use constant { BUFFER => 1_000, BUFFER_BYTES => 4 * 1024**2 };
 # Seconds between two looks for acks in a hot loop, unless this many bytes are unacknowledged.
 use constant { LOOK_EVERY => 0.01, LOOK_BYTES => 256 * 1024 };
-# Seconds that the first call of a process waits for the welcome; seconds after a message until a stats line tells of it.
+# Seconds that the first call of a process waits for the welcome, and that a message waits for a stats line.
 use constant { WELCOME => 0.1, TELL => 5 };
 # A line without client, seq and the brace; the clock, as a constant that Perl folds.
 use constant { BODY => MonitoringSDK::Encoder::MAX_LINE - 64, MONOTONIC => CLOCK_MONOTONIC };
@@ -710,7 +659,7 @@ sub new {
     ($option{$_} // 1) =~ $COUNT or croak("bad $_: $option{$_}") for qw(buffer coalesce);
 
     # Tainted, a folder could hold no file under -T; who named it has decided that it shall.
-    my ($dir) = (_first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}) // MonitoringSDK::Spill::default_dir()) =~ /(.*)/s;
+    my ($dir) = _first($option{spill_dir}, $ENV{WAFERMON_SPILL_DIR}, MonitoringSDK::Spill::default_dir()) =~ /(.*)/s;
 
     my $self = bless {
         service => $name, host => hostname(), path => [ _surroundings($trace_id) ],
@@ -729,7 +678,7 @@ sub new {
 }
 
 # What is given, or else the first variable that is set; an empty one is not.
-sub _first { my ($first) = grep { defined && length } @_; return $first }
+sub _first { return scalar((grep { defined && length } @_)[0]) }
 
 # A stream and a spill of this process's own, everything at zero: in new, and in the first call of a forked child or of
 # a new thread. What it inherited goes away with its objects, which close descriptors without a word: it is the
@@ -792,7 +741,7 @@ sub _describe {
     }
 }
 
-# For children that speak OpenTelemetry: a job is told by the hash of its id, and so is the parent where no span is open.
+# For children that speak OpenTelemetry: the hash of its id stands for a job, and for the parent where no span is open.
 sub _traceparent {
     my ($trace, $span) = @_;
     return undef if !defined $trace;
@@ -900,8 +849,9 @@ sub log_resource {
     my ($self, @given) = @_;
     my %value;
     @value{qw(cpu mem disk net)} = (grep { defined } @given) ? @given : $self->_measure;
-    my @names = grep { defined $value{$_} && _number($_ => $value{$_}) * 0 == 0 } qw(cpu mem disk net);
-    return $self->_submit('resource', join('', map { qq(,"$_":) . float($value{$_} + 0) } @names), '');
+    $value{$_} = _number($_ => $value{$_}) for grep { defined $value{$_} } keys %value;
+    my @names = grep { defined $value{$_} && $value{$_} - $value{$_} == 0 } qw(cpu mem disk net);
+    return $self->_submit('resource', join('', map { qq(,"$_":) . float($value{$_}) } @names), '');
 }
 
 # cpu, mem and disk of the own process; Linux counts no network bytes by process.
@@ -969,7 +919,7 @@ sub _pump {
     my ($self, $now) = @_;
     my ($stream, $spill) = @$self{qw(stream spill)};
     $stream->pump($now);
-    $self->{look_at} = $stream->is_open ? $now + LOOK_EVERY : 0;
+    $self->{look_at} = $stream->is_open ? $now + LOOK_EVERY : $stream->is_idle ? $stream->{retry_at} : 0;
     return if !$stream->is_open;
     $self->_tell_in_time($now) if $stream->{offered};
     return if $stream->{last} > $stream->{high};
@@ -1002,10 +952,7 @@ sub _waiting { return $_[0]{stream}->waiting + $_[0]{spill}->waiting }
 
 # Each message is in one place, and is moved on in one statement. So this is right also where a signal handler has left
 # a call by die: the message is there, or it is not.
-sub _called {
-    my ($self) = @_;
-    return sum(@{ $self->{count} }{qw(acked rejected dropped handed_over)}, $self->_waiting);
-}
+sub _called { return sum(@{ $_[0]{count} }{qw(acked rejected dropped handed_over)}, $_[0]->_waiting) }
 
 # A line that tells the sidecar what this SDK has sent, so that it can judge what is missing.
 sub _tell {
@@ -1149,7 +1096,8 @@ Arguments in brackets are optional, and C<undef> is the same as leaving one out.
 
 =head2 new(service => $name, ...)
 
-Opens the SDK. It does not wait for the sidecar, which need not be there. Options win over the environment:
+Opens the SDK. The sidecar need not be there; one that answers is waited for, 0.1 seconds at most, so that the first
+messages go to the kernel within their calls too. Options win over the environment:
 
 =over
 
@@ -1190,16 +1138,20 @@ sends them.
 
 =back
 
+C<WAFERMON_COMPRESS=zlib> sends what waits in compressed frames, where the sidecar grants that. It needs
+F<MonitoringSDK/Zlib.pm> and L<Compress::Raw::Zlib>, a core module.
+
 C<WAFERMON_DISABLED> set to anything but C<0>, C<false> or C<no> opens nothing: calls are checked and counted as
 dropped.
 
 =head2 log_event($level, $message, [\%context])
 
-C<$level> is C<debug>, C<info>, C<warning>, C<error> or C<critical>.
+C<$level> is C<debug>, C<info>, C<warning>, C<error> or C<critical>, in capitals too; C<warn>, C<err>, C<fatal> and the
+numbers 10 to 50 of other libraries are taken as what they mean.
 
 =head2 log_metric($name, $value, [$unit, \%tags, $kind])
 
-C<$value> is anything that looks like a number, infinities and NaN too. C<$unit> is a UCUM unit where there is one.
+C<$value> is anything that looks like a number, infinities, NaN and objects like those of Math::BigFloat too. C<$unit> is a UCUM unit where there is one.
 C<$kind> is C<gauge> (the default) or C<counter>.
 
 =head2 log_progress($job_id, $percent, [$status])
@@ -1256,7 +1208,11 @@ A hash reference:
     resent       given to the socket again
     reconnects   welcomes after the first
 
-Always: called = acked + rejected + dropped + waiting + handed_over.
+Always: called = acked + rejected + dropped + waiting + handed_over, also after a signal handler has left a call by
+C<die>: that call has then made its message, or it has not.
+
+A sidecar that offers to take them is sent the same figures, which count nowhere: at the first call from 5 seconds after
+a message on, and at the end.
 
 =head2 flush([$seconds])
 
@@ -1273,7 +1229,8 @@ calls count as dropped.
 A value is a number if it has a numeric flag and no string flag, so C<1250> is one and C<"007"> read from a file is
 not; add 0 to make it one. Before Perl 5.36 a number that was once used as a string counts as a string. C<undef> is
 C<null>, as are infinities and NaN inside context and tags. Integers beyond 2^53 are sent there as strings. C<\1>,
-C<\0> and the booleans of JSON::PP and its relatives are true and false. Hash and array references nest to 8 levels;
+C<\0>, the booleans of JSON::PP and its relatives, and from Perl 5.36 on those of Perl itself (C<1 == 1>) are true and
+false. Hash and array references nest to 8 levels;
 what is deeper, or contains itself, is sent as text, and so is any other reference. Tags hold strings and numbers
 only.
 
@@ -1293,16 +1250,20 @@ The SDK installs no signal handlers; two lines make SIGTERM a normal end:
 
 After C<fork> the child starts empty at its first call, with a connection and stats of its own; a child that never calls
 does nothing at all. A span of the parent that ends in the child sends nothing there. The current trace and span are in
-C<%ENV> (C<WAFERMON_TRACE_ID>, C<WAFERMON_SPAN_ID>), so that programs started by C<system>, C<exec> or pipes fall into
-the same trace, under the right span. An object must not be shared between ithreads.
+C<%ENV> (C<WAFERMON_TRACE_ID>, C<WAFERMON_SPAN_ID>, and for OpenTelemetry C<TRACEPARENT>, where a hash stands for a job
+id), so that programs started by C<system>, C<exec> or pipes fall into the same trace, under the right span. A new
+ithread has copies of all objects, which begin anew there as in a forked child; objects are not for sharing.
 
 There is no thread and no timer: acknowledgements are read, and a lost connection is made again, inside calls,
 C<get_stats> too. A program that computes for an hour sends nothing new in that hour.
 
-Looking up a host name may take time; it is done in C<new>, and in C<flush> if it failed there. Addresses need none.
+A host name is looked up at each attempt to connect, by F<MonitoringSDK/Lookup.pm> in a process of its own, since it may
+take long; without that file it is done within the call. A program with a handler for SIGCHLD sees such a signal, as it
+does after C<system>. Addresses need no lookup.
 
 =head1 SEE ALSO
 
-L<Log::Any::Adapter::Wafermon>, where the program logs through L<Log::Any>.
+L<Log::Any::Adapter::Wafermon>, where the program logs through L<Log::Any>, and L<Log::Log4perl::Appender::Wafermon>,
+where it does through L<Log::Log4perl>.
 
 =cut

@@ -85,6 +85,7 @@ sub until {
 
 sub serve {
     my ($listener, $path, $behave) = @_;
+    local $SIG{PIPE} = 'IGNORE';    # a program may be gone before it is answered
     open my $log, '>>:raw', $path or die "$path: $!";
     my $select = IO::Select->new($listener);
     my (%connection, %mark, $count);

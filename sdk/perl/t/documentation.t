@@ -8,7 +8,7 @@ use Pod::Checker ();
 use Sidecar ();
 use Test::More;
 
-for my $file ('lib/MonitoringSDK.pm', 'lib/Log/Any/Adapter/Wafermon.pm') {
+for my $file ('lib/MonitoringSDK.pm', 'lib/Log/Any/Adapter/Wafermon.pm', 'lib/Log/Log4perl/Appender/Wafermon.pm') {
     open my $nowhere, '>', \my $complaints;
     my $checker = Pod::Checker->new(-warnings => 1);
     $checker->parse_from_file($file, $nowhere);

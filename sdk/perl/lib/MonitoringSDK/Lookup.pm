@@ -6,14 +6,36 @@ package MonitoringSDK::Lookup;
 
 use 5.014;
 use warnings;
+use Errno qw(EAGAIN EINTR);
 use POSIX ();
+use Socket qw(SOCK_STREAM);
 
-# Seconds that a lookup may take, and the descriptors to close where the kernel doesn't tell which are open.
-use constant { LONGEST => 15, DESCRIPTORS => 1024 };
+# Seconds that a lookup may take, bytes of its answer read at once, and the descriptors to close where the kernel doesn't
+# tell which are open.
+use constant { LONGEST => 15, PORTION => 4096, DESCRIPTORS => 1024 };
+
+# Begins for a stream that wants to connect; false where there can be no process.
+sub begin {
+    my ($stream, $now) = @_;
+    my $reader = _start(@{ $stream->{target} }{qw(host port)}) or return 0;
+    my $longest = $now + LONGEST - MonitoringSDK::Stream::SILENCE();
+    @$stream{qw(sock phase heard in)} = ($reader, MonitoringSDK::Stream::LOOKING_UP(), $longest, '');
+    return 1;
+}
+
+# Connects once all has been read.
+sub go_on {
+    my ($stream, $now) = @_;
+    my $got = sysread $stream->{sock}, $stream->{in}, PORTION, length $stream->{in};
+    return if $got || !defined $got && ($! == EAGAIN || $! == EINTR);
+    my @found = map { [split] } split /\n/, $stream->{in};
+    $stream->{target}{addresses} = [ map { { family => $_->[0], addr => pack 'H*', $_->[1] } } @found ];
+    $stream->_connect($now);
+}
 
 # A handle that does not block and gives a line for each address, its family and itself in hexadecimal digits, and then
-# the end; undef where there can be no process.
-sub start {
+# the end.
+sub _start {
     my ($host, $port) = @_;
     local ($?, $!);
     pipe my $reader, my $writer or return undef;
@@ -40,7 +62,7 @@ sub _look_up {
     for my $descriptor (@open) {
         POSIX::close($descriptor) if $descriptor != fileno $writer;
     }
-    my (undef, @found) = MonitoringSDK::Stream::getaddrinfo($host, $port, MonitoringSDK::Stream::_hints(0));
+    my (undef, @found) = MonitoringSDK::Stream::getaddrinfo($host, $port, { socktype => SOCK_STREAM });
     syswrite $writer, join '', map { $_->{family} . ' ' . unpack('H*', $_->{addr}) . "\n" } @found;
     POSIX::_exit(0);
 }
