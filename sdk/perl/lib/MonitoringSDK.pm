@@ -498,8 +498,8 @@ use List::Util qw(sum);
 use constant { FILE => 1024**2, ALL => 64 * 1024**2, TOLD => 1_000 };
 
 # Given are dir, service, `stream`, which makes a stream, and `count`, the hash that holds the SDK's stats. A file is
-# {path, handle, stream, bytes, torn, told}: `torn` while a line is written, `told` is {client, last}. Its stream has the
-# lines from when it is sent. The oldest file is the first one; the last one is open for more while `writing`. `streams` are
+# {path, handle, stream, bytes, told}: `told` is {client, last}. Its stream has the lines from when it is sent. The
+# oldest file is the first one; the last one is open for more while `writing`. `streams` are
 # what is told of the newest files there have been, also of those that are gone.
 sub new {
     my ($class, %given) = @_;
@@ -542,24 +542,27 @@ sub _create {
     sysopen my $handle, $path, O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_NOFOLLOW, 0660 or return;
     chmod 0660, $handle;    # whatever the umask: in a setgid folder the group is the sidecar's
     flock $handle, LOCK_EX | LOCK_NB;
-    return { path => $path, handle => $handle, stream => $stream, bytes => 0, torn => 0,
+    return { path => $path, handle => $handle, stream => $stream, bytes => 0,
         told => { client => $stream->{client}, last => 0 } };
 }
 
-# Whole lines only: what a full disk, or a signal handler that died, has left of one is taken back.
+# Whole lines only: what a full disk has left of one is taken back. One statement writes and counts, see the stream.
 sub _append {
     my ($self, $file, $line) = @_;
-    return 0 if $self->{bytes} + length $line > ALL;
-    truncate $file->{handle}, $file->{bytes} if $file->{torn};
-    $file->{torn} = 1;
-    if ((syswrite($file->{handle}, $line) // 0) != length $line) {
-        truncate $file->{handle}, $file->{bytes};
-        return 0;
-    }
     my ($told, $count, $length) = ($file->{told}, $self->{count}, length $line);
-    (@$file{qw(bytes torn)}, $self->{bytes}, $told->{last}, $count->{spilled}) =
-        ($file->{bytes} + $length, 0, $self->{bytes} + $length, $told->{last} + 1, $count->{spilled} + 1);
-    return 1;
+    return 0 if $self->{bytes} + $length > ALL;
+    no warnings 'uninitialized';    # what a write that failed has written
+    my $wrote;
+    (undef, $file->{bytes}, $self->{bytes}, $told->{last}, $count->{spilled}) = (
+        $wrote = syswrite($file->{handle}, $line),
+        $file->{bytes} + $length * ($wrote == $length),
+        $self->{bytes} + $length * ($wrote == $length),
+        $told->{last} + ($wrote == $length),
+        $count->{spilled} + ($wrote == $length),
+    );
+    return 1 if $wrote == $length;
+    truncate $file->{handle}, $file->{bytes};
+    return 0;
 }
 
 # Closes the newest file and sends them, one after the other.
@@ -603,8 +606,9 @@ sub hand_over {
     my $lost = grep { !/\A\{"type":"stats"/ } @lines;
     my $left = $count->{handed_over} + $owed - $lost + $self->waiting;
     rename $_->{path}, $_->{path} =~ s/\.taken\z//r for @{ $self->{files} };
-    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{qw(window told blank bytes unsent next)})
-        = ($count->{dropped} + $lost, $left, $spilled + $owed - $lost, [], 0, [], {}, 0, 0, 0, 0);
+    my @own = qw(window told blank bytes unsent next);
+    (@$count{qw(dropped handed_over spilled)}, @$self{qw(files bytes)}, @$stream{@own}) =
+        ($count->{dropped} + $lost, $left, $spilled + $owed - $lost, [], 0, [], {}, 0, 0, 0, 0);
 }
 
 sub descriptor { return map { $_->{stream}->descriptor } @{ $_[0]{files} } }
@@ -976,8 +980,7 @@ sub _tell_in_time {
 
 # Whether a last stats line is still owed, which an SDK that was never called is not.
 sub _owes_final {
-    my ($self) = @_;
-    return !$self->{final} && $self->{stream}->tells && $self->_called > 0;
+    return !$_[0]{final} && $_[0]{stream}->tells && $_[0]->_called > 0;
 }
 
 sub get_stats {
@@ -1151,7 +1154,8 @@ numbers 10 to 50 of other libraries are taken as what they mean.
 
 =head2 log_metric($name, $value, [$unit, \%tags, $kind])
 
-C<$value> is anything that looks like a number, infinities, NaN and objects like those of Math::BigFloat too. C<$unit> is a UCUM unit where there is one.
+C<$value> is anything that looks like a number, infinities, NaN and objects like those of Math::BigFloat too.
+C<$unit> is a UCUM unit where there is one.
 C<$kind> is C<gauge> (the default) or C<counter>.
 
 =head2 log_progress($job_id, $percent, [$status])

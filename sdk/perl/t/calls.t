@@ -93,6 +93,13 @@ for my $case (@errors) {
 }
 is $sdk->get_stats->{called}, $called, 'none of them counted';
 
+# Objects that are numbers.
+use Math::BigFloat ();
+$sdk->log_metric('big', Math::BigFloat->new('2.5'));
+$sdk->log_resource(Math::BigFloat->new('12.5'));
+ok $sdk->flush;
+is_deeply [ map { $_->{value} // $_->{cpu} } ($sidecar->messages)[ -2, -1 ] ], [ 2.5, 12.5 ], 'objects that are numbers';
+
 # What belongs to the caller.
 $! = 2;
 $@ = 'mine';

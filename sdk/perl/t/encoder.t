@@ -67,6 +67,7 @@ my $used_as_text = 12;
 for my $value (1, 1.5, '1', 'x', $used_as_number, 2**60, -0.5) {
     is !!MonitoringSDK::Encoder->can('is_number')->($value), !!MonitoringSDK::Encoder::flags_say_number($value), "number or not: $value";
 }
+is tags({ b => !!0 }), defined &builtin::is_bool ? '{"b":"false"}' : '{"b":""}', 'tags hold text for a boolean';
 my $number = 12;
 object({ n => $number, l => [$number] });
 is object({ n => $number }), '{"n":12}', "the caller's number stays one";
