@@ -171,7 +171,8 @@ class Journal:
         self.marks.recover(recovered.marks)
         self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
         self._clock.begin(recovered.time, recovered.known)
-        self._places = Places(state.cursors())
+        # The marks' place is the journal's own: each checkpoint says it anew, and an earlier one must not hold segments.
+        self._places = Places({name: place for name, place in state.cursors().items() if name != MARKS_CURSOR})
         self._routes = routes
         self._fault = self._disk.full
 
@@ -523,7 +524,6 @@ class Journal:
         return {
             name: Held(place, name in places.cursors, self._index.stretch(place, None, self.message_bytes))
             for name, place in places.all().items()
-            if name != MARKS_CURSOR
         }
 
     def cursor(self, name: str, *, may_skip: bool = False) -> Cursor:

@@ -128,6 +128,23 @@ async def test_segments_behind_every_cursor_are_deleted(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_after_restarts_segments_are_deleted_and_more_than_the_quota_is_taken(tmp_path: Path) -> None:
+    """What the journal remembers for itself from an earlier run holds no segment."""
+    sizes = {"segment_bytes": 64 << 10, "max_bytes": 512 << 10}
+    for _ in range(3):
+        opened = OpenJournal(tmp_path, **sizes)
+        cursor = opened.journal.cursor("all")
+        for start in range(0, 4000, 100):  # about 1 MiB in each run
+            await opened.put(range(start, start + 100), size=200).addTimeout(20, reactor)
+            while not cursor.at_end:
+                cursor.move((await cursor.read()).end)
+        while len(segments_in(tmp_path)) > 1:
+            await opened.journal.sleep(0.05)
+        assert opened.journal.known_cursors().keys() == {"all"}
+        await opened.close()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_detached_cursor_holds_its_segments_until_it_is_forgotten(tmp_path: Path) -> None:
     opened = OpenJournal(tmp_path, segment_bytes=64 << 10)
     opened.journal.detach(opened.journal.cursor("gone"))
