@@ -130,7 +130,7 @@ async def test_segments_behind_every_cursor_are_deleted(tmp_path: Path) -> None:
 @pytest_twisted.ensureDeferred
 async def test_after_restarts_segments_are_deleted_and_more_than_the_quota_is_taken(tmp_path: Path) -> None:
     """What the journal remembers for itself from an earlier run holds no segment."""
-    sizes = {"segment_bytes": 64 << 10, "max_bytes": 512 << 10}
+    sizes: dict[str, Any] = {"segment_bytes": 64 << 10, "max_bytes": 512 << 10}
     for _ in range(3):
         opened = OpenJournal(tmp_path, **sizes)
         cursor = opened.journal.cursor("all")
