@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import re
 from collections.abc import Mapping
@@ -525,6 +527,19 @@ def test_a_config_can_not_nest_without_end() -> None:
         f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
     )
     assert any(fault.endswith("aliases repeat too much; write less") for fault in faults(laughs))
+
+
+@pytest.mark.parametrize("text", ["backends: {files: {plugin: filesystem, path: x}}", "backends: 3", "a: ["])
+@pytest.mark.parametrize("collects", [True, False])
+def test_a_check_leaves_the_search_for_cycles_as_it_was(text: str, collects: bool) -> None:
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with contextlib.suppress(ConfigError):
+            read(text)
+        assert gc.isenabled() == collects
+    finally:
+        (gc.enable if was_on else gc.disable)()
 
 
 def test_values_may_be_shared_by_aliases() -> None:
