@@ -12,12 +12,13 @@ import click
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
     """Check the config FILE: every fault with its line, on standard error. What is lawful and still
-    dangerous is a warning there.
+    dangerous is a warning there, and so is a path that the systemd unit which names FILE may not write to.
 
-    Nothing is opened but the file. Exit status: 0 good, 1 not.
+    Nothing is opened but the file and that unit. Exit status: 0 good, 1 not.
     """
     # They bring Twisted along, which the other commands can do without.
     from wafermon.backends import find_plugins
+    from wafermon.cli import sandbox
     from wafermon.config import advice, load
     from wafermon.model.errors import ConfigError
 
@@ -31,6 +32,8 @@ def command(file: Path) -> None:
         raise SystemExit(1) from None
     for key, problem in advice(config):
         click.echo(f"{file}: {key}: warning: {problem}", err=True)
+    for finding in sandbox.of_unit(config, file):
+        click.echo(f"{file}: warning: {finding.what}; {finding.do}", err=True)
     count = len(config.listen)
     backends = ", ".join(f"{name} ({backend.plugin})" for name, backend in config.backends.items())
     click.echo(f"{file}: good: {count} listener{'s' * (count != 1)}, backends {backends}")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from daemon import ROOT
 
 from wafermon.backends import find_plugins
+from wafermon.cli import check as check_command
+from wafermon.cli import sandbox
 from wafermon.cli.sandbox import of_process, of_unit, rules_of
 from wafermon.config import Config, check
 from wafermon.model.mounts import Mount, mount_of, parse_mounts
@@ -90,6 +94,23 @@ def test_a_drop_in_may_allow_more(units: Path) -> None:
 def test_a_unit_of_another_config_says_nothing(units: Path) -> None:
     assert list(of_unit(config("/data/logs"), Path("/srv/other.yaml"), [units])) == []
     assert list(of_unit(config("/data/logs"), FILE, [units / "empty"])) == []
+
+
+def test_check_warns_of_what_the_unit_of_this_config_forbids(
+    units: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sidecar.yaml"
+    file.write_text(
+        "backends: {files: {plugin: filesystem, path: /data/logs/x.jsonl}}\njournal: {dir: /var/lib/wafermon/j}\n"
+    )
+    unit = units / "wafermon.service"
+    monkeypatch.setattr(sandbox, "of_unit", partial(of_unit, directories=[units]))
+    assert "warning" not in CliRunner().invoke(check_command.command, [str(file)]).output
+    unit.write_text(unit.read_text().replace(str(FILE), str(file)))
+    checked = CliRunner().invoke(check_command.command, [str(file)])
+    assert checked.exit_code == 0
+    assert f"{file}: warning: backend files: /data/logs could not be written by wafermon.service" in checked.output
+    assert "ReadWritePaths=/data/logs" in checked.output
 
 
 def test_without_a_sandbox_all_is_allowed() -> None:
