@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, AnyStr
 
 from twisted.web.http import Request as HttpRequest
 from twisted.web.resource import Resource
@@ -17,11 +17,18 @@ _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Le
 
 
 class BoundedRequest(Request):
-    """Keeps a body in memory up to BODY_BYTES; beyond that the connection ends with 413."""
+    """Keeps a body in memory up to BODY_BYTES; beyond that the connection ends with 413. Headers of any bytes can be read."""
 
     _refused = False
     content: BytesIO
     channel: Any
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:
+        """A header's last value. Of one that is no UTF-8, the bytes at fault are replaced: Twisted's own raises for all who ask."""
+        if isinstance(key, bytes):
+            return super().getHeader(key)
+        value = super().getHeader(key.encode("ascii"))
+        return None if value is None else value.decode(errors="replace")
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()

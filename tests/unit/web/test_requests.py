@@ -10,17 +10,20 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.web.resource import Resource
+from twisted.web.server import Request
 from zope.interface import implementer
 
+from wafermon.model.settings import HttpListener
+from wafermon.web.access import AccessRules, Refusal
 from wafermon.web.answers import BadArgument, number
 from wafermon.web.requests import BODY_BYTES, QuietSite
 from wafermon.web.site import _Folder, _metrics, _Page
 
 
-def answer_to(request: bytes) -> bytes:
+def answer_to(request: bytes, page: Callable[[Request], bytes] = lambda request: b"hello\n") -> bytes:
     """All bytes that come back."""
     root = Resource()
-    root.putChild(b"page", _Page(lambda request: b"hello\n", "limit", "service"))
+    root.putChild(b"page", _Page(page, "limit", "service"))
     root.putChild(b"folder", _Folder("what is here"))
     root.putChild(b"metrics", _Page(lambda request: _metrics(CollectorRegistry(), request)))
     site = QuietSite(root)
@@ -53,6 +56,20 @@ def logged() -> Callable[[], list[LogEvent]]:
         return events
 
     return end
+
+
+@pytest.mark.parametrize("header", [b"Accept", b"Authorization", b"Host", b"Origin"])
+def test_headers_of_any_bytes_are_read(header: bytes, logged: Callable[[], list[LogEvent]]) -> None:
+    port = HttpListener.model_validate({"endpoint": "tcp:0", "serve": ["metrics", "api"]})
+    rules = AccessRules(port, lambda: 0.0)
+
+    def answer(request: Request) -> bytes:
+        refused = rules.examine(request, "api")
+        return b"%d\n" % refused.code if isinstance(refused, Refusal) else _metrics(CollectorRegistry(), request)
+
+    lines = [b"GET /page HTTP/1.1", b"Connection: close", header + b': x; version="; q=\xff\xfe', b"", b""]
+    assert answer_to(b"\r\n".join(lines), answer).startswith(b"HTTP/1.1 200 ")
+    assert logged() == []
 
 
 @pytest.mark.parametrize("path", ["/page?limit=5", "/page", "/page?limit=", "/page?service=a&limit=2"])
