@@ -98,7 +98,7 @@ struct text {
 };
 
 static inline size_t put(struct text text, size_t at, const char *bytes, size_t length) {
-    if (at + length <= text.size)
+    if (at <= text.size && length <= text.size - at)
         memcpy(text.data + at, bytes, length);
     return at + length;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -33,6 +34,8 @@ class StuckFactory:
         return options["at"]
 
     def build(self, options, context):
+        if options == "build":
+            raise KeyError("no such bucket")
         return Stuck(options, context)
 
 
@@ -125,6 +128,28 @@ def test_a_backend_that_hangs_holds_up_nobody_and_not_the_stop(tmp_path: Path, a
         assert re.search(rf"stuck0 is left behind: {at}: no answer for", daemon.log())
         assert "wafermon has stopped" in daemon.log(), "the journal was closed all the same"
     assert "Traceback" not in daemon.log()
+
+
+def test_a_plugin_that_fails_is_named_at_the_start_and_refused_at_a_reload(tmp_path: Path) -> None:
+    problem = "backends.stuck0: the backend can't be built: 'no such bucket'"
+    daemon = Hanging(tmp_path, 1, "build")
+    command = [str(Path(sys.executable).with_name("twistd")), "-n", "--pidfile=", "wafermon", "-c", "wafermon.yaml"]
+    environ = {**os.environ, **daemon.environ}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert f"wafermon can't start: {problem}" in done.stderr + done.stdout
+    file = tmp_path / "wafermon.yaml"
+    bad = file.read_text()
+    file.write_text(bad.replace("at: build", "at: never"))
+    with daemon:
+        file.write_text(bad.replace("stuck0", "stuck1"))
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: problem.replace("stuck0", "stuck1") in daemon.log(), "the refusal")
+        client = daemon.client()
+        client.send(range(1, 11))
+        client.until_acked(10)
+        until(lambda: len(daemon.stored()) == 10, "what the old config goes on to deliver")
 
 
 def test_what_a_backend_that_hung_had_not_got_is_delivered_after_the_next_start(tmp_path: Path) -> None:

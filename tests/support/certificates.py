@@ -24,7 +24,11 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.path = directory / f"{name}-ca.pem"
         constraints = x509.BasicConstraints(ca=True, path_length=None)
-        certificate = self._builder(name, self.key, DAY, DAY).add_extension(constraints, critical=True)
+        certificate = (
+            self._builder(name, self.key, DAY, DAY)
+            .add_extension(constraints, critical=True)
+            .add_extension(_may_sign(), critical=True)
+        )
         self.path.write_bytes(_pem(certificate.sign(self.key, hashes.SHA256())))
 
     def issue(
@@ -65,14 +69,23 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - since)
             .not_valid_after(now + ends)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
         )
 
     def context(self, client: Path | None = None) -> ssl.SSLContext:
         """What trusts this authority, and shows a client's certificate."""
         context = ssl.create_default_context(cafile=str(self.path))
+        context.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 does by itself
         if client is not None:
             context.load_cert_chain(client, client.with_suffix(".key"))
         return context
+
+
+def _may_sign() -> x509.KeyUsage:
+    uses = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    others = dict.fromkeys((*uses, "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(key_cert_sign=True, crl_sign=True, **others)
 
 
 def _name(name: str) -> x509.Name:

@@ -23,7 +23,7 @@ from wafermon.alerts import Hooks
 from wafermon.backends import Plugins
 from wafermon.config import Config, Watch, differences, needs_restart
 from wafermon.correlation import Correlator, Engine, Settings
-from wafermon.daemon.garbage import Garbage
+from wafermon.daemon.garbage import Garbage, none_at_exit
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers
@@ -128,6 +128,7 @@ class Sidecar(Service):
 
     def startService(self) -> None:
         Service.startService(self)  # type: ignore[no-untyped-call]
+        none_at_exit()
         self._listen_for_changes()
         for name, problem in self._plugins.broken.items():
             self.log.error(
@@ -155,6 +156,9 @@ class Sidecar(Service):
             self.http.prepare(self.config.http).commit()
         except (JournalLocked, CannotOpen, OSError, sqlite3.Error, CannotChange) as error:
             self._cannot_start(str(error))
+        except Exception as error:  # noqa: BLE001  # nothing runs on half started, whatever it was
+            self.log.failure("The start failed")
+            self._cannot_start(f"{type(error).__name__}: {error}")
         self._garbage.start()
         for name, held in self.deliveries.orphans.items():
             message = (
@@ -230,6 +234,9 @@ class Sidecar(Service):
     def _cannot_start(self, problem: str) -> None:
         self.log.critical("wafermon can't start: {problem}", problem=problem)
         print(f"wafermon can't start: {problem}", file=sys.stderr)
+        for name in list(self.supervisor.states):
+            stopping = Deferred.fromCoroutine(self.supervisor.stop(name))
+            stopping.addErrback(lambda failure: self.log.failure("A stop failed", failure))
         self._writer.stop()
         self._pool.stop()
         self._openers.stop()

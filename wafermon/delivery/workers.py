@@ -11,7 +11,7 @@ from twisted.python.threadpool import ThreadPool
 class Workers(ThreadPool):
     """A pool of daemon threads. `stop` waits for what they do; `leave` does not."""
 
-    threadFactory = partial(Thread, daemon=True)  # type: ignore[assignment]  # it makes threads all the same
+    threadFactory = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]  # it makes threads all the same
 
     @property
     def busy(self) -> bool:
