@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
@@ -57,6 +57,7 @@ SLOW_SECONDS = 10.0
 """A write that has not ended by then shows as failing."""
 MARKS_IN_MEMORY = 10_000
 
+T = TypeVar("T")
 _DISK_ERRORS = (OSError, sqlite3.Error)
 
 
@@ -100,7 +101,8 @@ class Figures:
     skipped_segments: dict[str, int] = field(default_factory=dict)
     """By cursor: segments let go because the journal was full and the cursor may skip."""
     skipped_messages: dict[str, int] = field(default_factory=dict)
-    """By cursor: the messages in them that it had not passed, whoever they were for."""
+    """By cursor: the messages in them that were not delivered, whoever they were for. What had been read counts only once it
+    is clear that it is not delivered any more."""
     discarded_messages: int = 0
     """Those that cursors had not passed which were discarded."""
     raised: int = 0
@@ -157,6 +159,7 @@ class Journal:
         self._doomed: dict[int, int] = {}
         """Segments that nobody needs and that are still there, with their lengths."""
         self._saving = DeferredLock()
+        self._looking = DeferredLock()
         self._checkpoint_due = False
         self._sync_call: IDelayedCall | None = None
 
@@ -289,10 +292,23 @@ class Journal:
         marks, state = self.marks, self._disk.state
         while not marks.known(principal, client):
             saves = marks.saves
-            seq = await deferToThreadPool(self._reactor, self._readers, state.mark, principal, client)
+            seq = await self._look(state.mark, principal, client)
             if marks.saves == saves:  # else it may have been here, gone further, and left
                 return marks.hold(principal, client, seq)
         return marks.hold(principal, client)
+
+    async def _look(self, call: Callable[..., T], *args: str) -> T:
+        """Ask the state in a thread, one question at a time: a disk that hangs takes one thread, and what is asked by those who
+        have gone meanwhile is never asked."""
+        await self._looking.acquire()
+        answer: Deferred[T] = Deferred()  # once cancelled it takes its late result without a word
+
+        def answered(result: T | Failure) -> None:
+            self._looking.release()
+            answer.callback(result)
+
+        deferToThreadPool(self._reactor, self._readers, call, *args).addBoth(answered)
+        return await answer
 
     def marks_of(self, client: str) -> Deferred[dict[str, int]]:
         """The durable marks of all clients of this name, by principal; what the disk has to say is asked in a thread. Fails with
@@ -302,7 +318,7 @@ class Journal:
     async def _marks_of(self, client: str) -> dict[str, int]:
         while True:
             saves = self.marks.saves
-            saved = await deferToThreadPool(self._reactor, self._readers, self._disk.state.marks_of, client)
+            saved = await self._look(self._disk.state.marks_of, client)
             if self.marks.saves == saves:  # else one may have left the memory just before its mark was on disk
                 return self.marks.of_client(client, saved)
 
@@ -539,6 +555,7 @@ class Journal:
     def detach(self, cursor: Cursor) -> None:
         """Nobody reads with it for now; its place is kept and holds its segments."""
         cursor.close()
+        self._count_read_ahead(cursor, cursor.begin_again(cursor.kept))
         self._places.detach(cursor)
 
     def stored(self, name: str) -> Position | None:
@@ -583,9 +600,11 @@ class Journal:
         if ours and position > self.end:
             raise ValueError(f"{position} is beyond the journal's end, {self.end}")
         goal = max(self.follow(position), self.oldest) if ours else self.oldest
+        stored = position if ours and position != cursor.kept else None
         if goal < cursor.kept:
             cursor.kept = goal
             await self._in_writer(self._disk.save, {cursor.name: goal}, [], self._clock.known())
+        self._count_read_ahead(cursor, cursor.begin_again(goal, stored))
         cursor.seek(goal)
         return None if ours and self._index.holds(position) else Missing(position, goal)
 
@@ -603,17 +622,28 @@ class Journal:
         return not self.full
 
     def _skip(self, cursor: Cursor, segment: int, after: Position) -> None:
-        lost = self._index.stretch(cursor.kept, [segment], self.message_bytes).messages
+        all_kept = self._index.stretch(cursor.kept, [segment], self.message_bytes).messages
+        lost = self._index.stretch(max(cursor.kept, cursor.next), [segment], self.message_bytes).messages
         count = self.figures.skipped_segments.get(cursor.name, 0) + 1
         self.figures.skipped_segments[cursor.name] = count
-        messages = self.figures.skipped_messages.get(cursor.name, 0) + lost
-        self.figures.skipped_messages[cursor.name] = messages
+        messages = self._count_skipped(cursor, lost)
         message = (
             "The journal is full: {cursor} skips segment {segment} with {lost} messages; "
             "{count} segments with {messages} messages skipped since the start"
         )
         self.log.error(message, cursor=cursor.name, segment=segment, lost=lost, count=count, messages=messages)
-        cursor.skip(after)
+        cursor.skip(Position(self.id, segment, self._index.length(segment)), after, all_kept - lost)
+
+    def _count_skipped(self, cursor: Cursor, messages: int) -> int:
+        self.figures.skipped_messages[cursor.name] = self.figures.skipped_messages.get(cursor.name, 0) + messages
+        return self.figures.skipped_messages[cursor.name]
+
+    def _count_read_ahead(self, cursor: Cursor, lost: int) -> None:
+        """What it had read of segments that it skipped is not delivered after all."""
+        if lost:
+            message = "{cursor} had read {lost} messages of what it skipped, and begins again without them"
+            self.log.error(message, cursor=cursor.name, lost=lost)
+            self._count_skipped(cursor, lost)
 
     # -- checkpoints
 
