@@ -12,7 +12,8 @@ Starts a sidecar on free ports, runs the example applications, shows how their j
 backend, and stops everything again. It installs what is missing: a virtual environment, and Debian packages.
 
   --app NAME        perl     lots of wafers from file to database: four Perl programs and a queue on disk
-                    mixed    a Python web API that has Perl and C work for it
+                    mixed    a Python web API that has Perl and C work for it; where the languages are installed,
+                             with a front in Node.js, checks in Java and maps in Go
                     science  an analysis in R, a training in Python, an inference in C
                     all      the three of them
                     Without it: perl, and those of the others whose languages are installed.

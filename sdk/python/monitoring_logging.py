@@ -9,7 +9,8 @@ import logging
 import weakref
 from typing import Any, Optional
 
-from monitoring_sdk import MonitoringSDK, _Scope
+from monitoring_sdk import MonitoringSDK
+from monitoring_sdk.trace import Scope
 
 _SCOPES = "wafermon_scopes"
 
@@ -94,7 +95,7 @@ class MonitoringHandler(logging.Handler):
             context["stack"] = self._formatter.formatStack(record.stack_info)
         return context
 
-    def _scope(self, record: logging.LogRecord) -> Optional[_Scope]:
+    def _scope(self, record: logging.LogRecord) -> Optional[Scope]:
         """That in which the record was made; None, which means the current one, where nobody has noted it."""
         noted = getattr(record, _SCOPES, {}).get(self._sdk._sender.service)
-        return _Scope(*noted) if noted else None
+        return Scope(*noted) if noted else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import time
@@ -96,6 +97,26 @@ def forked(scene: Scene, language: str) -> None:
         one.driver("close")
 
 
+def spawned(scene: Scene, language: str) -> None:
+    """it starts programs like itself while much is on its way, which is how most languages have what a fork is to others"""
+    with program(scene, language) as one:
+        one.burst(500)
+        for _ in range(3):
+            first = one.claim.claimed + 1
+            one.claim.claimed += 100
+            child = [
+                {"call": "open", "args": {"service": one.claim.service}},
+                {"call": "burst", "args": {"n": 100, "first": first}},
+            ]
+            requests = "".join(json.dumps(request) + "\n" for request in child)
+            done = one.driver("spawn", argv=list(one.driver.language.argv), stdin=requests)
+            answers = [json.loads(answer) for answer in done["stdout"].splitlines()]
+            assert done["status"] == 0 and [answer["ok"] for answer in answers] == [True, True], done
+            one.burst(100)
+        one.settle()
+        one.driver("close")
+
+
 def left(scene: Scene, language: str) -> None:
     """it ends while the sidecar is away: its spill file is taken up by the sidecar"""
     with program(scene, language) as one:
@@ -107,7 +128,13 @@ def left(scene: Scene, language: str) -> None:
         scene.restart()
 
 
-PROGRAMS: dict[str, Fault] = {"killed": killed, "stopped": stopped, "forked": forked, "left": left}
+PROGRAMS: dict[str, Fault] = {
+    "killed": killed,
+    "stopped": stopped,
+    "forked": forked,
+    "spawned": spawned,
+    "left": left,
+}
 
 
 def programs_of(language: str) -> dict[str, Fault]:

@@ -10,9 +10,10 @@ from scene import Scene
 
 IN_SHORT = {
     "killed": tuple(LANGUAGES),
-    "stopped": ("perl", "c", "go"),
+    "stopped": ("perl", "c", "java", "go", "node"),
     "forked": ("python", "r"),
-    "left": ("python", "perl", "go"),
+    "spawned": ("java", "go", "node"),
+    "left": ("python", "perl", "java", "go", "node"),
 }
 """What takes seconds is done to some languages, one that has a thread and one that has none; `make chaos` does all to all."""
 

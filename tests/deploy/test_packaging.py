@@ -15,7 +15,7 @@ from daemon import ROOT
 
 from wafermon import __version__
 
-PARTS = ("setup.py", "pyproject.toml", "README.md", "wafermon", "twisted", "sdk/python/monitoring_sdk.py")
+PARTS = ("setup.py", "pyproject.toml", "README.md", "wafermon", "twisted", "sdk/python/monitoring_sdk")
 PIP = ("install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check")
 
 
@@ -68,12 +68,13 @@ def test_a_wheel_holds_the_package_and_nothing_of_twisted(wheel: Path) -> None:
     assert f"-{__version__}-" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        sdk = archive.read("wafermon/monitoring_sdk.py")
+        sdk = {name: archive.read(name) for name in names if name.startswith("wafermon/monitoring_sdk/")}
     assert {"wafermon/py.typed", "wafermon/config/default.yaml", "wafermon/cli/__init__.py"} <= names
     assert {name for name in names if name.startswith("twisted/")} == {"twisted/plugins/wafermon_plugin.py"}
     assert not [name for name in names if name.endswith((".cache", ".pyc"))]
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"wafermon", "twisted"}
-    assert sdk == (ROOT / "sdk/python/monitoring_sdk.py").read_bytes()
+    there = [path for path in (ROOT / "sdk/python/monitoring_sdk").iterdir() if path.is_file()]
+    assert sdk == {f"wafermon/monitoring_sdk/{path.name}": path.read_bytes() for path in there}
 
 
 def test_every_module_is_in_the_wheel(wheel: Path) -> None:

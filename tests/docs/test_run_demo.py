@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,9 @@ ENVIRON = {
 }
 
 
-def run_demo(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_demo(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [str(DEMO), *map(str, arguments)]
-    return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, env={**ENVIRON, **environ}, capture_output=True, text=True, timeout=240, check=False)
 
 
 def processes_of(output: str) -> list[int]:
@@ -59,6 +60,57 @@ def test_it_shows_the_jobs_a_trace_of_each_application_and_what_landed(everythin
     assert len(re.findall(r"^(?:lot|upload)-\S+ +100 %  done ", listed, re.MULTILINE)) == 8 + 4
     assert len(re.findall(r"^(?:lot|upload)-\S+ +\d+ %  failed ", listed, re.MULTILINE)) == 4 + 1
     assert re.search(r"^All \d+ messages have landed, and the summaries of 18 jobs\.$", everything, re.MULTILINE)
+
+
+LANGUAGES = {"javac": ["spec-check"], "go": ["wafer-map"], "node": ["web-front"]}
+"""Commands, and the services that are there where they are. The maps need both."""
+
+
+def test_one_trace_goes_over_all_languages(everything: str) -> None:
+    """HTTP, then Python in Python's threads -> Perl -> Java -> Go, each the child of the one before, and C beside it."""
+    absent = [command for command in LANGUAGES if not shutil.which(command)]
+    if absent and os.environ.get("CI") != "true":
+        pytest.skip(f"{', '.join(absent)} is not installed")
+    assert spans_of("upload-N26B002", everything) == [
+        ("", "request", "web-front"),  # Node.js
+        ("", "upload", "web-api"),  # Python
+        ("├", "parse", "lot-parser"),  # Perl
+        ("  ├", "check", "spec-check"),  # Java
+        ("    ├", "maps", "wafer-map"),  # Go
+        *[("      ├", "draw", "wafer-map")] * 3,
+        ("├", "measure", "web-api"),
+        *[("  ├", "wafer", "wafer-worker")] * 3,  # C
+    ]
+    for service in ("web-front", "web-api", "lot-parser", "spec-check", "wafer-map", "wafer-worker"):
+        assert re.search(rf"^  {service} +[1-9]\d* ", everything, re.MULTILINE)
+
+
+def spans_of(job: str, output: str) -> list[tuple[str, str, str]]:
+    """The tree that `wafermon trace` has printed: indent, span and service of each line."""
+    shown = output[output.index(f"\ntrace {job} ") :]
+    table = shown[shown.index("\nSPAN ") : shown.index(" == ") if " == " in shown else None].split("\n\n")[0]
+    lines = re.findall(r"^( *├)? ?(\S+) +(\S+) +ok ", table, re.MULTILINE)
+    return [(indent, span, service) for indent, span, service in lines]
+
+
+def test_without_java_go_and_node_it_says_what_is_left_out(tmp_path: Path) -> None:
+    """A machine that has the other programs alone."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in os.environ["PATH"].split(":"):
+        for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
+            if path.name not in ("java", "javac", "go", "node") and not (programs / path.name).exists():
+                (programs / path.name).symlink_to(path)
+    done = run_demo("--app", "mixed", "--folder", tmp_path / "data", PATH=str(programs))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall("^mixed-language: .*", done.stdout, re.MULTILINE) == [
+        "mixed-language: a JDK is not installed, so no lot is checked against its limits, nor are maps of its wafers drawn",
+        "mixed-language: Node.js is not installed, so the lots go to the web API without its front",
+    ]
+    assert [span for _, span, _ in spans_of("upload-N26B002", done.stdout)] == [
+        "upload", "parse", "measure", "wafer", "wafer", "wafer",
+    ]  # fmt: skip
+    assert re.search(r"^All \d+ messages have landed, and the summaries of 5 jobs\.$", done.stdout, re.MULTILINE)
 
 
 def test_the_database_has_what_the_others_do_not(everything: str) -> None:

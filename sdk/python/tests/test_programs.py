@@ -109,7 +109,7 @@ def test_where_no_page_can_be_wiped_the_pid_tells() -> None:
         sys.platform = "other"
         import monitoring_sdk
         sdk = monitoring_sdk.MonitoringSDK("tests", "tcp://127.0.0.1:1")
-        assert isinstance(sdk._sender.here, monitoring_sdk._SamePid)
+        assert isinstance(sdk._sender.here, monitoring_sdk.process.SamePid)
         sdk.log_event("info", "m")
         pid = fork(sdk)
         if not pid:

@@ -13,6 +13,7 @@ import os
 import pickle
 import queue
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -833,22 +834,27 @@ def test_a_span_ended_elsewhere_is_current_nowhere(sidecar: FakeSidecar, sdk: Mo
     assert "status" in sidecar.messages[-2] and {message.get("status", "ok") for message in sidecar.messages} == {"ok"}
 
 
-def test_the_core_alone_says_what_a_decorator_needs(tmp_path: Path) -> None:
-    """Copied without its companion, it refuses at once, with the way out."""
-    (tmp_path / "monitoring_sdk.py").write_text((SDK / "monitoring_sdk.py").read_text())
-    program = """
-        from monitoring_sdk import MonitoringSDK
-        sdk = MonitoringSDK("tests", "tcp://127.0.0.1:1")
-        try:
-            @sdk.span("late")
-            async def late(): pass
-        except TypeError as error:
-            print(error)
-        print(sdk.span("builtin")(len)([1]))
-    """
-    done = run(program, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    refusal, result = done.stdout.splitlines()
-    assert refusal == "a span around late needs monitoring_spans.py, or `with` inside late" and result == "1"
+def test_the_folder_is_all_that_is_copied(sidecar: FakeSidecar, tmp_path: Path) -> None:
+    """Copied to the side of a program, in a Python that has nothing installed, all of it works."""
+    shutil.copytree(SDK / "monitoring_sdk", tmp_path / "monitoring_sdk", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "program.py").write_text(
+        "import asyncio, sys\n"
+        "from monitoring_sdk import MonitoringSDK\n"
+        "sdk = MonitoringSDK('tests', sys.argv[1])\n"
+        "@sdk.span('late')\n"
+        "async def late():\n"
+        "    sdk.log_event('info', 'm', {'i': 0})\n"
+        "asyncio.run(late())\n"
+        "sdk.log_resource()\n"
+        "sdk.close()\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environ["WAFERMON_COMPRESS"] = "zlib"
+    command = [sys.executable, "-S", "program.py", sidecar.url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environ, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    kinds = [message["type"] for message in without_stats(sidecar.messages)]
+    assert kinds == ["span_start", "event", "span_end", "resource"]
 
 
 def test_threads_have_spans_of_their_own(sidecar: FakeSidecar, sdk: MonitoringSDK) -> None:

@@ -1,1 +1,0 @@
-../../monitoring_spans.py

@@ -1,1 +1,0 @@
-../sdk/python/monitoring_sdk.py
