@@ -12,8 +12,10 @@ from typing import Any
 
 import click
 
+from wafermon.model.messages import TERMINAL
+
 _COLORS = {
-    "failed": "red", "failing": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
+    "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
     "warning": "yellow", "done": "green", "ok": "green",
 }  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -99,7 +101,7 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
                 f"{job['percent']:g} %",
                 _job_status(job),
                 plain(job["service"]),
-                duration(max(0, job["last_progress"] - job["first"]) / 1e6),
+                duration(max(0, _until(job, now) - job["first"]) / 1e6),
                 duration(max(0, now - job["last_progress"]) / 1e6) + " ago",
                 "" if job["trace_id"] == job["job_id"] else plain(job["trace_id"]),
             ]
@@ -110,7 +112,15 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     )
 
 
+def _until(job: Mapping[str, Any], now: int) -> int:
+    """What still runs has run until now; of what is gone nobody knows more than when it was heard last."""
+    over = job["status"] in TERMINAL or job.get("gone")
+    return int(job["last_progress"]) if over else max(now, job["last_progress"])
+
+
 def _job_status(job: Mapping[str, Any]) -> str:
+    if job.get("gone"):
+        return "gone"
     return "stalled" if job["stalled"] else plain(job["status"]) if job["status"] else "running"
 
 

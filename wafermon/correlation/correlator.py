@@ -241,7 +241,10 @@ class Correlator:
         if skip:
             self._pass_over(group)
             return
-        derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if blocks else []
+        if group.presence:
+            self.engine.follow(group.presence, group.elapsed)
+        told = blocks or group.presence
+        derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
         self.recent.observe(blocks, group.time)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:
@@ -256,6 +259,7 @@ class Correlator:
         self._position = group.end
         try:
             self.engine.advance(group.elapsed)
+            self.engine.follow(group.presence, group.elapsed)
             for _, block in group.blocks:
                 self.engine.came_back(block.messages)
         except Exception:  # noqa: BLE001  # it is stepped over because it makes faults

@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 from wafermon.correlation.traces import Job, LiveTrace, Span
 from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 
-WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id"}
+WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id"}
 """The kinds of derived events, each with the field of its context that says what it is about."""
+OLDER = ("span_abandoned", "job_stalled")
+"""Those that sidecars of 2.0.0 know in a snapshot."""
+
+
+OPEN_SPANS = 20
+"""So many of the spans that a program left open are named with its job."""
 
 
 class Derived(NamedTuple):
@@ -30,6 +36,11 @@ def derived(message: Trace | Event) -> Derived:
     context: Any = message.context
     kind = context["kind"]
     return Derived(_key(kind, message.trace_id, context[WHICH[kind]], message.ts), message)
+
+
+def is_older(message: Message) -> bool:
+    """Whether sidecars of 2.0.0 know what it is."""
+    return not isinstance(message, Event) or not message.context or message.context.get("kind") in OLDER
 
 
 def key_of(message: Message) -> str | None:
@@ -66,9 +77,13 @@ def trace_ended(trace: LiveTrace, client: str, ts: int, status: Any) -> Trace:
     )
 
 
-def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: int) -> Event:
-    context = {"name": span.name, "service": span.service, "started": span.started}
+def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: int, *, gone: bool) -> Event:
+    """`gone`: its program ended without a word."""
+    context: dict[str, Any] = {"name": span.name, "service": span.service, "started": span.started}
     message = f"span {span.name} of {span.service} was still open when its trace was given up"
+    if gone:
+        context["gone"] = True
+        message += ": its program is gone"
     return _warning("span_abandoned", span_id, message, context, trace, client, ts)
 
 
@@ -78,6 +93,17 @@ def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -
         context["status"] = job.status
     message = f"job {job_id} makes no progress: {job.percent:g} % {job.status}".rstrip()
     return _warning("job_stalled", job_id, message, context, trace, client, ts)
+
+
+def job_gone(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> Event:
+    context: dict[str, Any] = {"percent": job.percent, "service": job.service, "last_progress": job.ts}
+    if job.status:
+        context["status"] = job.status
+    spans = [span.name for span in trace.spans.values() if span.program == job.program]
+    if spans:
+        context["open_spans"] = spans[:OPEN_SPANS]
+    message = f"job {job_id} is gone: its program {job.service} ended at {job.percent:g} % without a word".rstrip()
+    return _warning("gone", job_id, message, context, trace, client, ts)
 
 
 def _warning(

@@ -27,10 +27,12 @@ from msgspec import UNSET, Struct
 from wafermon.correlation import derived, views
 from wafermon.correlation.deadlines import Deadlines
 from wafermon.correlation.derived import Derived, key_of
+from wafermon.correlation.programs import Program, Programs
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
+from wafermon.journal import Presence, program_of
 from wafermon.model.blocks import Block
-from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Trace
+from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Stats, Trace
 
 VERSION = 2
 READABLE = (1, VERSION)
@@ -42,6 +44,8 @@ PART = 100
 """So many traces of a snapshot are written at a time: 0.2 ms."""
 ALL_SPANS = 200_000
 """How many span ids are held in all traces together."""
+_PROGRAM = " "
+"""Before a program's id among the deadlines: no trace id holds a space."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,10 @@ class Snapshot(Struct):
     counters: dict[str, int]
     date: int = 0
     """What is added to `elapsed` for the date."""
+    programs: list[Program] = []
+    """This and what follows was added after 2.0.0, which reads over it. That one's snapshots have none of it."""
+    awaiting_more: list[Event] = []
+    """Derived messages of the kinds that 2.0.0 does not know."""
 
 
 def _level_or_type(message: Message) -> str:
@@ -85,8 +93,9 @@ class Engine:
     def __init__(self, settings: Settings, journal_id: str) -> None:
         self.settings = settings
         self.journal_id = journal_id
-        self.counters = {"evicted_traces": 0, "services_over": 0, "spans_over": 0, "jobs_over": 0}
-        """Traces that ended early to make room, and messages whose service, span or job was one too many to keep."""
+        self.counters = {"evicted_traces": 0, "services_over": 0, "spans_over": 0, "jobs_over": 0, "jobs_gone": 0}
+        """Traces that ended early to make room, messages whose service, span or job was one too many to keep, and jobs whose
+        program was gone."""
         self._rules = settings
         self._delays = settings.delays()
         self._now = 0
@@ -97,6 +106,7 @@ class Engine:
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._awaiting: dict[str, Derived] = {}
         self._deadlines = Deadlines()
+        self._programs = Programs()
         self._span_ids = 0
         self._out: list[Derived] = []
         self._handlers: dict[str, Callable[[LiveTrace, Any], None]] = {
@@ -119,7 +129,7 @@ class Engine:
         return views.traces(self._live, limit)
 
     def trace(self, trace_id: str, recent: Recent | None = None) -> dict[str, Any] | None:
-        return views.trace(self._live, recent or Recent(), trace_id)
+        return views.trace(self._live, recent or Recent(), trace_id, self._programs)
 
     def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
         return views.jobs(self._live, recent or Recent(), limit)
@@ -133,6 +143,7 @@ class Engine:
         deadlines go by (microseconds; None: the same) -> what is to be journalled because of it, in order. During a replay the caller
         lets go of the answers and asks `pending`."""
         self._pass(time, elapsed)
+        self._take_stats(messages)
         self._observe_each(messages)
         return self._taken()
 
@@ -140,6 +151,8 @@ class Engine:
         """The same for a group in blocks: what the messages of a block have in common is looked at once."""
         self._pass(time, elapsed)
         for block in blocks:
+            if any(kind[_TYPE] == Stats.type for kind in block.kinds):
+                self._take_stats(block.messages)
             traces = {kind[_TRACE] for kind in block.kinds}
             if len(traces) > 1 or not self._handlers.keys().isdisjoint(kind[_TYPE] for kind in block.kinds):
                 self._observe_each(block.messages)
@@ -197,6 +210,48 @@ class Engine:
             if kind in handlers:
                 handlers[kind](trace, message)
 
+    def follow(self, presence: Iterable[Presence], elapsed: int) -> None:
+        """Connections came and went, says a group that was received at `elapsed`. Its blocks come next, and what is derived is
+        answered then."""
+        self._fire(elapsed)
+        for one in presence:
+            self._changed(self._programs.take(one, self._now))
+
+    def _take_stats(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if isinstance(message, Stats):
+                self._changed(self._programs.close(message))
+
+    def _changed(self, programs: Iterable[Program]) -> None:
+        """They came, went, or said that they end."""
+        for program in programs:
+            if program.due:
+                self._deadlines.put(_PROGRAM + program.id, program.due)
+                continue
+            for trace in filter(None, map(self._live.get, program.traces)):
+                for job in trace.jobs.values():
+                    if job.gone and job.program == program.id:
+                        job.gone = False
+                        job.heard = self._now
+                        self._queue(trace)
+
+    def _lost(self, program_id: str, at: int) -> None:
+        """A program did not come back until then."""
+        program = self._programs.get(program_id)
+        if program is None or program.due != at:
+            return
+        for trace in filter(None, map(self._live.get, sorted(program.traces))):
+            for job_id, job in sorted(trace.jobs.items()):
+                if job.program == program_id and not (job.over or job.gone):
+                    job.gone = True
+                    self.counters["jobs_gone"] += 1
+                    self._emit(derived.job_gone(trace, job_id, job, self.journal_id, at + self._date))
+        self._programs.lost(program)
+
+    def _program_of(self, message: Message) -> str:
+        known = self._programs.of(message.client)
+        return known or program_of(message.service, message.host, message.pid, message.client)
+
     def came_back(self, messages: Iterable[Message]) -> None:
         """Take the sidecar's own among them for journalled, and nothing else of them."""
         for message in messages:
@@ -236,10 +291,24 @@ class Engine:
             encode_into(trace, traces, -1)
             if n % PART == 0:
                 yield b""
-        ended, awaiting = list(self._ended.items()), [one.message for one in self._awaiting.values()]
-        live: Any = msgspec.Raw(traces)
+        ended, live = list(self._ended.items()), msgspec.Raw(traces)
+        older, newer = list[Any](), list[Any]()
+        for one in self._awaiting.values():
+            (older if derived.is_older(one.message) else newer).append(one.message)
         yield msgspec.msgpack.encode(
-            Snapshot(VERSION, self.journal_id, self._rules, self._now, live, ended, awaiting, self.counters, self._date)
+            Snapshot(
+                VERSION,
+                self.journal_id,
+                self._rules,
+                self._now,
+                live,  # type: ignore[arg-type]  # encoded already
+                ended,
+                older,
+                self.counters,
+                self._date,
+                list(self._programs),
+                newer,
+            )
         )
 
     def restore(self, data: bytes) -> None:
@@ -260,7 +329,8 @@ class Engine:
         self._date = state.date
         self._live = OrderedDict((trace.id, trace) for trace in state.live)
         self._ended = OrderedDict(state.ended)
-        self._awaiting = {one.key: one for one in map(derived.derived, state.awaiting)}
+        self._awaiting = {one.key: one for one in map(derived.derived, [*state.awaiting, *state.awaiting_more])}
+        self._programs = Programs(state.programs)
         self._span_ids = sum(trace.span_ids() for trace in state.live)
         self.counters |= state.counters
         self._requeue()
@@ -309,7 +379,7 @@ class Engine:
         ts: Any = message.ts
         service: Any = message.service
         job = trace.jobs.get(message.job_id)
-        waits = job is not None and not (job.over or job.reported)
+        waits = job is not None and not (job.over or job.reported or job.gone)
         if job is not None:
             job.take(message, ts, service, self._now)
         elif len(trace.jobs) < JOBS:
@@ -318,6 +388,11 @@ class Engine:
         else:
             self.counters["jobs_over"] += 1
             return
+        program = self._program_of(message)
+        if program != job.program:
+            self._programs.release(job.program, trace.id)
+            self._programs.serves(program, trace.id)
+            job.program = program
         if job.over:
             trace.settled = self._now
         if job.over or not waits:
@@ -332,7 +407,9 @@ class Engine:
             if self._room_for_span(trace):
                 service: Any = message.service
                 started: Any = message.ts
-                trace.spans[span_id] = Span(message.name[:TEXT], service, started, message.parent_id or "")
+                program = self._program_of(message)
+                self._programs.serves(program, trace.id)
+                trace.spans[span_id] = Span(message.name[:TEXT], service, started, message.parent_id or "", program)
             else:
                 self.counters["spans_over"] += 1
 
@@ -340,8 +417,9 @@ class Engine:
         span_id: Any = message.span_id
         if message.status == "error":
             trace.failures += 1
-        if trace.spans.pop(span_id, None):
+        if span := trace.spans.pop(span_id, None):
             self._span_ids -= 1
+            self._programs.release(span.program, trace.id)
         elif not (trace.early and span_id in trace.early) and self._room_for_span(trace):
             trace.early = trace.early or set()
             trace.early.add(span_id)
@@ -369,6 +447,9 @@ class Engine:
         for trace in self._live.values():
             trace.queued = NEVER
             self._queue(trace)
+        for program in self._programs:
+            if program.due:
+                self._deadlines.put(_PROGRAM + program.id, program.due)
 
     def _pass(self, time: int, elapsed: int | None) -> None:
         """Come to the next group."""
@@ -381,6 +462,9 @@ class Engine:
         self._now = now = max(self._now, elapsed)
         while due := self._deadlines.pop(now):
             queued, trace_id = due
+            if trace_id.startswith(_PROGRAM):
+                self._lost(trace_id.removeprefix(_PROGRAM), queued)
+                continue
             trace = self._live.get(trace_id)
             if trace is None or trace.queued != queued:
                 continue
@@ -399,7 +483,12 @@ class Engine:
         self._deadlines.remove(trace.id, trace.queued)
         if give_up:
             for span_id, span in sorted(trace.spans.items()):
-                self._emit(derived.span_abandoned(trace, span_id, span, self.journal_id, ts))
+                gone = self._programs.is_gone(span.program)
+                self._emit(derived.span_abandoned(trace, span_id, span, self.journal_id, ts, gone=gone))
+        for span in trace.spans.values():
+            self._programs.release(span.program, trace.id)
+        for job in trace.jobs.values():
+            self._programs.release(job.program, trace.id)
         self._span_ids -= trace.span_ids()
         self._emit(derived.trace_ended(trace, self.journal_id, ts, trace.outcome()))
         self._ended[trace.id] = trace.part

@@ -168,7 +168,7 @@ class Recent:
             span.start, span.duration, span.status = message.start, round(message.duration), message.status
 
     def _take_derived(self, messages: Iterable[Message]) -> None:
-        """What the engine found out and journalled: stalled jobs, abandoned spans."""
+        """What the engine found out and journalled: stalled and gone jobs, abandoned spans."""
         for message in messages:
             if not isinstance(message, Event) or message.service != OWN_SERVICE or not message.context:
                 continue
@@ -177,6 +177,8 @@ class Recent:
                 continue
             if context.get("kind") == "job_stalled" and (job := trace.jobs.get(str(context.get("job_id")))):
                 job.reported = not job.over
+            elif context.get("kind") == "gone" and (job := trace.jobs.get(str(context.get("job_id")))):
+                job.gone = not job.over
             elif context.get("kind") == "span_abandoned" and (span := trace.spans.get(str(context.get("span_id")))):
                 span.status = span.status or "abandoned"
 

@@ -37,6 +37,8 @@ class Span(Struct, gc=False):
     service: str
     started: int
     parent_id: str
+    program: str = ""
+    """The one that opened it; empty where that is not connected, and in snapshots of before it was kept."""
 
 
 class Job(Struct, gc=False):
@@ -50,6 +52,10 @@ class Job(Struct, gc=False):
     """It was found stalled and has made no progress since."""
     first: int = 0
     """The `ts` of the progress that was heard first; 0 in snapshots of before it was kept."""
+    program: str = ""
+    """The one that reported last; empty where that is not connected, and in snapshots of before it was kept."""
+    gone: bool = False
+    """Its program ended without a word, and it has not been heard of since."""
 
     @property
     def over(self) -> bool:
@@ -63,13 +69,13 @@ class Job(Struct, gc=False):
         end that is missed would leave the job unfinished for good."""
         status = message.status[:TEXT] if message.status else self.status
         self.heard = now
-        self.reported = False
+        self.reported = self.gone = False
         if ts >= self.ts or (not self.over and status in TERMINAL):
             self.percent, self.status, self.service = message.percent, status, service
             self.ts = max(self.ts, ts)
 
     def stalls_at(self, delays: Delays) -> int:
-        return NEVER if self.reported or self.over else self.heard + delays.stalled
+        return NEVER if self.reported or self.gone or self.over else self.heard + delays.stalled
 
 
 class LiveTrace(Struct, gc=False):

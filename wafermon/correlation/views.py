@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
+from wafermon.correlation.programs import Programs
 from wafermon.correlation.recent import Recent, RecentTrace
 from wafermon.correlation.traces import Job, LiveTrace
 from wafermon.model.messages import Trace
@@ -26,12 +27,14 @@ def traces(live: Live, limit: int) -> list[dict[str, Any]]:
     return [{**_living(trace), "open_spans": len(trace.spans)} for trace in islice(reversed(live.values()), limit)]
 
 
-def trace(live: Live, recent: Recent, trace_id: str) -> dict[str, Any] | None:
+def trace(live: Live, recent: Recent, trace_id: str, programs: Programs) -> dict[str, Any] | None:
     """One trace; None where nothing is known of it: ``trace_id``, ``part``, ``status`` (``running``, or how it ended or is
     about to end), ``first``, ``last``, ``services``, ``counts``, ``errors``, ``jobs`` (as `jobs` has them), ``spans`` (as
     `tree` has them), ``events`` (the latest, with the fields that were sent).
 
     ``left_out`` says how many ``spans`` that ended and how many earlier ``events`` are not among them.
+
+    The status of a span that is open is None, or ``gone`` where its program is.
 
     Counts are those of the part that lives, or ended last; spans, jobs and events are of all parts that are remembered."""
     living, known = live.get(trace_id), recent.traces.get(trace_id)
@@ -43,6 +46,9 @@ def trace(live: Live, recent: Recent, trace_id: str) -> dict[str, Any] | None:
     else:
         return None
     spans = {**_open_spans(living), **_known_spans(known)}
+    for span_id, span in living.spans.items() if living is not None else ():
+        if programs.is_gone(span.program):
+            spans[span_id]["status"] = "gone"
     events = recent.events(trace_id, EVENTS)
     left_out = {
         "spans": known.more_spans if known else 0,
@@ -59,7 +65,8 @@ def trace(live: Live, recent: Recent, trace_id: str) -> dict[str, Any] | None:
 
 def jobs(live: Live, recent: Recent, limit: int) -> list[dict[str, Any]]:
     """Jobs that run or ended a while ago, those of the trace that was heard of last first: ``job_id``, ``trace_id``,
-    ``percent``, ``status`` (may be empty), ``service``, ``first``, ``last_progress``, ``stalled``."""
+    ``percent``, ``status`` (may be empty), ``service``, ``first``, ``last_progress``, ``stalled``,
+    ``gone``."""
     remembered = (_jobs_of(trace_id, live.get(trace_id), known) for trace_id, known in reversed(recent.traces.items()))
     others = (_jobs_of(one.id, one, None) for one in reversed(live.values()) if one.id not in recent.traces)
     return list(islice(chain.from_iterable(chain(remembered, others)), limit))
@@ -109,7 +116,8 @@ def _job(trace_id: str, job_id: str, job: Job) -> dict[str, Any]:
         "service": job.service,
         "first": job.first or job.ts,
         "last_progress": job.ts,
-        "stalled": job.reported,
+        "stalled": job.reported and not job.gone,
+        "gone": job.gone,
     }
 
 

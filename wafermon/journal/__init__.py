@@ -3,7 +3,7 @@
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.errors import CannotOpen, CannotRead, CursorInUse, UnknownCursor
 from wafermon.journal.follower import CancelledElsewhere, Follower, Outstanding, together
-from wafermon.journal.groups import Group, Mark, Rejected, Stamp
+from wafermon.journal.groups import CAME, STARTED, WENT, Group, Mark, Presence, Rejected, Stamp, program_of
 from wafermon.journal.index import Stretch
 from wafermon.journal.journal import Entry, Journal, Missing
 from wafermon.journal.marks import Marks, Stream
@@ -12,6 +12,9 @@ from wafermon.journal.places import Held
 from wafermon.journal.storage import lock
 
 __all__ = [
+    "CAME",
+    "STARTED",
+    "WENT",
     "CancelledElsewhere",
     "CannotOpen",
     "CannotRead",
@@ -26,6 +29,7 @@ __all__ = [
     "Marks",
     "Missing",
     "Outstanding",
+    "Presence",
     "Rejected",
     "Stamp",
     "Stream",
@@ -33,5 +37,6 @@ __all__ = [
     "UnknownCursor",
     "groups_before",
     "lock",
+    "program_of",
     "together",
 ]

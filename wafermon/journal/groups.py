@@ -5,6 +5,7 @@
     !blocks [[18211,81,[…]],…]                           what the lines that follow have in common, block by block
     {"type":"event",…}                                   messages, as their clients sent them
     !rejected {"client":…,"seq":…,"code":…,…}            lines that were refused
+    !clients [["came","9f2c…","loader","fab1",4711],…]   connections that began and ended; see `Presence`
     !commit {"crc":…,"bytes":…,"time":…,"elapsed":…,…}    ends the group; the CRC-32 covers all of its lines above
 
 No message starts with ``!``, and no line holds a newline, so ``\\n!commit `` stands nowhere else.
@@ -42,6 +43,44 @@ class Mark(NamedTuple):
     principal: str
     client: str
     seq: int
+
+
+class Presence(NamedTuple):
+    """That a program's connection began or ended, as far as the program said messages on it.
+
+    `what` is ``came``; ``went``, where the program's side ended it, and not with a stats line that says so; or ``started``, which
+    has no client: the sidecar itself began, and nobody is connected."""
+
+    what: str
+    client: str = ""
+    service: str = ""
+    """With `host` and `pid`: what the hello said."""
+    host: str = ""
+    pid: int = -1
+
+    @property
+    def program(self) -> str:
+        """See `program_of`."""
+        return program_of(self.service, self.host, self.pid, self.client)
+
+
+STARTED, CAME, WENT = "started", "came", "went"
+
+
+def program_of(service: object, host: object, pid: object, client: object) -> str:
+    """What is the same for all streams of one process, and in none of another: those of its spill files too. Where the process
+    is not known each stream is a program. No field that is missing (UNSET, empty, -1) is looked at."""
+    if isinstance(pid, int) and pid >= 0:
+        return f"{service or ''} {host or ''} {pid}"
+    return str(client) if client else ""
+
+
+def encode_presence(presence: Sequence[Presence]) -> bytes:
+    """The line that says it; nothing where there is nothing to say."""
+    if not presence:
+        return b""
+    said = [[one.what] if one.what == STARTED else list(one) for one in presence]
+    return b"!clients " + dumps(said).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +149,8 @@ class Group:
     blocks: list[tuple[int, Block]] = field(default_factory=list)
     rejected: list[tuple[int, Rejected]] = field(default_factory=list)
     marks: Sequence[Mark] = ()
+    presence: Sequence[Presence] = ()
+    """Connections that began and ended, in order."""
     damaged: bytes = b""
     """Where this stretch can't be read: its bytes. It holds nothing then."""
     elapsed: int = 0
@@ -307,6 +348,8 @@ def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: st
             group.routes = rest.decode()
         elif word == b"!rejected":
             group.rejected.append((span.start + at, Rejected.decode(rest)))
+        elif word == b"!clients":
+            group.presence = [Presence(*one) for one in loads(rest)]
         at = stop
         if word == b"!blocks":
             for told in loads(rest):

@@ -32,7 +32,7 @@ from wafermon.files import Files
 from wafermon.journal.clock import Clock
 from wafermon.journal.cursor import Cursor
 from wafermon.journal.errors import CursorInUse, UnknownCursor
-from wafermon.journal.groups import Group, Mark, Rejected, Stamp
+from wafermon.journal.groups import Group, Mark, Presence, Rejected, Stamp
 from wafermon.journal.index import MESSAGE_BYTES, Index, Stretch
 from wafermon.journal.latency import Latency
 from wafermon.journal.marks import Marks, Stream
@@ -80,10 +80,13 @@ class Entry:
     """The stream's mark once this is durable."""
     settled: Callable[[], None] | None = None
     """Called once this is durable."""
+    presence: Sequence[Presence] = ()
+    """Connections that began and ended."""
 
     @property
     def size(self) -> int:
-        return (len(self.block.raw) if self.block else 0) + sum(200 + len(one.line) for one in self.rejected)
+        size = len(self.block.raw) if self.block else 0
+        return size + sum(200 + len(one.line) for one in self.rejected) + 100 * len(self.presence)
 
 
 @dataclass
@@ -377,8 +380,9 @@ class Journal:
         rejected = [one for entry in entries for one in entry.rejected]
         last = {entry.stream: entry.seq for entry in entries if entry.stream}
         marks = [Mark(stream.principal, stream.client, seq) for stream, seq in last.items()]
+        presence = [one for entry in entries for one in entry.presence]
         self._tried_at = self._reactor.seconds()
-        written = self._in_writer(self._disk.write, blocks, rejected, marks, stamp, self._routes)
+        written = self._in_writer(self._disk.write, blocks, rejected, marks, stamp, self._routes, presence)
         written.addCallbacks(
             self._committed,
             self._failed,

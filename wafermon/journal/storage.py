@@ -28,7 +28,18 @@ from twisted.logger import Logger
 from wafermon.files import Files
 from wafermon.journal.clock import Known
 from wafermon.journal.errors import CannotOpen
-from wafermon.journal.groups import Group, Head, Mark, Rejected, Stamp, encode_blocks, encode_commit, encode_routes
+from wafermon.journal.groups import (
+    Group,
+    Head,
+    Mark,
+    Presence,
+    Rejected,
+    Stamp,
+    encode_blocks,
+    encode_commit,
+    encode_presence,
+    encode_routes,
+)
 from wafermon.journal.recovery import Recovered, Recovery, heads_in
 from wafermon.journal.segments import SegmentFile, path_of, segments_in
 from wafermon.journal.state import State
@@ -191,6 +202,7 @@ class Disk:
         marks: Sequence[Mark],
         stamp: Stamp,
         routes: str,
+        presence: Sequence[Presence] = (),
     ) -> Group:
         """One group to disk, whole or not at all. Raises OSError or sqlite3.Error, and may be called again then."""
         if not self._reserved:
@@ -204,12 +216,14 @@ class Disk:
         else:
             head = encode_routes(routes) if routes != self._routes else b""
         head += encode_blocks(blocks)
-        lines = [head, *body, *refused]
+        lines = [head, *body, *refused, encode_presence(presence)]
         start = Position(self.state.journal, segment.number, segment.length)
         self._append([*lines, encode_commit(lines, stamp, marks)])
         self._routes = routes
         end = start._replace(offset=segment.length)
-        group = Group(start, end, stamp.time, routes, marks=marks, elapsed=stamp.elapsed, back=stamp.back)
+        group = Group(
+            start, end, stamp.time, routes, marks=marks, presence=presence, elapsed=stamp.elapsed, back=stamp.back
+        )
         offset = start.offset + len(head)
         for block in blocks:
             group.blocks.append((offset, block))

@@ -1,4 +1,4 @@
-"""The few messages that should not wait until somebody looks: stalled and failed jobs, abandoned spans, messages that
+"""The few messages that should not wait until somebody looks: stalled, failed and gone jobs, abandoned spans, messages that
 an SDK had to drop. Pure; blocks that can hold none are not looked into."""
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 from wafermon.model.blocks import Block
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, decode_object
 
-KINDS = ("job_stalled", "job_failed", "span_abandoned", "dropped")
-_DERIVED = frozenset({"job_stalled", "span_abandoned"})
+KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped")
+_DERIVED = frozenset({"job_stalled", "gone", "span_abandoned"})
+_WORDS = [f'"{kind}"'.encode() for kind in sorted(_DERIVED)]
 _POSSIBLE = {("progress", ""), ("event", "warning")}
 _TYPE, _LEVEL = map(Kind._fields.index, ("type", "level"))
 
@@ -42,7 +43,7 @@ def notables(block: Block) -> Iterator[Notable]:
     if not any(_possible(kind) for kind in block.kinds):
         return
     raw = block.raw
-    if b'"failed"' not in raw and b'"dropped"' not in raw and not any(kind.encode() in raw for kind in _DERIVED):
+    if b'"failed"' not in raw and b'"dropped"' not in raw and not any(word in raw for word in _WORDS):
         return
     for line, message in zip(block.lines, block.messages, strict=True):
         if kind := _kind(message):

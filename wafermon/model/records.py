@@ -20,6 +20,8 @@ class JobRecord(TypedDict):
     first: int
     last_progress: int
     stalled: bool
+    gone: bool
+    """Its program ended without a word and did not come back."""
 
 
 class RunRecord(TypedDict):
@@ -43,7 +45,7 @@ class SpanRecord(TypedDict):
     service: str
     start: int
     duration: int | None
-    """None while it is open; so is `status`."""
+    """None while it is open; so is `status`, or ``gone`` where its program is."""
     status: str | None
     depth: int
     """How many parents it has. Parents come before their children, earlier ones first."""

@@ -373,8 +373,8 @@ class Hooks(Section):
     command: Command = Field(
         description="Run without a shell, with the event as JSON on its standard input. Words in quotes stay together."
     )
-    on: tuple[Literal["job_stalled", "job_failed", "span_abandoned", "dropped"], ...] = Field(
-        default=("job_stalled", "job_failed", "dropped"), description="What it is told about.", strict=False
+    on: tuple[Literal["job_stalled", "gone", "job_failed", "span_abandoned", "dropped"], ...] = Field(
+        default=("job_stalled", "gone", "job_failed", "dropped"), description="What it is told about.", strict=False
     )
     at_most: Frequency = Field(default=Rate(10, 60.0), description="How often it runs; the rest is counted and logged.")
 

@@ -493,7 +493,7 @@ KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload,
         # hooks
         (FILES + "hooks: {on: [dropped]}", "2: hooks.command: missing; expected a command"),
         (FILES + "hooks: {command: x, on: [job_stalls]}",
-         "2: hooks.on[0]: expected job_stalled, job_failed, span_abandoned or dropped, got 'job_stalls'"),
+         "2: hooks.on[0]: expected job_stalled, gone, job_failed, span_abandoned or dropped, got 'job_stalls'"),
         (FILES + "hooks: {command: \"x 'y\"}", "2: hooks.command: not a command: no closing quotation"),
         (FILES + "hooks: {command: x, at_most: often}",
          "2: hooks.at_most: expected a rate such as 10/m (units ms s m h d), got 'often'"),

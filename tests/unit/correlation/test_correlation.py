@@ -264,7 +264,13 @@ def test_limits_of_one_trace() -> None:
     it.observe([message("progress", job_id=f"job-{n}") for n in range(20)], T)
     it.observe([message("span_start", span_id=f"{n:016x}") for n in range(1_010)], T)
     # the last jobs and spans come from `reader`, the 65th service, which is not listed either
-    assert it.counters == {"evicted_traces": 0, "services_over": 6 + 20 + 1_010, "spans_over": 10, "jobs_over": 4}
+    assert it.counters == {
+        "evicted_traces": 0,
+        "services_over": 6 + 20 + 1_010,
+        "spans_over": 10,
+        "jobs_over": 4,
+        "jobs_gone": 0,
+    }
     assert len(it.jobs()) == 16
     derived = bodies(it.advance(T + 100 * S))
     assert len(derived) == 1_001
@@ -407,6 +413,7 @@ def test_what_people_see() -> None:
         "first": T + 50,
         "last_progress": T + 50,
         "stalled": False,
+        "gone": False,
     }
     assert it.jobs() == [job]
     assert seen == {

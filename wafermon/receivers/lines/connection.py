@@ -19,8 +19,10 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from wafermon.journal import Entry, Stream
+from wafermon.journal import CAME, Entry, Presence, Stream
+from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError
+from wafermon.model.messages import Kind, Stats
 from wafermon.model.settings import Limits
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.receivers.lines.dedupe import Deduplicator, Reply, Taken
@@ -40,6 +42,7 @@ READ_BYTES = 1 << 18
 """A message costs a seventh less in blocks of this size, and more in larger ones, which no longer fit into the cache."""
 MANY_CONNECTIONS = 128
 """Of more, none is let have so much in memory at once."""
+_TYPE = Kind._fields.index("type")
 
 
 class Admits(Protocol):
@@ -72,7 +75,7 @@ class Hub(Protocol):
     def welcome(self, acked: int, max_line: int, codec: str) -> bytes: ...
     def append(self, connection: Connection, entry: Entry) -> None: ...
     def connected(self, connection: Connection) -> str: ...
-    def disconnected(self, connection: Connection) -> None: ...
+    def disconnected(self, connection: Connection, *, went: bool) -> None: ...
     def hold(self, connection: Connection, principal: str, client: str) -> Deferred[Stream]: ...
     def allowed_at(self, stream: Stream) -> float: ...
     def allow(self, stream: Stream, at: float) -> None: ...
@@ -123,9 +126,11 @@ class Connection(protocol.Protocol):
         "_inbox",
         "_replies",
         "_reply_bytes",
+        "_said_final",
         "_unsettled",
         "_wake",
         "_writing",
+        "came",
         "last_heard",
         "listener",
         "peer",
@@ -142,7 +147,10 @@ class Connection(protocol.Protocol):
         self.last_heard = hub.seconds()
         """When the client was last seen to send, or to read what it had left unread, by the reactor's clock."""
         self.stream: Stream | None = None
+        self.came: Presence | None = None
+        """Whose connection it is, where it has a stream."""
         self._hub = hub
+        self._said_final = False
         self._inbox = Inbox(hub.limits.max_line_bytes)
         self._dedupe: Deduplicator
         self._writing = _Writing(self._writing_changed)
@@ -217,10 +225,11 @@ class Connection(protocol.Protocol):
             elif reason.type.__module__.startswith("OpenSSL"):
                 self._hub.complain(self.peer, f"TLS failed: {_tls_problem(reason)}")
         finally:
+            went = self.state in (*TAKING, *WAITS) and not self._said_final
             self._move(Input.LOST)
             self._end_waits()
             self._inbox.clear()
-            self._hub.disconnected(self)
+            self._hub.disconnected(self, went=went)
 
     def _end_waits(self) -> None:
         if self._wake is not None and self._wake.active():
@@ -359,6 +368,8 @@ class Connection(protocol.Protocol):
     def _welcome(self, hello: hellos.Hello) -> None:
         """Answer a hello; lines may follow."""
         if self.stream is not None:
+            origin = hello.origin
+            self.came = Presence(CAME, origin.client, origin.service, origin.host, origin.pid)
             self._acked = self.stream.synced
             self._allowed_at = self._hub.allowed_at(self.stream)
         codec = frames.choose(hello.compress)
@@ -434,6 +445,7 @@ class Connection(protocol.Protocol):
         """`before` is what had been appended: there the stream is again where the journal does not take this."""
         stream = self.stream
         if taken.block is not None or taken.rejected:
+            self._said_final = _ends_finally(taken.block)
             seq = stream.appended if stream is not None else 0
             self._unsettled.append(taken.replies)
             try:
@@ -553,6 +565,14 @@ class Connection(protocol.Protocol):
         if self.state is State.ENDING and not self._unsettled and not self._replies:
             self.transport.unregisterProducer()
             self.transport.loseConnection()
+
+
+def _ends_finally(block: Block | None) -> bool:
+    """Whether the last message says that nothing follows."""
+    if block is None or all(kind[_TYPE] != Stats.type for kind in block.kinds):
+        return False
+    last = block.messages[-1]
+    return isinstance(last, Stats) and last.final is True
 
 
 def _tls_problem(reason: Failure) -> str:

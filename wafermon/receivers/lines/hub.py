@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from wafermon.journal import Entry, Journal, Stream
+from wafermon.journal import STARTED, WENT, Entry, Journal, Presence, Stream
 from wafermon.model.errors import printable
 from wafermon.model.lograte import LogRate
 from wafermon.model.settings import Limits
@@ -67,6 +67,9 @@ class Receiver:
         self._frames_waiting: deque[Callable[[], None]] = deque()
         self._owed: set[Connection] = set()
         """Those whose lines are unsettled, or that are paused: the tick repeats their acks."""
+        self._unannounced: dict[Connection, None] = {}
+        """Those of which the journal does not say yet that they came."""
+        self._announced: set[Connection] = set()
         self._news: set[Stream] = set()
         self._held: dict[Connection, int] = {}
         """What is in memory for them, where that is anything: parts of lines and frames, and replies that are not read."""
@@ -78,6 +81,7 @@ class Receiver:
         self._tick.clock = reactor
 
     def start(self) -> None:
+        self._journal.append(Entry(presence=[Presence(STARTED)]))
         self._tick.start(TICK_SECONDS, now=False)
 
     async def stop(self, patience: float) -> None:
@@ -162,7 +166,15 @@ class Receiver:
 
     def append(self, connection: Connection, entry: Entry) -> None:
         self._owed.add(connection)
+        if connection in self._unannounced:
+            entry.presence = self._announce(connection)
         self._journal.append(entry)
+
+    def _announce(self, connection: Connection) -> Sequence[Presence]:
+        del self._unannounced[connection]
+        self._announced.add(connection)
+        assert connection.came is not None
+        return [connection.came]
 
     # -- what a connection tells
 
@@ -175,9 +187,15 @@ class Receiver:
         self._connections.add(connection)
         return ""
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: Connection, *, went: bool) -> None:
+        """A connection is over. `went`: its program ended it, and did not say that it would."""
         self._connections.discard(connection)
         self._owed.discard(connection)
+        self._unannounced.pop(connection, None)
+        if connection in self._announced:
+            self._announced.discard(connection)
+            if went and connection.came is not None:
+                self._journal.append(Entry(presence=[connection.came._replace(what=WENT)]))
         self.held_changed(connection, 0)
         stream = connection.stream
         if stream is not None:
@@ -204,6 +222,7 @@ class Receiver:
     def _held_by(self, stream: Stream, connection: Connection) -> Stream:
         older = self._streams.get(stream)
         self._streams[stream] = connection
+        self._unannounced[connection] = None
         if older is not None:
             older.end()
         return stream
@@ -298,6 +317,13 @@ class Receiver:
         self._allowances = {stream: at for stream, at in self._allowances.items() if at > now}
         self._about_clients.tick(self._tell)
         self._each(self._connections, self._look_at)
+        self._announce_known()
+
+    def _announce_known(self) -> None:
+        """Who comes again and says nothing is back all the same. A stream that is new is announced by its first message."""
+        known = [one for one in self._unannounced if one.stream is not None and one.stream.synced]
+        if known:
+            self._journal.append(Entry(presence=[self._announce(one)[0] for one in known]))
 
     def _look_at(self, connection: Connection) -> None:
         """End a connection that has been silent for too long."""
