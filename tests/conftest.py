@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
+from moto_server import log_group, moto_server  # noqa: F401  # fixtures
 from postgres import database, postgres  # noqa: F401  # fixtures
 from s3_server import bucket, s3_server  # noqa: F401  # fixtures
 

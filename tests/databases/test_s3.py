@@ -12,7 +12,6 @@ from s3_server import Bucket
 
 from wafermon.backends.s3 import s3
 from wafermon.contract import BackendContract
-from wafermon.interfaces import BackendContext
 
 
 @contextmanager

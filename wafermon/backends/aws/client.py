@@ -47,6 +47,8 @@ class Client:
 
     def call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         """A service's answer. Raises CallFailed."""
+        if self._aborted:
+            raise CallFailed(f"{self._target}: closed meanwhile", may_be_done=False)
         try:
             answer = getattr(self._ready(), operation)(**arguments)
             return {**answer, "Body": answer["Body"].read()} if "Body" in answer else answer

@@ -27,13 +27,13 @@ class Connections:
             session._pool_classes_by_scheme = manager.pool_classes_by_scheme = watched
 
     def _watched(self, pool: Any) -> Any:
-        note = self._note
+        note, base = self._note, pool.ConnectionCls
 
         def connect(connection: Any) -> None:
-            super(kind, connection).connect()
+            base.connect(connection)
             note(connection)
 
-        kind = type(pool.ConnectionCls.__name__, (pool.ConnectionCls,), {"connect": connect})
+        kind = type(base.__name__, (base,), {"connect": connect})
         return type(pool.__name__, (pool,), {"ConnectionCls": kind})
 
     def _note(self, connection: Any) -> None:

@@ -14,7 +14,9 @@ from wafermon.model.errors import printable
 class CallFailed(RetryableError):
     """One call failed. Its text is the same whenever that happens again."""
 
-    def __init__(self, text: str, *, code: str = "", status: int = 0, may_be_done: bool = True, renew: bool = False) -> None:
+    def __init__(
+        self, text: str, *, code: str = "", status: int = 0, may_be_done: bool = True, renew: bool = False
+    ) -> None:
         super().__init__(text)
         self.code = code
         """The service's own word for it; empty where nothing was answered."""
@@ -37,7 +39,9 @@ def failure_of(error: Exception, target: str) -> CallFailed:
     if isinstance(error, aws.ReadTimeoutError):
         return CallFailed(f"{target}: no answer in time; see why the server is slow, or raise the backend's `timeout`")
     if isinstance(error, aws.SSLError):
-        return CallFailed(f"{target}: {_said(error)}; see that `ca_file` names the authority of the server's certificate")
+        return CallFailed(
+            f"{target}: {_said(error)}; see that `ca_file` names the authority of the server's certificate"
+        )
     if isinstance(error, aws.ConnectionClosedError):
         return CallFailed(f"{target}: the connection was lost; tried again")
     return CallFailed(f"{target}: {type(error).__name__}: {_said(error)}")
@@ -48,7 +52,9 @@ def _answered(error: ClientError, target: str) -> CallFailed:
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     code = str(said.get("Code", ""))
     words = printable(said.get("Message") or f"status {status}").rstrip(".")
-    advice = _ADVICE.get(code) or _OF_STATUS.get(status) or ("the server fails: look at its log" if status >= 500 else "")
+    advice = (
+        _ADVICE.get(code) or _OF_STATUS.get(status) or ("the server fails: look at its log" if status >= 500 else "")
+    )
     text = f"{target}: {words} ({code or status})" + (f"; {advice}" if advice else "")
     may_be_done = not 400 <= status < 500 or status in _UNCERTAIN
     return CallFailed(text, code=code, status=status, may_be_done=may_be_done, renew=code in _RENEW)
@@ -65,7 +71,7 @@ _CREDENTIALS = (
     aws.ConfigNotFound, aws.ConfigParseError, aws.TokenRetrievalError,
 )  # fmt: skip
 _NOT_SENT: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (_CREDENTIALS, "give credentials: see docs/backends/s3.md, \"Credentials\""),
+    (_CREDENTIALS, 'give credentials: see docs/backends/s3.md, "Credentials"'),
     (aws.NoRegionError, "set `region`"),
     (aws.EndpointConnectionError, "see that the server runs and listens there, and that its name resolves"),
     (aws.ConnectTimeoutError, "see that the server can be reached: firewalls, routes, `endpoint_url`"),

@@ -25,8 +25,8 @@ def _region(value: str) -> str:
     return value
 
 
-Url = Annotated[Text, AfterValidator(_url), Kind("a URL")]
-Region = Annotated[Text, AfterValidator(_region), Kind("a region")]
+Url = Annotated[str, AfterValidator(_url), Kind("a URL")]
+Region = Annotated[str, AfterValidator(_region), Kind("a region")]
 
 
 class AwsOptions(Options):
@@ -35,7 +35,9 @@ class AwsOptions(Options):
     region: Region | None = Field(
         default=None,
         description="The region, such as `eu-central-1`.",
-        json_schema_extra={"default": "what the environment or `~/.aws/config` says; `us-east-1` with an `endpoint_url`"},
+        json_schema_extra={
+            "default": "what the environment or `~/.aws/config` says; `us-east-1` with an `endpoint_url`"
+        },
     )
     endpoint_url: Url | None = Field(
         default=None, description="Another server with the same API, or a VPC endpoint. Without it: AWS."
@@ -47,7 +49,8 @@ class AwsOptions(Options):
         "identity, container, instance.",
     )
     ca_file: FilePath | None = Field(
-        default=None, description="PEM of the authorities that the server's certificate must come from, instead of those of AWS's library."
+        default=None,
+        description="PEM of the authorities that the server's certificate must come from, instead of those of AWS's library.",
     )
 
     @field_validator("ca_file")

@@ -64,7 +64,9 @@ class Buckets:
     def fence(self, intent: Intent) -> None:
         """Let nothing be stored under the intent's key any more. Raises Exists, or CallFailed."""
         said = {**metadata_of(intent, 0), CRC: "0" * 8, FENCE: "1"}
-        self._put(self._of(intent), intent.bucket, intent.key, CODECS[intent.codec].pack(b""), Metadata=said, IfNoneMatch="*")
+        self._put(
+            self._of(intent), intent.bucket, intent.key, CODECS[intent.codec].pack(b""), Metadata=said, IfNoneMatch="*"
+        )
 
     def try_out(self) -> str:
         """What keeps the configured bucket from being written to as the config says; empty where nothing does. Leaves one small

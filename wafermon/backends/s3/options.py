@@ -20,7 +20,9 @@ PREFIX_MOST = 800
 
 def _bucket(value: str) -> str:
     if not _BUCKET.fullmatch(value):
-        raise ValueError(f"expected a bucket's name, or an access point's ARN, got {value!r}; no s3:// and no path: that is `prefix`")
+        raise ValueError(
+            f"expected a bucket's name, or an access point's ARN, got {value!r}; no s3:// and no path: that is `prefix`"
+        )
     return value
 
 
@@ -28,15 +30,21 @@ def _prefix(value: str) -> str:
     if not value:
         return value
     if value.startswith("/") or not value.endswith("/") or "//" in value:
-        raise ValueError(f"expected a prefix such as wafermon/, with a slash at its end and none at its beginning, got {value!r}")
+        raise ValueError(
+            f"expected a prefix such as wafermon/, with a slash at its end and none at its beginning, got {value!r}"
+        )
     if {".", ".."} & set(value.split("/")) or not value.isprintable() or len(value.encode()) > PREFIX_MOST:
-        raise ValueError(f"expected at most {PREFIX_MOST} printable bytes, and no . or .. between slashes, got {value[:100]!r}")
+        raise ValueError(
+            f"expected at most {PREFIX_MOST} printable bytes, and no . or .. between slashes, got {value[:100]!r}"
+        )
     return value
 
 
 def _class(value: str) -> str:
     if value in _UNREADABLE:
-        raise ValueError(f"what is in {value} can't be read at once, which the backend must; use GLACIER_IR, or a lifecycle rule")
+        raise ValueError(
+            f"what is in {value} can't be read at once, which the backend must; use GLACIER_IR, or a lifecycle rule"
+        )
     if not _CLASS.fullmatch(value):
         raise ValueError(f"expected a storage class such as STANDARD_IA, got {value!r}")
     return value
@@ -47,7 +55,7 @@ class S3Options(AwsOptions):
 
     claims_key: ClassVar[str] = "prefix"
 
-    bucket: Annotated[Text, AfterValidator(_bucket), Kind("a bucket")] = Field(
+    bucket: Annotated[str, AfterValidator(_bucket), Kind("a bucket")] = Field(
         description="The bucket, which must be there, or an access point's ARN.", examples=["fab-archive"]
     )
     prefix: Annotated[str, AfterValidator(_prefix), Kind("text")] = Field(
@@ -61,15 +69,24 @@ class S3Options(AwsOptions):
         description="Each object is written only if it is not there (`If-None-Match`), which makes it exactly once. `false` is for servers "
         "that don't know that: at least once.",
     )
-    storage_class: Annotated[Text, AfterValidator(_class), Kind("a storage class")] | None = Field(
-        default=None, description="Such as `STANDARD_IA`, `INTELLIGENT_TIERING` or `GLACIER_IR`.", json_schema_extra={"default": "the bucket's"}
+    storage_class: Annotated[str, AfterValidator(_class), Kind("a storage class")] | None = Field(
+        default=None,
+        description="Such as `STANDARD_IA`, `INTELLIGENT_TIERING` or `GLACIER_IR`.",
+        json_schema_extra={"default": "the bucket's"},
     )
     encryption: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = Field(
-        default=None, description="How the server encrypts objects.", json_schema_extra={"default": "as the bucket says"}
+        default=None,
+        description="How the server encrypts objects.",
+        json_schema_extra={"default": "as the bucket says"},
     )
-    kms_key: Text | None = Field(default=None, description="The key's id or ARN, with `encryption: aws:kms`.", json_schema_extra={"default": "AWS's own key"})
+    kms_key: Text | None = Field(
+        default=None,
+        description="The key's id or ARN, with `encryption: aws:kms`.",
+        json_schema_extra={"default": "AWS's own key"},
+    )
     checksum: Literal["crc32", "md5"] = Field(
-        default="crc32", description="By which the server checks what it got. `md5` is for servers that don't know the newer checksums."
+        default="crc32",
+        description="By which the server checks what it got. `md5` is for servers that don't know the newer checksums.",
     )
     addressing: Literal["auto", "path", "virtual"] = Field(
         default="auto",

@@ -103,7 +103,9 @@ class S3Store:
                 return
             intent = replace(intent, key=beside(first, number))
             self._keep(intent)
-        raise RetryableError(f"{self._options.place}: {FENCES_MOST} keys for one beginning are fenced off; look at what is there")
+        raise RetryableError(
+            f"{self._options.place}: {FENCES_MOST} keys for one beginning are fenced off; look at what is there"
+        )
 
     def _put(self, intent: Intent, batch: Batch) -> bool:
         """Whether the batch is stored; False: the key is fenced off."""
