@@ -115,8 +115,9 @@ class IBackendFactory(IPlugin):
     relative to the backend.
 
     Optional: ``examine(options) -> Sequence[str]``, for `wafermon doctor`: what would keep the backend from working, in
-    sentences. It may block, and changes nothing. Optional, of what `build` takes: ``claims``, a tuple of the beginnings of
-    all paths that the backend writes to."""
+    sentences. It may block, and changes nothing. Optional: ``batch``, a `wafermon.model.settings.BatchLimits` that holds where
+    the config does not say how large a batch is. Optional, of what `build` takes: ``claims``, a tuple of the beginnings of
+    all paths that the backend writes to, or of URLs; ``claims_key``, the key that says them, where that is not ``path``."""
 
     name = Attribute("What `plugin:` says in the config, a str.")
 

@@ -1,4 +1,4 @@
-"""A TCP proxy before a Unix socket that cuts, holds and counts what passes; its own thread, its own port."""
+"""A TCP proxy before a server that cuts, holds and counts what passes; its own thread, its own port."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Pair:
 class Proxy:
     """Use it as a context manager. `rule` sees each chunk before it passes: what it answers says what becomes of it."""
 
-    def __init__(self, target: Path) -> None:
-        """`target` is the server's socket."""
+    def __init__(self, target: Path | tuple[str, int]) -> None:
+        """`target` is the server's socket, or its address and port."""
         self.target = target
         self.rule: Callable[[Pair, bytes, bool], str] = lambda pair, chunk, from_client: "pass"
         """(connection, chunk, whether the client sent it) -> ``pass``, ``trickle`` (a few bytes at a time), ``cut``,
@@ -72,9 +72,10 @@ class Proxy:
     def _accept(self, pairs: set[Pair]) -> None:
         client, _ = self._listener.accept()
         self.connections += 1
-        server = socket.socket(socket.AF_UNIX)
+        address = str(self.target) if isinstance(self.target, Path) else self.target
+        server = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         try:
-            server.connect(str(self.target))
+            server.connect(address)
         except OSError:
             client.close()
             server.close()

@@ -170,16 +170,26 @@ def document(plugins: Mapping[str, IBackendFactory]) -> str:
             parts += [f"## {key}\n", f"{section.__doc__}\n", _table(section)]
     parts += [BACKENDS, _table(BackendKeys)]
     for name in sorted(plugins):
-        parts += _plugin(name, getattr(plugins[name], "options", None))
+        parts += _plugin(name, plugins[name])
     parts += [ROUTES, _table(RouteKeys), RULE_CLOSING, CLOSING]
     return "\n".join(parts)
 
 
-def _plugin(name: str, options: type[Section] | None) -> list[str]:
+def _plugin(name: str, factory: IBackendFactory) -> list[str]:
     """A plugin's own keys, where it declares them."""
+    options: type[Section] | None = getattr(factory, "options", None)
     if options is None:
         return []
-    return [f"### plugin: {name}\n", f"{options.__doc__} See [its page](backends/{name}.md).\n", _table(options)]
+    parts = [f"### plugin: {name}\n", f"{options.__doc__} See [its page](backends/{name}.md).\n"]
+    batch: Section | None = getattr(factory, "batch", None)
+    if batch is not None:
+        parts.append(f"Its `batch`, where the config does not say: {_batch(batch)}.\n")
+    return [*parts, _table(options)]
+
+
+def _batch(batch: Section) -> str:
+    kinds = {key: wording(declared(type(batch), key)).removeprefix("a ") for key in keys(type(batch))}
+    return "`{" + ", ".join(f"{key}: {_written(getattr(batch, key), kind)}" for key, kind in kinds.items()) + "}`"
 
 
 def _table(section: type[Section], chosen: list[str] | None = None) -> str:
@@ -224,6 +234,10 @@ def _written(value: Any, kind: str) -> str:
         return format_size(value)
     if kind == "time":
         return format_duration(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value == "":
+        return '""'
     return "{}" if value == {} else str(value)
 
 

@@ -24,6 +24,7 @@ from wafermon.model.errors import ConfigError
 from wafermon.model.settings import (
     BackendConfig,
     BackendKeys,
+    BatchLimits,
     RouteKeys,
     Settings,
 )
@@ -139,6 +140,9 @@ def _backend(source: Source, name: str, given: Any, plugins: Plugins) -> Backend
     plugin, options = common.get("plugin"), None
     if "plugin" not in given:
         source.fault((*path, "plugin"), f"missing; expected one of {', '.join(sorted(plugins))}")
+    own_batch = getattr(plugins.get(plugin), "batch", None) if isinstance(plugin, str) else None
+    if isinstance(own_batch, BatchLimits) and isinstance(common.get("batch", {}), dict):
+        common["batch"] = {**own_batch.model_dump(), **common.get("batch", {})}
     keys = check_section(source, BackendKeys, common, path)
     if isinstance(plugin, str) and plugin in plugins:
         own = {key: value for key, value in given.items() if key not in common and value is not None}

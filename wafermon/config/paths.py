@@ -28,11 +28,13 @@ def meetings(directories: Mapping[Path, str], options: Mapping[str, Any]) -> Ite
         for key, directory in real.items():
             if problem := _of_backend(one, claims[name], directory, _named(key)):
                 yield ("backends", name, "path"), problem
-    yield from _among_backends(claims)
+    yield from _among_backends(claims, {name: getattr(one, "claims_key", "path") for name, one in options.items()})
 
 
 def resolved(claim: str) -> str:
-    """The beginning of a path, without the symlinks in it."""
+    """The beginning of a path, without the symlinks in it. One that is no path but a URL stays as it is."""
+    if "://" in claim:
+        return claim
     directory, name = os.path.split(os.path.abspath(claim) + (os.sep if claim.endswith(os.sep) else ""))
     return os.path.join(os.path.realpath(directory), name)
 
@@ -58,11 +60,13 @@ def _of_backend(options: Any, claims: list[str], directory: str, key: str) -> st
     return ""
 
 
-def _among_backends(claims: Mapping[str, list[str]]) -> Iterator[Meeting]:
+def _among_backends(claims: Mapping[str, list[str]], keys: Mapping[str, str]) -> Iterator[Meeting]:
+    """`keys` are what the backends call that by which they claim."""
     taken: list[tuple[str, str]] = []
     for name, own in claims.items():
         for other, owner in taken:
             if any(claim.startswith(other) or other.startswith(claim) for claim in own):
-                overlap = f"overlaps with the path of {owner!r}, which begins with {other}"
-                yield ("backends", name, "path"), f"{overlap}; give each backend a directory of its own"
+                overlap = f"overlaps with the {keys[owner]} of {owner!r}, which begins with {other}"
+                wanted = "directory" if keys[name] == "path" else keys[name]
+                yield ("backends", name, keys[name]), f"{overlap}; give each backend a {wanted} of its own"
         taken += [(claim, name) for claim in own]

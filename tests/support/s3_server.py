@@ -1,0 +1,186 @@
+"""A real S3 server of the tests' own (versitygw), whose objects are files in a directory that goes away with it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import zstandard
+from botocore.config import Config
+from daemon import ROOT, free_port, until
+
+ACCESS, SECRET = "testkey", "testsecret"
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+def binary() -> Path:
+    """The server's program. Without it the test is skipped; in CI it fails."""
+    said = subprocess.run([ROOT / "tests" / "versitygw", "path"], capture_output=True, text=True, check=True)
+    path = Path(said.stdout.strip())
+    if not path.exists():
+        problem = "versitygw is missing: tests/versitygw builds it"
+        pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
+    return path
+
+
+class S3Server:
+    """One server. `start` it; `remove` ends it and takes its directory away."""
+
+    def __init__(self) -> None:
+        self.binary = binary()
+        self.directory = Path(tempfile.mkdtemp(prefix="wafermon-s3-"))
+        self.root = self.directory / "buckets"
+        self.root.mkdir()
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self._numbers = count(1)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "socket"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        self.socket.unlink(missing_ok=True)
+        with (self.directory / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(self.binary), "--quiet", "--keep-alive", "--port", f"127.0.0.1:{self.port}", "--port", str(self.socket), "posix", str(self.root)],
+                env={"PATH": os.environ["PATH"], "ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET},
+                cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        until(self._answers, "an S3 server that answers")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.directory / "server.log").read_text()
+        try:
+            self.client().list_buckets()
+        except Exception:  # noqa: BLE001  # whatever it is, it does not answer yet
+            return False
+        return self.socket.exists()
+
+    def client(self) -> Any:
+        return boto3.client(
+            "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
+            config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 1}),
+        )  # fmt: skip
+
+    def kill(self) -> None:
+        if self.process is not None:
+            process, self.process = self.process, None
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait(60)
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        self.kill()
+        try:
+            yield
+        finally:
+            self.start()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def create(self) -> Bucket:
+        """A bucket of its own."""
+        name = f"bucket{next(self._numbers)}"
+        self.client().create_bucket(Bucket=name)
+        return Bucket(self, name)
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Bucket:
+    """One bucket of a server."""
+
+    def __init__(self, server: S3Server, name: str) -> None:
+        self.server = server
+        self.name = name
+
+    def objects(self, prefix: str = "") -> dict[str, bytes]:
+        """What is in it, without what a probe leaves."""
+        client = self.server.client()
+        found = {}
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
+            for one in page.get("Contents", []):
+                if "/_wafermon/" not in f"/{one['Key']}":
+                    found[one["Key"]] = client.get_object(Bucket=self.name, Key=one["Key"])["Body"].read()
+        return found
+
+    def put(self, key: str, body: bytes, **metadata: str) -> None:
+        self.server.client().put_object(Bucket=self.name, Key=key, Body=body, Metadata=metadata)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """All lines of all objects."""
+        return [json.loads(line) for key, body in self.objects().items() for line in unpacked(key, body).splitlines()]
+
+    def stored(self) -> list[tuple[str, int]]:
+        """(client, seq) of everything; what is there twice, twice."""
+        return [(message["client"], message["seq"]) for message in self.messages()]
+
+    def counted(self) -> dict[str, Counter[int]]:
+        """How often each seq of each client is there; the sidecar's own messages are left out."""
+        found: dict[str, Counter[int]] = {}
+        for message in self.messages():
+            if message["service"] != "wafermon":
+                found.setdefault(message["client"], Counter())[message["seq"]] += 1
+        return found
+
+
+def unpacked(key: str, body: bytes) -> bytes:
+    if key.endswith(".gz"):
+        return gzip.decompress(body)
+    if key.endswith(".zst"):
+        return zstandard.ZstdDecompressor().decompressobj().decompress(body)
+    return body
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A running server that all tests share. Who stops it starts it again."""
+    server = S3Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket, and an environment by which it can be written to."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.create()
