@@ -18,6 +18,7 @@ from twisted.plugin import IPlugin
 from twisted.python.threadpool import ThreadPool
 from zope.interface import Attribute, Interface
 
+from wafermon.model.asking import ErrorFilter, EventFilter, Found, JobFilter, Page
 from wafermon.model.batch import Batch
 from wafermon.model.checking import checked
 from wafermon.model.errors import (
@@ -30,7 +31,7 @@ from wafermon.model.errors import (
     Superseded,
 )
 from wafermon.model.position import Position
-from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, Receipt, RunRecord, TraceRecord
+from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, ServiceRecord, TraceRecord
 from wafermon.model.settings import Count, Duration, FilePath, Kind, Section, Size, Text
 
 __all__ = [
@@ -39,24 +40,28 @@ __all__ = [
     "ConfigError",
     "Count",
     "Duration",
+    "ErrorFilter",
     "ErrorRecord",
+    "EventFilter",
     "EventRecord",
     "Fault",
     "FilePath",
+    "Found",
     "Health",
     "IBackend",
     "IBackendFactory",
     "IHistory",
+    "JobFilter",
     "JobRecord",
     "Kind",
     "Options",
+    "Page",
     "PermanentError",
     "Position",
     "PositionMoved",
-    "Receipt",
     "Refused",
     "RetryableError",
-    "RunRecord",
+    "ServiceRecord",
     "Size",
     "Superseded",
     "Text",
@@ -185,34 +190,26 @@ def outstanding_of(backend: Any) -> int:
 
 
 class IHistory(Interface):
-    """A backend that can also be asked for what it holds. The shapes are those of `wafermon.model.records`, which the
-    sidecar's own memory answers in too. Times are microseconds since the Unix epoch.
+    """A backend that can also be asked for what it holds. Filters, pages and answers are those of `wafermon.model.asking`,
+    the records those of `wafermon.model.records`: the sidecar's own memory is asked, and answers, in the same way.
 
     Every method is lawful from after `open` to `close`, while batches are written. Each Deferred fails with RetryableError
-    where the place can't be asked now, the text saying what a person can do. `since` and `until` bound the time of what is
-    answered, from `since` on and before `until`; 0 is no bound. `limit` is the most records of an answer."""
+    where the place can't be asked now, the text saying what a person can do. Lists go from the latest to the earliest."""
 
-    def jobs(
-        *, limit: int, since: int = 0, until: int = 0, name: str = "", status: str = ""
-    ) -> Deferred[list[JobRecord]]:
-        """Jobs by the time that they were last heard of, the latest first. `name` is a glob over job ids; `status`, where
-        given, is the job's own."""
+    def jobs(wanted: JobFilter, page: Page) -> Deferred[Found[JobRecord]]:
+        """Jobs by the time that they were last heard of; with their `total`. `eta` is None: whoever asks works it out."""
 
-    def runs(name: str, *, limit: int, since: int = 0, until: int = 0) -> Deferred[list[RunRecord]]:
-        """The runs of one kind of job, the newest first. Job ids are of one kind where they differ in digits alone."""
+    def find(prefix: str, limit: int) -> Deferred[list[str]]:
+        """Ids of traces that begin with `prefix`, or have a job whose id does; at most `limit`."""
 
-    def trace(trace_id: str) -> Deferred[TraceRecord | None]:
-        """One trace; None where nothing is known of it."""
+    def trace(trace_id: str, messages: int) -> Deferred[TraceRecord | None]:
+        """One trace, with the latest `messages` of each type, perhaps none; None where nothing is known of it."""
 
-    def events(
-        *, limit: int, since: int = 0, until: int = 0, trace_id: str = "", service: str = "", level: str = "",
-        text: str = "", context: Mapping[str, str] | None = None,
-    ) -> Deferred[list[EventRecord]]:  # fmt: skip
-        """Events, the newest first. `service` is a glob; `level` is the least one; `text` must occur in the message, upper
-        and lower case alike; `context` are keys and the values that they must have, as text."""
+    def events(wanted: EventFilter, page: Page) -> Deferred[Found[EventRecord]]:
+        """Events by their own time. A search that takes too long ends, and its `searched` says how far it came."""
 
-    def errors(*, limit: int, since: int = 0, until: int = 0, service: str = "") -> Deferred[list[ErrorRecord]]:
-        """What went wrong, each kind once with its count, the latest first."""
+    def errors(wanted: ErrorFilter, page: Page) -> Deferred[Found[ErrorRecord]]:
+        """What went wrong, each kind once with its count."""
 
-    def receipt(trace_id: str) -> Deferred[Receipt | None]:
-        """What arrived of one trace, and what did not; None where nothing is known of it."""
+    def services(since: int, until: int) -> Deferred[list[ServiceRecord]]:
+        """Who sent how much, by name, counted by the hour."""

@@ -229,7 +229,14 @@ class Sidecar(Service):
             stopped.addCallback(lambda _: self.hooks.forget())
 
     def _routes(self, config: Config) -> str:
-        return routing.compile_routes(config.routes, config.backends).dump()
+        """A plugin whose `always` names the messages that a rule has to name gets all of them."""
+        factories = self._plugins.factories
+        names = [
+            name
+            for name, backend in config.backends.items()
+            if routing.APART in getattr(factories[backend.plugin], "always", ())
+        ]
+        return routing.compile_routes(routing.with_apart(config.routes, names), config.backends).dump()
 
     def _cannot_start(self, problem: str) -> None:
         self.log.critical("wafermon can't start: {problem}", problem=problem)

@@ -15,6 +15,8 @@ class Mount(NamedTuple):
 
     path: str
     read_only: bool
+    kind: str = ""
+    """Of file system, such as ``ext4``."""
 
 
 def parse_mounts(text: str) -> list[Mount]:
@@ -26,7 +28,8 @@ def parse_mounts(text: str) -> list[Mount]:
             continue
         path = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields[4])
         options = {*fields[5].split(","), *fields[-1].split(",")}
-        found[path] = Mount(path, "ro" in options)
+        kind = fields[fields.index("-", 6) + 1] if "-" in fields[6:-1] else ""
+        found[path] = Mount(path, "ro" in options, kind)
     return list(found.values())
 
 

@@ -1,6 +1,6 @@
 """What can be known of the past, in the shapes that every source answers in: the sidecar's memory, a history, a database.
 
-Plain dicts of JSON values. Times are microseconds since the Unix epoch, durations microseconds.
+Plain dicts of JSON values. Times are microseconds since the Unix epoch, durations microseconds. docs/http.md shows each.
 """
 
 from __future__ import annotations
@@ -8,32 +8,44 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 
+class Eta(TypedDict):
+    """When a job that runs is expected to end."""
+
+    at: int
+    earliest: int
+    latest: int
+    """The spread: eight of ten past runs would have ended between the two; of progress alone, its slowest and fastest stretch."""
+    source: str
+    """``runs`` (the last ones of its kind) or ``progress`` (its own)."""
+    runs: int
+    """How many runs it comes from."""
+
+
 class JobRecord(TypedDict):
-    """A job."""
+    """A job: one run of a kind of job."""
 
     job_id: str
     trace_id: str
+    kind: str
+    """Its id without what differs from run to run; see `wafermon.model.kinds`."""
     percent: float
     status: str
     """What the job itself said last; may be empty."""
+    state: str
+    """One of `wafermon.model.asking.STATES`."""
     service: str
+    """That reported its progress last."""
+    services: list[str]
+    """Of its trace; empty where they are not known (yet)."""
+    errors: int
     first: int
     last_progress: int
     stalled: bool
     gone: bool
     """Its program ended without a word and did not come back."""
-
-
-class RunRecord(TypedDict):
-    """One run of a kind of job."""
-
-    job_id: str
-    trace_id: str
-    status: str
-    first: int
-    last: int
-    errors: int
-    services: list[str]
+    reached: list[int | None]
+    """When it reached 5 %, 10 %, … 100 %; None where it did not."""
+    eta: Eta | None
 
 
 class SpanRecord(TypedDict):
@@ -45,18 +57,32 @@ class SpanRecord(TypedDict):
     service: str
     start: int
     duration: int | None
-    """None while it is open; so is `status`, or ``gone`` where its program is."""
+    """None while it is open; so is `status`, until it was abandoned, or ``gone`` where its program is."""
     status: str | None
     depth: int
     """How many parents it has. Parents come before their children, earlier ones first."""
 
 
 EventRecord = dict[str, Any]
-"""An event with the fields that were sent, under their names in the protocol."""
+"""An event with the fields that were sent, under their names in the protocol, `type` left out. `client` and `seq` tell it apart."""
+PointRecord = dict[str, Any]
+"""A metric, progress or resource message, likewise."""
+
+
+class Series(TypedDict):
+    """All values of one metric in one trace."""
+
+    name: str
+    service: str
+    unit: str
+    count: int
+    mean: float
+    least: float
+    greatest: float
 
 
 class TraceRecord(TypedDict):
-    """A trace. Counts are those of its last part; spans, jobs and events are of all parts that are known."""
+    """A trace. Counts are those of its last part; spans, jobs and messages are of all parts that are known."""
 
     trace_id: str
     part: int
@@ -70,12 +96,22 @@ class TraceRecord(TypedDict):
     jobs: list[JobRecord]
     spans: list[SpanRecord]
     events: list[EventRecord]
+    metrics: list[PointRecord]
+    progress: list[PointRecord]
+    resources: list[PointRecord]
+    """These four are the latest ones, in order of their time."""
+    series: list[Series]
+    """The metrics summed up: all of them, however few points are shown."""
+    left_out: dict[str, int]
+    """How many ``spans``, ``events``, ``metrics``, ``progress`` and ``resources`` there are beside these, as far as that is known."""
 
 
 class ErrorRecord(TypedDict):
-    """One kind of error: what differs in digits alone is one."""
+    """One kind of error: events of level error and critical that differ in digits alone are one."""
 
     service: str
+    pattern: str
+    """The message without its digits."""
     message: str
     """The newest one's."""
     count: int
@@ -83,6 +119,17 @@ class ErrorRecord(TypedDict):
     last: int
     trace_id: str
     """Of the newest one; may be empty."""
+
+
+class ServiceRecord(TypedDict):
+    """A service, and what it sent by the hour."""
+
+    service: str
+    first: int
+    last: int
+    """The hours that it was heard in first and last."""
+    counts: dict[str, int]
+    """Messages by type, and events by level: ``{"event": 3, "metric": 1, "level.error": 1}``."""
 
 
 class Delivered(TypedDict):

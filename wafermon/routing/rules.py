@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -43,6 +43,18 @@ class Rule:
 def only_apart(rule: Rule) -> bool:
     """Whether it takes nothing that a rule without conditions takes."""
     return set(rule.type) == {APART}
+
+
+def with_apart(rules: Sequence[Rule], names: Sequence[str]) -> list[Rule]:
+    """The rules, and what lets these backends have all messages of the type that a rule has to name."""
+    if not names:
+        return [*rules]
+    found: list[Rule] = []
+    for rule in rules:
+        if APART in rule.type:
+            found.append(replace(rule, to=tuple(dict.fromkeys([*rule.to, *names])), type=(APART,)))
+        found.append(rule)
+    return [*found, Rule(tuple(names), type=(APART,))]
 
 
 def parse_match(match: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -35,9 +35,9 @@ backends: {{files: {{plugin: filesystem, path: "{path}/{{service}}.jsonl"}}}}
 
 def test_mounts_are_read_with_their_options_and_those_of_the_file_system() -> None:
     mounts = parse_mounts(MOUNTINFO)
-    assert mount_of("/var/lib/wafermon/journal", mounts) == Mount("/var/lib/wafermon", read_only=False)
-    assert mount_of("/var/lib/wafermonitor", mounts) == Mount("/", read_only=True)
-    assert mount_of("/data one/x", mounts) == Mount("/data one", read_only=True)
+    assert mount_of("/var/lib/wafermon/journal", mounts) == Mount("/var/lib/wafermon", read_only=False, kind="ext4")
+    assert mount_of("/var/lib/wafermonitor", mounts) == Mount("/", read_only=True, kind="ext4")
+    assert mount_of("/data one/x", mounts) == Mount("/data one", read_only=True, kind="ext4")
 
 
 def test_a_running_sidecar_that_may_not_write_to_a_backends_directory() -> None:

@@ -83,6 +83,7 @@ class Broken(Plugin):
 PLUGINS = {
     "filesystem": Plugin("filesystem", "path", ("rotate_bytes", "compress", "keep")),
     "timescaledb": Plugin("timescaledb", "dsn", ("pool",), without=("stats",)),
+    "history": Plugin("history", "dir", ("keep", "max_bytes")),
     "broken": Broken("broken", "x"),
 }
 FILES = "backends: {files: {plugin: filesystem, path: '/logs/{service}.jsonl'}}\n"
@@ -134,7 +135,8 @@ def test_stats_go_to_no_backend_that_has_no_place_for_them() -> None:
 def test_the_default_config_is_the_defaults() -> None:
     config = load(None, plugins=PLUGINS, environ={})
     path = "wafermon-data/files/{service}/{date}.jsonl"
-    assert config == read(f"backends: {{files: {{plugin: filesystem, path: '{path}'}}}}")
+    history = "{plugin: history, dir: wafermon-data/history, keep: 30d, max_bytes: 10GiB, batch: {age: 1s}}"
+    assert config == read(f"backends: {{files: {{plugin: filesystem, path: '{path}'}}, history: {history}}}")
     assert config.listen == (Listener(endpoint="tcp:7411:interface=127.0.0.1"),)
     assert config.http == (HttpListener(endpoint="tcp:7412:interface=127.0.0.1"),)
     assert config.journal.dir == Path("wafermon-data/journal")
@@ -143,12 +145,12 @@ def test_the_default_config_is_the_defaults() -> None:
     assert config.limits.max_line_bytes == 65_536
     assert config.hooks is None
     assert config.reload == "watch"
-    assert list(config.backends) == ["files"]
+    assert list(config.backends) == ["files", "history"]
     assert config.backends["files"].name == "files"
     assert config.backends["files"].options == Options({"path": path}, ("wafermon-data/files/",))
     assert config.backends["files"].batch == BatchLimits(messages=5000, bytes=4 * MiB, age=0.2)
     assert config.backends["files"].retry == Retry(initial=0.1, max=30.0)
-    assert config.routes == (Rule(("files",)),)
+    assert config.routes == (Rule(("files", "history")),)
 
 
 def test_the_sample_of_the_manual() -> None:
@@ -357,7 +359,7 @@ jurnal: {}
     ) == [
         "1: reload: expected watch or signal, got 'never'",
         "4: backends.db.plugin: no plugin 'timescale' is installed; did you mean 'timescaledb'? "
-        "expected one of broken, filesystem, timescaledb",
+        "expected one of broken, filesystem, history, timescaledb",
         "5: backends.db.batch.messages: expected a whole number of at least 0, got -1",
         "5: backends.db.batch.bytes: expected a size such as 64MiB (units KiB MiB GiB; bytes without one), got '4MB'",
         "6: backends.files.path: missing",
@@ -459,9 +461,9 @@ KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload,
         ("backends: {files: filesystem}",
          "1: backends.files: expected a mapping with a plugin and its options, got 'filesystem'"),
         ("backends:\n  files:\n    path: x",
-         "2: backends.files.plugin: missing; expected one of broken, filesystem, timescaledb"),
+         "2: backends.files.plugin: missing; expected one of broken, filesystem, history, timescaledb"),
         ("backends: {a: {plugin: kafka}}",
-         "1: backends.a.plugin: no plugin 'kafka' is installed; expected one of broken, filesystem, timescaledb"),
+         "1: backends.a.plugin: no plugin 'kafka' is installed; expected one of broken, filesystem, history, timescaledb"),
         ("backends: {a: {plugin: broken}}",
          "1: backends.a: the plugin failed to check it: KeyError: 'oops'; report that to its author"),
         ("backends: {a: {plugin: timescaledb, dsn: x, retry: {initial: 0}}}",
