@@ -4,7 +4,7 @@
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
-#   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants)
+#   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 
 PYTHON ?= .venv/bin/python
 SEED ?=
@@ -27,6 +27,6 @@ fresh:
 	tests/fresh
 
 mutants:
-	tests/mutants $(PACKAGE)
+	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
 .PHONY: chaos soak fuzz mutants fresh

@@ -28,6 +28,9 @@ class MemoryJournal:
         self.marks = Marks(lambda principal, client: self.kept.get((principal, client), 0))
         self.kept: dict[tuple[str, str], int] = {}
         """Marks of clients that are gone, by principal and client."""
+        self.slow = False
+        """Whether `hold` waits for one of `asked`."""
+        self.asked: list[Deferred[None]] = []
         self.congested = False
         self.automatic = automatic
         self.fails: list[BaseException] = []
@@ -38,7 +41,11 @@ class MemoryJournal:
         self._clock = clock
 
     def hold(self, principal: str, client: str) -> Deferred[Stream]:
-        return succeed(self.marks.hold(principal, client))
+        if not self.slow:
+            return succeed(self.marks.hold(principal, client))
+        asked: Deferred[None] = Deferred()
+        self.asked.append(asked)
+        return asked.addCallback(lambda _: self.marks.hold(principal, client))
 
     def marks_of(self, client: str) -> Deferred[dict[str, int]]:
         saved = {principal: seq for (principal, one), seq in self.kept.items() if one == client}

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IDelayedCall
@@ -57,6 +57,7 @@ SLOW_SECONDS = 10.0
 """A write that has not ended by then shows as failing."""
 MARKS_IN_MEMORY = 10_000
 
+T = TypeVar("T")
 _DISK_ERRORS = (OSError, sqlite3.Error)
 
 
@@ -157,6 +158,7 @@ class Journal:
         self._doomed: dict[int, int] = {}
         """Segments that nobody needs and that are still there, with their lengths."""
         self._saving = DeferredLock()
+        self._looking = DeferredLock()
         self._checkpoint_due = False
         self._sync_call: IDelayedCall | None = None
 
@@ -289,10 +291,23 @@ class Journal:
         marks, state = self.marks, self._disk.state
         while not marks.known(principal, client):
             saves = marks.saves
-            seq = await deferToThreadPool(self._reactor, self._readers, state.mark, principal, client)
+            seq = await self._look(state.mark, principal, client)
             if marks.saves == saves:  # else it may have been here, gone further, and left
                 return marks.hold(principal, client, seq)
         return marks.hold(principal, client)
+
+    async def _look(self, call: Callable[..., T], *args: str) -> T:
+        """Ask the state in a thread, one question at a time: a disk that hangs takes one thread, and what is asked by those who
+        have gone meanwhile is never asked."""
+        await self._looking.acquire()
+        answer: Deferred[T] = Deferred()  # once cancelled it takes its late result without a word
+
+        def answered(result: T | Failure) -> None:
+            self._looking.release()
+            answer.callback(result)
+
+        deferToThreadPool(self._reactor, self._readers, call, *args).addBoth(answered)
+        return await answer
 
     def marks_of(self, client: str) -> Deferred[dict[str, int]]:
         """The durable marks of all clients of this name, by principal; what the disk has to say is asked in a thread. Fails with
@@ -302,7 +317,7 @@ class Journal:
     async def _marks_of(self, client: str) -> dict[str, int]:
         while True:
             saves = self.marks.saves
-            saved = await deferToThreadPool(self._reactor, self._readers, self._disk.state.marks_of, client)
+            saved = await self._look(self._disk.state.marks_of, client)
             if self.marks.saves == saves:  # else one may have left the memory just before its mark was on disk
                 return self.marks.of_client(client, saved)
 

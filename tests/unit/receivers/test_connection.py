@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from wires import CLIENT, Admission, Sidecar, Wire
 
 from wafermon.net.principals import Principal
-from wafermon.receivers.lines.states import ANSWERED, TABLE, TAKING, WAITS, Input, State, after
+from wafermon.receivers.lines.states import ANSWERED, ASKS, PAUSED, TABLE, TAKING, WAITS, Input, State, after
 from wafermon.wire.frames import INLINE_BYTES
 
 LIMIT = 65_536
@@ -55,7 +55,8 @@ def test_every_state_leads_to_its_end() -> None:
         assert set(TABLE[state]) <= set(Input)
     assert TABLE[State.GONE] == {}
     assert TAKING | WAITS <= ANSWERED
-    assert not ANSWERED & {State.WAITING, State.PARTING, State.GONE}
+    assert not ANSWERED & {State.WAITING, *ASKS, State.PARTING, State.GONE}
+    assert PAUSED == WAITS | ASKS and not WAITS & ASKS
 
 
 @pytest.mark.parametrize("state", list(State))

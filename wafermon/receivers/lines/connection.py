@@ -25,7 +25,7 @@ from wafermon.model.settings import Limits
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.receivers.lines.dedupe import Deduplicator, Reply, Taken
 from wafermon.receivers.lines.inbox import Frame, Inbox
-from wafermon.receivers.lines.states import ANSWERED, TAKING, WAITS, Input, State, after
+from wafermon.receivers.lines.states import ANSWERED, ASKS, PAUSED, TAKING, WAITS, Input, State, after
 from wafermon.wire import frames
 from wafermon.wire import hello as hellos
 from wafermon.wire.framing import Lines, LongLine
@@ -73,7 +73,7 @@ class Hub(Protocol):
     def append(self, connection: Connection, entry: Entry) -> None: ...
     def connected(self, connection: Connection) -> str: ...
     def disconnected(self, connection: Connection) -> None: ...
-    def hold(self, connection: Connection, principal: str, client: str) -> Stream: ...
+    def hold(self, connection: Connection, principal: str, client: str) -> Deferred[Stream]: ...
     def allowed_at(self, stream: Stream) -> float: ...
     def allow(self, stream: Stream, at: float) -> None: ...
     def complain(self, peer: str, problem: str) -> None: ...
@@ -117,6 +117,7 @@ class Connection(protocol.Protocol):
     __slots__ = (
         "_acked",
         "_allowed_at",
+        "_asking",
         "_dedupe",
         "_hub",
         "_inbox",
@@ -152,16 +153,20 @@ class Connection(protocol.Protocol):
         self._acked = 0
         self._wake: IDelayedCall | None = None
         self._allowed_at = 0.0
+        self._asking: Deferred[None] | None = None
+        """What fires once it is known how far its stream is."""
 
     # -- the connection's life
 
     def _move(self, happened: Input) -> bool:
         """Go to the next state; tells whether that is another one. Reading goes on or pauses with it."""
         before, self.state = self.state, after(self.state, happened)
-        if self.state in WAITS and before not in WAITS:
+        if self.state in PAUSED and before not in PAUSED:
             self.transport.pauseProducing()
-        elif before in WAITS and self.state in (*TAKING, State.PARTING):
+        elif before in PAUSED and self.state in (*TAKING, State.PARTING):
             self.transport.resumeProducing()
+        if before in ASKS and self.state not in ASKS:
+            self._ask_no_more()
         return self.state is not before
 
     def _safely(self, call: Callable[[], None]) -> None:
@@ -272,7 +277,7 @@ class Connection(protocol.Protocol):
     @property
     def admitted(self) -> bool:
         """Whether its first line was accepted, and it is not on its way out."""
-        return self.state in ANSWERED
+        return self.state in ANSWERED or self.state in ASKS
 
     @property
     def held(self) -> bool:
@@ -283,7 +288,7 @@ class Connection(protocol.Protocol):
     def idle_since(self) -> float | None:
         """Since when nothing came of the client, by the reactor's clock. None where that is not the client's doing, since
         reading is paused. A client that does not read what it is told is as good as silent."""
-        if self.held and self._writing.possible:
+        if self.state in PAUSED and self._writing.possible:
             return None
         return self.last_heard
 
@@ -307,12 +312,15 @@ class Connection(protocol.Protocol):
         line = found.block.partition(b"\n")[0] if isinstance(found, Lines) else b""
         hello = hellos.read_hello(line)
         self._admit(hello)
-        if hello is not None and isinstance(found, Lines):
-            self._inbox.took(found, len(line) + 1, bad=False)
-            self._welcome(hello)
-        else:
+        if hello is None or not isinstance(found, Lines):
             self._dedupe = Deduplicator(Origin(), None, self.peer, self.principal)
-        return self._move(Input.BEGIN)
+            return self._move(Input.BEGIN)
+        self._inbox.took(found, len(line) + 1, bad=False)
+        if hello.ack:
+            self._ask(hello)
+        else:
+            self._welcome(hello)
+        return self.state in TAKING
 
     def _admit(self, hello: hellos.Hello | None) -> None:
         self.principal = self.listener.admit(hello.token if hello else "", self.transport)
@@ -320,9 +328,36 @@ class Connection(protocol.Protocol):
         if service and not self.principal.allows(service):
             raise ProtocolError("unauthorized", f"this token may not speak for the service {service!r}")
 
+    def _ask(self, hello: hellos.Hello) -> None:
+        """Ask how far its stream is, which may have to be read from the disk. What has come by then is at most one read."""
+        self._move(Input.ASK)
+        asked = self._hub.hold(self, self.principal.name, hello.origin.client)
+        asking = asked.addCallbacks(self._told, self._not_told, callbackArgs=(hello,))
+        if self.state in ASKS:
+            self._asking = asking
+
+    def _ask_no_more(self) -> None:
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+
+    def _told(self, stream: Stream, hello: hellos.Hello) -> None:
+        self.stream = stream
+        self._safely(lambda: self._go_on_with(hello))
+
+    def _not_told(self, failure: Failure) -> None:
+        if self.state in ASKS:
+            self._hub.failed(self, failure)
+            self.abort()
+
+    def _go_on_with(self, hello: hellos.Hello) -> None:
+        self._welcome(hello)
+        self._work()
+        self._maybe_close()
+
     def _welcome(self, hello: hellos.Hello) -> None:
-        if hello.ack:
-            self.stream = self._hub.hold(self, self.principal.name, hello.origin.client)
+        """Answer a hello; lines may follow."""
+        if self.stream is not None:
             self._acked = self.stream.synced
             self._allowed_at = self._hub.allowed_at(self.stream)
         codec = frames.choose(hello.compress)
@@ -330,6 +365,7 @@ class Connection(protocol.Protocol):
             self._inbox.grant(codec, self._hub.frame_bytes)
         self.transport.write(self._hub.welcome(self._acked, self._inbox.limit, codec))
         self._dedupe = Deduplicator(hello.origin, self.stream, self.peer, self.principal)
+        self._move(Input.BEGIN)
 
     # -- lines in
 

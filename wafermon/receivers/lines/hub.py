@@ -60,6 +60,8 @@ class Receiver:
         self._reactor = reactor
         self._connections: set[Connection] = set()
         self._streams: dict[Stream, Connection] = {}
+        self._asking: dict[tuple[str, str], Connection] = {}
+        """Who waits to be told how far a client's stream is, by principal and client."""
         self._threads = threads
         self._opening_bytes = 0
         self._frames_waiting: deque[Callable[[], None]] = deque()
@@ -183,9 +185,23 @@ class Receiver:
                 del self._streams[stream]
             self._journal.marks.release(stream)
 
-    def hold(self, connection: Connection, principal: str, client: str) -> Stream:
-        """The stream of a client; an older connection of it is closed."""
-        stream = self._journal.marks.hold(principal, client)
+    def hold(self, connection: Connection, principal: str, client: str) -> Deferred[Stream]:
+        """The stream of a client; an older connection of it is closed. Fails with sqlite3.Error. Cancel it where the connection
+        goes before."""
+        older = self._asking.get((principal, client))
+        self._asking[principal, client] = connection
+        if older is not None:
+            older.end()
+        asked = self._journal.hold(principal, client)
+        asked.addBoth(self._asked, connection, (principal, client))
+        return asked.addCallback(self._held_by, connection)
+
+    def _asked(self, result: Stream | Failure, connection: Connection, key: tuple[str, str]) -> Stream | Failure:
+        if self._asking.get(key) is connection:
+            del self._asking[key]
+        return result
+
+    def _held_by(self, stream: Stream, connection: Connection) -> Stream:
         older = self._streams.get(stream)
         self._streams[stream] = connection
         if older is not None:

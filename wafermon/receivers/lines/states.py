@@ -9,6 +9,8 @@ class State(Enum):
     """Where a connection is."""
 
     WAITING = "no first line has come"
+    ASKING = "its first line was accepted, and the journal is asked how far its stream is: what comes meanwhile waits"
+    ENDING_ASKING = "the same, and the client has ended its side"
     READING = "lines are taken as they come"
     HELD = "lines wait: for the journal, for the client to read its errors, for the rate limit, or for a frame to be opened"
     ENDING = "the client has ended its side: what it sent is taken and answered, then all is closed"
@@ -23,7 +25,8 @@ class State(Enum):
 class Input(Enum):
     """What happens to a connection."""
 
-    BEGIN = "its first line was accepted"
+    ASK = "its first line was accepted, and names a stream"
+    BEGIN = "lines may be taken"
     HOLD = "nothing can be taken now"
     RELEASE = "lines may be taken again"
     END = "the client ended its side"
@@ -34,8 +37,22 @@ class Input(Enum):
 
 TABLE: dict[State, dict[Input, State]] = {
     State.WAITING: {
+        Input.ASK: State.ASKING,
         Input.BEGIN: State.READING,
         Input.END: State.ENDING,
+        Input.STOP: State.STOPPING,
+        Input.PART: State.PARTING,
+        Input.LOST: State.GONE,
+    },
+    State.ASKING: {
+        Input.BEGIN: State.READING,
+        Input.END: State.ENDING_ASKING,
+        Input.STOP: State.STOPPING,
+        Input.PART: State.PARTING,
+        Input.LOST: State.GONE,
+    },
+    State.ENDING_ASKING: {
+        Input.BEGIN: State.ENDING,
         Input.STOP: State.STOPPING,
         Input.PART: State.PARTING,
         Input.LOST: State.GONE,
@@ -75,6 +92,10 @@ TABLE: dict[State, dict[Input, State]] = {
 TAKING = frozenset({State.READING, State.ENDING})
 """Lines are taken."""
 WAITS = frozenset({State.HELD, State.ENDING_HELD})
+"""Lines wait, and are taken again by themselves."""
+ASKS = frozenset({State.ASKING, State.ENDING_ASKING})
+"""The answer about its stream is awaited."""
+PAUSED = WAITS | ASKS
 """Reading is paused, and goes on by itself."""
 ANSWERED = frozenset({*TAKING, *WAITS, State.STOPPING})
 """Acks and errors are sent."""
