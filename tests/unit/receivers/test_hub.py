@@ -86,6 +86,21 @@ def test_a_stop_takes_no_more_and_acknowledges_what_was_taken() -> None:
     assert len(sidecar.journal.lines) == 1
 
 
+def test_a_stop_waits_for_the_ack_that_is_about_to_be_sent() -> None:
+    sidecar = Sidecar(automatic=False)
+    wire = sidecar.hello()
+    wire.send(wire.lines(1))
+    done = stopped(sidecar)
+    sidecar.clock.callLater(hub.LOOK_SECONDS / 2, sidecar.journal.commit)  # just before the stop looks
+    sidecar.clock.advance(hub.LOOK_SECONDS)
+    sidecar.clock.pump([hub.LOOK_SECONDS] * 3)
+    assert wire.closed
+    assert [reply["seq"] for reply in wire.heard()] == [1]
+    wire.connection.connectionLost(Failure(ConnectionDone()))
+    sidecar.clock.advance(hub.LOOK_SECONDS)
+    assert done == [None]
+
+
 def test_a_stop_waits_no_longer_than_it_was_told_to() -> None:
     sidecar = Sidecar(automatic=False)
     one, _ = two(sidecar)

@@ -272,7 +272,8 @@ class Connection(protocol.Protocol):
     @property
     def pending(self) -> bool:
         """Whether lines were taken whose acks and errors are not sent."""
-        return self.state in ANSWERED and bool(self._unsettled or self._replies)
+        unsaid = self.stream is not None and self.stream.synced > self._acked
+        return self.state in ANSWERED and bool(self._unsettled or self._replies or unsaid)
 
     @property
     def admitted(self) -> bool:
