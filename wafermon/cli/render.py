@@ -300,11 +300,12 @@ def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = []
     for name, one in backends.items():
         since = f" since {moment(one['error_since'])[:19]}" if one["error_since"] else ""
+        skipped = f" (skipped {one['skipped_messages']:,})" if one.get("skipped_messages") else ""
         rows.append(
             [
                 name, one["state"], f"{one['lag_messages']:,}", size(one["lag_bytes"]), duration(one["lag_seconds"]),
                 f"{one['delivered']:,}", f"{one['retries']:,}", f"{one['dead_letters']:,}",
-                plain(one["error"] or one["detail"]) + since + ("" if one["exactly_once"] else " (at least once)"),
+                plain(one["error"] or one["detail"]) + since + skipped + ("" if one["exactly_once"] else " (at least once)"),
             ]
         )  # fmt: skip
     header = ["BACKEND", "STATE", "LAG", "BYTES", "AGE", "DELIVERED", "RETRIES", "DEAD LETTERS", ""]

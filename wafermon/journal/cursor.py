@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -44,6 +45,21 @@ class Source(Protocol):
     def checkpoint_soon(self) -> None: ...
 
 
+class _ReadAhead(NamedTuple):
+    """A stretch of one segment that was let go of when it had been read, and was not done with."""
+
+    start: Position
+    end: Position
+    messages: int
+
+    def after(self, done: Position) -> int:
+        """How many of its messages stand there or later."""
+        if done >= self.end:
+            return 0
+        size = self.end.offset - self.start.offset
+        return math.ceil(self.messages * (self.end.offset - max(self.start, done).offset) / size)
+
+
 class Cursor:
     """Reads groups in order: those that were just committed from memory, older ones from disk. `move` lets go of what was
     consumed."""
@@ -61,6 +77,9 @@ class Cursor:
         """What lies before may be deleted."""
         self.error = ""
         """Why it can't read just now; else empty."""
+        self._done = position
+        """What lies before is done with, or was let go of unread."""
+        self._ahead: list[_ReadAhead] = []
         self._source = source
         self._routes: str | None = None
         self._reader = Reader(source.dir, source.id, source.files)
@@ -162,13 +181,28 @@ class Cursor:
         """Everything before `position` is done with, durably. What is lower than an earlier one changes nothing, so that
         several batches may end in any order; and what was not read since the last `seek` is never done with."""
         before = self.kept
-        self.kept = max(before, self._source.follow(min(position, self.next)))
+        done = min(position, self.next)
+        self.kept = max(before, self._source.follow(done))
+        self._done = max(self._done, done)
+        self._ahead = [one for one in self._ahead if one.end > self._done]
         if before.segment != self.kept.segment:
             self._source.checkpoint_soon()
 
-    def skip(self, position: Position) -> None:
-        """What lies before is let go of unread."""
+    def skip(self, end: Position, position: Position, read: int) -> None:
+        """Let go of the segment that ends at `end`: `kept` is at least `position`, the start of the next one. So many messages of
+        it had been read; whoever read them may still be done with them."""
+        if read:
+            self._ahead.append(_ReadAhead(self.kept, min(self.next, end), read))
         self.kept = max(self.kept, position)
+
+    def begin_again(self, position: Position, stored: Position | None = None) -> int:
+        """Whoever reads forgets what was read and is not done with, and begins again at `position`: answers with how many messages
+        of what was let go of never come then. `stored` is how far it is done with besides, where that is known."""
+        done = max(self._done, stored) if stored else self._done
+        lost = sum(one.after(done) - one.after(max(done, position)) for one in self._ahead)
+        self._ahead = []
+        self._done = position
+        return lost
 
     def close(self) -> None:
         """Nobody reads with it any more."""

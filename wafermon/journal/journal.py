@@ -101,7 +101,8 @@ class Figures:
     skipped_segments: dict[str, int] = field(default_factory=dict)
     """By cursor: segments let go because the journal was full and the cursor may skip."""
     skipped_messages: dict[str, int] = field(default_factory=dict)
-    """By cursor: the messages in them that it had not passed, whoever they were for."""
+    """By cursor: the messages in them that were not delivered, whoever they were for. What had been read counts only once it
+    is clear that it is not delivered any more."""
     discarded_messages: int = 0
     """Those that cursors had not passed which were discarded."""
     raised: int = 0
@@ -554,6 +555,7 @@ class Journal:
     def detach(self, cursor: Cursor) -> None:
         """Nobody reads with it for now; its place is kept and holds its segments."""
         cursor.close()
+        self._count_read_ahead(cursor, cursor.begin_again(cursor.kept))
         self._places.detach(cursor)
 
     def stored(self, name: str) -> Position | None:
@@ -598,9 +600,11 @@ class Journal:
         if ours and position > self.end:
             raise ValueError(f"{position} is beyond the journal's end, {self.end}")
         goal = max(self.follow(position), self.oldest) if ours else self.oldest
+        stored = position if ours and position != cursor.kept else None
         if goal < cursor.kept:
             cursor.kept = goal
             await self._in_writer(self._disk.save, {cursor.name: goal}, [], self._clock.known())
+        self._count_read_ahead(cursor, cursor.begin_again(goal, stored))
         cursor.seek(goal)
         return None if ours and self._index.holds(position) else Missing(position, goal)
 
@@ -618,17 +622,28 @@ class Journal:
         return not self.full
 
     def _skip(self, cursor: Cursor, segment: int, after: Position) -> None:
-        lost = self._index.stretch(cursor.kept, [segment], self.message_bytes).messages
+        all_kept = self._index.stretch(cursor.kept, [segment], self.message_bytes).messages
+        lost = self._index.stretch(max(cursor.kept, cursor.next), [segment], self.message_bytes).messages
         count = self.figures.skipped_segments.get(cursor.name, 0) + 1
         self.figures.skipped_segments[cursor.name] = count
-        messages = self.figures.skipped_messages.get(cursor.name, 0) + lost
-        self.figures.skipped_messages[cursor.name] = messages
+        messages = self._count_skipped(cursor, lost)
         message = (
             "The journal is full: {cursor} skips segment {segment} with {lost} messages; "
             "{count} segments with {messages} messages skipped since the start"
         )
         self.log.error(message, cursor=cursor.name, segment=segment, lost=lost, count=count, messages=messages)
-        cursor.skip(after)
+        cursor.skip(Position(self.id, segment, self._index.length(segment)), after, all_kept - lost)
+
+    def _count_skipped(self, cursor: Cursor, messages: int) -> int:
+        self.figures.skipped_messages[cursor.name] = self.figures.skipped_messages.get(cursor.name, 0) + messages
+        return self.figures.skipped_messages[cursor.name]
+
+    def _count_read_ahead(self, cursor: Cursor, lost: int) -> None:
+        """What it had read of segments that it skipped is not delivered after all."""
+        if lost:
+            message = "{cursor} had read {lost} messages of what it skipped, and begins again without them"
+            self.log.error(message, cursor=cursor.name, lost=lost)
+            self._count_skipped(cursor, lost)
 
     # -- checkpoints
 

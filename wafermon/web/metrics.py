@@ -98,7 +98,7 @@ class Figures(Collector):
         deliveries = self._view.deliveries
         figures = {name: one.figures for name, one in deliveries.items()}
         lags = {name: one.lag for name, one in deliveries.items()}
-        skipped = self._view.journal.figures.skipped_segments
+        journal = self._view.journal.figures
 
         def counters(name: str, text: str, values: Mapping[str, float]) -> CounterMetricFamily:
             return _counters(name, text, "backend", values)
@@ -126,8 +126,10 @@ class Figures(Collector):
         yield counters("wafermon_delivery_retries", "Batches that were tried again.", retries)
         letters = {name: one.dead_letters for name, one in figures.items()}
         yield counters("wafermon_dead_letters", "Messages that a backend refused for good.", letters)
-        skips = {name: skipped.get(name, 0) for name in deliveries}
-        yield counters("wafermon_delivery_skipped_segments", "Segments let go unread: `when_full: skip`.", skips)
+        segments = {name: journal.skipped_segments.get(name, 0) for name in deliveries}
+        yield counters("wafermon_delivery_skipped_segments", "Segments let go of: `when_full: skip`.", segments)
+        skipped = {name: journal.skipped_messages.get(name, 0) for name in deliveries}
+        yield counters("wafermon_skipped_messages", "Messages in them that were not delivered.", skipped)
         messages = {name: lag.messages for name, lag in lags.items()}
         yield gauges("wafermon_delivery_lag_messages", "Messages that a backend does not have yet.", messages)
         sizes = {name: lag.bytes for name, lag in lags.items()}

@@ -169,5 +169,6 @@ def _backend(view: View, delivery: Delivery) -> dict[str, Any]:
         "retries": figures.retries,
         "dead_letters": figures.dead_letters,
         "skipped_segments": view.journal.figures.skipped_segments.get(delivery.name, 0),
+        "skipped_messages": view.journal.figures.skipped_messages.get(delivery.name, 0),
         "figures": dict(health.figures),
     }
