@@ -5,6 +5,7 @@
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
+#   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
 
 PYTHON ?= .venv/bin/python
 SEED ?=
@@ -23,10 +24,15 @@ fuzz:
 	FUZZ_EXAMPLES=$$(($(TIME) * 40)) $(PYTHON) -m pytest -q -o timeout=0 tests/fuzz
 	$(MAKE) -C sdk/c fuzz FUZZ_SECONDS=$$(($(TIME) / 2))
 
+# The times are shown beside the rows that were read; only the rows are checked.
+plans: ROWS ?= 3000000
+plans:
+	WAFERMON_TEST_ROWS=$(ROWS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/databases/test_timescaledb_plans.py
+
 fresh:
 	tests/fresh
 
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz mutants fresh
+.PHONY: chaos soak fuzz plans mutants fresh

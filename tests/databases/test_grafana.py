@@ -39,8 +39,12 @@ def queries() -> Iterator[tuple[str, str]]:
 
 def filled(sql: str) -> str:
     """The query as Grafana sends it."""
-    first, last = f"to_timestamp({T0 / 1e6 - 3600})", f"to_timestamp({T0 / 1e6 + 3600})"
-    sql = sql.replace("$__interval", "60s")
+    return ranged(sql, f"to_timestamp({T0 / 1e6 - 3600})", f"to_timestamp({T0 / 1e6 + 3600})")
+
+
+def ranged(sql: str, first: str, last: str) -> str:
+    """The query as Grafana sends it for a range of time."""
+    sql = sql.replace("$__interval", "60s").replace("$__timeFrom()", first).replace("$__timeTo()", last)
     sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {first} AND {last}", sql)
     sql = re.sub(
         r"\$__timeGroupAlias\((\w+), [^)]*\)", r'to_timestamp(floor(extract(epoch FROM \1) / 60) * 60) AS "time"', sql

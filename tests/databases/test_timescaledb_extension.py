@@ -11,17 +11,39 @@ from urllib.parse import quote
 
 import psycopg2
 import pytest
+from daemon import until
 from postgres import TABLES, Database, backend
 from pytest_twisted import ensureDeferred
 
 from wafermon.backends.timescaledb import timescaledb
 from wafermon.backends.timescaledb.schema import HYPERTABLES
 from wafermon.contract import CLIENT, JOURNAL, BackendContract, batch, line
-from wafermon.interfaces import Position
+from wafermon.interfaces import Position, configure
 
 DSN = os.environ.get("WAFERMON_TEST_TIMESCALEDB_DSN", "")
 START = Position(JOURNAL, 1, 0)
 extension = pytest.mark.skipif(not DSN, reason="WAFERMON_TEST_TIMESCALEDB_DSN names no server with the extension")
+
+
+@pytest.fixture(scope="session")
+def license() -> str:
+    """What the build of the extension may do: ``timescale``, or ``apache``, which has no policies and no compression."""
+    connection = psycopg2.connect(DSN)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+            cursor.execute("SELECT current_setting('timescaledb.license', true)")
+            return str((cursor.fetchone() or ("",))[0])
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def policies(license: str) -> None:
+    """Skips where the build has none."""
+    if license != "timescale":
+        pytest.skip(f"this build's license is {license!r}: it has no policies and no compression")
 
 
 @ensureDeferred
@@ -52,6 +74,50 @@ async def test_an_extension_that_has_nothing_is_told_and_does_no_harm(database: 
     assert database.stored() == [(CLIENT, 1)]
 
 
+@ensureDeferred
+async def test_what_of_timescaledb_fails_is_said_by_health_and_doctor(database: Database) -> None:
+    """Read from the views that the extension has, which here are tables of the same columns."""
+    with backend(database) as writer:
+        await writer.open()
+        database.query(
+            "CREATE SCHEMA timescaledb_information;"
+            "CREATE TABLE timescaledb_information.jobs"
+            " (job_id int, proc_schema text, proc_name text, hypertable_schema text, hypertable_name text);"
+            "CREATE TABLE timescaledb_information.job_stats (job_id int, last_run_status text, total_failures bigint);"
+            "INSERT INTO timescaledb_information.jobs VALUES"
+            " (1, '_timescaledb_functions', 'policy_compression', 'public', 'events'),"
+            " (2, '_timescaledb_functions', 'policy_compression', 'other', 'events'),"
+            " (3, 'public', 'forget_summaries', NULL, NULL), (4, '_timescaledb_functions', 'policy_retention', 'public', 'spans');"
+            "INSERT INTO timescaledb_information.job_stats VALUES"
+            " (1, 'Failed', 12), (2, 'Failed', 1), (3, 'Failed', 2), (4, 'Success', 3)"
+        )
+        options = configure(timescaledb, {"dsn": database.dsn})
+        await writer.open()
+        said = "policy_compression of events (12 times), forget_summaries of traces (2 times)"
+        assert said in writer.health().detail and writer.health().state == "ok"
+        [problem] = timescaledb.examine(options)
+        assert said in problem
+        database.query("UPDATE timescaledb_information.job_stats SET last_run_status = 'Success'")
+        await writer.open()
+        assert writer.health().detail == "" and list(timescaledb.examine(options)) == []
+
+
+@ensureDeferred
+async def test_summaries_that_are_old_are_forgotten(database: Database) -> None:
+    """The procedure that TimescaleDB calls for `keep`."""
+    with backend(database) as writer:
+        await writer.open()
+    database.query(
+        "INSERT INTO traces (time, service, trace_id, first, last, services, counts, errors, status, part)"
+        " SELECT t, 'wafermon', t::text, t, t, '{}', '{}', 0, 'done', 1 FROM unnest(ARRAY[now(), now() - interval '100 days']) AS t;"
+        "INSERT INTO job_states (job_id, last, stalled) VALUES ('new', now(), NULL), ('old', now() - interval '100 days', NULL),"
+        " ('stalled', now() - interval '100 days', now())"
+    )
+    database.query("""CALL forget_summaries(1, '{"keep": "2160:00:00"}')""")
+    assert database.one("SELECT count(*) FROM traces") == 1
+    assert database.query("SELECT job_id FROM job_states ORDER BY 1") == [("new",), ("stalled",)]
+
+
 class Server:
     """The server that is named, with a schema for each test."""
 
@@ -76,6 +142,13 @@ class Server:
         )
         return {(table, name) for table, name in found}
 
+    def indexes(self) -> set[str]:
+        """Those by time that hypertables have."""
+        found = self.query(
+            f"SELECT indexname FROM pg_indexes WHERE schemaname = '{self.schema}' AND indexname LIKE '%_latest'"
+        )
+        return {name for (name,) in found}
+
 
 @pytest.fixture
 def server() -> Iterator[Server]:
@@ -89,11 +162,13 @@ class TestContract(BackendContract):
     factory = timescaledb
 
     @pytest.fixture(autouse=True)
-    def _server(self, server: Server) -> None:
+    def _server(self, server: Server, license: str) -> None:
         self.server = server
+        self.license = license
 
     def options(self) -> dict[str, Any]:
-        return {"dsn": DSN, "schema": self.server.schema, "keep": "36500d", "compress_after": "7d"}
+        wishes = {"keep": "36500d", "compress_after": "7d"} if self.license == "timescale" else {}
+        return {"dsn": DSN, "schema": self.server.schema, **wishes}
 
     def read_back(self) -> Iterable[tuple[str, int]]:
         tables = [f"{self.server.schema}.{table}" for table in TABLES]
@@ -104,7 +179,65 @@ class TestContract(BackendContract):
 
 @extension
 @ensureDeferred
-async def test_the_tables_are_hypertables_with_policies(server: Server) -> None:
+async def test_an_apache_build_has_hypertables_alone_and_says_so(server: Server, license: str) -> None:
+    if license != "apache":
+        pytest.skip("this build has all")
+    with backend(DSN, schema=server.schema, keep="90d", compress_after="7d") as writer:
+        await writer.open()
+        assert "does not do all that the config asks for" in writer.health().detail
+        await writer.write(batch(START, [line(1)]))
+    assert len(server.indexes()) == len(HYPERTABLES)
+
+
+@extension
+@ensureDeferred
+async def test_hypertables_have_an_index_by_time_that_is_no_brin(server: Server) -> None:
+    with backend(DSN, schema=server.schema) as writer:
+        await writer.open()
+        await writer.open()
+    assert server.indexes() == {f"{table}_latest" for table in HYPERTABLES}
+    brin = f"SELECT count(*) FROM pg_indexes WHERE schemaname = '{server.schema}' AND indexdef LIKE '%brin%'"
+    assert server.query(brin) == [(0,)]
+
+
+@extension
+@ensureDeferred
+async def test_a_policy_that_fails_is_said(server: Server, policies: None) -> None:
+    with backend(DSN, schema=server.schema, keep="90d") as writer:
+        await writer.open()
+        server.query(f"DROP PROCEDURE {server.schema}.forget_summaries")
+        [(job,)] = server.query(
+            "SELECT job_id FROM timescaledb_information.jobs"
+            f" WHERE proc_schema = '{server.schema}' AND proc_name = 'forget_summaries'"
+        )
+        server.query(f"SELECT alter_job({job}, next_start => now())")
+        failed = f"SELECT 1 FROM timescaledb_information.job_stats WHERE job_id = {job} AND last_run_status = 'Failed'"
+        until(lambda: server.query(failed), "the job's failure")
+        await writer.open()
+        assert "forget_summaries of traces" in writer.health().detail
+
+
+@extension
+@ensureDeferred
+async def test_summaries_are_kept_as_long_as_the_rest(server: Server, policies: None) -> None:
+    with backend(DSN, schema=server.schema, keep="90d") as writer:
+        await writer.open()
+    server.query(
+        f"INSERT INTO {server.schema}.traces (time, service, trace_id, first, last, services, counts, errors, status, part)"
+        " SELECT t, 'wafermon', t::text, t, t, '{}', '{}', 0, 'done', 1"
+        " FROM unnest(ARRAY[now(), now() - interval '100 days']) AS t"
+    )
+    [(job,)] = server.query(
+        "SELECT job_id FROM timescaledb_information.jobs"
+        f" WHERE proc_schema = '{server.schema}' AND proc_name = 'forget_summaries'"
+    )
+    server.query(f"CALL run_job({job})")
+    assert server.query(f"SELECT count(*) FROM {server.schema}.traces") == [(1,)]
+
+
+@extension
+@ensureDeferred
+async def test_the_tables_are_hypertables_with_policies(server: Server, policies: None) -> None:
     for days in ("90d", "60d"):
         with backend(DSN, schema=server.schema, keep=days, compress_after="7d") as writer:
             await writer.open()
@@ -125,7 +258,7 @@ async def test_the_tables_are_hypertables_with_policies(server: Server) -> None:
 
 @extension
 @ensureDeferred
-async def test_late_rows_go_into_compressed_chunks(server: Server) -> None:
+async def test_late_rows_go_into_compressed_chunks(server: Server, policies: None) -> None:
     with backend(DSN, schema=server.schema, compress_after="7d") as writer:
         await writer.open()
         first = batch(START, map(line, range(1, 1001)))

@@ -130,6 +130,7 @@ async def test_a_job_that_runs_is_found_behind_many_that_ended(database: Databas
         "INSERT INTO progress (time, service, host, pid, client, seq, job_id, trace_id, percent)"
         " VALUES ('2000-01-01', 'few', 'host', 1, 'few', 1, 'long', 'long', 5)"
     )
+    database.query("SELECT refresh_jobs()")
     running = json.loads(wafermon("jobs", "--dsn", database.dsn, "--running", "--json").stdout)
     assert "long" in [job["job_id"] for job in running]
     assert len(json.loads(wafermon("jobs", "--dsn", database.dsn, "--limit", "1500", "--json").stdout)) == 1500

@@ -22,7 +22,7 @@ from wafermon.backends.timescaledb.connection import Connector, Session
 from wafermon.backends.timescaledb.failures import Unsuitable, failure_of
 from wafermon.backends.timescaledb.identity import MARK, identity
 from wafermon.backends.timescaledb.options import TimescaleOptions
-from wafermon.backends.timescaledb.schema import arrange, upgrade
+from wafermon.backends.timescaledb.schema import arrange, catch_up, failing, upgrade
 from wafermon.backends.timescaledb.statements import KINDS, store
 from wafermon.interfaces import (
     BackendContext,
@@ -36,6 +36,8 @@ from wafermon.interfaces import (
 )
 
 T = TypeVar("T")
+LOOK_SECONDS = 600.0
+"""After how long it is asked again, at a batch, whether TimescaleDB's own work fails."""
 
 
 @implementer(IBackend)
@@ -59,7 +61,11 @@ class TimescaleBackend:
         """The end of the last batch that is known to be durable."""
         self._state = "starting"
         self._detail = ""
-        self._note = ""
+        self._arranged = ""
+        """What of the config has no effect."""
+        self._trouble = ""
+        """What of TimescaleDB's own work fails."""
+        self._looked = 0.0
         self._connects = 0
         self._messages = 0
         self._seconds = 0.0
@@ -103,15 +109,18 @@ class TimescaleBackend:
             for file in await upgrade(session, self._options.schema_name):
                 self.log.info("{name}: the tables were brought up to date by {file}", name=name, file=file)
             if prepare:
-                self._note = await arrange(session, self._options)
-                if self._note:
-                    self.log.warn("{name}: {note}", name=name, note=self._note)
+                self._arranged = await arrange(session, self._options)
+                if self._arranged:
+                    self.log.warn("{name}: {note}", name=name, note=self._arranged)
+                await self._look_after(session)
             writer = secrets.token_hex(8)
-            [(position,)] = await session.query(
-                "INSERT INTO deliveries (sidecar, backend, writer) VALUES (%s, %s, %s)"
-                " ON CONFLICT (sidecar, backend) DO UPDATE SET writer = excluded.writer RETURNING position",
+            [(position, keeps_jobs)] = await session.query(
+                "INSERT INTO deliveries (sidecar, backend, writer, keeps_jobs) VALUES (%s, %s, %s, true)"
+                " ON CONFLICT (sidecar, backend) DO UPDATE SET writer = excluded.writer RETURNING position, keeps_jobs",
                 (self._sidecar, name, writer),
             )
+            if not keeps_jobs:
+                await catch_up(session, self._sidecar, name)
         except BaseException as error:
             session.close()
             raise (self._failed(error, connected=False) if isinstance(error, Exception) else error) from error
@@ -119,6 +128,14 @@ class TimescaleBackend:
         self._reached = Position.parse(position) if position else None
         self._connects += 1
         return session
+
+    async def _look_after(self, session: Session) -> None:
+        """Ask what of TimescaleDB's own work fails; say so where it is news."""
+        self._looked = self._context.reactor.seconds()
+        trouble = await failing(session, self._options.schema_name)
+        if trouble and trouble != self._trouble:
+            self.log.warn("{name}: {trouble}", name=self._context.name, trouble=trouble)
+        self._trouble = trouble
 
     def write(self, batch: Batch) -> Deferred[None]:
         return self._call(self._write(batch))
@@ -129,6 +146,13 @@ class TimescaleBackend:
         if homeless := {kind[1] for kind in batch.block.kinds} - KINDS:
             raise PermanentError(f"there is no table for messages of type {', '.join(sorted(homeless))}")
         try:
+            session = self._session
+            if (
+                session is not None
+                and not session.closed
+                and self._context.reactor.seconds() - self._looked > LOOK_SECONDS
+            ):
+                await self._look_after(session)
             await self._store(batch)
         except Exception as error:
             raise self._failed(error) from error
@@ -200,7 +224,8 @@ class TimescaleBackend:
     def health(self) -> Health:
         """Figures: connects, messages and seconds spent storing them, since the start."""
         figures = {"connects": self._connects, "messages": self._messages, "seconds": self._seconds}
-        return Health(self._state, self._detail or self._note, figures)
+        notes = "; ".join(filter(None, (self._arranged, self._trouble)))
+        return Health(self._state, self._detail or notes, figures)
 
     def _failed(self, error: Exception, connected: bool = True) -> Exception:
         """An error as what `IBackend` promises. Rows can only be at fault on a connection that is set up."""

@@ -8,6 +8,7 @@ import psycopg2
 
 from wafermon.backends.timescaledb.connection import OLDEST
 from wafermon.backends.timescaledb.options import TimescaleOptions
+from wafermon.backends.timescaledb.schema import FAILING, told
 
 
 def problems(options: TimescaleOptions) -> list[str]:
@@ -27,7 +28,14 @@ def problems(options: TimescaleOptions) -> list[str]:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_is_in_recovery()")
             [replica] = cursor.fetchone()
-        return ["the server is a replica, which can't be written to; name the primary in the dsn"] if replica else []
+            if replica:
+                return ["the server is a replica, which can't be written to; name the primary in the dsn"]
+            cursor.execute("SELECT to_regclass('timescaledb_information.job_stats') IS NOT NULL")
+            if cursor.fetchone() != (True,):
+                return []
+            cursor.execute(FAILING, (options.schema_name,))
+            trouble = told(cursor.fetchall())
+            return [trouble] if trouble else []
     except psycopg2.Error as error:
         return [f"can't be asked: {' '.join(str(error).split())}"]
     finally:

@@ -54,12 +54,14 @@ class TimescaleOptions(Options):
     schema_name: Annotated[str, PlainValidator(_schema), Kind("a name")] = Field(
         default="public", alias="schema", description="The schema of the tables."
     )
-    keep: Duration = Field(default=0.0, description="After this time TimescaleDB drops rows; 0 never.")
+    keep: Duration = Field(
+        default=0.0, description="After this time TimescaleDB drops rows, summaries of traces and jobs too; 0 never."
+    )
     compress_after: Duration = Field(
         default=0.0, description="After this time TimescaleDB compresses rows; 0 never. Less than `keep`."
     )
     chunk: Annotated[Duration, AfterValidator(_above_zero)] = Field(
-        default=86_400.0, description="How much time one chunk of a hypertable holds."
+        default=7 * 86_400.0, description="How much time one chunk of a hypertable holds."
     )
 
     @field_validator("password_file")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import psycopg2
 
@@ -105,11 +106,51 @@ async def arrange(session: Session, options: TimescaleOptions) -> str:
     return f"TimescaleDB {found[0][0]} does not do all that the config asks for: {'; '.join(dict.fromkeys(refused))}"
 
 
+async def failing(session: Session, schema: str) -> str:
+    """What of TimescaleDB's own work on the tables fails, for the operator; empty where nothing does."""
+    [(known,)] = await session.query("SELECT to_regclass('timescaledb_information.job_stats') IS NOT NULL")
+    return told(await session.query(FAILING, (schema,))) if known else ""
+
+
+FAILING = """
+    SELECT coalesce(j.hypertable_name, 'traces'), j.proc_name, s.total_failures
+    FROM timescaledb_information.job_stats AS s JOIN timescaledb_information.jobs AS j USING (job_id)
+    WHERE coalesce(j.hypertable_schema, j.proc_schema) = %s AND s.last_run_status = 'Failed'
+    ORDER BY 1, 2
+"""
+"""The jobs of the tables in one schema whose last run failed; only where TimescaleDB is."""
+
+
+def told(failed: Iterable[tuple[Any, ...]]) -> str:
+    """Rows of `FAILING` in words."""
+    jobs = ", ".join(f"{name} of {table} ({count} times)" for table, name, count in failed)
+    advice = "see timescaledb_information.job_errors and the server's log"
+    return f"TimescaleDB's own work fails: {jobs}; {advice}" if jobs else ""
+
+
+async def catch_up(session: Session, sidecar: str, backend: str) -> None:
+    """Make `jobs` whole: what this sidecar wrote in an older version, which did not keep them, is added."""
+    await _begin(session)
+    await session.query("SELECT refresh_jobs()", seconds=SECONDS)
+    await session.query(
+        "UPDATE deliveries SET keeps_jobs = true WHERE sidecar = %s AND backend = %s", (sidecar, backend)
+    )
+    await session.query("COMMIT")
+
+
 def hypertables(options: TimescaleOptions) -> Iterator[str]:
     """The statements that make the tables what the config says. Each may be run again and again."""
+    schema = options.schema_name
     for table in HYPERTABLES:
-        name = f"{options.schema_name}.{table}"
+        name = f"{schema}.{table}"
         chunk = _interval(options.chunk)
+        # BRIN is of no use for chunks that are compressed or small; and an index on time alone keeps TimescaleDB from making
+        # its own. Looked up first, since even where there is nothing to do both statements would lock out the writers.
+        yield (
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_indexes"
+            f" WHERE schemaname = '{schema}' AND indexname = '{table}_latest') THEN"
+            f" DROP INDEX IF EXISTS {schema}.{table}_time; CREATE INDEX {table}_latest ON {name} (time DESC); END IF; END $$"
+        )
         yield (
             f"SELECT create_hypertable('{name}', 'time', chunk_time_interval => {chunk},"
             " if_not_exists => true, migrate_data => true)"
@@ -125,7 +166,7 @@ def hypertables(options: TimescaleOptions) -> Iterator[str]:
             # What is set can't be set again once there are compressed chunks.
             yield (
                 "DO $$ BEGIN IF NOT (SELECT compression_enabled FROM timescaledb_information.hypertables"
-                f" WHERE hypertable_schema = '{options.schema_name}' AND hypertable_name = '{table}') THEN"
+                f" WHERE hypertable_schema = '{schema}' AND hypertable_name = '{table}') THEN"
                 f" ALTER TABLE {name} SET (timescaledb.compress, timescaledb.compress_segmentby = 'service',"
                 " timescaledb.compress_orderby = 'time'); END IF; END $$"
             )
@@ -133,6 +174,15 @@ def hypertables(options: TimescaleOptions) -> Iterator[str]:
                 f"SELECT remove_compression_policy('{name}', if_exists => true),"
                 f" add_compression_policy('{name}', {_interval(options.compress_after)})"
             )
+    if options.keep:
+        yield (
+            "SELECT delete_job(job_id) FROM timescaledb_information.jobs"
+            f" WHERE proc_schema = '{schema}' AND proc_name = 'forget_summaries'"
+        )
+        yield (
+            f"SELECT add_job('{schema}.forget_summaries', interval '1 day',"
+            f" config => jsonb_build_object('keep', {_interval(options.keep)}))"
+        )
 
 
 def _interval(seconds: float) -> str:

@@ -74,7 +74,8 @@ TABLES = {
 }
 """By the message's type; `trace` is apart."""
 
-# The parts of a trace that are in one batch are added up first: a statement can't touch a row twice.
+# The parts of a trace that are in one batch are added up first: a statement can't touch a row twice. All statements touch
+# the rows in one order, so that those of two sidecars do not wait for each other.
 _TRACES = """
     INSERT INTO traces AS t (time, service, client, seq, trace_id, first, last, services, counts, errors, status, part)
     SELECT timestamptz 'epoch' + max(ts) * interval '1 microsecond', min(service), min(client), max(seq), trace_id,
@@ -82,13 +83,49 @@ _TRACES = """
         timestamptz 'epoch' + max(last::bigint) * interval '1 microsecond',
         sum_services(ARRAY(SELECT jsonb_array_elements_text(services)) ORDER BY ts), sum_counts(counts),
         sum(errors::bigint), sum_status(status), max(part::bigint)
-    FROM lines WHERE type = 'trace' GROUP BY trace_id
+    FROM lines WHERE type = 'trace' GROUP BY trace_id ORDER BY trace_id
     ON CONFLICT (trace_id) DO UPDATE SET
         time = greatest(t.time, excluded.time), client = excluded.client, seq = excluded.seq,
         first = least(t.first, excluded.first), last = greatest(t.last, excluded.last),
         services = add_services(t.services, excluded.services), counts = add_counts(t.counts, excluded.counts),
         errors = t.errors + excluded.errors, status = add_status(t.status, excluded.status),
         part = greatest(t.part, excluded.part)
+"""
+
+# What `jobs` shows: the latest progress of each job, by time and then by seq, and when it was last said to have stalled.
+_PROGRESS = """
+    SELECT job_id, trace_id, ts, coalesce(seq, 0) AS seq, percent::float8, service, status, NULL::bigint AS stalled
+    FROM lines WHERE type = 'progress'
+"""
+_STALLED = """
+    SELECT context ->> 'job_id', trace_id, NULL::bigint, NULL::bigint, NULL::float8, NULL, NULL, ts
+    FROM lines WHERE type = 'event' AND service = 'wafermon' AND context ->> 'kind' = 'job_stalled'
+    AND context ->> 'job_id' IS NOT NULL
+"""
+_LATER = "j.last IS NULL OR (excluded.last, excluded.last_seq) >= (j.last, j.last_seq)"
+_LATER_STATUS = "j.status IS NULL OR (excluded.status_time, excluded.status_seq) >= (j.status_time, j.status_seq)"
+_LATEST = ", ".join(
+    f"{name} = CASE WHEN {later} THEN excluded.{name} ELSE j.{name} END"
+    for later, names in ((_LATER, "last last_seq percent service"), (_LATER_STATUS, "status status_time status_seq"))
+    for name in names.split()
+)
+_JOBS = """
+    INSERT INTO job_states AS j (
+        job_id, trace_id, first, last, last_seq, percent, service, status, status_time, status_seq, messages, stalled
+    )
+    SELECT job_id, trace_id, timestamptz 'epoch' + min(ts) * interval '1 microsecond',
+        timestamptz 'epoch' + max(ts) * interval '1 microsecond', (array_agg(seq ORDER BY ts DESC, seq DESC) FILTER (WHERE ts IS NOT NULL))[1],
+        (array_agg(percent ORDER BY ts DESC, seq DESC) FILTER (WHERE ts IS NOT NULL))[1],
+        (array_agg(service ORDER BY ts DESC, seq DESC) FILTER (WHERE ts IS NOT NULL))[1],
+        (array_agg(status ORDER BY ts DESC, seq DESC) FILTER (WHERE status IS NOT NULL))[1],
+        timestamptz 'epoch' + max(ts) FILTER (WHERE status IS NOT NULL) * interval '1 microsecond',
+        (array_agg(seq ORDER BY ts DESC, seq DESC) FILTER (WHERE status IS NOT NULL))[1],
+        count(ts), timestamptz 'epoch' + max(stalled) * interval '1 microsecond'
+    FROM (%s) AS said (job_id, trace_id, ts, seq, percent, service, status, stalled)
+    GROUP BY job_id, trace_id ORDER BY job_id, trace_id
+    ON CONFLICT (job_id, (coalesce(trace_id, ''))) DO UPDATE SET
+        first = least(j.first, excluded.first), messages = j.messages + excluded.messages,
+        stalled = greatest(j.stalled, excluded.stalled), %s
 """
 
 KINDS = frozenset({*TABLES, "trace"})
@@ -104,7 +141,7 @@ def store(raw: bytes, count: int, types: Iterable[str], move: bytes) -> bytes:
         return moved + answer
     known = _COMMON | {name: "jsonb" if name in _JSON else "text" for kind in types for name in _FIELDS[kind]}
     columns = ", ".join(f"{name} {kind}" for name, kind in known.items())
-    inserts = ", ".join(f"{kind}_rows AS ({_insert(kind)})" for kind in types)
+    inserts = ", ".join([*(f"{kind}_rows AS ({_insert(kind)})" for kind in types), *_jobs(types)])
     before = b", lines AS MATERIALIZED (SELECT line.* FROM moved, json_to_recordset("
     return b"".join([moved, before, *literal(raw), f") AS line({columns})), {inserts}".encode(), answer])
 
@@ -115,6 +152,12 @@ def _insert(kind: str) -> str:
     table = TABLES[kind]
     names, values = ", ".join(table.columns), ", ".join(table.columns.values())
     return f"INSERT INTO {table.name} ({names}) SELECT {values} FROM lines WHERE type = '{kind}'"
+
+
+def _jobs(types: list[str]) -> list[str]:
+    """What brings the jobs up to date, if messages of these types can."""
+    said = " UNION ALL ".join(sql for kind, sql in (("progress", _PROGRESS), ("event", _STALLED)) if kind in types)
+    return [f"job_rows AS ({_JOBS % (said, _LATEST)})"] if said else []
 
 
 def literal(raw: bytes) -> tuple[bytes | memoryview, ...]:
