@@ -26,7 +26,7 @@ $sdk->log_progress('job-1', 12.5);
 $sdk->log_progress('job-1', 100, 'done');
 $sdk->log_resource(1.5, 1000, undef, 0);
 $sdk->log_resource;
-ok $sdk->flush, 'all is acknowledged';
+ok $sdk->flush(60), 'all is acknowledged';
 my $after = int(time * 1e6);
 
 my ($hello) = $sidecar->hellos;
@@ -97,7 +97,7 @@ is $sdk->get_stats->{called}, $called, 'none of them counted';
 use Math::BigFloat ();
 $sdk->log_metric('big', Math::BigFloat->new('2.5'));
 $sdk->log_resource(Math::BigFloat->new('12.5'));
-ok $sdk->flush;
+ok $sdk->flush(60);
 is_deeply [ map { $_->{value} // $_->{cpu} } ($sidecar->messages)[ -2, -1 ] ], [ 2.5, 12.5 ], 'objects that are numbers';
 
 # What belongs to the caller.
@@ -126,7 +126,7 @@ is $sdk->get_stats->{dropped}, 1, 'after close a call is counted as dropped';
     my $connections = $sidecar->hellos;
     $silent->log_event('info', 'x');
     ok !eval { $silent->log_event('loud', 'x'); 1 }, 'disabled, calls are checked';
-    ok $silent->flush;
+    ok $silent->flush(60);
     is_deeply [ @{ $silent->get_stats }{qw(called dropped waiting state)} ], [ 1, 1, 0, 'disconnected' ], 'and counted';
 }
 

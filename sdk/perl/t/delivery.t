@@ -41,7 +41,7 @@ sub free_port {
     burst($sdk, 1, 100);
     is $sdk->get_stats->{sent}, 100, 'all sent';
     ok $sidecar->until(sub { $sidecar->messages == 100 }), 'all there, without another call';
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     is_deeply [ numbers($sidecar->messages) ], [ 1 .. 100 ], 'in order';
     law($sdk, 'sent');
 }
@@ -82,7 +82,7 @@ sub free_port {
     my $sidecar = Sidecar->start(behave => sub { { reject => { 1 => 'bad_message', 5 => 'bad_json', 6 => 'bad_json', 10 => 'bad_message' } } });
     my $sdk = new_sdk(url => $sidecar->url);
     burst($sdk, 1, 10);
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     is_deeply [ @{ $sdk->get_stats }{qw(acked rejected waiting)} ], [ 6, 4, 0 ], 'settled either way';
     law($sdk, 'rejected');
 }
@@ -90,7 +90,7 @@ sub free_port {
     my $sidecar = Sidecar->start(behave => sub { { exact => 1, reject => { 2 => 'bad_message' } } });
     my $sdk = new_sdk(url => $sidecar->url);
     burst($sdk, 1, 2);
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     is $sdk->{stream}{next}, 0, 'a rejected line without an ack is not outstanding, or the connection would count as dead';
 }
 
@@ -200,7 +200,7 @@ sub free_port {
     my $port = free_port();
     my $sdk = new_sdk(url => $sidecar->url);
     my $lost = new_sdk(url => "tcp://127.0.0.1:$port", buffer => 2);
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     $sidecar->until(sub { $sdk->get_stats->{state} eq 'connected' });
     burst($sdk, 1, 10);
     burst($lost, 1, 10);
@@ -215,7 +215,7 @@ sub free_port {
     waitpid $pid, 0;
     is $?, 0, 'stats start at zero';
     burst($sdk, 21, 30);
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     is_deeply [ sort { $a <=> $b } numbers($sidecar->messages) ], [ 1 .. 10, 11 .. 20, 21 .. 30 ], 'each once';
     is scalar($sidecar->hellos), 2, 'two streams; the silent child opened none';
     is $sdk->get_stats->{reconnects}, 0, "the parent's connection lived on";
@@ -277,7 +277,7 @@ for my $round (1 .. 5) {
     my $sidecar = Sidecar->start(path => $path);
     my $sdk = new_sdk(url => "unix://$path");
     burst($sdk, 1, 50);
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     is_deeply [ numbers($sidecar->messages) ], [ 1 .. 50 ], 'over a Unix socket';
 }
 

@@ -53,7 +53,7 @@ my $logger = Log::Log4perl->get_logger('');
 $logger->level('INFO');
 $logger->add_appender($appender);
 Log::Log4perl->get_logger('Fab')->info('received', { rows => 3 });
-ok $sdk->flush;
+ok $sdk->flush(60);
 my $last = ($sidecar->messages)[-1];
 is_deeply [ @$last{qw(service level message context trace_id)} ],
     [ 'shared', 'info', 'received', { category => 'Fab', rows => 3 }, 'job-1' ], 'an SDK of the program';

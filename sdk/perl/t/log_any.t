@@ -23,7 +23,7 @@ $log->warnf('%s of %d', 'two', 3);
 $log->emergency('e');
 ok $log->is_debug && !$log->is_trace, 'levels are known';
 Log::Any->get_logger(category => 'Filtered', filter => sub { "<$_[2]>" })->error('text');
-ok $sdk->flush;
+ok $sdk->flush(60);
 
 is_deeply [ map { [ @$_{qw(level message context)} ] } $sidecar->messages ], [
     [ 'debug',    'd',          { category => 'Fab::Receiver' } ],

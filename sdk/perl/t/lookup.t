@@ -43,7 +43,7 @@ sub new_sdk { return MonitoringSDK->new(service => 'lookup', url => "tcp://sidec
     is $sdk->get_stats->{state}, 'disconnected';
     $known = 1;
     ok $sidecar->until(sub { $sdk->log_event(info => 'x'); $sdk->get_stats->{state} eq 'connected' }), 'found in the end';
-    ok $sdk->flush;
+    ok $sdk->flush(60);
     cmp_ok +(-s $lookups) / 2, '<', 20, 'once an attempt, after pauses that grow';
 }
 
@@ -83,7 +83,7 @@ sub new_sdk { return MonitoringSDK->new(service => 'lookup', url => "tcp://sidec
     ($slow, $known) = (0, 1);
     my $sdk = new_sdk();
     $sdk->log_event(info => 'x');
-    ok $sdk->flush, 'one file is enough';
+    ok $sdk->flush(60), 'one file is enough';
 }
 
 done_testing;

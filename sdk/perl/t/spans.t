@@ -16,7 +16,7 @@ my $seen = 0;
 
 sub new_messages {
     my ($sdk) = @_;
-    ok $sdk->flush, 'acknowledged';
+    ok $sdk->flush(60), 'acknowledged';
     my @all = $sidecar->messages;
     my @new = @all[ $seen .. $#all ];
     $seen = @all;

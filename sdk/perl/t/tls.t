@@ -34,7 +34,7 @@ for my $name (qw(CA CERT KEY)) {
 
 my $sdk = MonitoringSDK->new(@options);
 $sdk->log_event('info', 'x' x 3_000, { i => $_ }) for 1 .. 500;
-ok $sdk->flush, 'over TLS';
+ok $sdk->flush(60), 'over TLS';
 is_deeply [ map { $_->{context}{i} } $sidecar->messages ], [ 1 .. 500 ];
 
 my $pid = fork // die;
@@ -45,7 +45,7 @@ if (!$pid) {
 waitpid $pid, 0;
 is $?, 0;
 $sdk->log_event('info', 'parent', { i => 502 });
-ok $sdk->flush;
+ok $sdk->flush(60);
 is $sdk->get_stats->{reconnects}, 0, "a child that lets go of the connection doesn't end it";
 $sdk->close;
 is_deeply [ map { $_->{context}{i} } $sidecar->messages ], [ 1 .. 502 ];
