@@ -24,7 +24,7 @@ from twisted.logger import Logger
 
 from wafermon.alerts.command import Run
 from wafermon.alerts.window import Window
-from wafermon.journal import Cursor, Group, Journal
+from wafermon.journal import Cursor, Group, Journal, Outstanding
 from wafermon.model.messages import dumps
 from wafermon.model.notable import Notable, notables
 from wafermon.model.position import Position
@@ -57,8 +57,6 @@ class Hooks:
     log = Logger()
     name = CURSOR
     steps_over = True
-    problem = ""
-    """Commands that fail are counted and named by `figures`; they hinder nothing."""
 
     def __init__(self, settings: Settings | None, journal: Journal, reactor: Any) -> None:
         self.told = 0
@@ -73,12 +71,11 @@ class Hooks:
         self._cursor: Cursor | None = None
         self._group: Group | None = None
         self._stretches: deque[_Stretch] = deque()
-        self._skipped: set[Position] = set()
-        """The starts of groups that are stepped over."""
         self._waiting: deque[tuple[bytes, str, Key]] = deque()
         self._runs: dict[Key, Run] = {}
         self._done: set[Key] = set()
         """Events beyond the cursor that are done with: told, failed or skipped. Kept over a failure, so that none is told twice."""
+        self._outstanding = Outstanding(journal.seconds)
         self._skipping = False
         self._stopping = False
         self._settings = settings
@@ -95,13 +92,17 @@ class Hooks:
         self._waiting.clear()
         self._stretches.clear()
         self._done.clear()
-        self._skipped.clear()
         self._cursor = None
         self._journal.forget(CURSOR)
 
     @property
     def position(self) -> Position | None:
         return self._group.start if self._group else None
+
+    @property
+    def problem(self) -> str:
+        """Commands that fail are counted and named by `figures`; they hinder nothing."""
+        return self._outstanding.late
 
     async def run(self) -> None:
         self._detach()
@@ -119,7 +120,7 @@ class Hooks:
     async def step_over(self) -> None:
         """The cursor passes it once what came before it has been told."""
         if self._group is not None:
-            self._skipped.add(self._group.start)
+            await self._outstanding.wait("the journal's disk", self._journal.step_over(CURSOR, self._group.start))
 
     async def finish(self) -> None:
         """Commands may run: `end` lets go of the journal."""
@@ -150,7 +151,7 @@ class Hooks:
     def _take(self, group: Group) -> None:
         settings = self._settings
         wanted = settings.on if settings else ()
-        if group.start in self._skipped:
+        if group.start in self._journal.stepped_over(CURSOR):
             wanted = ()
         found = [one for _, block in group.blocks for one in notables(block) if one.kind in wanted] if wanted else []
         if found:
@@ -223,7 +224,6 @@ class Hooks:
             end = stretch.end
         if end is not None and self._cursor is not None:
             self._cursor.move(end)
-            self._skipped = {start for start in self._skipped if start >= end}
             self._journal.checkpoint_soon()
 
 

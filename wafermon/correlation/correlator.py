@@ -79,8 +79,6 @@ class Correlator:
         """The end of what the engine has observed."""
         self._work: tuple[Position, Position] | None = None
         """Start and end of what it works on: a group; or twice the place from which it restores."""
-        self._skipped: set[Position] = set()
-        """The starts of groups that are stepped over."""
         self._without_checkpoint = False
         """The checkpoint can't be read, again and again: begin without it."""
         self._counted: Position | None = None
@@ -132,14 +130,15 @@ class Correlator:
         self._error = ""
 
     async def step_over(self) -> None:
-        """The group is left out of this replay, and the checkpoint after it is saved before anything else is read."""
+        """The group is left out of each replay. A checkpoint that can't be read is left out once: it may be readable at the next
+        start."""
         if self._work is None:
             return
         start, end = self._work
         if start == end:
             self._without_checkpoint = True
         else:
-            self._skipped.add(start)
+            await self._outstanding.wait("the journal's disk", self._journal.step_over(CURSOR, start))
 
     async def finish(self) -> None:
         if self._phase is not Phase.RESTORING:
@@ -206,12 +205,11 @@ class Correlator:
                 await self._begin_to_emit()
             group = await cursor.read()
             self._work = group.start, group.end
-            skip = group.start in self._skipped
+            skip = group.start in self._journal.stepped_over(CURSOR)
             self._observe(group, skip=skip)
             due = skip or self._reactor.seconds() - self._saved_at >= CHECKPOINT_SECONDS
             if due or self._position.segment != cursor.kept.segment:
                 await self._save()
-            self._skipped = {start for start in self._skipped if start >= cursor.kept}
             self._work = None
 
     def _find_end(self) -> None:

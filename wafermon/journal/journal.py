@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -178,7 +178,8 @@ class Journal:
         self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
         self._clock.begin(recovered.time, recovered.known)
         # The marks' place is the journal's own: each checkpoint says it anew, and an earlier one must not hold segments.
-        self._places = Places({name: place for name, place in state.cursors().items() if name != MARKS_CURSOR})
+        places = {name: place for name, place in state.cursors().items() if name != MARKS_CURSOR}
+        self._places = Places(places, state.stepped_over())
         self._routes = routes
         self._fault = self._disk.full
 
@@ -562,6 +563,19 @@ class Journal:
         self._count_read_ahead(cursor, cursor.begin_again(cursor.kept))
         self._places.detach(cursor)
 
+    def step_over(self, name: str, start: Position) -> Deferred[None]:
+        """A cursor's follower passes over the group that starts there, whenever it comes: fires once that is durable. Fails with
+        sqlite3.Error."""
+        return Deferred.fromCoroutine(self._step_over(name, start))
+
+    async def _step_over(self, name: str, start: Position) -> None:
+        await self._in_writer(self._disk.state.step_over, name, start)
+        self._places.stepped_over(name).add(start)
+
+    def stepped_over(self, name: str) -> Set[Position]:
+        """The starts of the groups that a cursor's follower passes over, as far as it has not passed them."""
+        return self._places.stepped_over(name)
+
     def stored(self, name: str) -> Position | None:
         """Where a cursor is; None for an unknown name."""
         return self._places.all().get(name)
@@ -677,6 +691,10 @@ class Journal:
         await self._in_writer(self._disk.save, places, marks, self._clock.known())
         self.marks.saved(marks)
         self._places.saved(places)
+        if passed := self._places.passed(places):
+            await self._in_writer(self._disk.state.forget_stepped_over, passed)
+            for name, start in passed:
+                self._places.stepped_over(name).discard(start)
         needed = self._places.needed(places)
         for number in self._index.numbers:
             if number < needed and number != self._index.newest:

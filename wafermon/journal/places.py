@@ -22,12 +22,15 @@ class Held(NamedTuple):
 class Places:
     """By cursor's name."""
 
-    def __init__(self, stored: Mapping[str, Position]) -> None:
-        """`stored` is what is on disk."""
+    def __init__(self, stored: Mapping[str, Position], stepped_over: Iterable[tuple[str, Position]] = ()) -> None:
+        """`stored` and `stepped_over` are what is on disk."""
         self.cursors: dict[str, Cursor] = {}
         """Those that are read with."""
         self._stored = dict(stored)
         self._dropped: set[str] = set()
+        self._stepped_over: dict[str, set[Position]] = {}
+        for name, start in stepped_over:
+            self.stepped_over(name).add(start)
 
     def __contains__(self, name: str) -> bool:
         return name in self._stored or name in self.cursors
@@ -69,6 +72,19 @@ class Places:
         for name, place in places.items():
             if place is None:
                 self._dropped.discard(name)
+
+    def stepped_over(self, name: str) -> set[Position]:
+        """The starts of the groups that a cursor's follower passes over."""
+        return self._stepped_over.setdefault(name, set())
+
+    def passed(self, places: Mapping[str, Position | None]) -> list[tuple[str, Position]]:
+        """Of these, those that are not read again now that `places` are on disk."""
+        return [
+            (name, start)
+            for name, starts in self._stepped_over.items()
+            for start in starts
+            if (place := places.get(name)) is None or start < place
+        ]
 
     def needed(self, places: Mapping[str, Position | None]) -> int:
         """The first segment that one of these, which are on disk, needs, or one that has come since."""

@@ -21,6 +21,9 @@ from wafermon.model.position import Position
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS cursors (name TEXT PRIMARY KEY, position TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stepped_over (
+    cursor TEXT NOT NULL, position TEXT NOT NULL, PRIMARY KEY (cursor, position)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (
     principal TEXT NOT NULL, client TEXT NOT NULL, seq INTEGER NOT NULL, seen INTEGER NOT NULL,
     PRIMARY KEY (principal, client)
@@ -93,6 +96,24 @@ class State:
         with self._lock:
             rows = self._db.execute("SELECT name, position FROM cursors").fetchall()
         return {name: Position.parse(position) for name, position in rows}
+
+    def step_over(self, cursor: str, start: Position) -> None:
+        """Remember that this cursor's follower passes over the group that starts there."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO stepped_over VALUES (?, ?)", [cursor, str(start)])
+
+    def stepped_over(self) -> list[tuple[str, Position]]:
+        """All cursors with the starts of such groups."""
+        with self._lock:
+            rows = self._db.execute("SELECT cursor, position FROM stepped_over").fetchall()
+        return [(cursor, Position.parse(position)) for cursor, position in rows]
+
+    def forget_stepped_over(self, passed: Iterable[tuple[str, Position]]) -> None:
+        """These will not be read again."""
+        rows = [(cursor, str(start)) for cursor, start in passed]
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM stepped_over WHERE cursor = ? AND position = ?", rows)
 
     def known(self) -> Known | None:
         """The time at the last `save`; None where none said it."""

@@ -373,8 +373,38 @@ def test_a_group_that_makes_it_fail_is_passed_after_what_came_before(
     for process in scene.running():
         process.exit()
     assert scene.kept == scene.world.journal.end
-    assert not scene.hooks._skipped
+    scene.world.journal.checkpoint_soon()
+    scene.world.loop.turn()
+    assert not scene.world.journal.stepped_over(CURSOR)
     assert scene.outcomes() == (2, 0, 0)
+
+
+def test_a_group_that_was_stepped_over_is_passed_at_once_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Scene(tmp_path)
+    first.start()
+    first.world.put(failed("a"))
+    real = Hooks._may_be_told
+
+    def may_be_told(hooks: Hooks, one: Any) -> bool:
+        if b"poison" in one.line:
+            raise KeyError("poison")
+        return real(hooks, one)
+
+    monkeypatch.setattr(Hooks, "_may_be_told", may_be_told)
+    first.world.put(failed("poison"))
+    first.loop.pass_time(10)
+    assert first.world.states[CURSOR].stepped_over == 1
+    first.world.journal._disk.close()
+    first.world.forget()
+    second = Scene(tmp_path)
+    second.start()
+    second.world.put(failed("b"))
+    second.loop.pass_time(1)
+    assert second.world.states[CURSOR].restarts == 0
+    assert [process.job for process in second.processes] == ["a", "b"]
+    second.world.forget()
 
 
 def scenario(directory: Path, faults: Faults, inside: bool) -> Scene:

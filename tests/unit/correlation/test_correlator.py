@@ -198,11 +198,45 @@ def test_a_group_that_makes_it_fail_is_stepped_over_durably(scene: Scene, monkey
     assert (state.restarts, state.stepped_over, list(state.positions)) == (3, 1, [position])
     assert scene.problem == ""
     assert scene.world.journal._places.cursors[CURSOR].kept > position
-    assert not scene.correlator._skipped
+    scene.world.journal.checkpoint_soon()
+    scene.world.loop.turn()
+    assert not scene.world.journal.stepped_over(CURSOR)
     scene.world.put(progress("a", "done"))
     scene.world.loop.pass_time(7)
     assert scene.keys() == {"trace a": 1}
     assert scene.world.states[CURSOR].restarts == 3
+
+
+def test_a_group_that_was_stepped_over_is_passed_at_once_after_a_kill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no checkpoint could be saved after it."""
+    first = Scene(tmp_path)
+    first.start()
+    first.world.put(progress("a"))
+    position = first.world.journal.end
+    real = Engine.observe_blocks
+
+    def observe(engine: Engine, blocks: Any, time: int, elapsed: int) -> Any:
+        if any(b"poison" in block.raw for block in blocks):
+            raise ValueError("poison")
+        return real(engine, blocks, time, elapsed)
+
+    monkeypatch.setattr(Engine, "observe_blocks", observe)
+    first.files.fail("write", OSError(28, "No space left on device"), times=100)
+    first.files.fail("append", OSError(28, "No space left on device"), times=100)
+    first.world.put(event("poison"))
+    first.world.loop.pass_time(10)
+    assert first.world.states[CURSOR].stepped_over == 1
+    second = crash(first, tmp_path)
+    assert second.world.journal.stepped_over(CURSOR) == {position}
+    second.start()
+    second.world.put(progress("a", "done"))
+    second.world.loop.pass_time(7)
+    assert second.world.states[CURSOR].restarts == 0
+    assert second.keys() == {"trace a": 1}
+    assert second.world.journal._places.cursors[CURSOR].kept > position
+    second.world.stop()
 
 
 def test_what_came_back_in_a_group_that_is_stepped_over_is_not_emitted_again(
