@@ -294,6 +294,11 @@ class Delivery:
         return self._calls.late
 
     @property
+    def awaited(self) -> str:
+        """What the backend has not answered yet; empty where there is nothing."""
+        return self._calls.awaited
+
+    @property
     def lag(self) -> Lag:
         """How far this backend is behind."""
         journal, gatherer = self._journal, self._gatherer
