@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wafermon.model.messages import Message, decode_stored, kind_of
+from wafermon.model.messages import Message, decode_stored
 from wafermon.wire.lines import LineError, LineReader, Origin
 
 ORIGIN = Origin(service="svc", host="h", pid=3, client="9f2c9f2c9f2c9f2c", numbered=True)
@@ -47,10 +47,8 @@ def nested(depth: int, opening: str = '{"k":', closing: str = "}") -> str:
 
 
 def refused(data: bytes, origin: Origin = ORIGIN) -> LineError:
-    reader = LineReader(origin)
-    assert reader.read_block(data + b"\n") is None
     with pytest.raises(LineError) as caught:
-        reader.read_line(data, NOW)
+        LineReader(origin).read_line(data, NOW)
     return caught.value
 
 
@@ -214,16 +212,6 @@ def test_a_good_line_is_stored_as_it_came(data: bytes) -> None:
     stored, message = accepted(data)
     assert stored == data
     assert message.seq == 7
-    ts = message.ts
-    assert LineReader(ORIGIN).read_block(data + b"\n") == ([message], {kind_of(message)}, ts, ts)  # type: ignore[comparison-overlap]
-
-
-def test_a_block_of_good_lines_is_read_at_once() -> None:
-    block = b"".join(data + b"\n" for data in GOOD)
-    messages = [accepted(data)[1] for data in GOOD]
-    stamps = [message.ts for message in messages]
-    assert LineReader(ORIGIN).read_block(block) == (messages, set(map(kind_of, messages)), min(stamps), max(stamps))  # type: ignore[type-var]
-    assert LineReader(ORIGIN).read_block(block + b"{\n") is None
 
 
 def test_an_escaped_backslash_before_u0000_is_no_nul() -> None:
@@ -267,26 +255,6 @@ def test_a_numbered_line_needs_client_and_seq() -> None:
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 json_values = scalars | st.lists(scalars, max_size=3) | st.dictionaries(st.text(max_size=5), scalars, max_size=3)
-
-
-@given(st.binary() | st.dictionaries(st.sampled_from(["type", "ts", "seq", "level", "context", "x"]), json_values).map(
-    lambda value: json.dumps(value).encode()
-))  # fmt: skip
-def test_any_bytes_are_accepted_or_refused_alike_by_both_ways(data: bytes) -> None:
-    data = data.replace(b"\n", b" ")
-    reader = LineReader(Origin(service="s", host="h", pid=1))
-    quickly = reader.read_block(data + b"\n")
-    try:
-        stored, message = reader.read_line(data, NOW)
-    except LineError as error:
-        assert quickly is None
-        assert error.code in {"bad_json", "bad_utf8", "bad_message", "unknown_type"}
-        assert error.detail
-        assert "\n" not in error.detail
-    else:
-        assert json.loads(stored)
-        if quickly is not None:
-            assert (stored, [message]) == (data, quickly[0])
 
 
 @given(st.text(), json_values)
