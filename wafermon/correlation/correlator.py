@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from twisted.python.threadpool import ThreadPool
 
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
+from wafermon.correlation.ledger import Facts, Route, Table
 from wafermon.correlation.recent import Recent
 from wafermon.files import Files
 from wafermon.journal import Cursor, Entry, Group, Journal, Outstanding, groups_before, together
@@ -43,6 +45,18 @@ class Phase(Enum):
     LIVE = "live"
 
 
+class _NoRoute:
+    matched = True
+    backends: tuple[str, ...] = ()
+
+
+class _Nowhere:
+    """A routing table that says nothing."""
+
+    def route(self, service: str, type: str, level: object, host: object) -> Route:
+        return _NoRoute()
+
+
 class Correlator:
     """The follower that correlates. Each run starts from the checkpoint, follows the journal with its output off, and only then emits: what
     was derived and did not come back through the journal by then, and all that is derived from there on."""
@@ -59,9 +73,11 @@ class Correlator:
         pool: ThreadPool,
         reactor: Any,
         files: Files | None = None,
+        tables: Callable[[str], Table] | None = None,
     ) -> None:
         """`engine` is new and says the journal's id and the settings; each run begins with another one like it. `directory` is where
-        the checkpoint is, and is made where it is not there."""
+        the checkpoint is, and is made where it is not there. `tables` turns a routing table's text, as the journal holds it, into
+        the table; without it no receipt knows what goes where."""
         self.engine = engine
         self.recent = Recent()
         self.sdk_dropped = 0
@@ -72,6 +88,7 @@ class Correlator:
         self._pool = pool
         self._reactor = reactor
         self._files = files or Files()
+        self._tables = tables or (lambda text: _Nowhere())
         self._outstanding = Outstanding(reactor.seconds)
         self._error = ""
         self._cursor: Cursor | None = None
@@ -109,6 +126,11 @@ class Correlator:
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """See `views.trace`."""
         return self.engine.trace(trace_id, self.recent)
+
+    def receipt_facts(self, name: str) -> Facts | None:
+        """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""
+        ledger = self.engine.ledger
+        return ledger.facts(ledger.find(name))
 
     # -- life
 
@@ -157,12 +179,15 @@ class Correlator:
         if self._without_checkpoint:
             self._without_checkpoint = False
             self.log.error("The correlation starts without its checkpoint {path}", path=self._path)
+            self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         where = f"the disk of {self._path}"
         try:
             read = deferToThreadPool(self._reactor, self._pool, self._files.read_whole, self._path, CHECKPOINT_BYTES)
             head, _, snapshot = (await self._outstanding.wait(where, read)).partition(b"\n")
         except FileNotFoundError:
+            if (self._position.segment, self._position.offset) > (1, 0):
+                self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         try:
             position = Position.parse(head.decode())
@@ -173,6 +198,7 @@ class Correlator:
             message = "The correlation's checkpoint {path} is of no use, starting without it: {error}"
             self.log.error(message, path=self._path, error=error)
             self.engine = Engine(self._settings, self._journal.id)
+            self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         self._position = position
         cursor.seek(position)
@@ -243,6 +269,8 @@ class Correlator:
             self.engine.follow(group.presence, group.elapsed)
         told = blocks or group.presence
         derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
+        if not group.damaged:
+            self.engine.ledger.observe(group, self._tables(group.routes))
         self.recent.observe(blocks, group.time)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:

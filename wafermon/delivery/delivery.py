@@ -402,6 +402,8 @@ class Delivery:
 
     def _note_missing(self, reached: Position) -> None:
         start = self._cursor.next
+        ours = reached.journal == start.journal and reached < start
+        self._journal.note_skipped(self.name, reached if ours else start._replace(segment=0, offset=0), start)
         self.missing = f"it stood at {reached}, which this journal does not hold: what lies between is missing there"
         message = "{name} stands at {reached}, which this journal does not hold: it goes on at {start}"
         self.log.error(message, name=self.name, reached=str(reached), start=str(start))
@@ -421,6 +423,8 @@ class Delivery:
             if not gatherer.count:
                 self._waiting_since = self._reactor.seconds()
             self._read_time = group.time
+            if group.damaged:
+                self._journal.note_skipped(self.name, group.start, group.end)
             gatherer.add(group, self._tables(group.routes))
             self._poke()
             while gatherer.full:

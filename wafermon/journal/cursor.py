@@ -43,6 +43,8 @@ class Source(Protocol):
 
     def sleep(self, seconds: float) -> Deferred[None]: ...
     def checkpoint_soon(self) -> None: ...
+    def note_delivered(self, name: str, start: Position, end: Position) -> None:
+        """A stretch that was skipped when it had been read is done with."""
 
 
 class _ReadAhead(NamedTuple):
@@ -184,6 +186,9 @@ class Cursor:
         done = min(position, self.next)
         self.kept = max(before, self._source.follow(done))
         self._done = max(self._done, done)
+        for one in self._ahead:
+            if one.end <= self._done:
+                self._source.note_delivered(self.name, one.start, one.end)
         self._ahead = [one for one in self._ahead if one.end > self._done]
         if before.segment != self.kept.segment:
             self._source.checkpoint_soon()
