@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import environment, wafermon
-from daemon import ROOT, until
+from commands import wafermon
+from daemon import until
 from drivers import Driver
 from served import Served
 
@@ -56,9 +53,13 @@ def job_of(daemon: Served, name: str) -> dict[str, Any]:
     return next((job for job in daemon.get("/api/jobs")["jobs"] if job["job_id"] == name), {})
 
 
+def gone_events(daemon: Served) -> list[dict[str, Any]]:
+    return [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == "gone"]
+
+
 def begin(sdk: Driver, daemon: Served, job: str = "job-1", events: int = 50) -> None:
     sdk("open", service="loader", url=f"tcp://127.0.0.1:{daemon.port}", trace_id=job)
-    sdk("progress", job_id=job, percent=1, status="loading")
+    sdk("log_progress", job_id=job, percent=1, status="loading")
     sdk("burst", n=events)
 
 
@@ -66,8 +67,8 @@ def begin(sdk: Driver, daemon: Served, job: str = "job-1", events: int = 50) -> 
 def test_a_job_that_closes_is_complete_and_one_that_is_killed_is_gone(daemon: Served, language: str) -> None:
     with driver(daemon, language) as sdk:
         begin(sdk, daemon)
-        sdk("metric", name="rows", value=7)
-        sdk("progress", job_id="job-1", percent=100, status="done")
+        sdk("log_metric", name="rows", value=7)
+        sdk("log_progress", job_id="job-1", percent=100, status="done")
         assert sdk("flush", timeout=30)
         open_still = receipt(daemon, "job-1")
         sdk("close")
@@ -99,7 +100,7 @@ def test_a_job_that_closes_is_complete_and_one_that_is_killed_is_gone(daemon: Se
     assert "not closed" in done.stdout
     shown = wafermon("jobs", "--http", site(daemon)).stdout
     assert [line.split()[3] for line in shown.splitlines() if line.startswith("job-2")] == ["gone"]
-    [event] = until(lambda: [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == "gone"])
+    [event] = until(lambda: gone_events(daemon), "the event")
     assert (event["context"]["job_id"], event["trace_id"], event["level"]) == ("job-2", "job-2", "warning")
     assert daemon.metrics()["wafermon_jobs_gone_total"] == 1
 
@@ -116,7 +117,7 @@ def test_what_is_known_outlives_the_sidecar(daemon: Served) -> None:
     victim.process.wait()
     daemon.start()
     with survivor:
-        survivor("progress", job_id="job-2", percent=100, status="done")
+        survivor("log_progress", job_id="job-2", percent=100, status="done")
         assert survivor("flush", timeout=60)
         survivor("close")
     assert wafermon("receipt", "job-2", "--wait", "60s", "--http", site(daemon)).returncode == 0
@@ -127,8 +128,9 @@ def test_what_is_known_outlives_the_sidecar(daemon: Served) -> None:
     daemon.start()
     after = until(lambda: (receipt(daemon, "job-1"), receipt(daemon, "job-2")))
     assert after == before
-    gone = [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == "gone"]
-    assert len(gone) == 1
+    until(lambda: gone_events(daemon), "the event")
+    assert wafermon("drain", "--http", site(daemon)).returncode == 0
+    assert len(gone_events(daemon)) == 1
 
 
 def test_what_lies_in_a_spill_file_is_waited_for(daemon: Served) -> None:
@@ -138,7 +140,7 @@ def test_what_lies_in_a_spill_file_is_waited_for(daemon: Served) -> None:
         assert sdk("flush", timeout=30)
         daemon.kill()
         sdk("burst", n=2_000)
-        sdk("progress", job_id="job-1", percent=100, status="done")
+        sdk("log_progress", job_id="job-1", percent=100, status="done")
         sdk("close")
     daemon.start()
     assert receipt(daemon, "job-1")["complete"] is False
@@ -166,7 +168,8 @@ def test_the_commands_for_shells_close_what_they_send(daemon: Served) -> None:
 
 
 def test_lines_without_a_number_make_it_unknowable(daemon: Served) -> None:
-    daemon.send('{"type":"event","service":"nc","trace_id":"job-1","level":"info","message":"hello"}\n'.encode())
+    with daemon.bare() as bare:
+        bare.sendall(b'{"type":"event","service":"nc","trace_id":"job-1","level":"info","message":"hello"}\n')
     until(lambda: receipt(daemon, "job-1").get("received"), "the line")
     found = receipt(daemon, "job-1")
     assert (found["unnumbered"], found["complete"]) == (1, None)
