@@ -121,16 +121,26 @@ def test_what_is_known_outlives_the_sidecar(daemon: Served) -> None:
         assert survivor("flush", timeout=60)
         survivor("close")
     assert wafermon("receipt", "job-2", "--wait", "60s", "--http", site(daemon)).returncode == 0
-    until(lambda: job_of(daemon, "job-1")["gone"], "the job that is gone", 120)
+    until(lambda: job_of(daemon, "job-1").get("gone"), "the job that is gone", 120)
     assert not job_of(daemon, "job-2")["gone"]
     before = receipt(daemon, "job-1"), receipt(daemon, "job-2")
     daemon.kill()
     daemon.start()
-    after = until(lambda: (receipt(daemon, "job-1"), receipt(daemon, "job-2")))
-    assert after == before
+    until(lambda: (receipt(daemon, "job-1"), receipt(daemon, "job-2")) == before, "the same receipts")
     until(lambda: gone_events(daemon), "the event")
     assert wafermon("drain", "--http", site(daemon)).returncode == 0
     assert len(gone_events(daemon)) == 1
+
+
+def test_a_program_that_dies_while_the_sidecar_is_away_is_gone_though_nobody_comes_back(daemon: Served) -> None:
+    victim = driver(daemon)
+    begin(victim, daemon)
+    assert victim("flush", timeout=30)
+    daemon.kill()
+    victim.process.kill()
+    victim.process.wait()
+    daemon.start()
+    until(lambda: job_of(daemon, "job-1").get("gone"), "the job that is gone", 180)
 
 
 def test_what_lies_in_a_spill_file_is_waited_for(daemon: Served) -> None:

@@ -18,7 +18,7 @@ from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.ledger import Facts, Route, Table
 from wafermon.correlation.recent import Recent
 from wafermon.files import Files
-from wafermon.journal import Cursor, Entry, Group, Journal, Outstanding, groups_before, together
+from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block
 from wafermon.model.messages import encode_stored
 from wafermon.model.notable import notables
@@ -31,6 +31,8 @@ SHARE = 0.5
 CHECKPOINT_BYTES = 1 << 30
 """A larger file is no checkpoint of ours."""
 ADVANCE_SECONDS = 1.0
+START_SECONDS = 10.0
+"""After so long the journal is told that the sidecar has started, if no connection has had it told."""
 HISTORY_BYTES = 64 << 20
 """How much of the journal is read at a start for the memory of the recent."""
 
@@ -100,6 +102,11 @@ class Correlator:
         """The checkpoint can't be read, again and again: begin without it."""
         self._counted: Position | None = None
         """From here on `sdk_dropped` has not counted."""
+        self._first_segment = 0
+        """Of this process; 0 before the first run."""
+        self._start_told = False
+        """Whether the journal says that this process has started."""
+        self._live_since = 0.0
         self._live_at: Position | None = None
         """Where the replay ends; None until everything that was appended before it is committed."""
         self._saved_at = 0.0
@@ -142,6 +149,7 @@ class Correlator:
     def _begin(self) -> None:
         """Throw away what an earlier run left in memory."""
         self._detach()
+        self._first_segment = self._first_segment or self._journal.end.segment
         self._cursor = self._journal.cursor(CURSOR)
         self._position = self._cursor.kept
         self._work = self._position, self._position
@@ -252,6 +260,7 @@ class Correlator:
 
     async def _begin_to_emit(self) -> None:
         self._phase = Phase.LIVE
+        self._live_since = self._reactor.seconds()
         if self._counted is None:
             self._counted = self._live_at
         pending = self.engine.pending()
@@ -266,6 +275,8 @@ class Correlator:
             self._pass_over(group)
             return
         if group.presence:
+            if group.start.segment >= self._first_segment and group.presence[0].what == STARTED:
+                self._start_told = True
             self.engine.follow(group.presence, group.elapsed)
         told = blocks or group.presence
         derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
@@ -313,7 +324,16 @@ class Correlator:
     def _advance(self) -> None:
         cursor = self._cursor
         if self._phase is Phase.LIVE and cursor and cursor.at_end and self._journal.idle and not self._saving.locked:
+            self._tell_start()
             self._emit(self.engine.advance(self._journal.elapsed()))
+
+    def _tell_start(self) -> None:
+        """Who was connected before this process may never come again: the first that comes has the start told. Where nobody does,
+        and somebody was connected, it is told here. Nothing else waits to be journalled now, so that nobody has come."""
+        late = self._reactor.seconds() - self._live_since >= START_SECONDS
+        if late and not self._start_told and self.engine.programs_connected:
+            self._start_told = True
+            self._journal.append(Entry(presence=[Presence(STARTED)]))
 
     def _emit(self, derived: list[Derived]) -> None:
         if not derived:

@@ -130,6 +130,11 @@ class Engine:
         """How many traces are live."""
         return len(self._live)
 
+    @property
+    def programs_connected(self) -> bool:
+        """Whether a program is connected, as far as the groups say."""
+        return any(program.connected for program in self._programs)
+
     def traces(self, limit: int = 100) -> list[dict[str, Any]]:
         return views.traces(self._live, limit)
 

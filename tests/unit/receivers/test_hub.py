@@ -239,7 +239,7 @@ def test_so_many_bytes_of_frames_are_opened_at_a_time(monkeypatch: pytest.Monkey
 def said(sidecar: Sidecar) -> list[tuple[str, str]]:
     """What the journal was told of connections, but for the start."""
     told = [one for entry in sidecar.journal.committed for one in entry.presence]
-    assert told[0].what == "started"
+    assert [one.what for one in told[:1]] in ([], ["started"])
     return [(one.what, one.client[:1]) for one in told[1:]]
 
 
@@ -260,9 +260,9 @@ def test_a_connection_is_announced_with_its_first_message() -> None:
     assert said(sidecar) == []
     one.send(one.lines(1))
     one.send(one.lines(2))
-    [first] = [entry for entry in sidecar.journal.committed if entry.presence][1:]
+    [first] = [entry for entry in sidecar.journal.committed if entry.presence]
     assert first.block is not None and first.block.count == 1
-    assert first.presence == [("came", "a" * 16, "s", "h", 7)]
+    assert list(first.presence) == [("started", "", "", "", -1), ("came", "a" * 16, "s", "h", 7)]
     lost(one)
     lost(other)  # which said nothing
     assert said(sidecar) == [("came", "a"), ("went", "a")]
