@@ -9,7 +9,7 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "doctor", "drain", "jobs", "journal", "replay", "run", "send", "status", "tail", "trace",
+    "bench", "check", "doctor", "drain", "jobs", "journal", "receipt", "replay", "run", "send", "status", "tail", "trace",
 )  # fmt: skip
 
 

@@ -123,7 +123,7 @@ class Sidecar(Service):
     @property
     def live(self) -> Live:
         """See `View`."""
-        return Live(self.correlator)
+        return Live(self.correlator, self.journal)
 
     # -- start
 
@@ -200,6 +200,7 @@ class Sidecar(Service):
             self.journal.dir / "correlation",
             self._pool,
             self._reactor,
+            tables=self._tables,
         )
 
     def _take_up_spills(self, config: Config) -> None:

@@ -42,6 +42,7 @@ from wafermon.journal.groups import (
 )
 from wafermon.journal.recovery import Recovered, Recovery, heads_in
 from wafermon.journal.segments import SegmentFile, path_of, segments_in
+from wafermon.journal.skips import Skip
 from wafermon.journal.state import State
 from wafermon.model.blocks import Block
 from wafermon.model.errors import JournalLocked
@@ -334,10 +335,16 @@ class Disk:
 
     # -- bookkeeping
 
-    def save(self, positions: Mapping[str, Position | None], marks: Iterable[Mark], time: Known) -> None:
+    def save(
+        self,
+        positions: Mapping[str, Position | None],
+        marks: Iterable[Mark],
+        time: Known,
+        skips: Mapping[str, Sequence[Skip]] | None = None,
+    ) -> None:
         """See `State.save`."""
         self._probe("checkpoint")
-        self.state.save(positions, marks, time)
+        self.state.save(positions, marks, time, skips or {})
 
     def delete(self, numbers: Iterable[int]) -> None:
         """Remove segments, those that are there."""

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
+from wafermon.model.position import Position
+from wafermon.model.records import Receipt
+from wafermon.query.receipts import Place, receipt
+
+
+class Places(Protocol):
+    """What is asked of the journal."""
+
+    def stored(self, name: str) -> Position | None:
+        """Where a cursor is; None for an unknown name."""
+
+    def follow(self, position: Position) -> Position: ...
+    def skipped(self, name: str) -> Sequence[tuple[Position, Position]]: ...
 
 
 class Live:
-    """Reads one correlator. Nothing is kept between two calls."""
+    """Reads one correlator, and the journal that it follows. Nothing is kept between two calls."""
 
-    def __init__(self, correlator: Correlator) -> None:
+    def __init__(self, correlator: Correlator, places: Places) -> None:
         self._correlator = correlator
+        self._places = places
+
+    def receipt(self, name: str) -> Receipt | None:
+        """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""
+        facts = self._correlator.receipt_facts(name)
+        return receipt(facts, self._place) if facts is not None else None
+
+    def _place(self, backend: str) -> Place:
+        kept = self._places.stored(backend)
+        return Place(kept and self._places.follow(kept), self._places.skipped(backend))
 
     def jobs(self, limit: int) -> list[dict[str, Any]]:
         """See `wafermon.correlation.views.jobs`."""

@@ -25,6 +25,7 @@ from wafermon.web.view import View
 
 HEALTH = """/health/live        200 as long as the process answers
 /health/ready       200 where messages are taken and every backend works, else 503; says why"""
+RECEIPT = "/receipt"
 JOBS_SHOWN = 100
 JOBS_MOST = 10_000
 INDEX = f"""wafermon
@@ -35,11 +36,12 @@ INDEX = f"""wafermon
 /api/process        the sidecar's process: its limits, its config's file, where it may write
 /api/jobs           the jobs that were heard of last; ?limit=N
 /api/traces/ID      one trace with its spans and latest events
+/api/traces/ID/receipt  whether all of a trace or job arrived, and what is missing
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
 
-In a terminal: wafermon status, jobs, trace, tail, drain."""
+In a terminal: wafermon status, jobs, trace, receipt, tail, drain."""
 
 
 class HttpServer:
@@ -103,6 +105,10 @@ def _ready(view: View, request: Request) -> bytes:
 def _trace(view: View, request: Request) -> bytes:
     """An id may hold slashes."""
     trace_id = b"/".join(request.postpath or ()).decode(errors="replace")
+    if trace_id.endswith(RECEIPT):
+        receipt = view.live.receipt(trace_id.removesuffix(RECEIPT))
+        if receipt is not None:
+            return json(request, receipt)
     found = view.live.trace(trace_id)
     if found is not None:
         return json(request, found)
