@@ -95,15 +95,18 @@ class Scene:
         self.streams += self.running
         self.moves()
 
-    def moves(self) -> None:
-        """Wait until every stream is acknowledged further than now."""
+    def moves(self, *, may_die: bool = False, patience: float = PATIENCE) -> None:
+        """Wait until every stream is acknowledged further than now; or, where it may die, until the sidecar has."""
         before = [stream.claim.acked for stream in self.running]
+        process = self.daemon.process
 
         def moved() -> bool:
             self.complain()
+            if may_die and process is not None and process.poll() is not None:
+                return True
             return all(s.claim.acked > acked for s, acked in zip(self.running, before, strict=True))
 
-        until(moved, "acks for every stream", PATIENCE)
+        until(moved, "acks for every stream", patience)
 
     def complain(self) -> None:
         for stream in self.streams:
