@@ -48,7 +48,7 @@ class Bench:
         done = subprocess.run(self.command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(self.command)}: {done.stderr}")
-        figures: Figures = {}
+        figures: dict[str, float] = {}
         for name, label in (("call", self.up), ("logger", self.logger), ("away", self.away), ("hung", self.hung)):
             figures[name], figures[f"{name}_p99"] = read(done.stdout, label)
         return {**figures, "share": figures["call"] / figures["logger"]}
