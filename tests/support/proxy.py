@@ -41,6 +41,8 @@ class Proxy:
         ``pass and cut`` or ``drop``. It may sleep, which holds everything up."""
         self.lingers = False
         """Whether the server's side of a connection stays open once the client has closed its own, as behind a load balancer."""
+        self.left = 0
+        """How many connections their clients have closed."""
         self.cuts = 0
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -97,6 +99,7 @@ class Proxy:
             pair.up += len(chunk)
         else:
             pair.down += len(chunk)
+        self.left += from_client and not chunk
         if self.lingers and from_client and not chunk:
             self._selector.unregister(pair.client)
             pair.client.close()
