@@ -37,7 +37,7 @@ routes: [{{to: [one]}}]
 FILES = 'plugin: filesystem, path: "logs/{service}.jsonl"'
 S3 = (
     "plugin: s3, bucket: {bucket}, prefix: w/, endpoint_url: {url}, region: us-east-1, compress: {compress}, "
-    "batch: {{bytes: {size}MiB, age: 2s}}"
+    "batch: {{bytes: {size}MiB, age: 5s}}"
 )
 WAYS = {
     "files": FILES,
