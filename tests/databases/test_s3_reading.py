@@ -88,7 +88,8 @@ def test_with_duckdb_from_a_copy(archive: Bucket) -> None:
         import duckdb
     except ImportError:
         missing("duckdb")
-    rows = duckdb.sql(example("sql")).fetchall()
+    relation: Any = duckdb.sql(example("sql"))
+    rows = relation.fetchall()
     by_hour: dict[str, int] = {}
     for _, hour, _, messages, _ in rows:
         by_hour[str(hour)] = by_hour.get(str(hour), 0) + messages

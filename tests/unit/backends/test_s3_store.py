@@ -173,7 +173,9 @@ class Delivery:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("write"), st.integers(0, 9), st.sampled_from(OUTCOMES), st.sampled_from(["", "", "", "before", "after"])),
+    st.tuples(
+        st.just("write"), st.integers(0, 9), st.sampled_from(OUTCOMES), st.sampled_from(["", "", "", "before", "after"])
+    ),
     st.tuples(st.just("arrive"), st.integers(0, 3)),
     st.tuples(st.just("restart"), st.integers(0, 2)),
     st.tuples(st.just("skip"), st.integers(1, 5)),
