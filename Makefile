@@ -3,6 +3,7 @@
 #   make chaos TIME=600 SEED=4711   break things at random and count; without SEED one is chosen, and printed
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
+#   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
@@ -29,10 +30,15 @@ plans: ROWS ?= 3000000
 plans:
 	WAFERMON_TEST_ROWS=$(ROWS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/databases/test_timescaledb_plans.py
 
+s3: ROUNDS ?= 20
+s3:
+	tests/versitygw
+	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -o timeout=3600 tests/databases -k "s3"
+
 fresh:
 	tests/fresh
 
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz plans mutants fresh
+.PHONY: chaos soak fuzz plans mutants fresh s3

@@ -38,11 +38,13 @@ class S3Store:
 
     log = Logger()
 
-    def __init__(self, options: S3Options, context: BackendContext, files: Files | None = None) -> None:
+    def __init__(
+        self, options: S3Options, context: BackendContext, files: Files | None = None, buckets: Buckets | None = None
+    ) -> None:
         self.exactly_once = options.conditional
         self.figures: Mapping[str, float] = {"objects": 0, "stored_bytes": 0, "line_bytes": 0}
         self._options = options
-        self._buckets = Buckets(options, context.timeout)
+        self._buckets = buckets or Buckets(options, context.timeout)
         self._record = Record(context.state_dir / "position.json", files or Files())
         self._position: Position | None = None
         self._intent: Intent | None = None
