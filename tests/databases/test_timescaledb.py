@@ -25,6 +25,8 @@ from wafermon.interfaces import Position, configure
 from wafermon.model.errors import ConfigError
 from wafermon.model.messages import TS_MAX, TS_MIN, dumps
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 class TestContract(BackendContract):
     factory = timescaledb
