@@ -142,7 +142,7 @@ class PowerLoss(RuleBasedStateMachine):
         """Everybody has read the oldest segment."""
         found = sorted(self.where)
         if len(found) > 1:
-            self.disk.delete([found[0]])
+            self.disk.delete({found[0]: 1})
             gone = set(self.where.pop(found[0]))
             self.acked = [number for number in self.acked if number not in gone]
 
