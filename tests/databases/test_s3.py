@@ -7,21 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
+from lost_replies import lost_replies
 from proxy import Proxy
 from s3_server import Bucket
 
 from wafermon.backends.s3 import s3
 from wafermon.contract import BackendContract
-
-
-@contextmanager
-def lost_replies(proxy: Proxy) -> Iterator[None]:
-    """Requests come through, and their answers don't. `100 Continue` is none: the body comes after it."""
-    proxy.rule = lambda pair, chunk, from_client: "pass" if from_client or b"100 Continue" in chunk else "cut"
-    try:
-        yield
-    finally:
-        proxy.rule = lambda pair, chunk, from_client: "pass"
 
 
 class TestContract(BackendContract):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from careless_server import CarelessServer
 from daemon import until
+from lost_replies import lost_replies
 from proxy import Pair, Proxy
 from s3_server import Bucket, S3Server, unpacked
-from test_s3 import lost_replies
 from twisted.internet.task import Clock
 from twisted.python.threadpool import ThreadPool
 

@@ -723,7 +723,7 @@ class Journal:
         for number in self._index.numbers:
             if number < needed and number != self._index.newest:
                 self._doomed[number] = self._index.drop(number)
-        if doomed := list(self._doomed):
+        if doomed := dict(self._doomed):
             await self._in_writer(self._disk.delete, doomed)
             for number in doomed:
                 del self._doomed[number]

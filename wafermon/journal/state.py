@@ -94,6 +94,18 @@ class State:
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('segment', ?)", [str(number)])
 
+    @property
+    def gone(self) -> tuple[int, int]:
+        """The last segment that was deleted because nobody needed it, and its length; (0, 0) where there is none."""
+        with self._lock:
+            segment, length = self._fact("gone", "0:0").split(":")
+        return int(segment), int(length)
+
+    def let_go(self, segment: int, length: int) -> None:
+        """This segment, of so many bytes, and those before it are about to be deleted."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('gone', ?)", [f"{segment}:{length}"])
+
     def cursors(self) -> dict[str, Position]:
         with self._lock:
             rows = self._db.execute("SELECT name, position FROM cursors").fetchall()

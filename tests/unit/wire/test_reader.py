@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_messages import BAD, GOOD, NOW, ORIGIN, event, line, nested
+from sent_lines import BAD, GOOD, NOW, ORIGIN, event, line, nested
 
 from wafermon.model.messages import Message
 from wafermon.wire import reader as wire_reader
