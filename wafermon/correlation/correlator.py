@@ -282,6 +282,7 @@ class Correlator:
         derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
         if not group.damaged:
             self.engine.ledger.observe(group, self._tables(group.routes))
+            derived += self.engine.tell_receipts(group.time)
         self.recent.observe(blocks, group.time)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:

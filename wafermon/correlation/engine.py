@@ -227,6 +227,13 @@ class Engine:
         for one in presence:
             self._changed(self._programs.take(one, self._now))
 
+    def tell_receipts(self, time: int) -> list[Derived]:
+        """What is to be journalled of receipts because of the group that the ledger has just observed, received at the date
+        `time`."""
+        for facts in self.ledger.take_told():
+            self._emit(derived.receipt(facts, self.journal_id, time))
+        return self._taken()
+
     def _take_stats(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if isinstance(message, Stats):

@@ -14,7 +14,7 @@ complete.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -46,6 +46,8 @@ FORGOTTEN = 30 * 86_400_000_000
 _SERVICE, _TYPE, _LEVEL, _HOST, _TRACE, _CLIENT, _REPLAY = map(
     Kind._fields.index, ("service", "type", "level", "host", "trace_id", "client", "replay_to")
 )
+TOLD_AFTER = 60_000_000
+"""So long after a job's end its receipt is told, in microseconds, where not all of its streams are closed before."""
 PART = 100
 """So many traces or streams of a snapshot are written at a time."""
 _ARRAY = b"\xdd"
@@ -199,6 +201,8 @@ class Account(Struct, gc=False):
     """The `ts` of what was heard last, and whether it is over."""
     ended: int = 0
     """When it ended; 0 while it has not."""
+    told: int = 0
+    """How often its receipt was told."""
 
     @property
     def running(self) -> bool:
@@ -246,6 +250,7 @@ class State(Struct):
     streams: list[tuple[str, Stream]]
     traces: list[tuple[str, Account]]
     expected: dict[str, str]
+    due: list[tuple[int, str]]
 
 
 class Ledger:
@@ -269,6 +274,10 @@ class Ledger:
         self._files = 0
         self._expected: dict[str, str] = {}
         """The SDKs that named spill files of which nothing has come, by the file's client."""
+        self._due: deque[tuple[int, str]] = deque()
+        """When to tell of jobs that have ended, in order of time."""
+        self._to_tell: dict[str, None] = {}
+        """The traces of which the group tells a receipt."""
         self._last_words: list[str] = []
         """Clients of this group that have said that nothing follows."""
 
@@ -311,7 +320,23 @@ class Ledger:
         for client in self._last_words:
             self._end_stream(client)
         self._last_words = []
+        while self._due and self._due[0][0] <= self._now:
+            _, trace_id = self._due.popleft()
+            if trace_id in self._traces and not self._traces[trace_id].told:
+                self._to_tell[trace_id] = None
         self._trim()
+
+    def take_told(self) -> list[Facts]:
+        """The traces of jobs whose receipts are to be kept now: all that is to be known of them is, or they ended a while ago."""
+        told, self._to_tell = list(self._to_tell), {}
+        found = []
+        for trace_id in told:
+            account = self._traces.get(trace_id)
+            facts = self.facts(trace_id)
+            if account is not None and facts is not None and account.ended and account.jobs:
+                account.told += 1
+                found.append(facts)
+        return found
 
     def _take_in_parts(self, block: Block, group: Group, table: Table, numbered: set[str]) -> None:
         """A stats line closes what came before it, and nothing after."""
@@ -524,6 +549,8 @@ class Ledger:
         account.sent += said.called
         account.closed += 1
         del stream.traces[trace_id]
+        if account.ended and not account.shares:
+            self._to_tell[trace_id] = None
 
     def _covered(self, name: str, root: str, account: Account, said: Said) -> bool:
         """Whether a stats line was said after all that a stream has of a trace."""
@@ -563,6 +590,9 @@ class Ledger:
                 account.ended = 0
             elif not account.ended:
                 account.ended = self._order
+                self._due.append((self._now + TOLD_AFTER, message.trace_id))
+                if not account.shares:
+                    self._to_tell[message.trace_id] = None
 
     def _take_own(self, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -663,7 +693,9 @@ class Ledger:
         streams, traces = parts
         done = list(self._done.items())
         yield encoder.encode(
-            State(self._order, self._now, self._sure, self._blind, done, streams, traces, self._expected)
+            State(
+                self._order, self._now, self._sure, self._blind, done, streams, traces, self._expected, list(self._due)
+            )
         )
 
     def restore(self, data: bytes) -> None:
@@ -676,6 +708,7 @@ class Ledger:
         self._shares = sum(len(account.shares) for account in self._traces.values())
         self._files = sum(len(stream.files) for stream in self._streams.values())
         self._expected = state.expected
+        self._due = deque(state.due)
 
 
 def _counts(block: Block) -> Counts:

@@ -176,6 +176,8 @@ class Receipt(TypedDict):
     """Numbers that are missing beside these."""
     unclosed: list[str]
     """Clients that have not said that they sent everything."""
+    more_unclosed: int
+    """Such clients that are not named."""
     closed: int
     """Clients that have, and of which nothing is missing."""
     unjudged: int

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
+from wafermon.correlation.receipts import record_of
 from wafermon.model.position import Position
 from wafermon.model.records import Receipt
 from wafermon.query.receipts import Place, receipt
@@ -31,7 +32,7 @@ class Live:
     def receipt(self, name: str) -> Receipt | None:
         """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""
         facts = self._correlator.receipt_facts(name)
-        return receipt(facts, self._place) if facts is not None else None
+        return receipt(facts.trace_id, record_of(facts), self._place) if facts is not None else None
 
     def _place(self, backend: str) -> Place:
         kept = self._places.stored(backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from wafermon.correlation import Engine, Settings
 from wafermon.correlation import ledger as ledgers
 from wafermon.correlation.ledger import Ledger
+from wafermon.correlation.receipts import record_of
 from wafermon.journal import Group, Mark, Rejected
 from wafermon.model.blocks import Block
-from wafermon.model.messages import Message, decode_stored, dumps
+from wafermon.model.messages import Event, Message, decode_stored, dumps, encode_stored
 from wafermon.model.position import Position
 from wafermon.model.records import Receipt
-from wafermon.query.receipts import Place, receipt
+from wafermon.query.receipts import Place, receipt, stored_record
 from wafermon.routing import Rule, Table
 
 T = 1_700_000_000_000_000
@@ -38,6 +40,8 @@ class Scene:
         self.segment = 1
         self.seqs: dict[str, int] = {}
         self.kept: dict[str, Position] = {}
+        self.told: list[dict[str, Any]] = []
+        """The receipts that the journal is to keep."""
         self.skipped: dict[str, list[tuple[Position, Position]]] = {}
 
     @property
@@ -87,8 +91,12 @@ class Scene:
         )  # fmt: skip
         twin = Ledger(JOURNAL)
         twin.restore(snapshot(self.ledger))
+        told = []
         for one in (self.ledger, twin):
             one.observe(group, TABLE)
+            told.append([record_of(facts) | {"number": facts.account.told} for facts in one.take_told()])
+        assert told[0] == told[1]
+        self.told += told[0]
         assert snapshot(twin) == snapshot(self.ledger)
 
     def delivered(self, *backends: str) -> None:
@@ -98,7 +106,12 @@ class Scene:
     def receipt(self, name: str = "job") -> Receipt:
         facts = self.ledger.facts(self.ledger.find(name))
         assert facts is not None
-        return receipt(facts, lambda name: Place(self.kept.get(name), self.skipped.get(name, ())))
+        kept = receipt(facts.trace_id, json.loads(json.dumps(record_of(facts))), self.place)
+        assert kept == receipt(facts.trace_id, record_of(facts), self.place)
+        return kept
+
+    def place(self, name: str) -> Place:
+        return Place(self.kept.get(name), self.skipped.get(name, ()))
 
 
 def snapshot(ledger: Ledger) -> bytes:
@@ -136,7 +149,7 @@ def whole(scene: Scene, **figures: Any) -> Receipt:
 def test_everything_came() -> None:
     assert whole(Scene()) == {
         "job": "job", "complete": True, "running": False, "sent": 4, "received": 4, "rejected": 0, "dropped": 0, "gaps": [],
-        "more_gaps": 0, "unclosed": [], "closed": 1, "unjudged": 0, "unnumbered": 0, "no_route": 0, "begun_before": False,
+        "more_gaps": 0, "unclosed": [], "more_unclosed": 0, "closed": 1, "unjudged": 0, "unnumbered": 0, "no_route": 0, "begun_before": False,
         "services": {},
         "backends": {
             "db": {"routed": 4, "stored": 4, "dead": 0, "skipped": 0},
@@ -486,3 +499,71 @@ def test_a_client_that_speaks_after_its_last_word_breaks_nothing() -> None:
     scene.group(scene.line())
     scene.delivered()
     assert (scene.receipt()["complete"], scene.receipt()["gaps"], scene.receipt()["unclosed"]) == (False, [], [ONE])
+
+
+def test_the_receipt_of_a_job_is_kept_once_it_is_closed() -> None:
+    scene = Scene()
+    whole(scene)
+    [record] = scene.told
+    assert receipt("job", record, scene.place) == scene.receipt()
+    scene.now += ledgers.TOLD_AFTER
+    scene.group()
+    assert len(scene.told) == 1
+
+
+def test_one_that_is_not_closed_is_kept_after_a_minute_and_again_when_it_is() -> None:
+    scene = Scene()
+    scene.group(scene.progress("running"), scene.progress("done"))
+    scene.now += ledgers.TOLD_AFTER - 2 * S
+    scene.group()
+    assert scene.told == []
+    scene.group()
+    assert [(one["unclosed"], one["number"]) for one in scene.told] == [([ONE], 1)]
+    scene.group(scene.final(called=2))
+    assert [(one["unclosed"], one["number"]) for one in scene.told[1:]] == [([], 2)]
+    scene.delivered()
+    assert receipt("job", scene.told[1], scene.place)["complete"] is True
+
+
+def test_of_a_trace_without_a_job_nothing_is_kept() -> None:
+    scene = Scene()
+    scene.group(scene.line(), scene.final(called=1), summary("job"))
+    assert scene.told == []
+
+
+def test_what_the_journal_kept_is_read_with_the_dead_letters_that_came_after() -> None:
+    scene = Scene()
+    whole(scene)
+    kept = {"service": "wafermon", "context": {"kind": "receipt", **scene.told[0]}}
+    letters = {"service": "wafermon", "context": {"kind": "dead_letter", "backend": "db", "count": 1}}
+    stranger = {"service": "loader", "context": {"kind": "receipt"}}
+    record = stored_record([letters, {"service": "wafermon"}, kept, letters, stranger])
+    assert record is not None
+    found = receipt("job", record, scene.place)
+    assert (found["complete"], found["backends"]["db"]["dead"]) == (False, 1)
+    record = stored_record([kept])
+    assert record is not None
+    assert receipt("job", record, scene.place) == scene.receipt()
+    assert stored_record([letters]) is None
+
+
+def test_the_engine_journals_it_once() -> None:
+    scene = Scene()
+    engine = Engine(Settings(), JOURNAL)
+    engine.ledger = scene.ledger
+    line = [scene.progress("running"), scene.progress("done"), scene.final(called=2)]
+    engine.ledger.observe(
+        Group(
+            scene.end, scene.end._replace(offset=9), T, "", [(0, Block.of(b"\n\n\n", line))], marks=[Mark("", ONE, 3)]
+        ),
+        TABLE,
+    )
+    [one] = engine.tell_receipts(T)
+    assert isinstance(one.message, Event) and one.message.context
+    assert one.message.message == "receipt: 2 messages of 2 sent received"
+    assert engine.tell_receipts(T) == []
+    again = Engine(Settings(), JOURNAL)
+    again.restore(engine.snapshot())
+    assert [pending.key for pending in again.pending()] == [one.key]
+    again.came_back([decode_stored(encode_stored(one.message))])
+    assert again.pending() == []
