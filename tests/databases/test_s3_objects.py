@@ -20,7 +20,15 @@ from twisted.python.threadpool import ThreadPool
 from wafermon.backends.s3 import s3
 from wafermon.backends.s3.store import S3Store
 from wafermon.contract import JOURNAL, batch, line
-from wafermon.interfaces import BackendContext, Batch, Position, PositionMoved, RetryableError, configure
+from wafermon.interfaces import (
+    BackendContext,
+    Batch,
+    PermanentError,
+    Position,
+    PositionMoved,
+    RetryableError,
+    configure,
+)
 
 START = Position(JOURNAL, 1, 4096)
 RECEIVED = 1_795_503_600_000_000
@@ -310,6 +318,18 @@ def test_without_conditions_no_cut_overwrites_another(bucket: Bucket, tmp_path: 
         keys = [key for key in server.objects if "_wafermon" not in key]
         assert len(keys) == 2 and all(f"{JOURNAL}-0000000001-000000004096-0000000001-" in key for key in keys)
         assert place.store().open() == some(START, 1, 30).end
+
+
+def test_what_is_too_large_for_a_server_is_halved(bucket: Bucket, tmp_path: Path) -> None:
+    with CarelessServer(most=4000) as server:
+        store = Place(tmp_path, server.url, "careless").opened(conditional=False, compress="none")
+        with pytest.raises(PermanentError) as caught:
+            store.write(some(START, 1, 40))
+        assert caught.value.code == "EntityTooLarge"
+        half = some(START, 1, 20)
+        store.write(half)
+        store.write(some(half.end, 21, 40))
+        assert sum(body.count(b"wafer") for key, body in server.objects.items() if "/dt" in key) == 40
 
 
 def test_doctor_finds_nothing_wrong(place: Place, bucket: Bucket) -> None:

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 
 class CarelessServer:
-    """Use it as a context manager; `objects` are what it holds, by bucket and key."""
+    """Use it as a context manager; `objects` are what it holds, by bucket and key. It takes no object of more than `most` bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 1 << 30) -> None:
         objects = self.objects = dict[str, bytes]()
         metadata = dict[str, dict[str, str]]()
 
@@ -20,7 +20,11 @@ class CarelessServer:
 
             def do_PUT(self) -> None:
                 key = urlsplit(self.path).path.lstrip("/")
-                objects[key] = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(body) > most:
+                    self._answer(400, body=b"<Error><Code>EntityTooLarge</Code><Message>Too large</Message></Error>")
+                    return
+                objects[key] = body
                 metadata[key] = {k: v for k, v in self.headers.items() if k.lower().startswith("x-amz-meta-")}
                 self._answer(200)
 
@@ -28,12 +32,13 @@ class CarelessServer:
                 key = urlsplit(self.path).path.lstrip("/")
                 self._answer(200 if key in objects else 404, metadata.get(key, {}))
 
-            def _answer(self, status: int, headers: dict[str, str] | None = None) -> None:
+            def _answer(self, status: int, headers: dict[str, str] | None = None, body: bytes = b"") -> None:
                 self.send_response(status)
                 for name, value in (headers or {}).items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", "0")
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
+                self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
