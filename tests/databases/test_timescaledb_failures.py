@@ -419,7 +419,7 @@ async def test_a_statement_in_flight_is_waited_for(database: Database, way: str)
 async def given_up(writing: Deferred[None], moment: Awaitable[None]) -> None:
     """Cancel it at that moment."""
     await moment
-    writing.addErrback(lambda failure: failure.trap(CancelledError, RetryableError))  # type: ignore[call-overload]
+    writing.addErrback(lambda failure: failure.trap(CancelledError, RetryableError))
     writing.cancel()
     await writing
 
