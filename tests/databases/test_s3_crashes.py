@@ -17,7 +17,7 @@ from daemon import Daemon, Load, until
 from proxy import Pair, Proxy, at_random
 from s3_server import ENVIRONMENT, Bucket
 
-ROUNDS = int(os.environ.get("WAFERMON_TEST_ROUNDS", "5"))
+ROUNDS = int(os.environ.get("WAFERMON_TEST_ROUNDS", "3"))
 CONFIG = """
 listen: ["tcp:{{port}}:interface=127.0.0.1"]
 http: false

@@ -107,10 +107,17 @@ class S3Server:
         """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        until(self._stands_still, "a server that stands still")
         try:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        """A thread that is in the kernel goes on until it leaves that."""
+        assert self.process is not None
+        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def create(self) -> Bucket:
         """A bucket of its own."""
