@@ -22,7 +22,6 @@ from wafermon.model.blocks import Block
 from wafermon.model.messages import (
     OWN_SERVICE,
     Event,
-    Kind,
     Message,
     Progress,
     SpanEnd,
@@ -39,8 +38,6 @@ BLOCK_BYTES = 4 << 20
 """Blocks with events of traces."""
 BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
-_SERVICE, _TYPE, _TRACE = map(Kind._fields.index, ("service", "type", "trace_id"))
-_FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
 
 
 class RecentSpan(Struct, gc=False):
@@ -71,20 +68,16 @@ class Recent:
         self._plain: OrderedDict[str, Trace] = OrderedDict()
         """Ended traces without spans and jobs, which must not push out those that have some."""
         self._spans = 0
-        self._blocks: deque[Block] = deque()
+        self._blocks: deque[bytes] = deque()
         self._bytes = 0
 
     def observe(self, blocks: Iterable[Block], time: int) -> None:
         """The blocks of a group that was received at `time`."""
         for block in blocks:
-            types = {kind[_TYPE] for kind in block.kinds}
-            if not types.isdisjoint(_FOLLOWED):
-                self._follow(block.messages, time)
-            if "event" in types:
-                if any(kind[_SERVICE] == OWN_SERVICE for kind in block.kinds):
-                    self._take_derived(block.messages)
-                if any(kind[_TRACE] is not UNSET and kind[_TYPE] == "event" for kind in block.kinds):
-                    self._keep(block)
+            self._follow(block.followed, time)
+            self._take_derived(block.of_service(OWN_SERVICE))
+            if "event" in block.types and _TRACE_ID in block.raw:
+                self._keep(block)
 
     def events(self, trace_id: str, limit: int) -> list[dict[str, Any]]:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
@@ -92,21 +85,19 @@ class Recent:
         for block in reversed(self._blocks):
             if len(found) >= limit:
                 break
-            if any(kind[_TRACE] == trace_id and kind[_TYPE] == "event" for kind in block.kinds):
-                found += _events_in(block, trace_id)
+            found += _events_in(block, trace_id)
         found.sort(key=lambda event: event.ts or 0)
         return [_event(event) for event in found[-limit:]]
 
     def _keep(self, block: Block) -> None:
-        # A copy, so that messages that somebody else parses later are not kept along with it.
-        self._blocks.append(Block(block.raw, block.count, block.kinds, block.first, block.last))
+        self._blocks.append(block.raw)
         self._bytes += len(block.raw) + BLOCK_COST
         while self._bytes > BLOCK_BYTES:
-            self._bytes -= len(self._blocks.popleft().raw) + BLOCK_COST
+            self._bytes -= len(self._blocks.popleft()) + BLOCK_COST
 
     def _follow(self, messages: Iterable[Message], time: int) -> None:
         for message in messages:
-            if message.type not in _FOLLOWED or message.trace_id is UNSET:
+            if message.trace_id is UNSET:
                 continue
             if isinstance(message, Progress):
                 self._progress(self._trace(message.trace_id), message, time)
@@ -183,8 +174,16 @@ class Recent:
                 span.status = span.status or "abandoned"
 
 
-def _events_in(block: Block, trace_id: str) -> Iterator[Event]:
-    for line in block.lines:
+_TRACE_ID = b'"trace_id"'
+
+
+def _events_in(block: bytes, trace_id: str) -> Iterator[Event]:
+    wanted = trace_id.encode()
+    if wanted not in block and b"\\" not in block:
+        return
+    for line in block.split(b"\n")[:-1]:
+        if wanted not in line and b"\\" not in line:  # what is escaped may say anything
+            continue
         message = decode_stored(line)
         if isinstance(message, Event) and message.trace_id == trace_id:
             yield message
