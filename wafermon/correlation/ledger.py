@@ -15,8 +15,9 @@ complete.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -43,16 +44,18 @@ ALL_FILES = 100_000
 """Spill files of all SDKs together that were named and are not there."""
 FORGOTTEN = 30 * 86_400_000_000
 """So long, in microseconds, marks are remembered: a stream that comes again later begins anew."""
-_SERVICE, _TYPE, _LEVEL, _HOST, _TRACE, _CLIENT, _REPLAY = map(
-    Kind._fields.index, ("service", "type", "level", "host", "trace_id", "client", "replay_to")
-)
+_WHERE = ("service", "type", "level", "host", "trace_id", "client", "replay_to")
+"""What decides where a message counts."""
+_SERVICE, _TYPE, _LEVEL, _HOST, _TRACE, _CLIENT, _REPLAY = range(len(_WHERE))
+_where_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*_WHERE)
+_client_of: Callable[[Message], Any] = attrgetter("client")
 TOLD_AFTER = 60_000_000
 """So long after a job's end its receipt is told, in microseconds, where not all of its streams are closed before."""
 PART = 100
 """So many traces or streams of a snapshot are written at a time."""
 _ARRAY = b"\xdd"
 Counts = dict[tuple[Any, ...], int]
-"""Messages by kind."""
+"""Messages by `_WHERE`."""
 
 
 class Route(Protocol):
@@ -311,7 +314,7 @@ class Ledger:
         for _, one in group.rejected:
             self._take_rejected(one)
         for block, counts in counted:
-            if any(kind[_TYPE] == Stats.type for kind in counts):
+            if Stats.type in block.types:
                 self._take_in_parts(block, group, table, numbered)
             else:
                 self._take_counts(counts, block, group, table, numbered)
@@ -712,9 +715,25 @@ class Ledger:
 
 
 def _counts(block: Block) -> Counts:
-    if len(block.kinds) == 1:
-        return dict.fromkeys(block.kinds, block.count)
-    return Counter(block.each_kind())
+    """How many messages count where. What one client sent was counted by trace already."""
+    clients = set(map(_client_of, block.messages))
+    if len(clients) != 1 or any(Kind(*kind).service == OWN_SERVICE for kind in block.kinds):
+        return Counter(map(_where_of, block.messages))
+    [client] = clients
+    table, column = block.columns
+    left = Counter(map(table.__getitem__, column))
+    counts = Counter[tuple[Any, ...]]()
+    for tally in block.tallies():
+        for kind, count in tally.counts.items():
+            counts[_where(kind, tally.trace_id, client)] += count
+        left.subtract(tally.counts)
+    counts.update({_where(kind, UNSET, client): count for kind, count in left.items() if count})
+    return counts
+
+
+def _where(kind: tuple[Any, ...], trace_id: Any, client: Any) -> tuple[Any, ...]:
+    service, type_, level, host, replay_to = kind
+    return service, type_, level, host, trace_id, client, replay_to
 
 
 def _part(messages: Sequence[Message]) -> tuple[Counts, Block]:
@@ -725,8 +744,7 @@ def _part(messages: Sequence[Message]) -> tuple[Counts, Block]:
 
 def _numbers(group: Group, client: str, refused: Sequence[Rejected]) -> list[int]:
     """Those of a client's lines in a group."""
-    blocks = [block for _, block in group.blocks if any(kind[_CLIENT] == client for kind in block.kinds)]
-    messages = chain.from_iterable(block.messages for block in blocks)
+    messages = chain.from_iterable(block.messages for _, block in group.blocks)
     numbers = [message.seq for message in messages if message.client == client and message.seq is not UNSET]
     return [*numbers, *(one.seq for one in refused)]
 
