@@ -598,3 +598,25 @@ def test_a_fault_names_its_connection(logged: list[dict[str, Any]]) -> None:
     [event] = [event for event in logged if "log_failure" in event]
     assert event["log_format"] == "A fault at the connection of {peer}, which is closed"
     assert event["peer"] == wire.connection.peer
+
+
+def test_a_refusal_says_why_and_what_is_kept_of_a_long_line_says_when() -> None:
+    sidecar = Sidecar()
+    sidecar.clock.advance(7.0)
+    [refusal] = sidecar.connect().send(b"GET / HTTP/1.1\r\n")
+    assert refusal["code"] == "bad_hello" and "HTTP" in refusal["detail"]
+    wire = sidecar.hello()
+    [error, _] = wire.send(b"x" * (LIMIT + 100) + b"\n")
+    assert error["detail"] == f"longer than {LIMIT} bytes; what is kept of it are the first {LIMIT}"
+    [one] = sidecar.journal.committed[-1].rejected
+    assert (one.line, one.time, one.code) == (b"x" * LIMIT, sidecar.journal.now(), "line_too_long")
+
+
+@pytest.mark.parametrize(("reason", "taken"), [(ConnectionDone(), 1), (ConnectionLost(), 0)])
+def test_a_last_line_without_a_newline_counts_where_the_client_ended_well(reason: Exception, taken: int) -> None:
+    """Without a hello, over TLS, which has no half-closed connections."""
+    sidecar = Sidecar()
+    wire = sidecar.connect()
+    wire.connection.dataReceived(b'{"type":"metric","service":"s","name":"n","value":1}')
+    wire.connection.connectionLost(Failure(reason))
+    assert len(sidecar.journal.lines) == taken
