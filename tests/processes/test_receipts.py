@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +29,9 @@ routes:
     to: [files, metrics]
   - to: [files]
 """
+HISTORY = CONFIG.replace("routes:", "  past: {{plugin: history, dir: past, batch: {{age: 50ms}}}}\nroutes:").replace(
+    "to: [files", "to: [past, files"
+)
 LANGUAGES = ["python", "perl", "c", "go"]
 
 
@@ -53,8 +57,13 @@ def job_of(daemon: Served, name: str) -> dict[str, Any]:
     return next((job for job in daemon.get("/api/jobs")["jobs"] if job["job_id"] == name), {})
 
 
+def events_of(daemon: Served, kind: str) -> list[dict[str, Any]]:
+    """What the sidecar found out itself, as the files have it."""
+    return [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == kind]
+
+
 def gone_events(daemon: Served) -> list[dict[str, Any]]:
-    return [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == "gone"]
+    return events_of(daemon, "gone")
 
 
 def begin(sdk: Driver, daemon: Served, job: str = "job-1", events: int = 50) -> None:
@@ -193,3 +202,24 @@ def test_what_is_not_known_is_told_apart(daemon: Served) -> None:
     assert wafermon("receipt", "nobody", "--http", "http://127.0.0.1:1").returncode == 2
     assert wafermon("receipt", "nobody", "--wait", "soon", "--http", site(daemon)).returncode == 2
     assert daemon.request("/api/traces/nobody/receipt")[0] == 404
+
+
+def test_a_history_keeps_the_receipt_of_a_job_that_the_sidecar_has_let_go_of(tmp_path: Path) -> None:
+    with Served(tmp_path, HISTORY) as daemon:
+        with driver(daemon) as sdk:
+            begin(sdk, daemon)
+            sdk("log_progress", job_id="job-1", percent=100, status="done")
+            sdk("close")
+        assert wafermon("receipt", "job-1", "--wait", "60s", "--http", site(daemon)).returncode == 0
+        live = receipt(daemon, "job-1")
+        until(lambda: events_of(daemon, "receipt"), "the event that keeps it")
+        assert wafermon("drain", "--http", site(daemon)).returncode == 0
+        daemon.stop()
+        shutil.rmtree(tmp_path / "journal" / "correlation")
+        daemon.start()
+        until(lambda: receipt(daemon, "job-1").get("complete"), "a receipt from the history")
+        assert daemon.metrics()["wafermon_traces_live"] == 0
+        assert receipt(daemon, "job-1") == live
+        assert daemon.request("/api/traces/nobody/receipt")[0] == 404
+        assert daemon.request("/api/traces/job-1/receipt", "HEAD")[0] == 200
+        assert daemon.request("/api/traces/job-1/receipt?limit=1")[0] == 400

@@ -19,13 +19,13 @@ from wafermon.web.drain import Drain
 from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.process import process
+from wafermon.web.receipts import UNKNOWN, Traces
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
 
 HEALTH = """/health/live        200 as long as the process answers
 /health/ready       200 where messages are taken and every backend works, else 503; says why"""
-RECEIPT = "/receipt"
 JOBS_SHOWN = 100
 JOBS_MOST = 10_000
 INDEX = f"""wafermon
@@ -85,7 +85,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     api.putChild(b"jobs", _Page(lambda request: _jobs(view, request), "limit"))
-    api.putChild(b"traces", _Page(lambda request: _trace(view, request)))
+    api.putChild(b"traces", Traces(view, _Page(lambda request: _trace(view, request))))
     api.putChild(b"tail", tail)
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
@@ -105,15 +105,10 @@ def _ready(view: View, request: Request) -> bytes:
 def _trace(view: View, request: Request) -> bytes:
     """An id may hold slashes."""
     trace_id = b"/".join(request.postpath or ()).decode(errors="replace")
-    if trace_id.endswith(RECEIPT):
-        receipt = view.live.receipt(trace_id.removesuffix(RECEIPT))
-        if receipt is not None:
-            return json(request, receipt)
     found = view.live.trace(trace_id)
     if found is not None:
         return json(request, found)
-    why = "nothing is remembered of this trace: it never came, or too much has come since"
-    return json(request, {"error": why}, 404)
+    return json(request, {"error": UNKNOWN}, 404)
 
 
 def _metrics(figures: CollectorRegistry, request: Request) -> bytes:
