@@ -68,15 +68,16 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """A receipt for a person."""
     said = {True: "complete", False: "NOT COMPLETE", None: "nobody can know"}[found["complete"]]
     color = {True: "done", False: "failed", None: "warning"}[found["complete"]]
-    sent = f"{found['sent']:,} sent, {found['received']:,} received"
-    if found["sent"] is None:
-        sent = f"{found['received']:,} received" + (
-            "" if found["unclosed"] else " of programs that served other jobs too"
-        )
-    clients = found["closed"] + len(found["unclosed"])
+    if found["sent"] is not None:
+        came = f"{found['sent']:,} sent, {found['received']:,} received"
+    elif found["unclosed"]:
+        came = f"{found['received']:,} received"
+    else:
+        came = f"{found['received']:,} received of programs that served other jobs too"
+    clients = found["closed"] + len(found["unclosed"]) + found["more_unclosed"]
     shown = [
         f"{render.plain(found['job'])}  {render.colored(said, color)}",
-        f"{sent}; {found['closed']:,} of {clients:,} programs have said that this is all",
+        f"{came}; {found['closed']:,} of {clients:,} programs have said that this is all",
     ]
     shown += [f"  {render.colored('!', 'failed')} {one}" for one in missing(found)]
     rows = [
