@@ -45,7 +45,7 @@ async def test_a_whole_trace(database: Database) -> None:
     assert jobs == reading.jobs(database.dsn)
     assert jobs == [{
         "job_id": "job-1", "trace_id": "job-1", "percent": 60.0, "status": "failed", "service": "loader",
-        "first": T0 + 1_000_000, "last_progress": T0 + 9_000_000, "stalled": False,
+        "first": T0 + 1_000_000, "last_progress": T0 + 9_000_000, "stalled": False, "gone": False,
     }]  # fmt: skip
 
 

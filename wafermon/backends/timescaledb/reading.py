@@ -33,7 +33,7 @@ class ReadError(Exception):
 
 def jobs(dsn: str, schema: str = "public") -> list[dict[str, Any]]:
     """The jobs, the one that was heard last first: ``job_id``, ``trace_id``, ``percent``, ``status`` (may be empty),
-    ``service``, ``first``, ``last_progress``, ``stalled``."""
+    ``service``, ``first``, ``last_progress``, ``stalled``, ``gone``."""
     with _reading(dsn, schema) as query:
         return query(_JOBS + " ORDER BY last_progress DESC, job_id LIMIT %(limit)s", {"limit": JOBS})
 
@@ -129,7 +129,7 @@ def _us(expression: str) -> str:
 
 _JOBS = f"""
     SELECT job_id, trace_id, percent, coalesce(status, '') AS status, service, {_us("first")} AS first,
-        {_us("last_progress")} AS last_progress, stalled
+        {_us("last_progress")} AS last_progress, stalled, gone
     FROM jobs
 """
 # The times as text: a statement is planned with them as constants, which leaves out the chunks beyond them.

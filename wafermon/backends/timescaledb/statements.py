@@ -92,21 +92,23 @@ _TRACES = """
         part = greatest(t.part, excluded.part)
 """
 
-# What `jobs` shows: the latest progress of each job, by time and then by seq, and when it was last said to have stalled. It
+# What `jobs` shows: the latest progress of each job, by time and then by seq, and when it was last said to have stalled or to be gone. It
 # comes from lines of progress, from what was already added up, and from events of the sidecar's own.
 _JOB = {
     "job_id": "text", "trace_id": "text", "first": "bigint", "last": "bigint", "last_seq": "bigint", "percent": "float8",
     "service": "text", "status": "text", "status_time": "bigint", "status_seq": "bigint", "messages": "bigint", "stalled": "bigint",
+    "gone": "bigint",
 }  # fmt: skip
 _PROGRESS = """
     SELECT job_id, trace_id, ts, ts, coalesce(seq, 0), percent::float8, service, status,
-        CASE WHEN status IS NOT NULL THEN ts END, CASE WHEN status IS NOT NULL THEN coalesce(seq, 0) END, 1, NULL::bigint
+        CASE WHEN status IS NOT NULL THEN ts END, CASE WHEN status IS NOT NULL THEN coalesce(seq, 0) END, 1, NULL::bigint,
+        NULL::bigint
     FROM lines WHERE type = 'progress'
 """
 _STALLED = """
     SELECT context ->> 'job_id', trace_id, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8, NULL, NULL, NULL::bigint,
-        NULL::bigint, 0, ts
-    FROM lines WHERE type = 'event' AND service = 'wafermon' AND context ->> 'kind' = 'job_stalled'
+        NULL::bigint, 0, CASE context ->> 'kind' WHEN 'job_stalled' THEN ts END, CASE context ->> 'kind' WHEN 'gone' THEN ts END
+    FROM lines WHERE type = 'event' AND service = 'wafermon' AND context ->> 'kind' IN ('job_stalled', 'gone')
     AND context ->> 'job_id' IS NOT NULL
 """
 _LATER = "j.last IS NULL OR (excluded.last, excluded.last_seq) >= (j.last, j.last_seq)"
@@ -126,12 +128,13 @@ _JOBS = f"""
         (array_agg(status ORDER BY status_time DESC, status_seq DESC) FILTER (WHERE status IS NOT NULL))[1],
         timestamptz 'epoch' + max(status_time) * interval '1 microsecond',
         (array_agg(status_seq ORDER BY status_time DESC, status_seq DESC) FILTER (WHERE status IS NOT NULL))[1],
-        sum(messages), timestamptz 'epoch' + max(stalled) * interval '1 microsecond'
+        sum(messages), timestamptz 'epoch' + max(stalled) * interval '1 microsecond',
+        timestamptz 'epoch' + max(gone) * interval '1 microsecond'
     FROM (@) AS said ({", ".join(_JOB)})
     GROUP BY job_id, trace_id ORDER BY job_id, trace_id
     ON CONFLICT (job_id, (coalesce(trace_id, ''))) DO UPDATE SET
         first = least(j.first, excluded.first), messages = j.messages + excluded.messages,
-        stalled = greatest(j.stalled, excluded.stalled), {_LATEST}
+        stalled = greatest(j.stalled, excluded.stalled), gone = greatest(j.gone, excluded.gone), {_LATEST}
 """
 
 KINDS = frozenset({*TABLES, "trace"})
