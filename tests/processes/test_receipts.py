@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from commands import wafermon
-from daemon import until
+from daemon import ROOT, until
 from drivers import Driver
 from served import Served
 
@@ -223,3 +223,89 @@ def test_a_history_keeps_the_receipt_of_a_job_that_the_sidecar_has_let_go_of(tmp
         assert daemon.request("/api/traces/nobody/receipt")[0] == 404
         assert daemon.request("/api/traces/job-1/receipt", "HEAD")[0] == 200
         assert daemon.request("/api/traces/job-1/receipt?limit=1")[0] == 400
+
+
+PICKY = """
+import os
+from twisted.internet.defer import fail, succeed
+from zope.interface import implementer
+from wafermon.interfaces import Health, IBackend, IBackendFactory, Options, Refused
+from twisted.plugin import IPlugin
+
+
+class Settings(Options):
+    pass
+
+
+@implementer(IBackend)
+class Picky:
+    outstanding = 1
+
+    def __init__(self, context):
+        self.reached = None
+
+    def open(self):
+        return succeed(self.reached)
+
+    def write(self, batch):
+        odd = {} if os.path.exists("lenient") else {
+            n: "it is odd" for n, line in enumerate(batch.lines) if b"burst 3" in line
+        }
+        if odd and len(odd) < len(batch.lines):
+            return fail(Refused(odd))
+        self.reached = batch.end
+        return succeed(None)
+
+    def close(self):
+        return succeed(None)
+
+    def health(self):
+        return Health("ok")
+
+
+@implementer(IPlugin, IBackendFactory)
+class Factory:
+    name = "picky"
+    options = Settings
+
+    def build(self, options, context):
+        return Picky(context)
+
+
+factory = Factory()
+"""
+
+
+def test_dead_letters_of_a_backend_are_counted_until_they_are_replayed(tmp_path: Path) -> None:
+    package = tmp_path / "plugins" / "wafermon" / "backends"
+    package.mkdir(parents=True)
+    (package / "picky.py").write_text(PICKY)
+    config = CONFIG.replace("routes:", "  db: {{plugin: picky, batch: {{age: 50ms}}}}\nroutes:").replace(
+        "- to: [files]", "- to: [files, db]"
+    )
+    daemon = Served(tmp_path, config)
+    daemon.environ["PYTHONPATH"] = f"{ROOT}:{tmp_path / 'plugins'}"
+    with daemon:
+        client = daemon.client(pid=7)
+        lines = [
+            {"type": "event", "level": "info", "message": f"burst {n}", "trace_id": "job-1", "context": {"i": n}}
+            for n in range(1, 9)
+        ]
+        stats = {"called": 8, "dropped": 0, "unsent": 0, "last": 8, "streams": [], "final": True, "type": "stats"}
+        for seq, line in enumerate([*lines, stats], 1):
+            client.send_line({**line, "service": "loader", "client": client.client, "seq": seq})
+        client.until_acked(9)
+        client.close()
+        until(lambda: receipt(daemon, "job-1")["backends"].get("db", {}).get("dead") == 1, "a dead letter")
+        until(lambda: receipt(daemon, "job-1")["backends"]["db"]["stored"] == 7, "the rest")
+        found = receipt(daemon, "job-1")
+        assert (found["complete"], found["backends"]["files"]["stored"], found["received"]) == (False, 8, 8)
+        [event] = until(lambda: events_of(daemon, "dead_letter"), "the event")
+        assert (event["context"], event["trace_id"]) == ({"kind": "dead_letter", "backend": "db", "count": 1}, "job-1")
+        (tmp_path / "lenient").touch()
+        letters = list((tmp_path / "dead-letters").glob("*.jsonl"))
+        done = wafermon("replay", *letters, "--url", f"tcp://127.0.0.1:{daemon.port}")
+        assert done.returncode == 0, done.stderr
+        done = wafermon("receipt", "job-1", "--wait", "60s", "--http", site(daemon))
+        assert done.returncode == 0, done.stdout
+        assert receipt(daemon, "job-1")["received"] == 8
