@@ -287,7 +287,7 @@ def test_dead_letters_of_a_backend_are_counted_until_they_are_replayed(tmp_path:
     daemon.environ["PYTHONPATH"] = f"{ROOT}:{tmp_path / 'plugins'}"
     with daemon:
         client = daemon.client(pid=7)
-        lines = [
+        lines: list[dict[str, Any]] = [
             {"type": "event", "level": "info", "message": f"burst {n}", "trace_id": "job-1", "context": {"i": n}}
             for n in range(1, 9)
         ]
