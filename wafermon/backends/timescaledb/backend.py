@@ -43,8 +43,8 @@ from wafermon.interfaces import (
 )
 
 T = TypeVar("T")
-FEWEST = 50
-"""Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four."""
+FEWEST = 20
+"""Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four or more."""
 LOOK_SECONDS = 600.0
 """After how long it is asked again, at a batch, whether TimescaleDB's own work fails."""
 
