@@ -9,7 +9,8 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "doctor", "drain", "jobs", "journal", "replay", "run", "send", "status", "tail", "trace",
+    "bench", "check", "doctor", "drain", "errors", "events", "jobs", "journal", "replay", "run", "runs", "send", "status",
+    "tail", "trace",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from wafermon.model.messages import (
     SpanEnd,
     SpanStart,
     Trace,
-    decode_stored,
+    decode_object,
 )
 
 TRACES = 1_000
@@ -36,10 +36,11 @@ SPANS = 1_000
 """Of one trace."""
 ALL_SPANS = 20_000
 BLOCK_BYTES = 4 << 20
-"""Blocks with events of traces."""
+"""Blocks with messages of traces."""
 BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
 _SERVICE, _TYPE, _TRACE = map(Kind._fields.index, ("service", "type", "trace_id"))
+_SHOWN = ("event", "metric", "progress", "resource")
 _FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
 
 
@@ -80,22 +81,28 @@ class Recent:
             types = {kind[_TYPE] for kind in block.kinds}
             if not types.isdisjoint(_FOLLOWED):
                 self._follow(block.messages, time)
-            if "event" in types:
-                if any(kind[_SERVICE] == OWN_SERVICE for kind in block.kinds):
-                    self._take_derived(block.messages)
-                if any(kind[_TRACE] is not UNSET and kind[_TYPE] == "event" for kind in block.kinds):
-                    self._keep(block)
+            if any(kind[_TRACE] is not UNSET and kind[_TYPE] in _SHOWN for kind in block.kinds):
+                self._keep(block)
+            if "event" in types and any(kind[_SERVICE] == OWN_SERVICE for kind in block.kinds):
+                self._take_derived(block.messages)
 
     def events(self, trace_id: str, limit: int) -> list[dict[str, Any]]:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
-        found: list[Event] = []
+        return self.messages(trace_id, limit)["event"]
+
+    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """Likewise its latest events, metrics, progress and resource messages, by type."""
+        found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHOWN}
         for block in reversed(self._blocks):
-            if len(found) >= limit:
+            if all(len(of_type) >= limit for of_type in found.values()):
                 break
-            if any(kind[_TRACE] == trace_id and kind[_TYPE] == "event" for kind in block.kinds):
-                found += _events_in(block, trace_id)
-        found.sort(key=lambda event: event.ts or 0)
-        return [_event(event) for event in found[-limit:]]
+            if any(kind[_TRACE] == trace_id and kind[_TYPE] in _SHOWN for kind in block.kinds):
+                for message in _messages_in(block, trace_id):
+                    found[message.pop("type")].append(message)
+        return {
+            kind: sorted(given, key=lambda message: int(message["ts"]))[-limit:] if limit else []
+            for kind, given in found.items()
+        }
 
     def _keep(self, block: Block) -> None:
         # A copy, so that messages that somebody else parses later are not kept along with it.
@@ -183,14 +190,11 @@ class Recent:
                 span.status = span.status or "abandoned"
 
 
-def _events_in(block: Block, trace_id: str) -> Iterator[Event]:
+def _messages_in(block: Block, trace_id: str) -> Iterator[dict[str, Any]]:
+    needle = trace_id.encode()
     for line in block.lines:
-        message = decode_stored(line)
-        if isinstance(message, Event) and message.trace_id == trace_id:
-            yield message
-
-
-def _event(event: Event) -> dict[str, Any]:
-    shown = {"ts": event.ts, "service": event.service, "level": event.level, "message": event.message}
-    more = {"host": event.host, "pid": event.pid, "span_id": event.span_id, "context": event.context}
-    return shown | {name: value for name, value in more.items() if value is not UNSET}
+        if needle not in line and b"\\" not in line:
+            continue
+        message = decode_object(line)
+        if message.get("trace_id") == trace_id and message["type"] in _SHOWN:
+            yield {key: value for key, value in message.items() if key not in ("v", "trace_id")}
