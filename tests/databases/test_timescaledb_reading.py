@@ -115,7 +115,7 @@ async def test_a_whole_trace(database: Database) -> None:
     reached[1], reached[11] = T0 + 1_000_000, T0 + 5_000_000
     assert jobs == [{
         "job_id": "job-1", "trace_id": "job-1", "percent": 60.0, "status": "failed", "service": "loader",
-        "first": T0 + 1_000_000, "last_progress": T0 + 9_000_000, "stalled": False, "kind": "job-*", "state": "failed",
+        "first": T0 + 1_000_000, "last_progress": T0 + 9_000_000, "stalled": False, "gone": False, "kind": "job-*", "state": "failed",
         "services": ["receiver", "parser", "loader"], "errors": 3, "reached": reached, "eta": None,
     }]  # fmt: skip
 

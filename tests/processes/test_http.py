@@ -180,7 +180,7 @@ def test_a_job_that_ended_is_still_shown_with_its_finished_spans_and_events(serv
     ]
     expected = {
         "job_id": "lot/4711", "trace_id": "lot/4711", "percent": 100, "status": "done", "service": "loader",
-        "first": ts, "last_progress": ts + 3_000, "stalled": False, "kind": "lot/*", "state": "done",
+        "first": ts, "last_progress": ts + 3_000, "stalled": False, "gone": False, "kind": "lot/*", "state": "done",
         "services": ["loader"], "errors": 1, "reached": [None] * 20, "eta": None,
     }  # fmt: skip
     assert found["jobs"] == [expected] == served.get("/api/jobs")["jobs"]
