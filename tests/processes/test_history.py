@@ -246,3 +246,29 @@ def test_stats_lines_are_stored_though_no_rule_names_them(served: Served) -> Non
     client.close()
     until(lambda: (client.client, 1) in read_lines(served.directory / "history"), "the stats line in history")
     assert served.stored("stats-test") == []
+
+
+def test_a_run_beside_another_and_beside_the_last_ones(served: Served) -> None:
+    found = served.get("/api/compare?run=load-11&other=load-0")
+    assert [(step["name"], step["lost"] > 0, step["critical"]) for step in found["steps"]] == [
+        ("whole", False, True), ("read", True, True), ("load", True, True),
+    ]  # fmt: skip
+    assert (
+        sum(step["lost"] for step in found["steps"])
+        == found["run"]["duration"] - found["other"]["duration"]
+        == 11_000_000
+    )
+    assert found["run"]["critical_path"] == ["loader/whole", "loader/read", "loader/load"]
+    beside = served.get("/api/compare?run=load-5")
+    assert (beside["runs"], beside["other"]["trace_id"]) == (10, "")
+    assert {one["name"] for one in beside["counts"]} == {"level.error", "level.info"}
+    for path, code, what in (
+        ("run=load-1&other=load-1", 400, "name two runs"),
+        ("other=load-1", 400, "missing: the id of a trace or a job"),
+        ("run=nothing", 404, "nothing is known of this trace"),
+    ):
+        status, body = served.request(f"/api/compare?{path}")
+        assert status == code and what in body.decode()
+    said = wafermon("compare", "load-11", "load-0", "--history", served.directory / "history").stdout
+    assert said.startswith("load-11 done, 1 min 51 s, beside load-0, 1 min 40 s: 11.0 s longer\n")
+    assert "critical path  loader/whole > loader/read > loader/load" in said

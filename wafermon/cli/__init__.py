@@ -9,7 +9,7 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "doctor", "drain", "errors", "events", "jobs", "journal", "replay", "run", "runs", "send", "status",
+    "bench", "check", "compare", "doctor", "drain", "errors", "events", "jobs", "journal", "replay", "run", "runs", "send", "status",
     "tail", "trace",
 )  # fmt: skip
 

@@ -22,6 +22,8 @@ LEFT = "├ "
 NAME_WIDTH = 36
 RUN_BAR = 30
 """The bar of the longest run, in columns."""
+LOST_BAR = 20
+"""That of the step where most was lost or gained."""
 
 
 # -- words
@@ -167,6 +169,68 @@ def _end_of(job: Mapping[str, Any], now: int) -> str:
     if not high:
         return "any moment"
     return f"in {duration(left)} ({duration(low)} to {duration(high)})"
+
+
+def comparison(found: Mapping[str, Any]) -> list[str]:
+    """Where two runs differ: the steps as a tree, with what each took and how much of that is lost or gained."""
+    run, other = found["run"], found["other"]
+    beside = plain(other["trace_id"]) if other["trace_id"] else f"the median of {found['runs']} runs"
+    lines = [
+        f"{plain(run['trace_id'])} {colored(run['status'], run['status'])}, {duration(run['duration'] / 1e6)}, "
+        f"beside {beside}, {duration(other['duration'] / 1e6)}: {_longer(run['duration'] - other['duration'])}"
+    ]
+    if found["steps"]:
+        lines += ["", *_steps(found["steps"])]
+        lines += ["", f"critical path  {_path(run)}", f"the other's    {_path(other)}"]
+    for title, key in (("COUNT", "counts"), ("METRIC", "metrics")):
+        if found[key]:
+            rows = [
+                [
+                    plain(one["name"]), plain(one["service"]), f"{one['value']:.6g}", f"{one['other']:.6g}",
+                    "" if one["change"] is None else f"{one['change']:+.0%}",
+                ]
+                for one in found[key]
+            ]  # fmt: skip
+            lines += ["", *table([title, "SERVICE", "RUN", "OTHER", "CHANGE"], rows, right="--rrr")]
+    return lines
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    largest = max(1, *(abs(step["lost"]) for step in steps))
+    rows = []
+    for step in steps:
+        sign = "+" if step["lost"] > 0 else "-"
+        rows.append(
+            [
+                _name(step), plain(step["service"]), _took(step["duration"], step["count"]),
+                _took(step["other_duration"], step["other_count"]), _signed(step["lost"]),
+                {(True, True): "both", (True, False): "run", (False, True): "other"}.get(
+                    (step["critical"], step["other_critical"]), ""
+                ),
+                sign * round(abs(step["lost"]) / largest * LOST_BAR),
+            ]
+        )  # fmt: skip
+    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr")
+
+
+def _took(microseconds: int | None, count: int | None) -> str:
+    if microseconds is None:
+        return "not there"
+    return duration(microseconds / 1e6) + (f" in {count}" if count and count > 1 else "")
+
+
+def _signed(microseconds: int) -> str:
+    return f"{'+' if microseconds > 0 else '-' if microseconds < 0 else ''}{duration(abs(microseconds) / 1e6)}"
+
+
+def _longer(microseconds: int) -> str:
+    if not microseconds:
+        return "as long"
+    return f"{duration(abs(microseconds) / 1e6)} {'longer' if microseconds > 0 else 'shorter'}"
+
+
+def _path(side: Mapping[str, Any]) -> str:
+    return " > ".join(plain(one) for one in side["critical_path"]) or "none"
 
 
 def errors(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:

@@ -195,7 +195,7 @@ NOTHING = "nothing is known of this trace: it never came, or it is older than wh
 async def one_trace(query: Query, given: str, source: str) -> str:
     """The one trace that is meant. Raises NotThere, also where there are several."""
     if not given:
-        raise BadQuestion("id: missing; name a trace or a job, or the beginning of its id")
+        raise BadQuestion("missing: the id of a trace or a job, or the beginning of one")
     meant = await query.resolve(given, source)
     if not meant.found:
         _whole(meant)
@@ -204,6 +204,19 @@ async def one_trace(query: Query, given: str, source: str) -> str:
         shown = ", ".join(meant.found[:10]) + (", …" if len(meant.found) > 10 else "")
         raise NotThere(f"{given!r} is the beginning of several: {shown}", meant.found[:10])
     return meant.found[0]
+
+
+async def _compare(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
+    source = given.get("source", "")
+    run = await one_trace(query, given.get("run", ""), source)
+    other = await one_trace(query, given["other"], source) if given.get("other") else ""
+    if run == other:
+        raise BadQuestion(f"run and other are both {run}; name two runs")
+    found = await query.compare(run, other, source)
+    if found.found is None:
+        _whole(found)
+        raise NotThere(NOTHING)
+    return {**found.found, **_origin(found)}
 
 
 async def _events(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
@@ -233,6 +246,7 @@ QUESTIONS: Mapping[str, Question] = {
     "jobs": Question(JOBS, _jobs),
     "runs": Question(("of", *(key for key in JOBS if key != "kind")), _runs),
     "trace": Question(("id", "limit", "source"), _trace),
+    "compare": Question(("run", "other", "source"), _compare),
     "events": Question(("trace", "service", "level", "text", "context", *TIMES, *PAGING), _events),
     "errors": Question(("service", "text", *TIMES, *PAGING), _errors),
     "services": Question((*TIMES, "source"), _services),

@@ -37,6 +37,7 @@ from wafermon.model.records import (
     TraceRecord,
 )
 from wafermon.model.span_tree import tree
+from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
 from wafermon.query.eta import RUNS, eta
 from wafermon.query.live import POINTS, Live
 
@@ -194,6 +195,42 @@ class Query:
             jobs: Answer[Found[JobRecord]] = Answer(Found(answer.found["jobs"]))
             await self._complete(jobs, store)
         return answer
+
+    async def compare(self, trace_id: str, other_id: str, source: str = "") -> Answer[Comparison | None]:
+        """A run beside another, or, without an id of that, beside the median of the last ones of its kind. None where nothing
+        is known of one of them; raises BadQuestion where there are no others."""
+        answer: Answer[Comparison | None] = Answer(None)
+        name, store = self._store(source)
+        run = await self._shape(trace_id, source, answer)
+        other = await self._shape(other_id, source, answer) if other_id else None
+        if run is None or (other_id and other is None):
+            return answer
+        kind = run[1]
+        past: list[Shape] = []
+        if store is not None and kind:
+            wanted = JobFilter(kind=kind, states=frozenset({"done"}))
+            found = await self._try(answer, name, store.jobs(wanted, Page(RUNS + 2)))
+            known = {trace_id, other_id}
+            ids = [job["trace_id"] for job in (found.records if found else ()) if job["trace_id"] not in known]
+            for one in ids[:RUNS]:
+                if (shape := await self._shape(one, source, None)) is not None:
+                    past.append(shape[0])
+        if other is None and not past:
+            raise BadQuestion(f"no other run of {kind or trace_id} that is done is known; name the one to compare with")
+        answer.found = compare(run[0], other[0] if other else middle_of(past), past)
+        answer.sources = list(dict.fromkeys(answer.sources))
+        return answer
+
+    async def _shape(self, trace_id: str, source: str, answer: Answer[Any] | None) -> tuple[Shape, str] | None:
+        """A run as it is compared, and the kind of its first job."""
+        found = await self.trace(trace_id, 0, source)
+        if answer is not None:
+            answer.sources += found.sources
+            answer.problems += found.problems
+        if found.found is None:
+            return None
+        jobs = found.found["jobs"]
+        return shape_of(found.found), jobs[0]["kind"] if jobs else ""
 
     # -- messages and roll-ups
 

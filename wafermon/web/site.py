@@ -34,6 +34,7 @@ INDEX = f"""wafermon
 /api/process        the sidecar's process: its limits, its config's file, where it may write
 /api/jobs           jobs, live and stored; ?state=…&service=GLOB&name=GLOB&since=2h&limit=N&after=CURSOR
 /api/runs           the kinds of jobs; ?of=KIND the runs of one
+/api/compare        where two runs of a job differ; ?run=ID&other=ID, without other its last ones
 /api/traces/ID      one trace with its spans and latest messages; the beginning of an ID will do
 /api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
 /api/errors         what went wrong, each kind once
@@ -85,7 +86,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
     api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
-    for path in ("jobs", "runs", "errors", "services"):
+    for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path))
     api.putChild(b"traces", Past(lambda: view.query, "trace", "id"))
     events = Resource()
