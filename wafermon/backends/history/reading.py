@@ -7,6 +7,7 @@ past, since it continues the earlier ones.
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -489,11 +490,16 @@ def _series(files: Iterable[File], trace_id: str) -> list[Series]:
             known[:] = [known[0] + count, known[1] + total, min(known[2], least), max(known[3], greatest)]
     return [
         {
-            "name": name, "service": service, "unit": unit, "count": int(count), "mean": total / count,
+            "name": name, "service": service, "unit": unit, "count": int(count), "mean": _finite(total / count),
             "least": least, "greatest": greatest,
         }
         for (name, service, unit), (count, total, least, greatest) in sorted(found.items())
     ]  # fmt: skip
+
+
+def _finite(value: float) -> float:
+    """JSON has no infinity, and sums may become one."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def _latest(points: dict[str, list[PointRecord]], most: int) -> dict[str, list[PointRecord]]:

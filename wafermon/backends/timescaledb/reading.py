@@ -382,7 +382,7 @@ _SPANS = f"""
 _SERIES = f"""
     SELECT name, service, coalesce(unit, '') AS unit, count(*) AS count, avg(value) AS mean, min(value) AS least,
         max(value) AS greatest
-    FROM metrics WHERE {_WITHIN} AND value NOT IN ('NaN', 'Infinity', '-Infinity')
+    FROM metrics WHERE {_WITHIN} AND abs(value) < 1e300
     GROUP BY name, service, unit ORDER BY name, service, unit
 """
 _EVENT = f"""
