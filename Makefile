@@ -3,9 +3,13 @@
 #   make chaos TIME=600 SEED=4711   break things at random and count; without SEED one is chosen, and printed
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
+#   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
+#   make kills  KILLS=50 CRASHES=20 a sidecar that is killed, and a database server that crashes, under load: what was
+#                                   acknowledged must be there once
+#   make rows                       the C that makes rows for COPY, fuzzed under the sanitizers
 
 PYTHON ?= .venv/bin/python
 SEED ?=
@@ -29,10 +33,28 @@ plans: ROWS ?= 3000000
 plans:
 	WAFERMON_TEST_ROWS=$(ROWS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/databases/test_timescaledb_plans.py
 
+s3: ROUNDS ?= 20
+s3:
+	tests/versitygw
+	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -o timeout=3600 tests/databases -k "s3"
+
+kills: KILLS ?= 50
+kills: CRASHES ?= 20
+kills:
+	WAFERMON_TEST_ROUNDS=$(KILLS) $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/databases/test_timescaledb_crashes.py -k sigkill
+	WAFERMON_TEST_ROUNDS=$(CRASHES) $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/databases/test_timescaledb_crashes.py -k crashes_of_the_server
+
+# Built in place with the sanitizers, and again without them at the end.
+rows:
+	trap '$(PYTHON) setup.py -q build_ext --inplace --force' EXIT; \
+	CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined' $(PYTHON) setup.py -q build_ext --inplace --force && \
+	FUZZ_EXAMPLES=5000 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	PYTHONMALLOC=malloc $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/unit/backends/test_timescaledb_rows.py
+
 fresh:
 	tests/fresh
 
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz plans mutants fresh
+.PHONY: chaos soak fuzz plans kills rows mutants fresh s3

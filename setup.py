@@ -1,10 +1,25 @@
 """Packaging: see pyproject.toml. What stands here can't be said there."""
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+
+# Each is optional: where there is no compiler, what it speeds up is done without it.
+EXTENSIONS = [
+    Extension(
+        "wafermon.backends.timescaledb._rows",
+        ["wafermon/backends/timescaledb/_rows.c"],
+        extra_compile_args=["-O2", "-Wall", "-Wextra"],
+        optional=True,
+    ),
+]
 
 setup(
     # The dropin of twistd goes into a package that Twisted owns: the one module, and no `__init__.py`.
     packages=[*find_packages(include=["wafermon", "wafermon.*"]), "twisted.plugins"],
     package_dir={"": "."},
-    package_data={"wafermon": ["py.typed"], "wafermon.config": ["*.yaml"], "wafermon.backends": ["*/*.sql"]},
+    package_data={
+        "wafermon": ["py.typed"],
+        "wafermon.config": ["*.yaml"],
+        "wafermon.backends": ["*/*.sql", "*/*.pyi"],
+    },
+    ext_modules=EXTENSIONS,
 )

@@ -158,7 +158,7 @@ start_database() {
 }
 
 start_sidecar() {
-  local config=$examples/sidecar-config-files.yaml
+  config=$examples/sidecar-config-files.yaml
   [ -z "$with_database" ] || config=$examples/sidecar-config.yaml
   "$venv/bin/twistd" -n --pidfile= wafermon --config "$config" >sidecar.log 2>&1 &
   sidecar=$!
@@ -238,6 +238,15 @@ heading "What landed in each backend, in messages"
 "$python" "$examples/landed.py" "$data" programs.log --jobs "$jobs" ${WAFERMON_DSN:+--dsn "$WAFERMON_DSN"} || status=1
 heading "The sidecar: wafermon status"
 wafermon status
+heading "Did everything arrive? wafermon receipt, for each job"
+echo "ROUTED differs from backend to backend, and from what was received, because the routes say so: a rule sends to the
+backends that it names, and the first rule that matches decides. That is no loss. STORED has to be the same as ROUTED."
+for job in $(wafermon jobs --json --limit 1000 | "$python" -c 'import json, sys; print(*sorted(job["job_id"] for job in json.load(sys.stdin)))'); do
+  echo
+  wafermon receipt "$job" --wait 60s || status=1
+done
+heading "The routes, in $config"
+sed -n '/^routes:/,/^[^ r]/p' "$config"
 stop
 
 echo

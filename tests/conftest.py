@@ -9,7 +9,7 @@ import pytest
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
 from moto_server import log_group, moto_server  # noqa: F401  # fixtures
-from postgres import database, postgres  # noqa: F401  # fixtures
+from postgres import database, postgres, way  # noqa: F401  # fixtures
 from s3_server import bucket, s3_server  # noqa: F401  # fixtures
 
 # What is started in the background ignores SIGINT, and hands that on to all that it starts.

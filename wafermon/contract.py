@@ -122,6 +122,11 @@ def without_none(text: bytes) -> bytes:
     return dumps({key: value for key, value in loads(text).items() if value is not None}).encode()
 
 
+def seqs_of(one: Batch) -> list[int]:
+    """The numbers of its messages."""
+    return [int(loads(text)["seq"]) for text in one.lines]
+
+
 class BackendContract:
     """Subclass it, give the first three, and the others where the backend can be made to fail."""
 
@@ -501,6 +506,78 @@ class BackendContract:
         await backend.write(first)
         await backend.write(second)
         await self.expect(range(1, 21))
+
+    def several(self, backend: Any, lengths: Sequence[int]) -> list[Batch]:
+        """Batches one after the other, of so many messages, from seq 1 on: as many as the backend takes at a time, the last ones
+        of these."""
+        count = outstanding_of(backend)
+        if count < 2:
+            skip("it takes one batch at a time")
+        batches, start, seq = list[Batch](), self.start, 1
+        for length in lengths[-count:]:
+            batches.append(batch(start, map(line, range(seq, seq + length))))
+            start, seq = batches[-1].end, seq + length
+        return batches
+
+    @awaited
+    async def test_younger_batches_are_superseded_where_an_older_one_is_refused_for_good(self) -> None:
+        backend = await self.opened()
+        *older, bad, young = self.several(backend, [10, 10, 10])
+        poison = self.poison(1_000)
+        if poison is None:
+            skip("`poison` is not given")
+        bad = batch(bad.start, [*bad.lines, poison])
+        young = batch(bad.end, young.lines)
+        fired: list[Batch] = []
+
+        def noted(result: object, one: Batch) -> object:
+            fired.append(one)
+            return result
+
+        written = {id(one): backend.write(one) for one in (*older, bad, young)}
+        for one in (*older, bad, young):
+            written[id(one)].addBoth(noted, one)
+        for one in older:
+            await written[id(one)]
+        error = await self.expect_failure_of(Exception, written[id(bad)])
+        if isinstance(error, (RetryableError, Superseded)):
+            raise Unfit(f"write failed with {error!r} where a refusal is due")
+        await self.expect_failure_of(Superseded, written[id(young)])
+        if fired != [*older, bad, young]:
+            raise Unfit("the batches were not answered in their order")
+        await self.expect([seq for one in older for seq in seqs_of(one)])
+        await backend.write(Batch(bad.start, bad.end, Block.of(b"", [])))
+        await backend.write(young)
+        await self.expect([seq for one in (*older, young) for seq in seqs_of(one)])
+
+    @awaited
+    async def test_younger_batches_are_superseded_where_a_reply_is_lost(self) -> None:
+        loss = self.lost_reply()
+        backend = await self.opened()
+        batches = self.several(backend, [10, 10])
+        if loss is None:
+            skip("`lost_reply` is not given")
+        with loss:
+            failing, dropped = (backend.write(one) for one in batches)
+            await self.expect_failure_of(RetryableError, failing)
+            await self.expect_failure_of(Superseded, dropped)
+        await self.deliver(backend, batches)
+        await self.expect(range(1, 21))
+
+    @awaited
+    async def test_close_while_several_are_under_way(self) -> None:
+        backend = await self.opened()
+        batches = self.several(backend, [50, 50, 50])
+        answered: list[object] = []
+        for one in batches:
+            backend.write(one).addBoth(answered.append)
+        await self.close(backend)
+        assert len(answered) == len(batches), "close fired before all writes did"
+        failed = [number for number, result in enumerate(answered) if result is not None]
+        if failed != list(range(len(batches) - len(failed), len(batches))):
+            raise Unfit("a batch was stored after one that failed")
+        await self.deliver(self.build(), batches)
+        await self.expect([seq for one in batches for seq in seqs_of(one)])
 
     @awaited
     async def test_close_while_it_opens(self) -> None:

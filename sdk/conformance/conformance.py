@@ -120,15 +120,15 @@ def missing(language: Language) -> str | None:
 
 
 def lacking(language: Language, needed: Iterable[str]) -> str | None:
-    """Which of these abilities the language has not, as a reason to skip, or None."""
+    """Which of these abilities the language has not, in words, or None."""
     absent = [ability for ability in needed if ability not in language.can]
-    return f"does not apply: {language.name} lacks {', '.join(absent)}" if absent else None
+    return f"{language.name} lacks {', '.join(absent)}" if absent else None
 
 
 def not_for(language: Language, case: dict[str, Any]) -> str | None:
     """Why a case is not this language's, or None."""
     if reason := case.get("not", {}).get(language.name):
-        return f"does not apply: {language.name} {reason}"
+        return f"{language.name} {reason}"
     return lacking(language, case.get("needs", ()))
 
 
@@ -240,6 +240,36 @@ class Driver:
         for line in self.process.stdout:
             self._answers.put(line)
         self._answers.put(b"")
+
+
+# -- children
+
+
+def request(call: str, **args: Any) -> dict[str, Any]:
+    return {"call": call, "args": args}
+
+
+def child_request(language: Language, opening: dict[str, Any], *calls: dict[str, Any]) -> dict[str, Any]:
+    """A request that has a child of the driver's own kind do this and end normally.
+
+    It is forked where the language can; where it can't, it is the program anew, which opens an SDK first.
+    """
+    if "fork" in language.can:
+        return request("fork", calls=list(calls))
+    requests = [request("open", **opening), *calls]
+    return request("spawn", argv=list(language.argv), stdin="".join(json.dumps(one) + "\n" for one in requests))
+
+
+def in_child(driver: Driver, opening: dict[str, Any], *calls: dict[str, Any]) -> list[dict[str, Any]]:
+    """The answers to what a child did before it ended normally."""
+    wanted = child_request(driver.language, opening, *calls)
+    done = driver(wanted["call"], **wanted["args"])
+    assert done["status"] == 0, done
+    if wanted["call"] == "fork":
+        return list(done["answers"])
+    opened, *answers = [json.loads(line) for line in done["stdout"].splitlines()]
+    assert opened["ok"] is True, opened
+    return answers
 
 
 def assert_law(stats: dict[str, Any]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance import ABILITIES, LANGUAGES, Driver, Language, available, lacking
+from conformance import ABILITIES, LANGUAGES, Driver, Language, available, lacking, not_for
 from fake_sidecar import FakeSidecar, Manners
 
+LEFT_OUT = pytest.StashKey["Counter[str]"]()
 TEST_TIMEOUT = 120  # seconds, with what its fixtures do
 
 
@@ -50,20 +52,39 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("language", marked, indirect=True, scope="session")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a language can't do is not run, and counted: a skip is for what is missing on this machine."""
+    apply, left_out = [], []
+    for item in items:
+        (left_out if why_not(item) else apply).append(item)
+    if left_out:
+        items[:] = apply
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[LEFT_OUT] = Counter(filter(None, map(why_not, left_out)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    reasons = config.stash.get(LEFT_OUT, Counter())
+    if reasons:
+        terminalreporter.section("does not apply")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count:4} {reason}")
+
+
+def why_not(item: pytest.Item) -> str | None:
+    """Why a test is none for its language, or None."""
+    given = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    language = LANGUAGES.get(given.get("language", ""))
+    if language is None:
+        return None
+    needed = {ability for marker in item.iter_markers("needs") for ability in marker.args}
+    assert needed <= set(ABILITIES), needed
+    return lacking(language, sorted(needed)) or (not_for(language, given["case"]) if "case" in given else None)
+
+
 @pytest.fixture(scope="session")
 def language(request: pytest.FixtureRequest) -> Language:
     return available(request.param)
-
-
-@pytest.fixture(autouse=True)
-def able(request: pytest.FixtureRequest) -> None:
-    """Skip what the language can't do."""
-    marked = request.node.get_closest_marker("needs")
-    if marked is None:
-        return
-    assert set(marked.args) <= set(ABILITIES), marked.args
-    if reason := lacking(request.getfixturevalue("language"), marked.args):
-        pytest.skip(reason)
 
 
 @pytest.fixture

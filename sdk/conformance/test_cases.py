@@ -21,7 +21,6 @@ from conformance import (
     differences,
     expand,
     load_cases,
-    not_for,
     numbers,
 )
 from fake_sidecar import FakeSidecar, Message
@@ -117,8 +116,6 @@ def check_messages(case: dict[str, Any], done: Done, messages: list[Message]) ->
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load_cases()])
 def test_case(case: dict[str, Any], bench: Bench) -> None:
-    if reason := not_for(bench.language, case):
-        pytest.skip(reason)
     driver, sidecar = bench.driver(), bench.sidecar
     sidecar.problems.clear()
     known = len(sidecar.connections)

@@ -11,12 +11,23 @@ from typing import Any
 import pytest
 
 import daemon as real
-from conformance import Driver, Language, assert_law, load_cases, not_for, numbers, spill_files, without_stats
+from conformance import (
+    LANGUAGES,
+    Driver,
+    Language,
+    assert_law,
+    load_cases,
+    not_for,
+    numbers,
+    spill_files,
+    without_stats,
+)
 from daemon import Daemon
 from fake_sidecar import Message
 from test_cases import Done, carry_out, check_messages
 
 Drivers = Callable[..., Driver]
+WITHOUT_LOCK = [name for name, language in LANGUAGES.items() if "lock" not in language.can]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,8 +81,6 @@ def daemon(driver: Driver, tmp_path: Path) -> Iterator[Daemon]:
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case["name"]) for case in load_cases()])
 def test_case_is_stored(case: dict[str, Any], language: Language, stored: Stored) -> None:
-    if reason := not_for(language, case):
-        pytest.skip(reason)
     done = stored.done[case["name"]]
     if isinstance(done, Exception):
         raise done
@@ -151,10 +160,9 @@ def test_file_of_a_live_owner_is_left(driver: Driver, tmp_path: Path) -> None:
         daemon.stop()
 
 
+@pytest.mark.languages(*WITHOUT_LOCK)
 def test_file_of_a_live_owner_without_a_lock_arrives_once(driver: Driver, tmp_path: Path) -> None:
     """A file without a lock is taken up once it was untouched for a while. What its owner sends then counts once."""
-    if "lock" in driver.language.can:
-        pytest.skip("this SDK holds a lock")
     daemon = Daemon(tmp_path, driver.spill)
     driver("open", service="conformance", url=daemon.url, buffer=5)
     driver("burst", n=50)
@@ -174,10 +182,9 @@ def test_file_of_a_live_owner_without_a_lock_arrives_once(driver: Driver, tmp_pa
         daemon.stop()
 
 
+@pytest.mark.languages(*WITHOUT_LOCK)
 def test_owner_without_a_lock_writes_on(driver: Driver, tmp_path: Path) -> None:
     """The daemon has taken the file between two writes: what comes next lies in a new one, in the same stream."""
-    if "lock" in driver.language.can:
-        pytest.skip("this SDK holds a lock")
     driver("open", service="conformance", url="tcp://127.0.0.1:1", buffer=5)
     driver("burst", n=50)
     driver.until(lambda stats: stats["spilled"] >= 45)

@@ -308,13 +308,12 @@ def test_backoff(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
     assert sum(different) > len(different) / 2 or len(set(map(len, gaps))) > 1, f"no jitter: {gaps}"
 
 
+@pytest.mark.languages(*(name for name, language in LANGUAGES.items() if language.threaded))
 def test_storm(drivers: Drivers, language: Language, sidecars: Sidecars) -> None:
     """500 clients of one process come back from an outage without a storm, and nothing is lost.
 
     One without a thread reconnects within calls alone, and a driver calls one SDK at a time: `test_backoff` is theirs.
     """
-    if not language.threaded:
-        pytest.skip(f"does not apply: {language.name} has no thread")
     clients, outage = 500, 2.5
     sidecar = sidecars()
     driver = drivers(language)

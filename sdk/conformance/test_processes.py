@@ -16,7 +16,19 @@ from typing import Any
 
 import pytest
 
-from conformance import HERE, LANGUAGES, Driver, assert_law, available, numbers, read_spill, spill_files
+from conformance import (
+    HERE,
+    LANGUAGES,
+    Driver,
+    assert_law,
+    available,
+    child_request,
+    in_child,
+    numbers,
+    read_spill,
+    request,
+    spill_files,
+)
 from fake_sidecar import FakeSidecar
 
 Sidecars = Callable[..., FakeSidecar]
@@ -24,33 +36,32 @@ Drivers = Callable[..., Driver]
 NOBODY = "tcp://127.0.0.1:1"  # nothing listens there
 
 
+def opening(url: str) -> dict[str, Any]:
+    return {"service": "conformance", "url": url}
+
+
 def open_sdk(driver: Driver, url: str, **options: Any) -> None:
-    driver("open", service="conformance", url=url, **options)
+    driver("open", **opening(url), **options)
 
 
-def request(call: str, **args: Any) -> dict[str, Any]:
-    return {"call": call, "args": args}
+def results_in_child(driver: Driver, url: str, *calls: dict[str, Any]) -> list[Any]:
+    """The results of what a child did before it ended normally."""
+    answers = in_child(driver, opening(url), *calls)
+    assert all(answer["ok"] is True for answer in answers), answers
+    return [answer.get("result") for answer in answers]
 
 
-def in_child(driver: Driver, *calls: dict[str, Any]) -> list[Any]:
-    """The results of what a forked child did before it ended normally."""
-    done = driver("fork", calls=list(calls))
-    assert done["status"] == 0
-    assert all(answer["ok"] is True for answer in done["answers"]), done["answers"]
-    return [answer.get("result") for answer in done["answers"]]
+# -- children of one's own kind: forked, or where a language can't fork, the same program anew
 
 
-# -- fork
-
-
-@pytest.mark.needs("fork")
-def test_fork(driver: Driver, sidecar: FakeSidecar) -> None:
+def test_child(driver: Driver, sidecar: FakeSidecar) -> None:
     """The child is a stream of its own and starts at 0; its end leaves the parent's connection alone."""
     open_sdk(driver, sidecar.url)
     driver("burst", n=10)
     assert driver("flush", timeout=5)
-    pid, before, _, flushed, after = in_child(
+    pid, before, _, flushed, after = results_in_child(
         driver,
+        sidecar.url,
         request("pid"),
         request("get_stats"),
         request("burst", n=5, first=100),
@@ -72,26 +83,23 @@ def test_fork(driver: Driver, sidecar: FakeSidecar) -> None:
     assert_law(stats)
 
 
-@pytest.mark.needs("fork")
-def test_fork_delivers_at_its_exit(driver: Driver, sidecar: FakeSidecar) -> None:
+def test_child_delivers_at_its_exit(driver: Driver, sidecar: FakeSidecar) -> None:
     """Neither flush nor close: the child's normal exit is enough; so is a grandchild's."""
     open_sdk(driver, sidecar.url)
-    grandchild = request("fork", calls=[request("burst", n=5, first=5)])
-    in_child(driver, request("burst", n=5), grandchild)
+    grandchild = child_request(driver.language, opening(sidecar.url), request("burst", n=5, first=5))
+    results_in_child(driver, sidecar.url, request("burst", n=5), grandchild)
     assert sidecar.wait(lambda: sorted(numbers(sidecar.messages)) == list(range(10)), 5), numbers(sidecar.messages)
     assert len({message["pid"] for message in sidecar.messages}) == 2
 
 
-@pytest.mark.needs("fork")
-def test_fork_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
+def test_child_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
     """What waits in the parent, and what it has spilled, stays the parent's."""
     sidecar.stop()
     open_sdk(driver, sidecar.url, buffer=20)
     driver("burst", n=100)
     driver.until(lambda stats: stats["spilled"] >= 80)
-    pid, stats, *_ = in_child(
-        driver, request("pid"), request("get_stats"), request("burst", n=5, first=1000), request("close")
-    )
+    calls = (request("pid"), request("get_stats"), request("burst", n=5, first=1000), request("close"))
+    pid, stats, *_ = results_in_child(driver, sidecar.url, *calls)
     assert stats["waiting"] == stats["called"] == 0
     theirs = [path for path in spill_files(driver.spill) if f".{pid}." in path.name]
     assert [number for path in theirs for number in numbers(read_spill(path))] == list(range(1000, 1005))
@@ -104,17 +112,19 @@ def test_fork_inherits_no_message(driver: Driver, sidecar: FakeSidecar) -> None:
     assert spill_files(driver.spill) == theirs
 
 
-@pytest.mark.needs("fork")
-def test_fork_within_a_span(driver: Driver, sidecar: FakeSidecar) -> None:
+def test_child_within_a_span(driver: Driver, sidecar: FakeSidecar) -> None:
     """The child goes on under the parent's span; ending that there is allowed and sends nothing."""
     open_sdk(driver, sidecar.url, trace_id="job-1")
     span = driver("start_span", name="outer")
-    in_child(
+    logged, ended, flushed = in_child(
         driver,
+        opening(sidecar.url),
         request("log_event", level="info", message="child"),
         request("end_span", span_id=span),
         request("flush", timeout=5),
     )
+    assert logged["ok"] and flushed["result"] is True
+    assert ended["ok"] == ("fork" in driver.language.can), "a program anew does not know the span, and says so"
     driver("end_span", span_id=span)
     assert driver("flush", timeout=5)
     (event,) = [message for message in sidecar.messages if message["type"] == "event"]

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 import statements
-from conformance import Language
+from conformance import SDK, Language
 
 LEAST, MOST = 200, 600  # the second for each file
 
 
+ROW = re.compile(r"^\| (\w+) \| ([0-9,]+) \| (\d+) \| `([^`]+)`, ([0-9,]+) \|$", re.MULTILINE)
+"""Of the table in ../README.md: language, statements, files, the largest file and its statements."""
+
+
+def counts_of(language: Language) -> dict[str, int]:
+    """What one has to copy; companions that are folders or files of their own (logging, TLS) are apart."""
+    return {path.name: count for path in language.core if (count := statements.count(path)) > 1}
+
+
 def test_size(language: Language) -> None:
-    """What one has to copy; companions (TLS, compression, logging) are apart."""
-    counts = {path.name: statements.count(path) for path in language.core}
-    print(f"{language.name}: {sum(counts.values())} statements in {counts}")
+    counts = counts_of(language)
+    largest = max(counts, key=lambda name: counts[name])
+    print(f"| {language.name} | {sum(counts.values()):,} | {len(counts)} | `{largest}`, {counts[largest]} |")
     assert LEAST <= sum(counts.values())
-    assert max(counts.values()) <= MOST
+    assert counts[largest] <= MOST
+
+
+def test_the_guide_says_how_large_they_are(language: Language) -> None:
+    """Within a twentieth, since who fixes a statement need not count them."""
+    counts = counts_of(language)
+    rows = {row[0]: row for row in ROW.findall((SDK / "README.md").read_text())}
+    _, total, _, largest, most = rows[language.name]
+    for said, is_so in ((total, sum(counts.values())), (most, counts[largest])):
+        assert abs(int(said.replace(",", "")) - is_so) <= is_so / 20, f"{said} in sdk/README.md, {is_so} counted"
 
 
 @pytest.mark.needs("readable")

@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from conformance import Driver, assert_law, everything, numbers, only_stats, read_spill, spill_files, without_stats
+from conformance import (
+    Driver,
+    assert_law,
+    everything,
+    in_child,
+    numbers,
+    only_stats,
+    read_spill,
+    request,
+    spill_files,
+    without_stats,
+)
 from fake_sidecar import FakeSidecar, Manners, Message, stats_problems
 
 pytestmark = pytest.mark.needs("stats")
@@ -225,15 +236,14 @@ def test_sent_again(driver: Driver, sidecars: Sidecars) -> None:
     assert [message["seq"] for message in sidecar.messages[:6]] == [1, 2, 3, 4, 5, 6]
 
 
-@pytest.mark.needs("stats", "fork")
-def test_forked_child(driver: Driver, sidecars: Sidecars) -> None:
+def test_child(driver: Driver, sidecars: Sidecars) -> None:
     """The child's figures are its own."""
     sidecar = sidecars(OFFERED)
     open_sdk(driver, sidecar.url)
     driver("burst", n=10)
     assert driver("flush", timeout=5)
-    done = driver("fork", calls=[{"call": "burst", "args": {"n": 5, "first": 10}}])
-    assert done["status"] == 0
+    opening = {"service": "conformance", "url": sidecar.url}
+    assert in_child(driver, opening, request("burst", n=5, first=10))[0]["ok"] is True
     driver("close")
     finals = {stats["client"]: stats["called"] for stats in only_stats(sidecar.messages) if "final" in stats}
     assert sorted(finals.values()) == [5, 10]

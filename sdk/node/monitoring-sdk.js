@@ -11,9 +11,9 @@
  * - It does not keep the process alive, but for the up to 2 s that it may take at the end to deliver what is waiting.
  * - `getStats()` adds up: called = acked + rejected + dropped + waiting + handed_over.
  *
- * How it does so: a call encodes its message and puts it into a queue. The event loop's next turn numbers what is in
- * the queue and writes it to the socket in one piece; a caller that does not let the loop turn does that itself, every
- * 256 messages. Spill files are written synchronously, many messages at a time.
+ * How it does so: a call copies what it is given and puts it into a queue. The event loop's next turn encodes and numbers
+ * what is in the queue and writes it to the socket in one piece; a caller that does not let the loop turn does that itself,
+ * every 256 messages. Spill files are written synchronously, many messages at a time.
  */
 'use strict';
 

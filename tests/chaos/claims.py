@@ -22,6 +22,8 @@ class Claim:
     """Acknowledged: to be found, exactly once."""
     lost: frozenset[int] | set[int] = frozenset()
     """Below `acked`, and yet the sender never told that they are: they may be missing."""
+    closed: bool = False
+    """The sender has said that this is all, in a way that can be relied on."""
     ordered: bool = True
     """Sent as one stream, so that a file holds them in order."""
     text: Callable[[str, int], str] = numbered

@@ -58,8 +58,9 @@ def kill_at(point: str, moment: str, at: int = 1) -> Fault:
             process, scene.daemon.process = scene.daemon.process, None
             assert process is not None
             process.wait(60)
-            with suppress(AssertionError):  # it is killed on its way up
+            with suppress(AssertionError):  # it is killed on its way up, or another fault keeps the streams from moving
                 scene.daemon.start()
+                scene.moves(may_die=True, patience=10)  # some calls come with a connection
         scene.notes.append(f"{point}: {scene.injected.happened}")
         scene.restart()
 

@@ -20,8 +20,8 @@ WINDOW = 4 << 10
 
 
 def lines(service: str, client: str, first: int, last: int) -> bytes:
-    """The messages `first` to `last` of a stream."""
-    start = f'{{"type":"event","ts":{time.time_ns() // 1000},"service":"{service}","level":"info","message":"'
+    """The messages `first` to `last` of a stream, which are a trace of their own."""
+    start = f'{{"type":"event","ts":{time.time_ns() // 1000},"service":"{service}","trace_id":"{service}","level":"info","message":"'
     middle, end = '","context":{"i":', f'}},"client":"{client}","seq":'
     made = [f"{start}{numbered(service, i)}{middle}{i}{end}{i}}}\n" for i in range(first, last + 1)]
     return "".join(made).encode()
@@ -37,7 +37,7 @@ class Stream:
         self.failure = ""
         """What the sidecar did that it must not do."""
         self._address = address
-        self._client = secrets.token_hex(8)
+        self.client = secrets.token_hex(8)
         self._rate = rate
         self._dice = random.Random(seed)
         self._claiming = True
@@ -71,7 +71,7 @@ class Stream:
     def _talk(self) -> None:
         with socket.create_connection(self._address(), timeout=PATIENCE) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            hello = {"v": 2, "type": "hello", "client": self._client, "service": self.claim.service, "ack": True}
+            hello = {"v": 2, "type": "hello", "client": self.client, "service": self.claim.service, "ack": True}
             connection.sendall(json.dumps(hello).encode() + b"\n")
             replies = connection.makefile("rb")
             welcome = replies.readline()
@@ -95,7 +95,7 @@ class Stream:
             if last > sent:
                 if claim.acked == sent:
                     heard = now
-                connection.sendall(lines(claim.service, self._client, sent + 1, last))
+                connection.sendall(lines(claim.service, self.client, sent + 1, last))
                 sent = last
             pause = 0.01 if self._rate else self._dice.uniform(0, 0.03)
             if select.select([connection], [], [], pause)[0]:

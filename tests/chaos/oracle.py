@@ -95,6 +95,8 @@ class Verdict:
     stored: int = 0
     """Messages that are there and were sent."""
     faults: list[str] = field(default_factory=list)
+    by_service: dict[str, int] = field(default_factory=dict)
+    """What is there of each service."""
 
 
 def count(store: Store, claims: Iterable[Claim]) -> Verdict:
@@ -129,7 +131,8 @@ def count(store: Store, claims: Iterable[Claim]) -> Verdict:
         verdict.faults += _some(service, "is missing", must)
         verdict.faults += _some(service, "is there twice", [number for number, n in enumerate(times) if n > 1])
         verdict.acked += claim.acked - len(claim.lost)
-        verdict.stored += len(times) - times.count(0)
+        verdict.by_service[service] = len(times) - times.count(0)
+        verdict.stored += verdict.by_service[service]
     verdict.faults += disorder.values()
     return verdict
 

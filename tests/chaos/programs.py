@@ -33,7 +33,7 @@ class Program:
         self.claim = Claim(service, text=lambda service, number: "burst", ordered=False)
         scene.claims.append(self.claim)
         self.driver = Driver(available(language), scene.directory, WAFERMON_URL=f"tcp://127.0.0.1:{port}")
-        self.driver("open", service=service)
+        self.driver("open", service=service, trace_id=service)
 
     def burst(self, messages: int, answer: bool = True) -> None:
         first = self.claim.claimed + 1
@@ -95,6 +95,7 @@ def forked(scene: Scene, language: str) -> None:
             one.burst(100)
         one.settle()
         one.driver("close")
+        one.claim.closed = True
 
 
 def spawned(scene: Scene, language: str) -> None:
@@ -105,7 +106,7 @@ def spawned(scene: Scene, language: str) -> None:
             first = one.claim.claimed + 1
             one.claim.claimed += 100
             child = [
-                {"call": "open", "args": {"service": one.claim.service}},
+                {"call": "open", "args": {"service": one.claim.service, "trace_id": one.claim.service}},
                 {"call": "burst", "args": {"n": 100, "first": first}},
             ]
             requests = "".join(json.dumps(request) + "\n" for request in child)
@@ -125,6 +126,7 @@ def left(scene: Scene, language: str) -> None:
         one.driver("close")
         one.driver.exit()
         one.claim.acked = one.claim.claimed  # what is in a spill file is as good as acknowledged
+        one.claim.closed = True
         scene.restart()
 
 

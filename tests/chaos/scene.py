@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import count as numbers
 from pathlib import Path
@@ -17,10 +17,11 @@ from generator import Stream, mark
 from injected import Injected
 from oracle import Files, Store, Table, Verdict, count, drain
 from proxy import Proxy
+from receipts import differences, say_final
 
 CONFIG = """
 listen: ["tcp:{{port}}:interface=127.0.0.1", "unix:w.sock:mode=600"{{listen}}]
-http: false
+http: unix:http.sock:mode=600
 reload: signal
 journal: {{{{dir: journal, segment_bytes: 1MiB, max_bytes: 64MiB, spill_dir: spill}}}}
 {{limits}}
@@ -34,6 +35,8 @@ dead_letters: {{{{dir: dead-letters}}}}
 DATABASE = (
     '  db: {{{{plugin: timescaledb, dsn: "{dsn}", timeout: 2s, batch: {{{{age: 20ms}}}}, retry: {{{{max: 200ms}}}}}}}}'
 )
+BACKENDS = ("files", "more", "db")
+"""In the order of the stores."""
 PATIENCE = 120.0
 TWISTEDS_OWN = "Could not reserve EMFILE recovery file descriptor.\n\tTraceback"
 """How Twisted itself says that there is no descriptor left; it goes on."""
@@ -95,15 +98,18 @@ class Scene:
         self.streams += self.running
         self.moves()
 
-    def moves(self) -> None:
-        """Wait until every stream is acknowledged further than now."""
+    def moves(self, *, may_die: bool = False, patience: float = PATIENCE) -> None:
+        """Wait until every stream is acknowledged further than now; or, where it may die, until the sidecar has."""
         before = [stream.claim.acked for stream in self.running]
+        process = self.daemon.process
 
         def moved() -> bool:
             self.complain()
+            if may_die and process is not None and process.poll() is not None:
+                return True
             return all(s.claim.acked > acked for s, acked in zip(self.running, before, strict=True))
 
-        until(moved, "acks for every stream", PATIENCE)
+        until(moved, "acks for every stream", patience)
 
     def complain(self) -> None:
         for stream in self.streams:
@@ -159,13 +165,34 @@ class Scene:
             stream.stop()
         until(lambda: not list((self.directory / "spill").iterdir()), "the spill files taken up", PATIENCE)
         drain(self.stores, self._mark, f"{next(self._names)}", PATIENCE)
+        self._close_some()
+        drain(self.stores, self._mark, f"{next(self._names)}", PATIENCE)
         verdicts = [count(store, self._claims()) for store in self.stores]
         faults = [f"{verdict.store}: {fault}" for verdict in verdicts for fault in verdict.faults]
         assert not faults, "\n".join(faults)
         assert self.daemon.letters() == []
         log = self.daemon.log().replace(TWISTEDS_OWN, "")
         assert "Traceback" not in log, log[log.find("Traceback") - 500 :][:6000]
+        self._compare_receipts(verdicts)
         return verdicts
+
+    def _close_some(self) -> None:
+        """All but the first of the streams that have just ended say that this is all."""
+        for stream in self.running[1:]:
+            say_final(("127.0.0.1", self.daemon.port), stream.claim, stream.client)
+
+    def _compare_receipts(self, verdicts: Sequence[Verdict]) -> None:
+        """What follows the journal for them may be a moment later than the backends."""
+        by_backend = dict(zip(BACKENDS, verdicts, strict=False))
+        found: list[str] = []
+
+        def same() -> bool:
+            found[:] = differences(self._claims(), by_backend, self.directory / "http.sock")
+            return not found
+
+        with suppress(AssertionError):
+            until(same, "receipts as the count", 30)
+        assert not found, "\n".join(found)
 
     def _claims(self) -> Iterable[Claim]:
         return [*(stream.claim for stream in self.streams), *self.claims]

@@ -13,7 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from disks import Chance, PowerFiles
+from disks import PowerFiles
+from drawn import Drawn
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
@@ -26,19 +27,6 @@ from wafermon.journal.segments import Reader, segments_in
 from wafermon.journal.storage import Disk
 
 CLIENT = "9f2c6b1d00e4a873"
-
-
-class Drawn(Chance):
-    """What chance will have, as hypothesis draws it."""
-
-    def __init__(self, data: st.DataObject) -> None:
-        self._data = data
-
-    def flag(self, label: str) -> bool:
-        return self._data.draw(st.booleans(), label)
-
-    def part(self, label: str) -> float:
-        return self._data.draw(st.floats(0, 1), label)
 
 
 class PowerLoss(RuleBasedStateMachine):
@@ -142,7 +130,7 @@ class PowerLoss(RuleBasedStateMachine):
         """Everybody has read the oldest segment."""
         found = sorted(self.where)
         if len(found) > 1:
-            self.disk.delete([found[0]])
+            self.disk.delete({found[0]: 1})
             gone = set(self.where.pop(found[0]))
             self.acked = [number for number in self.acked if number not in gone]
 

@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 from disks import PowerFiles
+from drawn import Drawn
 from file_places import NOON
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
-from test_power import Drawn
 
 from wafermon.backends.filesystem.names import Template
 from wafermon.backends.filesystem.store import FileStore

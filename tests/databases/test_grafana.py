@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from daemon import ROOT
+from grafana import BOARDS, FOLDER, QUERIES, filled
 from postgres import Database
 from pytest_twisted import ensureDeferred
 from served import Served
-from test_timescaledb_reading import STORY, SUMMARY, T0, said, told
+from story import STORY, SUMMARY, said, told
 
-FOLDER = ROOT / "deploy" / "grafana"
-BOARDS = {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / "dashboards").glob("*.json"))}
-VARIABLES = {"trace": ["job-1"], "service": ["receiver", "parser", "loader"], "metric": ["rows"]}
 BEFORE = said("progress", 1, "parser", job_id="job-0", trace_id="job-0", percent=5, status="waiting")
 STALLED = said(
     "event", 400, "wafermon", trace_id="job-0", level="warning", message="x", context={"kind": "job_stalled", "job_id": "job-0"}
 )  # fmt: skip
-
-
-def queries() -> Iterator[tuple[str, str]]:
-    """(board and panel, SQL) of everything that is asked of the database."""
-    for name, board in BOARDS.items():
-        for variable in board["templating"]["list"]:
-            if variable["datasource"]["uid"] == "wafermon-db":
-                yield f"{name}: ${variable['name']}", variable["query"]
-        for panel in board["panels"]:
-            for target in panel["targets"]:
-                if "rawSql" in target:
-                    yield f"{name}: {panel['title']}", target["rawSql"]
-
-
-def filled(sql: str) -> str:
-    """The query as Grafana sends it."""
-    return ranged(sql, f"to_timestamp({T0 / 1e6 - 3600})", f"to_timestamp({T0 / 1e6 + 3600})")
-
-
-def ranged(sql: str, first: str, last: str) -> str:
-    """The query as Grafana sends it for a range of time."""
-    sql = sql.replace("$__interval", "60s").replace("$__timeFrom()", first).replace("$__timeTo()", last)
-    sql = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN {first} AND {last}", sql)
-    sql = re.sub(
-        r"\$__timeGroupAlias\((\w+), [^)]*\)", r'to_timestamp(floor(extract(epoch FROM \1) / 60) * 60) AS "time"', sql
-    )
-    for name, values in VARIABLES.items():
-        sql = sql.replace(f"${{{name}:sqlstring}}", ",".join(f"'{value}'" for value in values))
-    assert "$" not in sql, sql
-    return sql
-
-
-QUERIES = dict(queries())
 
 
 @ensureDeferred

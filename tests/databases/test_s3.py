@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from lost_replies import lost_replies
 from proxy import Proxy
+from pytest_twisted import ensureDeferred
 from s3_server import Bucket
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.python.threadpool import ThreadPool
 
 from wafermon.backends.s3 import s3
-from wafermon.contract import BackendContract
-
-
-@contextmanager
-def lost_replies(proxy: Proxy) -> Iterator[None]:
-    """Requests come through, and their answers don't. `100 Continue` is none: the body comes after it."""
-    proxy.rule = lambda pair, chunk, from_client: "pass" if from_client or b"100 Continue" in chunk else "cut"
-    try:
-        yield
-    finally:
-        proxy.rule = lambda pair, chunk, from_client: "pass"
+from wafermon.contract import JOURNAL, BackendContract, batch, line
+from wafermon.interfaces import BackendContext, Position, configure
 
 
 class TestContract(BackendContract):
@@ -50,3 +47,26 @@ class TestContract(BackendContract):
 
     def stuck(self) -> AbstractContextManager[None]:
         return self.bucket.server.frozen()
+
+
+@ensureDeferred
+async def test_a_close_ends_a_request_that_has_no_answer(bucket: Bucket, tmp_path: Path) -> None:
+    """Without that it would wait for the time-out, which is longer than any test may take."""
+    from twisted.internet import reactor
+
+    pool = ThreadPool(0, 1, "s3")
+    pool.start()
+    given = {"bucket": bucket.name, "prefix": "w/", "endpoint_url": bucket.server.url, "region": "us-east-1"}
+    context = BackendContext("archive", tmp_path, reactor, pool, timeout=3600.0)
+    backend = s3.build(configure(s3, given), context)
+    try:
+        await backend.open()
+        with bucket.server.frozen():
+            writing: Deferred[Any] = backend.write(batch(Position(JOURNAL, 1, 0), [line(1)]))
+            writing.addBoth(str)
+            await deferLater(reactor, 2.0)  # by then it waits for the answer; sooner does no harm
+            await backend.close()
+        assert "closed meanwhile" in await writing
+        assert backend.health().state == "closed"
+    finally:
+        pool.stop()

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 from daemon import ROOT
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from postgres import Database, Postgres, backend
+from postgres import Database, backend
 from pytest_twisted import ensureDeferred
 
 from wafermon.backends.timescaledb import timescaledb
-from wafermon.backends.timescaledb.statements import clean, literal, store
+from wafermon.backends.timescaledb.statements import clean, store
 from wafermon.contract import CLIENT, JOURNAL, BackendContract, batch, line, one_of_each
 from wafermon.interfaces import Position, configure
 from wafermon.model.errors import ConfigError
 from wafermon.model.messages import TS_MAX, TS_MIN, dumps
+
+pytestmark = pytest.mark.usefixtures("way")
 
 
 class TestContract(BackendContract):
@@ -134,22 +134,6 @@ async def test_of_two_fields_of_one_name_the_last_one_counts(database: Database)
     twice = line(1).replace(b'"level":"info"', b'"level":"info","level":"error"')
     await stored(database, [twice])
     assert database.query("SELECT level FROM events") == [("error",)]
-
-
-@given(
-    st.lists(
-        st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=40), min_size=1, max_size=20
-    )
-)
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_text_comes_back(postgres: Postgres, texts: list[str]) -> None:
-    raw = b"".join(line(n, message=text, context={text: text}) + b"\n" for n, text in enumerate(texts))
-    rows = postgres.query(
-        "SELECT message, context FROM json_to_recordset("
-        + b"".join(literal(raw)).decode()
-        + ") AS x(message text, context jsonb)"
-    )
-    assert rows == [(text, {text: text}) for text in texts]
 
 
 @pytest.mark.parametrize(("escape", "kept"), [

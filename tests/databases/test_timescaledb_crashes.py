@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from daemon import Daemon, Load, until
-from postgres import Database, Postgres
+from postgres import TABLES, Database, Postgres, by_copy
 from proxy import Proxy, at_random
 
 ROUNDS = int(os.environ.get("WAFERMON_TEST_ROUNDS", "5"))
@@ -27,6 +28,15 @@ routes: [{{{{to: [db]}}}}]
 dead_letters: {{{{dir: dead-letters}}}}
 """
 
+TRACED = {"trace_id": "job-1", "span_id": "00f067aa0ba902b7", "name": "step"}
+KINDS: tuple[dict[str, Any], ...] = (
+    {}, {}, {"type": "metric", "name": "rate", "value": 1.5, "tags": {"tool": "x"}}, {"type": "resource", "cpu": 12.5},
+    {"type": "progress", "job_id": "job-1", "trace_id": "job-1", "percent": 50}, {"type": "span_start", **TRACED},
+    {"type": "span_end", **TRACED, "status": "ok", "start": 1_795_500_000_000_000, "duration": 5},
+)  # fmt: skip
+"""What the messages are, in turn: most tables, so that a batch that is stored in part would be seen."""
+SENT = " UNION ALL ".join(f"SELECT client, seq, service FROM {table}" for table in TABLES if table != "traces")
+
 
 def sidecar(directory: Path, dsn: str) -> Daemon:
     return Daemon(directory, CONFIG.format(dsn=dsn))
@@ -35,8 +45,11 @@ def sidecar(directory: Path, dsn: str) -> Daemon:
 @contextmanager
 def loaded(daemon: Daemon, database: Database) -> Iterator[list[Load]]:
     """Under load; at the end of it, what was acknowledged must be stored, each once."""
-    loads = [Load(daemon, number) for number in range(1, 4)]
+    by_copy()
+    loads = [Load(daemon, number, KINDS) for number in range(1, 4)]
     try:
+        until(lambda: moved(database), "tables")
+        watch(database)
         until(lambda: all(load.acked for load in loads), "some load")
         yield loads
         before = [load.acked for load in loads]
@@ -45,19 +58,33 @@ def loaded(daemon: Daemon, database: Database) -> Iterator[list[Load]]:
         for load in loads:
             load.join()
     check(database, {load.name: load.acked for load in loads})
+    assert database.one("SELECT count(*) FROM ways WHERE way = 'COPY'") > 0, "nothing went by COPY"
+    rows = database.one("SELECT count(*) FROM progress")
+    assert database.one("SELECT sum(messages) FROM jobs") == rows
     assert daemon.letters() == []
     log = daemon.log()
     assert "Traceback" not in log, log
+
+
+def watch(database: Database) -> None:
+    """Note down how each batch came."""
+    database.query(
+        "CREATE TABLE ways (way text);"
+        "CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO ways VALUES (left(current_query(), 4)); RETURN NULL; END $$;"
+        "CREATE TRIGGER watch AFTER INSERT ON events EXECUTE FUNCTION watch()"
+    )
 
 
 def check(database: Database, acked: dict[str, int]) -> None:
     """Of each client: as many rows as different seqs, and without a gap all that was acknowledged."""
     total = sum(acked.values())
     until(lambda: moved(database) >= total, "everything in the database", patience=300)
-    reached = "SELECT client, max(seq) FROM events WHERE service <> 'wafermon' GROUP BY client"
+    reached = f"SELECT client, max(seq) FROM ({SENT}) AS sent WHERE service <> 'wafermon' GROUP BY client"
     until(lambda: all(dict(database.query(reached)).get(name, 0) >= seq for name, seq in acked.items()), "all of it")
     counted = (
-        "SELECT client, count(*), count(DISTINCT seq), max(seq) FROM events WHERE service <> 'wafermon' GROUP BY client"
+        f"SELECT client, count(*), count(DISTINCT seq), max(seq) FROM ({SENT}) AS sent"
+        " WHERE service <> 'wafermon' GROUP BY client"
     )
     rows = database.query(counted)
     assert {client for client, *_ in rows} == set(acked)

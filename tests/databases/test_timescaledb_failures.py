@@ -25,9 +25,10 @@ from wafermon.backends.timescaledb.failures import failure_of
 from wafermon.backends.timescaledb.schema import migrations
 from wafermon.contract import JOURNAL, batch, line
 from wafermon.interfaces import Batch, Position
-from wafermon.model.errors import PositionMoved, RetryableError
+from wafermon.model.errors import PermanentError, PositionMoved, RetryableError
 
 START = Position(JOURNAL, 1, 0)
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def some(first: int, last: int, start: Position = START) -> Batch:
@@ -104,7 +105,7 @@ async def test_a_restart_between_two_batches_costs_no_try(database: Database, im
 
 
 @ensureDeferred
-async def test_a_connection_that_an_administrator_ends(database: Database) -> None:
+async def test_a_connection_that_an_administrator_ends(database: Database, way: str) -> None:
     with backend(database) as writer:
         await writer.open()
         with locked(database):
@@ -113,7 +114,7 @@ async def test_a_connection_that_an_administrator_ends(database: Database) -> No
             database.query(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wafermon db'"
             )
-            await fails(writing, "terminating connection")
+            await fails(writing, "terminating connection" if way == "statement" else "connection")
     assert seqs(database) == []
 
 
@@ -392,7 +393,7 @@ async def test_a_lock_that_somebody_holds(database: Database) -> None:
 
 
 @ensureDeferred
-async def test_a_statement_in_flight_is_waited_for(database: Database) -> None:
+async def test_a_statement_in_flight_is_waited_for(database: Database, way: str) -> None:
     """Its client is gone, and the server does not know yet; whoever opens next must not answer before it has ended."""
     with backend(database) as writer:
         await writer.open()
@@ -406,7 +407,11 @@ async def test_a_statement_in_flight_is_waited_for(database: Database) -> None:
             opening = writer.open()
             await deferLater(reactor, 0.3)
             assert not opening.called
-        assert await opening == first.end
+        if way == "statement":
+            assert await opening == first.end
+        else:  # the server has nobody any more who would say COMMIT
+            assert await opening is None
+            await writer.write(first)
         await writer.write(some(11, 20, first.end))
     assert seqs(database) == [*range(1, 21)]
 
@@ -414,7 +419,7 @@ async def test_a_statement_in_flight_is_waited_for(database: Database) -> None:
 async def given_up(writing: Deferred[None], moment: Awaitable[None]) -> None:
     """Cancel it at that moment."""
     await moment
-    writing.addErrback(lambda failure: failure.trap(CancelledError, RetryableError))  # type: ignore[call-overload]
+    writing.addErrback(lambda failure: failure.trap(CancelledError, RetryableError))
     writing.cancel()
     await writing
 
@@ -498,20 +503,32 @@ async def test_tables_of_a_newer_sidecar(database: Database) -> None:
     assert seqs(database) == [*range(1, 11)]
 
 
-def cut(when: str) -> Callable[[Pair, bytes, bool], str]:
-    """Cut the connection once, at a batch: while it is sent, or when it is stored and its reply comes."""
+MOMENTS = {
+    "statement": {"sending": b"json_to_recordset", "replying": b"json_to_recordset"},
+    "copy": {
+        "sending": b"BEGIN;", "beginning": b"BEGIN;", "copying": b"PGCOPY", "copied": b"PGCOPY", "ending": b"COMMIT",
+        "replying": b"COMMIT",
+    },
+}  # fmt: skip
+"""By way: what the sidecar sends at each moment."""
+BEFORE = ("sending", "copying", "ending")
+"""The moments at which it does not arrive; at the others the reply does not."""
+
+
+def cut(way: str, when: str) -> Callable[[Pair, bytes, bool], str]:
+    """Cut the connection once, at a batch: at what is sent, or at the reply."""
     done: list[bool] = []
-    stored: set[Pair] = set()
+    sent: set[Pair] = set()
 
     def rule(pair: Pair, chunk: bytes, from_client: bool) -> str:
         if done:
             return "pass"
-        if from_client and b"json_to_recordset" in chunk:
-            stored.add(pair)
-            if when == "sending":
+        if from_client and MOMENTS[way][when] in chunk:
+            sent.add(pair)
+            if when in BEFORE:
                 done.append(True)
                 return "cut"
-        elif not from_client and pair in stored and when == "replying":
+        elif not from_client and pair in sent:
             done.append(True)
             return "cut"
         return "pass"
@@ -520,15 +537,17 @@ def cut(when: str) -> Callable[[Pair, bytes, bool], str]:
 
 
 @ensureDeferred
-@pytest.mark.parametrize("when", ["sending", "replying"])
+@pytest.mark.parametrize("when", MOMENTS["copy"])
 @pytest.mark.parametrize("again", ["write", "open"])
-async def test_a_connection_that_is_cut(database: Database, when: str, again: str) -> None:
+async def test_a_connection_that_is_cut(database: Database, way: str, when: str, again: str) -> None:
+    if when not in MOMENTS[way]:
+        return
     with Proxy(database.server.socket) as proxy:
         dsn = f"host=127.0.0.1 port={proxy.port} dbname={database.name} user=wafermon"
         with backend(dsn) as writer:
             await writer.open()
             first = some(1, 100)
-            proxy.rule = cut(when)
+            proxy.rule = cut(way, when)
             await fails(writer.write(first))
             assert proxy.cuts == 1
             committed = bool(seqs(database))
@@ -539,6 +558,50 @@ async def test_a_connection_that_is_cut(database: Database, when: str, again: st
                 await writer.write(first)
             await writer.write(some(101, 200, first.end))
     assert seqs(database) == [*range(1, 201)]
+
+
+@ensureDeferred
+async def test_what_copy_can_not_store_is_told_by_the_statement(database: Database, way: str) -> None:
+    """Which takes the rest of such a batch, and every batch after it goes by COPY again."""
+    number = line(7, type="metric", name="x", value=1).replace(b'"value":1', b'"value":1e-400')
+    long = line(8, type="metric", name=os.urandom(9000).hex(), value=1)  # too long for an index; it is plain for COPY
+    with backend(database) as writer:
+        await writer.open()
+        for bad in (number, long):
+            with pytest.raises(PermanentError):
+                await writer.write(batch(START, [line(6), bad]))
+        assert seqs(database) == []
+        first = some(1, 10)
+        await writer.write(first)
+        figures = writer.health().figures
+        assert (figures["connects"], figures["copied"]) == (1, 10 if way == "copy" else 0)
+    assert seqs(database) == [*range(1, 11)]
+
+
+@ensureDeferred
+async def test_two_connections_are_closed(database: Database, way: str) -> None:
+    """Together: at the end, and where one of them is lost."""
+    ours = "SELECT pid FROM pg_stat_activity WHERE application_name = 'wafermon db' ORDER BY backend_start"
+    with backend(database) as writer:
+        await writer.open()
+        before = database.query(ours)
+        assert len(before) == 2
+        first = some(1, 10)
+        await writer.write(first)
+        assert database.query(ours) == before
+        database.query("SELECT pg_terminate_backend(%s)", before[-1][0])
+        if way == "copy":
+            await fails(writer.write(some(11, 20, first.end)))
+        else:
+            await writer.open()
+        await writer.write(some(11, 20, first.end))
+        while len(database.query(ours)) != 2:
+            await deferLater(reactor, 0.01)
+        assert not {*database.query(ours)} & {*before}
+        await writer.close()
+        while database.query(ours):
+            await deferLater(reactor, 0.01)
+    assert seqs(database) == [*range(1, 21)]
 
 
 @pytest.mark.parametrize(("code", "permanent", "lost"), [

@@ -13,9 +13,9 @@ from typing import Any
 import psycopg2
 import pytest
 from daemon import until
+from grafana import QUERIES, ranged
 from postgres import Database, Postgres, backend
 from pytest_twisted import ensureDeferred
-from test_grafana import QUERIES, ranged
 
 from wafermon.backends.timescaledb import reading
 from wafermon.backends.timescaledb.schema import HYPERTABLES

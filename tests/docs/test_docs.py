@@ -14,7 +14,7 @@ from daemon import ROOT, Daemon, pages, read_lines, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from test_messages import BAD, GOOD, NOW, ORIGIN, SHARED, event, nested, raw
+from sent_lines import BAD, GOOD, NOW, ORIGIN, SHARED, event, nested, raw
 
 from wafermon.model.errors import ProtocolError
 from wafermon.model.messages import decode_stored

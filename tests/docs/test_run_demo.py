@@ -60,6 +60,7 @@ def test_it_shows_the_jobs_a_trace_of_each_application_and_what_landed(everythin
     assert len(re.findall(r"^(?:lot|upload)-\S+ +100 %  done ", listed, re.MULTILINE)) == 8 + 4
     assert len(re.findall(r"^(?:lot|upload)-\S+ +\d+ %  failed ", listed, re.MULTILINE)) == 4 + 1
     assert re.search(r"^All \d+ messages have landed, and the summaries of 18 jobs\.$", everything, re.MULTILINE)
+    assert len(re.findall(r"^(?:lot|upload|yield)-\S+  complete$", everything, re.MULTILINE)) == 18
 
 
 LANGUAGES = {"javac": ["spec-check"], "go": ["wafer-map"], "node": ["web-front"]}

@@ -24,6 +24,7 @@ from wafermon.model.errors import ProtocolError
 from wafermon.model.messages import decode_stored
 from wafermon.wire.hello import read_hello, stranger
 from wafermon.wire.lines import LineError, LineReader, Origin
+from wafermon.wire.reader import BlockReader
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -109,9 +110,9 @@ def test_lines(lines: list[bytes], origin: Origin) -> None:
         assert not any("\0" in text or any("\ud800" <= c <= "\udfff" for c in text) for text in strings(kept))
         assert decode_stored(stored) == message
         each.append((stored, message))
-    read = LineReader(origin).read_block(b"".join(line + b"\n" for line in lines))
-    if read is not None:
-        assert [(line, message) for line, message in zip(lines, read.messages, strict=True)] == each
+    read = BlockReader(origin).read(b"".join(line + b"\n" for line in lines), NOW)
+    assert list(zip(read.block.lines, read.block.messages, strict=True)) == [one for one in each if one]
+    assert list(read.errors) == [at for at, one in enumerate(each) if not one]
 
 
 for line in FOUND:

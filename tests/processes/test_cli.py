@@ -34,7 +34,7 @@ def stored(daemon: Daemon, service: str, count: int) -> list[dict[str, Any]]:
 # -- all of them
 
 
-COMMANDS = ("", "bench", "check", "doctor", "drain", "jobs", "journal", "journal check", "journal list", "replay", "run", "status",
+COMMANDS = ("", "bench", "check", "doctor", "drain", "jobs", "journal", "journal check", "journal list", "receipt", "replay", "run", "status",
             "tail", "trace")  # fmt: skip
 KINDS = ("send", "send event", "send metric", "send progress")
 

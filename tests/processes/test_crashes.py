@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import pytest_twisted
 from daemon import CONFIG, Daemon, Load, read_lines, until
+from exactly_once import check_exactly_once
 from journals import OpenJournal, read
 
 ROUNDS = int(os.environ.get("WAFERMON_TEST_KILLS", "12"))
@@ -92,23 +92,6 @@ async def test_an_exit_at_each_crash_point_loses_nothing_acknowledged(tmp_path: 
     found = await read(opened.journal.cursor("all"), synced) if synced else []
     assert found == list(range(synced))
     await opened.close()
-
-
-def check_exactly_once(daemon: Daemon, loads: list[Load]) -> int:
-    """Every acknowledged message is in the files, none twice, no line torn. Answers with their number."""
-    for load in loads:
-        path = daemon.directory / "logs" / f"{load.service}.jsonl"
-        until(lambda p=path, n=load.acked: p.exists() and p.read_bytes().count(b"\n") >= n, "what was acknowledged")  # type: ignore[misc]
-    total = 0
-    for load in loads:
-        path = daemon.directory / "logs" / f"{load.service}.jsonl"
-        seqs = [line["seq"] for line in read_lines(path)]
-        doubles = [seq for seq, times in Counter(seqs).items() if times > 1]
-        assert doubles == []
-        assert set(range(1, load.acked + 1)) <= set(seqs)
-        assert seqs == sorted(seqs)
-        total += len(seqs)
-    return total
 
 
 def test_sigkill_at_random_moments_under_load(tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ class Story:
         self.say("span_end", name, at, span_id=root, name="whole", status="ok", start=start, duration=us)
         self.say("progress", name, at, job_id=name, percent=100, status=status)
 
+    def close(self) -> None:
+        """Say that this is all."""
+        self.seq += 1
+        self.client.send_line({
+            "v": 2, "type": "stats", "client": self.client.client, "seq": self.seq, "service": "loader", "called": self.seq - 1,
+            "dropped": 0, "unsent": 0, "last": self.seq - 1, "streams": [], "final": True,
+        })  # fmt: skip
+
     def done(self) -> None:
         self.client.until_acked(self.seq)
 
@@ -67,8 +75,11 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         for n in range(12):
             status = "failed" if n == 5 else "done"
             story.job(f"load-{n}", yesterday + n * HOUR, 100 + n, status, wafer=f"W{n}", rows=100 + n)
+        story.close()
         story.done()
-        until(lambda: len(read_lines(directory / "history")) >= story.seq + 12, "all stored, with the summaries")
+        until(
+            lambda: len(read_lines(directory / "history")) >= story.seq + 24, "all stored, with summaries and receipts"
+        )
         daemon.stop()
         for place in ("journal/correlation", "journal"):
             shutil.rmtree(directory / place, ignore_errors=True)
@@ -166,7 +177,9 @@ def test_a_stored_trace_by_the_beginning_of_its_id(served: Served) -> None:
     found = served.get("/api/traces/load-3")
     assert (found["trace_id"], found["status"], found["part"]) == ("load-3", "done", 1)
     assert [(span["name"], span["depth"]) for span in found["spans"]] == [("whole", 0), ("read", 1), ("load", 1)]
-    assert [len(found[name]) for name in ("events", "metrics", "progress", "resources")] == [1, 1, 4, 0]
+    assert [len(found[name]) for name in ("events", "metrics", "progress", "resources")] == [2, 1, 4, 0], (
+        "with the receipt"
+    )
     assert found["series"][0]["mean"] == 103
     status, body = served.request("/api/traces/load-")
     assert status == 404 and "is the beginning of several: load-0, load-1," in json.loads(body)["error"]
@@ -188,7 +201,7 @@ def test_a_live_trace_is_told_once_however_much_is_stored(served: Served) -> Non
     ("text=LOAD-1&limit=2", ["lot load-11 done", "lot load-10 done"]),
     ("level=error", ["lot load-5 failed"]),
     ("service=load*&level=warning", ["half of it", "lot load-5 failed"]),
-    ("trace=load-2", ["lot load-2 done"]),
+    ("trace=load-2&service=loader", ["lot load-2 done"]),
 ])  # fmt: skip
 def test_events_of_yesterday(served: Served, asked: str, expected: list[str]) -> None:
     until(lambda: len(served.get("/api/events/search?trace=load-99")["events"]) == 1, "the last event stored")
@@ -272,3 +285,10 @@ def test_a_run_beside_another_and_beside_the_last_ones(served: Served) -> None:
     said = wafermon("compare", "load-11", "load-0", "--history", served.directory / "history").stdout
     assert said.startswith("load-11 done, 1 min 51 s, beside load-0, 1 min 40 s: 11.0 s longer\n")
     assert "critical path  loader/whole > loader/read > loader/load" in said
+
+
+def test_the_receipt_of_a_job_that_memory_has_forgotten(served: Served) -> None:
+    found = served.get("/api/traces/load-3/receipt")
+    assert (found["job"], found["received"], found["closed"], found["unclosed"]) == ("load-3", 10, 1, [])
+    assert served.get("/api/traces/load-99/receipt")["running"] is True
+    assert served.request("/api/traces/nothing/receipt")[0] == 404

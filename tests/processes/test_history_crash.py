@@ -13,41 +13,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from history_batches import BATCHES, JOBS, PER_BATCH, batches
 from history_places import read_lines, store_of
 
 from wafermon.backends.history.backend import advice
 from wafermon.backends.history.days import days_in, open_to_read
 from wafermon.backends.history.reading import Reader
 from wafermon.contract import JOURNAL, batch, line
-from wafermon.interfaces import Batch, Position
+from wafermon.interfaces import Position
 from wafermon.model.asking import JobFilter, Page
-
-BATCHES = 60
-PER_BATCH = 40
-JOBS = 11
-DAY = 86_400
-T0 = 1_795_500_000
-
-
-def batches() -> list[Batch]:
-    """The same ones in every process: three days, jobs that go on over midnight, now and then an empty batch."""
-    at = Position(JOURNAL, 1, 0)
-    found = []
-    for n in range(BATCHES):
-        received = (T0 + 3 * DAY * n // BATCHES) * 1_000_000
-        seqs = range(n * PER_BATCH + 1, (n + 1) * PER_BATCH + 1) if n % 7 != 3 else range(0)
-        lines = [
-            line(seq, ts=received + seq, type="progress", job_id=f"job-{seq % JOBS}", trace_id=f"job-{seq % JOBS}",
-                 percent=100 * n / BATCHES, level=None, message=None)
-            if seq % 3 == 0 else line(seq, ts=received + seq, trace_id=f"job-{seq % JOBS}", context={"wafer": seq % 5})
-            for seq in seqs
-        ]  # fmt: skip
-        lines = [text.replace(b'"level":null,', b"").replace(b',"message":null', b"") for text in lines]
-        one = batch(at, lines)
-        found.append(Batch(one.start, one.end, one.block, (received, received) if lines else (0, 0)))
-        at = found[-1].end
-    return found
-
 
 EXPECTED = [seq for n in range(BATCHES) if n % 7 != 3 for seq in range(n * PER_BATCH + 1, (n + 1) * PER_BATCH + 1)]
 WORK = """if True:
@@ -55,7 +29,7 @@ WORK = """if True:
     sys.path[:0] = sys.argv[2:]
     from pathlib import Path
     from history_places import store_of
-    from test_history_crash import batches
+    from history_batches import batches
     store = store_of(Path(sys.argv[1]), keep=0, wall=lambda: 1_795_500_000)
     reached = store.open()
     print("open", flush=True)
@@ -69,7 +43,7 @@ WORK = """if True:
 
 def begin(directory: Path) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
-    paths = [root / "tests" / "support", root / "tests" / "processes", root]
+    paths = [root / "tests" / "support", root]
     return subprocess.Popen(
         [sys.executable, "-c", WORK, str(directory), *map(str, paths)], stdout=subprocess.PIPE, text=True
     )

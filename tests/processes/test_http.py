@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -204,17 +205,24 @@ def test_what_the_journal_still_holds_is_remembered_after_a_restart(served: Serv
 
 def test_a_stalled_job_is_told_from_one_that_runs(served: Served) -> None:
     client = served.client()
-    client.send_line(
-        {"type": "progress", "job_id": "slow", "percent": 4, "service": "s", "client": client.client, "seq": 1}
-    )
-    client.until_acked(1)
-    assert served.get("/api/jobs")["jobs"][0]["stalled"] is False
-    until(lambda: served.get("/api/jobs")["jobs"][0]["stalled"], "a stall", 20)
-    client.send_line(
-        {"type": "progress", "job_id": "slow", "percent": 5, "service": "s", "client": client.client, "seq": 2}
-    )
-    client.until_acked(2)
-    until(lambda: not served.get("/api/jobs")["jobs"][0]["stalled"], "life")
+    seqs = count(1)
+
+    def shown() -> bool | None:
+        """Whether the job counts as stalled; None before correlation has read of it."""
+        jobs = served.get("/api/jobs")["jobs"]
+        return jobs[0]["stalled"] if jobs else None
+
+    def alive() -> bool:
+        """Let the job be heard of, as one that runs is again and again. What it did is acknowledged before it is read."""
+        seq = next(seqs)
+        progress = {"type": "progress", "job_id": "slow", "percent": min(seq, 99), "service": "s"}
+        client.send_line({**progress, "client": client.client, "seq": seq})
+        client.until_acked(seq)
+        return shown() is False
+
+    until(alive, "a job that runs")
+    until(shown, "a stall", 20)
+    until(alive, "life")
     assert len(served.get("/api/jobs?limit=0")["jobs"]) == 0
     client.close()
 

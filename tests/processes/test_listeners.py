@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from certificates import Authority
 from daemon import PATIENCE, ROOT, Client, Daemon, free_port, until
+from token_daemon import TokenDaemon
 
 from wafermon.net.tokens import parse_tokens
 
@@ -196,22 +197,6 @@ def test_plain_lines_to_a_tls_port_get_in_nowhere(tmp_path: Path, authority: Aut
 
 
 # Tokens
-
-TOKENS = "# of the tests\n\nfirst-token\nsecond-token   receiver-*   cron\n"
-
-
-class TokenDaemon(Daemon):
-    def __init__(self, directory: Path, tokens: str = TOKENS) -> None:
-        self.tokens = directory / "tokens"
-        self.token_port = free_port()
-        if tokens:
-            self.tokens.write_text(tokens)
-            self.tokens.chmod(0o600)
-        endpoint = f'endpoint: "tcp:{self.token_port}:interface=127.0.0.1"'
-        super().__init__(directory, listen=f", {{{endpoint}, token_file: tokens}}")
-
-    def client(self, **hello: Any) -> Client:
-        return Client(("127.0.0.1", self.token_port), **hello)
 
 
 def test_only_known_tokens_come_in(tmp_path: Path) -> None:

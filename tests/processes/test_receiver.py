@@ -17,7 +17,7 @@ import pytest
 from daemon import Client, Daemon, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_messages import BAD
+from sent_lines import BAD
 
 
 def cpu_seconds(daemon: Daemon) -> float:

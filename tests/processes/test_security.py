@@ -13,9 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from as_nobody import AS_NOBODY
 from daemon import CONFIG, Client, Daemon, until
-from test_listeners import TokenDaemon
-from test_messages import BAD
+from sent_lines import BAD
+from token_daemon import TokenDaemon
 
 from wafermon.journal.clock import Known
 from wafermon.journal.groups import Mark
@@ -107,26 +108,6 @@ def test_a_spill_file_of_a_program_that_had_a_token_counts_once(tmp_path: Path) 
         until(lambda: len(daemon.stored()) >= 60)
         assert [line["seq"] for line in daemon.stored()] == list(range(1, 61))
         assert daemon.client(token="first-token", client=client.client).welcome["acked"] == 50, "nobody moved its mark"
-
-
-AS_NOBODY = """
-import os, sys
-from pathlib import Path
-from twisted.internet import reactor
-from twisted.logger import globalLogBeginner, textFileLogObserver
-from wafermon.backends import find_plugins
-from wafermon.config import load
-from wafermon.daemon.sidecar import Sidecar
-"x".encode("idna")  # what Python loads late, nobody may be unable to read
-globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
-plugins = find_plugins()
-config = load(Path("wafermon.yaml"), plugins=plugins.factories, environ={{}})
-os.setgid({gid}); os.setgroups([]); os.setuid({uid})
-sidecar = Sidecar(config, plugins, reactor)
-reactor.callWhenRunning(sidecar.startService)
-reactor.addSystemEventTrigger("before", "shutdown", sidecar.stopService)
-reactor.run()
-"""
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="taking another user's id needs root")

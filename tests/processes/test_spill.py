@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from as_nobody import AS_NOBODY
 from daemon import ROOT, until
 from served import CONFIG, Served
-from test_listeners import TokenDaemon
-from test_security import AS_NOBODY
+from token_daemon import TokenDaemon
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="becoming other users needs root")
 

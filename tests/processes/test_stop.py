@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from daemon import CONFIG, Client, Daemon, Load, until
-from test_crashes import check_exactly_once
+from exactly_once import check_exactly_once
 
 POINTS = ["listening closed", "connections ended", "correlation saved", "backends closed", "journal closed"]
 CHILD = """

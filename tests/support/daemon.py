@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,10 @@ class Client:
         self.socket.sendall(data + b"\n")
 
     def send(self, seqs: Iterable[int], **fields: Any) -> None:
-        data = b"".join(json.dumps(self.line(seq, **fields)).encode() + b"\n" for seq in seqs)
-        self.socket.sendall(data)
+        self.send_all(self.line(seq, **fields) for seq in seqs)
+
+    def send_all(self, lines: Iterable[dict[str, Any]]) -> None:
+        self.socket.sendall(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def reply(self) -> dict[str, Any]:
         """The next line of the sidecar; empty at the end of the connection."""
@@ -216,8 +218,10 @@ class Client:
 class Load:
     """A client that goes on through everything, as an SDK does: reconnects, and sends what is not acknowledged."""
 
-    def __init__(self, daemon: Daemon, number: int) -> None:
+    def __init__(self, daemon: Daemon, number: int, kinds: Sequence[Mapping[str, Any]] = ({},)) -> None:
+        """What its messages have besides the usual is one of `kinds`, in turn."""
         self.name = f"{number:016x}"
+        self._kinds = kinds
         self.service = f"load-{number}"
         self.acked = 0
         self.stopping = False
@@ -242,7 +246,10 @@ class Load:
             client.socket.settimeout(30)
             while not self.stopping:
                 first = self.acked + 1
-                client.send(range(first, first + random.randrange(1, 300)), service=self.service)
+                client.send_all(
+                    {**client.line(seq, service=self.service), **self._kinds[seq % len(self._kinds)]}
+                    for seq in range(first, first + random.randrange(1, 300))
+                )
                 while self.acked < first:
                     reply = client.reply()
                     if not reply:

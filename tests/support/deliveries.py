@@ -96,10 +96,10 @@ class Running:
         """Of all batches that were tried, in messages."""
         return [batch.count for batch in self.place.writes]
 
-    def stop(self, grace: float = 5.0, within: float = 20.0) -> list[None]:
+    def stop(self, grace: float = 5.0, ending: float = 5.0) -> list[None]:
         """As a sidecar's stop; holds something once that has ended."""
         stopped: list[None] = []
-        Deferred.fromCoroutine(self.deliveries.stop(grace, within)).addCallback(stopped.append)
+        Deferred.fromCoroutine(self.deliveries.stop(grace, ending)).addCallback(stopped.append)
         return stopped
 
     @classmethod

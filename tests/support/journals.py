@@ -84,6 +84,11 @@ class OpenJournal:
             stream.appended = seq
         return self.append(Entry(block(some, size), stream=stream, seq=seq))
 
+    def kill(self) -> None:
+        """Leave the directory as a SIGKILL does; nothing is under way."""
+        self.journal._disk.close()
+        self._pools.__exit__(None, None, None)
+
     async def close(self) -> None:
         await self.journal.close()
         self._pools.__exit__(None, None, None)

@@ -94,6 +94,7 @@ class MemoryJournal:
         self.cursors: dict[str, MemoryCursor] = {}
         self.places: dict[str, Position] = {}
         self.forgotten: list[str] = []
+        self.skipped: list[tuple[str, Position, Position]] = []
         self._clock = clock
         self._routes = routes
 
@@ -164,6 +165,9 @@ class MemoryJournal:
             return fail(UnknownCursor(name))
         self.forget(name)
         return self.faults.outcome("discard", held.holds)
+
+    def note_skipped(self, name: str, start: Position, end: Position) -> None:
+        self.skipped.append((name, start, end))
 
     def rewind(self, cursor: MemoryCursor, position: Position) -> Deferred[Missing | None]:
         assert position.journal != self.id or position <= self.end

@@ -39,6 +39,10 @@ class Proxy:
         self.rule: Callable[[Pair, bytes, bool], str] = lambda pair, chunk, from_client: "pass"
         """(connection, chunk, whether the client sent it) -> ``pass``, ``trickle`` (a few bytes at a time), ``cut``,
         ``pass and cut`` or ``drop``. It may sleep, which holds everything up."""
+        self.lingers = False
+        """Whether the server's side of a connection stays open once the client has closed its own, as behind a load balancer."""
+        self.left = 0
+        """How many connections their clients have closed."""
         self.cuts = 0
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -95,6 +99,11 @@ class Proxy:
             pair.up += len(chunk)
         else:
             pair.down += len(chunk)
+        self.left += from_client and not chunk
+        if self.lingers and from_client and not chunk:
+            self._selector.unregister(pair.client)
+            pair.client.close()
+            return
         what = self.rule(pair, chunk, from_client) if chunk else "cut"
         if "pass" in what:
             with contextlib.suppress(OSError):
@@ -108,8 +117,9 @@ class Proxy:
             if chunk:
                 self.cuts += 1
             pairs.discard(pair)
-            self._selector.unregister(pair.client)
-            self._selector.unregister(pair.server)
+            for side in (pair.client, pair.server):
+                with contextlib.suppress(KeyError, ValueError):  # the client's, where the server's lingered
+                    self._selector.unregister(side)
             pair.close()
 
 

@@ -39,11 +39,12 @@ def binary() -> Path:
 class S3Server:
     """One server. `start` it; `remove` ends it and takes its directory away."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: S3Server | None = None) -> None:
+        """`beside`: another one for the same buckets, as S3 itself has many."""
         self.binary = binary()
         self.directory = Path(tempfile.mkdtemp(prefix="wafermon-s3-"))
-        self.root = self.directory / "buckets"
-        self.root.mkdir()
+        self.root: Path = beside.root if beside else self.directory / "buckets"
+        self.root.mkdir(exist_ok=True)
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
@@ -106,10 +107,17 @@ class S3Server:
         """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+        until(self._stands_still, "a server that stands still")
         try:
             yield
         finally:
             self.process.send_signal(signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        """A thread that is in the kernel goes on until it leaves that."""
+        assert self.process is not None
+        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def create(self) -> Bucket:
         """A bucket of its own."""
@@ -128,23 +136,31 @@ class Bucket:
     def __init__(self, server: S3Server, name: str) -> None:
         self.server = server
         self.name = name
+        self._read: dict[str, list[dict[str, Any]]] = {}
 
-    def objects(self, prefix: str = "") -> dict[str, bytes]:
-        """What is in it, without what a probe leaves."""
-        client = self.server.client()
-        found = {}
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix):
-            for one in page.get("Contents", []):
-                if "/_wafermon/" not in f"/{one['Key']}":
-                    found[one["Key"]] = client.get_object(Bucket=self.name, Key=one["Key"])["Body"].read()
+    def all_keys(self) -> list[str]:
+        """Of all objects, without what a probe leaves."""
+        pages = self.server.client().get_paginator("list_objects_v2").paginate(Bucket=self.name)
+        found = [one["Key"] for page in pages for one in page.get("Contents", [])]
+        return [key for key in found if "/_wafermon/" not in f"/{key}"]
+
+    def body(self, key: str) -> bytes:
+        read: bytes = self.server.client().get_object(Bucket=self.name, Key=key)["Body"].read()
+        return read
+
+    def metadata(self, key: str) -> dict[str, str]:
+        found: dict[str, str] = self.server.client().head_object(Bucket=self.name, Key=key)["Metadata"]
         return found
 
     def put(self, key: str, body: bytes, **metadata: str) -> None:
         self.server.client().put_object(Bucket=self.name, Key=key, Body=body, Metadata=metadata)
 
     def messages(self) -> list[dict[str, Any]]:
-        """All lines of all objects."""
-        return [json.loads(line) for key, body in self.objects().items() for line in unpacked(key, body).splitlines()]
+        """All lines of all objects. An object that was read once is not read again: none ever changes."""
+        for key in self.all_keys():
+            if key not in self._read:
+                self._read[key] = [json.loads(line) for line in unpacked(key, self.body(key)).splitlines()]
+        return [message for messages in self._read.values() for message in messages]
 
     def stored(self) -> list[tuple[str, int]]:
         """(client, seq) of everything; what is there twice, twice."""

@@ -20,6 +20,7 @@ from wafermon.cli.parameters import http_option
 
 if TYPE_CHECKING:
     from wafermon.interfaces import Position
+    from wafermon.journal.state import State
 
 
 @click.group()
@@ -38,8 +39,9 @@ def list_(directory: Path) -> None:
         journal, cursors = _state(directory)
         click.echo(f"journal {journal}")
         click.echo(f"{'segment':>12} {'bytes':>12} {'groups':>8} {'messages':>10} {'rejected':>8}  received (UTC)")
-        for number, length in _segments(directory).items():
-            one = _read(directory, number, length, journal)
+        layout = _Layout(directory)
+        for number, length in layout.lengths.items():
+            one = _read(directory, number, layout.counts(number), journal)
             received = f"{_moment(one.first)} to {_moment(one.last)}" if one.groups else "-"
             figures = f"{number:>12} {length:>12} {one.groups:>8} {one.messages:>10} {one.rejected:>8}  {received}"
             click.echo(figures + (f"  {len(one.faults)} faults, see journal check" if one.faults else ""))
@@ -53,23 +55,35 @@ def check(directory: Path) -> None:
     """Read everything that DIR holds and compare every checksum.
 
     Each fault goes to standard error as `file:byte: what`; the exit status is 1 then. An unfinished end of the newest
-    segment is no fault: a crash leaves it, nothing in it was acknowledged, and the next start cuts it.
+    segment is no fault: a crash leaves it, nothing in it was acknowledged, and the next start cuts it. Nor is what a failed write
+    left at the end of a segment, or of one in which nothing counted: the segment after it says so.
     """
     with _locked(directory):
         journal, _ = _state(directory)
-        segments = _segments(directory)
+        layout = _Layout(directory)
+        segments = layout.lengths
         messages, faults = 0, 0
         for number, length in segments.items():
-            one = _read(directory, number, length, journal)
+            path, counts = _path(directory, number), layout.counts(number)
+            if number in layout.dropped:
+                click.echo(f"{path}: failed before anything in it counted; a start removes it")
+                continue
+            one = _read(directory, number, counts, journal)
             messages += one.messages
-            for at, what in one.faults:
-                click.echo(f"{_path(directory, number)}:{at}: {what}", err=True)
-            faults += len(one.faults)
+            if lost := layout.ends.get(number, length) - counts:
+                one.faults.append((length, f"{lost} bytes at its end are lost"))
+            if length > counts:
+                click.echo(f"{path}: ends in {length - counts} bytes of a write that failed, which a start cuts")
             if one.tail and number == max(segments):
-                click.echo(f"{_path(directory, number)}: ends in {one.tail} unfinished bytes, which a start cuts")
+                click.echo(f"{path}: ends in {one.tail} unfinished bytes, which a start cuts")
             elif one.tail:
-                click.echo(f"{_path(directory, number)}:{length - one.tail}: {one.tail} unfinished bytes", err=True)
-                faults += 1
+                one.faults.append((counts - one.tail, f"{one.tail} unfinished bytes"))
+            for at, what in one.faults:
+                click.echo(f"{path}:{at}: {what}", err=True)
+            faults += len(one.faults)
+        for number in layout.missing:
+            click.echo(f"{_path(directory, number)}:0: is missing between two others", err=True)
+            faults += 1
     if faults:
         click.echo(f"{directory}: {faults} faults; the sidecar sets them aside and skips them", err=True)
         raise click.exceptions.Exit(1)
@@ -103,7 +117,7 @@ def forget(name: str, directory: Path | None, http: Site) -> None:
 
         state = State(directory / "state.db")
         try:
-            cursors = state.cursors()
+            cursors = _cursors(state)
             if name not in cursors:
                 raise click.ClickException(f"the journal has no cursor {name!r}; it has {', '.join(sorted(cursors))}")
             state.save({name: None}, [], state.known() or Known(0, 0))
@@ -140,15 +154,45 @@ def _state(directory: Path) -> tuple[str, dict[str, Position]]:
 
     state = State(directory / "state.db")
     try:
-        return state.journal, state.cursors()
+        return state.journal, _cursors(state)
     finally:
         state.close()
 
 
-def _segments(directory: Path) -> dict[int, int]:
-    from wafermon.journal.segments import segments_in
+def _cursors(state: State) -> dict[str, Position]:
+    """Those that hold segments: the place of the marks is the journal's own, and says where a start begins to read them."""
+    from wafermon.journal.storage import MARKS_CURSOR
 
-    return segments_in(directory)
+    return {name: place for name, place in state.cursors().items() if name != MARKS_CURSOR}
+
+
+class _Layout:
+    """Which segments there are, and what their heads say of those before them."""
+
+    def __init__(self, directory: Path) -> None:
+        from wafermon.files import Files
+        from wafermon.journal import CannotOpen
+        from wafermon.journal.recovery import heads_in
+        from wafermon.journal.segments import segments_in
+
+        files = Files()
+        self.lengths = segments_in(directory, files)
+        try:
+            heads = [head for head in heads_in(directory, files).values() if head is not None]
+        except CannotOpen as error:
+            raise click.ClickException(str(error)) from None
+        self.ends = {head.after: head.ended for head in heads if head.ended >= 0}
+        """How many bytes of a segment count, where the next one says it."""
+        self.dropped = {number for head in heads for number in head.dropped}
+        """Segments in which nothing counts."""
+        first = min(self.lengths, default=0)
+        self.missing = sorted(head.after for head in heads if head.after > first and head.after not in self.lengths)
+
+    def counts(self, number: int) -> int:
+        """How many bytes of a segment are there that count."""
+        if number in self.dropped:
+            return 0
+        return min(self.lengths[number], self.ends.get(number, self.lengths[number]))
 
 
 def _path(directory: Path, number: int) -> Path:

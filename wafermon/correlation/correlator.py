@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from twisted.python.threadpool import ThreadPool
 
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
+from wafermon.correlation.ledger import Facts, Route, Table
 from wafermon.correlation.recent import Recent
 from wafermon.files import Files
-from wafermon.journal import Cursor, Entry, Group, Journal, Outstanding, groups_before, together
+from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block
 from wafermon.model.messages import encode_stored
 from wafermon.model.notable import notables
@@ -29,6 +31,8 @@ SHARE = 0.5
 CHECKPOINT_BYTES = 1 << 30
 """A larger file is no checkpoint of ours."""
 ADVANCE_SECONDS = 1.0
+START_SECONDS = 10.0
+"""After so long the journal is told that the sidecar has started, if no connection has had it told."""
 HISTORY_BYTES = 64 << 20
 """How much of the journal is read at a start for the memory of the recent."""
 
@@ -41,6 +45,18 @@ class Phase(Enum):
     REPLAYING = "replaying"
     """The engine holds what it held at `_position`; what it derives may have been journalled already."""
     LIVE = "live"
+
+
+class _NoRoute:
+    matched = True
+    backends: tuple[str, ...] = ()
+
+
+class _Nowhere:
+    """A routing table that says nothing."""
+
+    def route(self, service: str, type: str, level: object, host: object) -> Route:
+        return _NoRoute()
 
 
 class Correlator:
@@ -59,9 +75,11 @@ class Correlator:
         pool: ThreadPool,
         reactor: Any,
         files: Files | None = None,
+        tables: Callable[[str], Table] | None = None,
     ) -> None:
         """`engine` is new and says the journal's id and the settings; each run begins with another one like it. `directory` is where
-        the checkpoint is, and is made where it is not there."""
+        the checkpoint is, and is made where it is not there. `tables` turns a routing table's text, as the journal holds it, into
+        the table; without it no receipt knows what goes where."""
         self.engine = engine
         self.recent = Recent()
         self.sdk_dropped = 0
@@ -72,6 +90,7 @@ class Correlator:
         self._pool = pool
         self._reactor = reactor
         self._files = files or Files()
+        self._tables = tables or (lambda text: _Nowhere())
         self._outstanding = Outstanding(reactor.seconds)
         self._error = ""
         self._cursor: Cursor | None = None
@@ -83,6 +102,11 @@ class Correlator:
         """The checkpoint can't be read, again and again: begin without it."""
         self._counted: Position | None = None
         """From here on `sdk_dropped` has not counted."""
+        self._first_segment = 0
+        """Of this process; 0 before the first run."""
+        self._start_told = False
+        """Whether the journal says that this process has started."""
+        self._live_since = 0.0
         self._live_at: Position | None = None
         """Where the replay ends; None until everything that was appended before it is committed."""
         self._saved_at = 0.0
@@ -122,6 +146,11 @@ class Correlator:
         """See `Recent.messages`."""
         return self.recent.messages(trace_id, limit)
 
+    def receipt_facts(self, name: str) -> Facts | None:
+        """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""
+        ledger = self.engine.ledger
+        return ledger.facts(ledger.find(name))
+
     # -- life
 
     async def run(self) -> None:
@@ -132,6 +161,7 @@ class Correlator:
     def _begin(self) -> None:
         """Throw away what an earlier run left in memory."""
         self._detach()
+        self._first_segment = self._first_segment or self._journal.end.segment
         self._cursor = self._journal.cursor(CURSOR)
         self._position = self._cursor.kept
         self._work = self._position, self._position
@@ -169,12 +199,15 @@ class Correlator:
         if self._without_checkpoint:
             self._without_checkpoint = False
             self.log.error("The correlation starts without its checkpoint {path}", path=self._path)
+            self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         where = f"the disk of {self._path}"
         try:
             read = deferToThreadPool(self._reactor, self._pool, self._files.read_whole, self._path, CHECKPOINT_BYTES)
             head, _, snapshot = (await self._outstanding.wait(where, read)).partition(b"\n")
         except FileNotFoundError:
+            if (self._position.segment, self._position.offset) > (1, 0):
+                self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         try:
             position = Position.parse(head.decode())
@@ -185,6 +218,7 @@ class Correlator:
             message = "The correlation's checkpoint {path} is of no use, starting without it: {error}"
             self.log.error(message, path=self._path, error=error)
             self.engine = Engine(self._settings, self._journal.id)
+            self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         self._position = position
         cursor.seek(position)
@@ -238,6 +272,7 @@ class Correlator:
 
     async def _begin_to_emit(self) -> None:
         self._phase = Phase.LIVE
+        self._live_since = self._reactor.seconds()
         if self._counted is None:
             self._counted = self._live_at
         pending = self.engine.pending()
@@ -252,9 +287,14 @@ class Correlator:
             self._pass_over(group)
             return
         if group.presence:
+            if group.start.segment >= self._first_segment and group.presence[0].what == STARTED:
+                self._start_told = True
             self.engine.follow(group.presence, group.elapsed)
         told = blocks or group.presence
         derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
+        if not group.damaged:
+            self.engine.ledger.observe(group, self._tables(group.routes))
+            derived += self.engine.tell_receipts(group.time)
         self.recent.observe(blocks, group.time)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:
@@ -297,7 +337,16 @@ class Correlator:
     def _advance(self) -> None:
         cursor = self._cursor
         if self._phase is Phase.LIVE and cursor and cursor.at_end and self._journal.idle and not self._saving.locked:
+            self._tell_start()
             self._emit(self.engine.advance(self._journal.elapsed()))
+
+    def _tell_start(self) -> None:
+        """Who was connected before this process may never come again: the first that comes has the start told. Where nobody does,
+        and somebody was connected, it is told here. Nothing else waits to be journalled now, so that nobody has come."""
+        late = self._reactor.seconds() - self._live_since >= START_SECONDS
+        if late and not self._start_told and self.engine.programs_connected:
+            self._start_told = True
+            self._journal.append(Entry(presence=[Presence(STARTED)]))
 
     def _emit(self, derived: list[Derived]) -> None:
         if not derived:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from wafermon.correlation.ledger import Facts
+from wafermon.correlation.receipts import KEPT, KIND, in_words, record_of
 from wafermon.correlation.traces import Job, LiveTrace, Span
 from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 
-WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id"}
+WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id", KIND: "number"}
 """The kinds of derived events, each with the field of its context that says what it is about."""
 OLDER = ("span_abandoned", "job_stalled")
 """Those that sidecars of 2.0.0 know in a snapshot."""
@@ -104,6 +106,20 @@ def job_gone(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> E
         context["open_spans"] = spans[:OPEN_SPANS]
     message = f"job {job_id} is gone: its program {job.service} ended at {job.percent:g} % without a word".rstrip()
     return _warning("gone", job_id, message, context, trace, client, ts)
+
+
+def receipt(facts: Facts, client: str, ts: int) -> Event:
+    record = record_of(facts, KEPT)
+    return Event(
+        v=2,
+        ts=ts,
+        service=OWN_SERVICE,
+        client=client,
+        trace_id=facts.trace_id,
+        level="info",
+        message=in_words(record),
+        context={"kind": KIND, "number": facts.account.told, **record},
+    )
 
 
 def _warning(

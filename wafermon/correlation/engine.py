@@ -27,6 +27,7 @@ from msgspec import UNSET, Struct
 from wafermon.correlation import derived, views
 from wafermon.correlation.deadlines import Deadlines
 from wafermon.correlation.derived import Derived, key_of
+from wafermon.correlation.ledger import Ledger
 from wafermon.correlation.programs import Program, Programs
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
@@ -81,6 +82,8 @@ class Snapshot(Struct):
     """This and what follows was added after 2.0.0, which reads over it. That one's snapshots have none of it."""
     awaiting_more: list[Event] = []
     """Derived messages of the kinds that 2.0.0 does not know."""
+    ledger: bytes = b""
+    """The ledger's own snapshot."""
 
 
 def _level_or_type(message: Message) -> str:
@@ -93,6 +96,8 @@ class Engine:
     def __init__(self, settings: Settings, journal_id: str) -> None:
         self.settings = settings
         self.journal_id = journal_id
+        self.ledger = Ledger(journal_id)
+        """What came of each trace. It is snapshotted and restored with the engine, and observes the same groups."""
         self.counters = {"evicted_traces": 0, "services_over": 0, "spans_over": 0, "jobs_over": 0, "jobs_gone": 0}
         """Traces that ended early to make room, messages whose service, span or job was one too many to keep, and jobs whose
         program was gone."""
@@ -124,6 +129,11 @@ class Engine:
     def live(self) -> int:
         """How many traces are live."""
         return len(self._live)
+
+    @property
+    def programs_connected(self) -> bool:
+        """Whether a program is connected, as far as the groups say."""
+        return any(program.connected for program in self._programs)
 
     def traces(self, limit: int = 100) -> list[dict[str, Any]]:
         return views.traces(self._live, limit)
@@ -223,6 +233,13 @@ class Engine:
         for one in presence:
             self._changed(self._programs.take(one, self._now))
 
+    def tell_receipts(self, time: int) -> list[Derived]:
+        """What is to be journalled of receipts because of the group that the ledger has just observed, received at the date
+        `time`."""
+        for facts in self.ledger.take_told():
+            self._emit(derived.receipt(facts, self.journal_id, time))
+        return self._taken()
+
     def _take_stats(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if isinstance(message, Stats):
@@ -301,6 +318,10 @@ class Engine:
         older, newer = list[Any](), list[Any]()
         for one in self._awaiting.values():
             (older if derived.is_older(one.message) else newer).append(one.message)
+        ledger = b""
+        for ledger in self.ledger.snapshot_in_parts():
+            if not ledger:
+                yield b""
         yield msgspec.msgpack.encode(
             Snapshot(
                 VERSION,
@@ -314,14 +335,20 @@ class Engine:
                 self._date,
                 list(self._programs),
                 newer,
+                ledger,
             )
         )
 
     def restore(self, data: bytes) -> None:
         """Go back to a snapshot, under the settings of then, until `pending`. Raises ValueError where `data` is no
         snapshot of this version and journal; the engine is then as it was."""
+        ledger = Ledger(self.journal_id)
         try:
             state = msgspec.msgpack.decode(data, type=Snapshot)
+            if state.ledger:
+                ledger.restore(state.ledger)
+            else:
+                ledger.begin_late(state.now, [trace.id for trace in state.live])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a snapshot of the correlation engine: {error}") from None
         if state.version not in READABLE or state.journal != self.journal_id:
@@ -329,6 +356,7 @@ class Engine:
                 f"a snapshot of version {state.version} and journal {state.journal!r}, "
                 f"expected {VERSION} and {self.journal_id!r}"
             )
+        self.ledger = ledger
         self._rules = state.settings
         self._delays = state.settings.delays()
         self._now = state.now

@@ -26,7 +26,7 @@ from wafermon.correlation import Correlator, Engine, Settings
 from wafermon.daemon.garbage import Garbage, none_at_exit
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
-from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers
+from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers, at_most
 from wafermon.interfaces import BackendContext, IBackend, IHistory
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
@@ -40,8 +40,9 @@ ACK_SECONDS = 2.0
 """How long a stop waits for the journal to have what was received; the rest comes again."""
 GRACE_SECONDS = 5.0
 """How long a stop waits for each backend to take what it lacks; the rest is delivered after the next start."""
-CLOSING_SHARE = 0.15
-"""Of `stop_within`: what is left for the journal and the others, whatever the backends do."""
+ENDING_SHARE = 0.25
+"""Of what is left of `stop_within` when the backends end: what each has to answer and close, after its grace; then it is left
+behind. That is 5 of 20 s, and what hangs takes nothing of the others, which end beside it, nor of the journal."""
 OPENERS = 2
 """Threads that decompress what clients send."""
 THREADS = 8
@@ -123,7 +124,7 @@ class Sidecar(Service):
     @property
     def live(self) -> Live:
         """See `View`."""
-        return Live(self.correlator)
+        return Live(self.correlator, self.journal)
 
     def _histories(self) -> dict[str, Any]:
         """The backends that can be asked for what they hold, by name, in the config's order."""
@@ -208,6 +209,7 @@ class Sidecar(Service):
             self.journal.dir / "correlation",
             self._pool,
             self._reactor,
+            tables=self._tables,
         )
 
     def _take_up_spills(self, config: Config) -> None:
@@ -368,7 +370,7 @@ class Sidecar(Service):
             self._watch.stop()
         if self.reloader is not None:
             self._stop_phase = "reading the config"
-            await self.reloader.stop()
+            await at_most(self._reactor, self._left(GRACE_SECONDS, 0.1), Deferred.fromCoroutine(self.reloader.stop()))
         self._stop_phase = "closing the listeners"
         await self.listening.stop()
         self._probe("listening closed")
@@ -384,13 +386,12 @@ class Sidecar(Service):
         await self.supervisor.stop(self.hooks.name, self._left(GRACE_SECONDS, 0.25))
         await self.hooks.end(self._left(GRACE_SECONDS, 0.25))
         self._stop_phase = "a backend"
-        left = self._left(math.inf, 1 - CLOSING_SHARE)
-        await self.deliveries.stop(min(GRACE_SECONDS, left / 2), left)
+        await self.deliveries.stop(self._left(GRACE_SECONDS, 0.5), self._left(math.inf, ENDING_SHARE))
         self._probe("backends closed")
         self._stop_phase = "the dead letters"
         await self.supervisor.stop(self.dead_letter_follower.name, self._left(GRACE_SECONDS, 0.5))
         self._stop_phase = "closing the HTTP server"
-        await self.http.stop()
+        await at_most(self._reactor, self._left(GRACE_SECONDS, 0.5), Deferred.fromCoroutine(self.http.stop()))
         self._stop_phase = f"closing the journal in {self.journal.dir}"
         await self.journal.close()
         self._probe("journal closed")

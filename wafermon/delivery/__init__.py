@@ -4,6 +4,7 @@ from wafermon.delivery.dead_letter_follower import DeadLetterFollower
 from wafermon.delivery.dead_letters import DeadLetters, Letter
 from wafermon.delivery.deliveries import Deliveries
 from wafermon.delivery.delivery import Delivery
+from wafermon.delivery.patience import at_most
 from wafermon.delivery.supervisor import FollowerState, Supervisor
 from wafermon.delivery.workers import Workers
 
@@ -16,4 +17,5 @@ __all__ = [
     "Letter",
     "Supervisor",
     "Workers",
+    "at_most",
 ]

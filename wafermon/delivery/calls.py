@@ -72,7 +72,13 @@ class Calls:
     @property
     def late(self) -> str:
         """What is late, in words: ``write: no answer for 75 s``; empty where nothing is."""
+        late = self._under_way and self._seconds() - self._under_way[0].since >= self._timeout
+        return self.awaited if late else ""
+
+    @property
+    def awaited(self) -> str:
+        """What has waited longest for its answer, as `late`, however short that is."""
         if not self._under_way:
             return ""
-        seconds = self._seconds() - self._under_way[0].since
-        return f"{self._under_way[0].what}: no answer for {seconds:.0f} s" if seconds >= self._timeout else ""
+        oldest = self._under_way[0]
+        return f"{oldest.what}: no answer for {self._seconds() - oldest.since:.0f} s"

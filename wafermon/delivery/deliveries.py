@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, Timeo
 from twisted.logger import Logger
 
 from wafermon.delivery.delivery import Delivery
+from wafermon.delivery.patience import at_most
 from wafermon.delivery.supervisor import Supervisor
 from wafermon.journal import CursorInUse, Held, Journal, Stretch
 from wafermon.model.changes import CannotChange, Change
@@ -253,43 +254,37 @@ class Deliveries(Mapping[str, Delivery]):
 
     # -- the stop
 
-    async def stop(self, grace: float, within: float) -> None:
-        """Let all deliver what is there, for at most `grace` seconds, and end them. What has not ended after `within` seconds in
-        all is named in the log and left."""
-        ending = DeferredList([self._ended_at_stop(slot, grace) for slot in list(self._slots.values())])
-        waiting: Deferred[None] = Deferred()
+    async def stop(self, grace: float, ending: float) -> None:
+        """Let all deliver what is there, for at most `grace` seconds, and end them, each in at most `ending` seconds more. What has
+        not ended then is named in the log and left. A backend that has not answered for its `timeout` gets no grace."""
+        slots = list(self._slots.values())
+        for slot in slots:
+            slot.successor, slot.drain_successor = None, False
+            if slot.draining is not None:
+                slot.draining.cancel()
+        await DeferredList([Deferred.fromCoroutine(self._stop(slot, grace, ending)) for slot in slots])
 
-        def over(_: object) -> None:
-            if not waiting.called:
-                waiting.callback(None)
+    async def _stop(self, slot: _Slot, grace: float, ending: float) -> None:
+        name, delivery = slot.delivery.name, slot.delivery
+        ended = slot.ended
+        if ended is None:
+            if not delivery.late:
+                await self._deliver_rest(delivery, grace)
+            slot.go(Event.REMOVE)
+            ended = Deferred.fromCoroutine(self._ended(slot))
+            ended.addErrback(lambda failure: self.log.failure("{name} did not end", failure, name=name))
+        await at_most(self._reactor, ending, ended)
+        if self._slots.get(name) is slot:
+            self.log.error("{name} is left behind: {why}", name=name, why=delivery.awaited or "it does not end")
+            delivery.leave()
 
-        timer = self._reactor.callLater(within, over, None)
-        ending.addBoth(over)
-        await waiting
-        if timer.active():
-            timer.cancel()
-        for name, slot in self._slots.items():
-            why = slot.delivery.late or "it does not end"
-            self.log.error("{name} is left behind: {why}", name=name, why=why)
-            slot.delivery.leave()
-
-    def _ended_at_stop(self, slot: _Slot, grace: float) -> Deferred[None]:
-        slot.successor, slot.drain_successor = None, False
-        if slot.draining is not None:
-            slot.draining.cancel()
-        if slot.ended is not None:
-            return slot.ended
-        stopping = Deferred.fromCoroutine(self._stop(slot, grace))
-        stopping.addErrback(lambda failure: self.log.failure("{name} did not end", failure, name=slot.delivery.name))
-        return stopping
-
-    async def _stop(self, slot: _Slot, grace: float) -> None:
-        delivery = slot.delivery
+    async def _deliver_rest(self, delivery: Delivery, grace: float) -> None:
         try:
             await delivery.drain().addTimeout(grace, self._reactor)
         except (CancelledError, TimeoutError):
             self.log.info("{name} keeps what is pending for the next start", name=delivery.name)
-        slot.go(Event.REMOVE)
-        await self._end(delivery)
+
+    async def _ended(self, slot: _Slot) -> None:
+        await self._end(slot.delivery)
         slot.go(Event.ENDED)
-        del self._slots[delivery.name]
+        del self._slots[slot.delivery.name]

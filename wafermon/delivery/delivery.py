@@ -31,6 +31,7 @@ from wafermon.delivery.backoff import Backoff
 from wafermon.delivery.batching import Gathered, Gatherer
 from wafermon.delivery.calls import Calls
 from wafermon.delivery.dead_letters import DeadLetters, Letter, letter_of
+from wafermon.delivery.letter_counts import LetterCounts
 from wafermon.delivery.refusals import Refusals, Verdict
 from wafermon.delivery.workers import Workers
 from wafermon.interfaces import Health, IBackend, Position, outstanding_of
@@ -187,6 +188,7 @@ class Delivery:
         self._calls = Calls(reactor.seconds, config.timeout)
         self._backoff = Backoff(config.retry.initial, config.retry.max, uniform)
         self._refusals = Refusals(config.retry.give_up)
+        self._letter_counts = LetterCounts(config.name, journal, reactor)
         self._cursor: Cursor
         self._gatherer: Gatherer | None = None
         """None as long as the backend has not said where it stands."""
@@ -228,6 +230,7 @@ class Delivery:
         self._poke()
         await self._calls.ended("write")
         self._confirm()
+        self._letter_counts.flush()
 
     async def close(self) -> None:
         """Close the backend, also while it opens or writes; ends once nothing of it runs any more. `run` has been stopped."""
@@ -292,6 +295,11 @@ class Delivery:
     def late(self) -> str:
         """What the backend should have answered long ago; empty where there is nothing."""
         return self._calls.late
+
+    @property
+    def awaited(self) -> str:
+        """What the backend has not answered yet; empty where there is nothing."""
+        return self._calls.awaited
 
     @property
     def lag(self) -> Lag:
@@ -402,6 +410,8 @@ class Delivery:
 
     def _note_missing(self, reached: Position) -> None:
         start = self._cursor.next
+        ours = reached.journal == start.journal and reached < start
+        self._journal.note_skipped(self.name, reached if ours else start._replace(segment=0, offset=0), start)
         self.missing = f"it stood at {reached}, which this journal does not hold: what lies between is missing there"
         message = "{name} stands at {reached}, which this journal does not hold: it goes on at {start}"
         self.log.error(message, name=self.name, reached=str(reached), start=str(start))
@@ -421,6 +431,8 @@ class Delivery:
             if not gatherer.count:
                 self._waiting_since = self._reactor.seconds()
             self._read_time = group.time
+            if group.damaged:
+                self._journal.note_skipped(self.name, group.start, group.end)
             gatherer.add(group, self._tables(group.routes))
             self._poke()
             while gatherer.full:
@@ -627,6 +639,7 @@ class Delivery:
             except OSError as error:
                 await self._wait_after(error, "refuses messages that can't be written as dead letters")
         self._refusals.buried(code, len(letters))
+        self._letter_counts.add(batch.messages)
         self.figures.dead_letters += len(letters)
         self._tell_refused(len(letters), reasons[0])
 

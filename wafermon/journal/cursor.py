@@ -43,6 +43,8 @@ class Source(Protocol):
 
     def sleep(self, seconds: float) -> Deferred[None]: ...
     def checkpoint_soon(self) -> None: ...
+    def note_delivered(self, name: str, start: Position, end: Position) -> None:
+        """A stretch that was skipped when it had been read is done with."""
 
 
 class _ReadAhead(NamedTuple):
@@ -51,6 +53,8 @@ class _ReadAhead(NamedTuple):
     start: Position
     end: Position
     messages: int
+    upto: Position
+    """`end`, but where that is the segment's own, the start of the next one."""
 
     def after(self, done: Position) -> int:
         """How many of its messages stand there or later."""
@@ -184,6 +188,9 @@ class Cursor:
         done = min(position, self.next)
         self.kept = max(before, self._source.follow(done))
         self._done = max(self._done, done)
+        for one in self._ahead:
+            if one.end <= self._done:
+                self._source.note_delivered(self.name, one.start, one.upto)
         self._ahead = [one for one in self._ahead if one.end > self._done]
         if before.segment != self.kept.segment:
             self._source.checkpoint_soon()
@@ -192,7 +199,8 @@ class Cursor:
         """Let go of the segment that ends at `end`: `kept` is at least `position`, the start of the next one. So many messages of
         it had been read; whoever read them may still be done with them."""
         if read:
-            self._ahead.append(_ReadAhead(self.kept, min(self.next, end), read))
+            upto = position if self.next >= end else self.next
+            self._ahead.append(_ReadAhead(self.kept, min(self.next, end), read, upto))
         self.kept = max(self.kept, position)
 
     def begin_again(self, position: Position, stored: Position | None = None) -> int:

@@ -38,6 +38,7 @@ from wafermon.journal.latency import Latency
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.places import Held, Places
 from wafermon.journal.segments import Reader
+from wafermon.journal.skips import Skip, Skips
 from wafermon.journal.storage import MARKS_CURSOR, Disk
 from wafermon.journal.tail import Tail
 from wafermon.model.blocks import Block
@@ -144,6 +145,7 @@ class Journal:
         self._disk = Disk(settings, probe, self.files)
         self._index: Index
         self._places: Places
+        self._skips = Skips({})
         self._tail = Tail()
         self._fault = ""
         self._routes = "[]"
@@ -180,6 +182,7 @@ class Journal:
         # The marks' place is the journal's own: each checkpoint says it anew, and an earlier one must not hold segments.
         places = {name: place for name, place in state.cursors().items() if name != MARKS_CURSOR}
         self._places = Places(places, state.stepped_over())
+        self._skips = Skips(state.skips())
         self._routes = routes
         self._fault = self._disk.full
 
@@ -580,8 +583,26 @@ class Journal:
         """Where a cursor is; None for an unknown name."""
         return self._places.all().get(name)
 
+    def skipped(self, name: str) -> Sequence[Skip]:
+        """What a cursor passed and its consumer never got, in order."""
+        return self._skips.of(name)
+
+    def note_skipped(self, name: str, start: Position, end: Position) -> None:
+        """Its consumer never gets what lies from `start` to `end`. It is durable with the cursor's next place."""
+        self._skips.add(name, start, end)
+
+    def note_delivered(self, name: str, start: Position, end: Position) -> None:
+        """What had been read before it was skipped is with the consumer after all."""
+        self._skips.remove(name, start, end)
+
+    def _note_let_go(self, name: str) -> None:
+        place = self.stored(name)
+        if place is not None:
+            self.note_skipped(name, self.follow(place), self.end)
+
     def forget(self, name: str) -> None:
         """This cursor holds nothing any more; whoever reads with it stops."""
+        self._note_let_go(name)
         cursor = self._places.cursors.get(name)
         if cursor is not None:
             cursor.close()
@@ -599,6 +620,7 @@ class Journal:
             raise UnknownCursor(f"the journal has no cursor {name}; it has {', '.join(sorted(self.known_cursors()))}")
         if held.attached:
             raise CursorInUse(f"cursor {name} is read with: take its backend out of the config first")
+        self._note_let_go(name)
         self._places.drop(name)
         await self._checkpointed()
         self.figures.discarded_messages += held.holds.messages
@@ -650,6 +672,7 @@ class Journal:
             "{count} segments with {messages} messages skipped since the start"
         )
         self.log.error(message, cursor=cursor.name, segment=segment, lost=lost, count=count, messages=messages)
+        self.note_skipped(cursor.name, cursor.kept, after)
         cursor.skip(Position(self.id, segment, self._index.length(segment)), after, all_kept - lost)
 
     def _count_skipped(self, cursor: Cursor, messages: int) -> int:
@@ -687,9 +710,10 @@ class Journal:
     async def _checkpoint(self) -> None:
         self._checkpoint_due = False
         marks = self.marks.moved()
-        places = {**self._places.to_save(), MARKS_CURSOR: self.end}
-        await self._in_writer(self._disk.save, places, marks, self._clock.known())
+        places, skips = {**self._places.to_save(), MARKS_CURSOR: self.end}, self._skips.to_save()
+        await self._in_writer(self._disk.save, places, marks, self._clock.known(), skips)
         self.marks.saved(marks)
+        self._skips.saved(skips)
         self._places.saved(places)
         if passed := self._places.passed(places):
             await self._in_writer(self._disk.state.forget_stepped_over, passed)
@@ -699,7 +723,7 @@ class Journal:
         for number in self._index.numbers:
             if number < needed and number != self._index.newest:
                 self._doomed[number] = self._index.drop(number)
-        if doomed := list(self._doomed):
+        if doomed := dict(self._doomed):
             await self._in_writer(self._disk.delete, doomed)
             for number in doomed:
                 del self._doomed[number]

@@ -9,13 +9,14 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from twisted.logger import Logger
 
 from wafermon.journal.clock import SECOND, Known
 from wafermon.journal.groups import Mark
+from wafermon.journal.skips import Skip
 from wafermon.model.position import Position
 
 _SCHEMA = """
@@ -28,6 +29,7 @@ CREATE TABLE IF NOT EXISTS marks (
     principal TEXT NOT NULL, client TEXT NOT NULL, seq INTEGER NOT NULL, seen INTEGER NOT NULL,
     PRIMARY KEY (principal, client)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS skips (name TEXT NOT NULL, first TEXT NOT NULL, last TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS marks_by_age ON marks (seen);
 CREATE INDEX IF NOT EXISTS marks_by_client ON marks (client);
 """
@@ -92,6 +94,18 @@ class State:
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('segment', ?)", [str(number)])
 
+    @property
+    def gone(self) -> tuple[int, int]:
+        """The last segment that was deleted because nobody needed it, and its length; (0, 0) where there is none."""
+        with self._lock:
+            segment, length = self._fact("gone", "0:0").split(":")
+        return int(segment), int(length)
+
+    def let_go(self, segment: int, length: int) -> None:
+        """This segment, of so many bytes, and those before it are about to be deleted."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('gone', ?)", [f"{segment}:{length}"])
+
     def cursors(self) -> dict[str, Position]:
         with self._lock:
             rows = self._db.execute("SELECT name, position FROM cursors").fetchall()
@@ -114,6 +128,15 @@ class State:
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("DELETE FROM stepped_over WHERE cursor = ? AND position = ?", rows)
+
+    def skips(self) -> dict[str, list[Skip]]:
+        """What cursors passed undelivered."""
+        with self._lock:
+            rows = self._db.execute("SELECT name, first, last FROM skips").fetchall()
+        found: dict[str, list[Skip]] = {}
+        for name, first, last in rows:
+            found.setdefault(str(name), []).append(Skip(Position.parse(first), Position.parse(last)))
+        return {name: sorted(skips) for name, skips in found.items()}
 
     def known(self) -> Known | None:
         """The time at the last `save`; None where none said it."""
@@ -141,15 +164,25 @@ class State:
     def _count_marks(self) -> int:
         return int(self._db.execute("SELECT COUNT(*) FROM marks").fetchone()[0])
 
-    def save(self, cursors: Mapping[str, Position | None], marks: Iterable[Mark], time: Known) -> None:
+    def save(
+        self,
+        cursors: Mapping[str, Position | None],
+        marks: Iterable[Mark],
+        time: Known,
+        skips: Mapping[str, Sequence[Skip]] | None = None,
+    ) -> None:
         """Move the cursors (None removes one) and marks, and forget the marks that did not move for long before `time`,
-        which is when they are saved."""
+        which is when they are saved. `skips` take the place of those of the same names."""
         moved = [(name, str(position)) for name, position in cursors.items() if position]
         gone = [(name,) for name, position in cursors.items() if not position]
         with self._lock, self._db:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", moved)
             self._db.executemany("DELETE FROM cursors WHERE name = ?", gone)
+            for name, found in (skips or {}).items():
+                self._db.execute("DELETE FROM skips WHERE name = ?", [name])
+                passed = [(name, str(one.start), str(one.end)) for one in found]
+                self._db.executemany("INSERT INTO skips VALUES (?, ?, ?)", passed)
             rows = [(*mark, time.elapsed) for mark in marks]
             self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", rows)
             forward = "substr(principal, 1, ?) = ?"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import enum
 import fcntl
+import math
 import os
 import sqlite3
 import threading
@@ -42,6 +43,7 @@ from wafermon.journal.groups import (
 )
 from wafermon.journal.recovery import Recovered, Recovery, heads_in
 from wafermon.journal.segments import SegmentFile, path_of, segments_in
+from wafermon.journal.skips import Skip
 from wafermon.journal.state import State
 from wafermon.model.blocks import Block
 from wafermon.model.errors import JournalLocked
@@ -127,6 +129,8 @@ class Disk:
         marked = self.state.cursors().get(MARKS_CURSOR, Position(self.state.journal, 0, 0))
         aside, missing = self.set_aside, self._note_missing
         recovered = Recovery(self.dir, self._files, self.state.journal, marked.segment, aside, missing).run()
+        if recovered.gone == (0, 0) and self.state.gone[0] < min(recovered.lengths, default=math.inf):
+            recovered.gone = self.state.gone
         number = max(recovered.lengths, default=0)
         unknown = -1 if number else 0
         self._before = (number, recovered.lengths.get(number, 0), recovered.messages.get(number, unknown))
@@ -334,15 +338,24 @@ class Disk:
 
     # -- bookkeeping
 
-    def save(self, positions: Mapping[str, Position | None], marks: Iterable[Mark], time: Known) -> None:
+    def save(
+        self,
+        positions: Mapping[str, Position | None],
+        marks: Iterable[Mark],
+        time: Known,
+        skips: Mapping[str, Sequence[Skip]] | None = None,
+    ) -> None:
         """See `State.save`."""
         self._probe("checkpoint")
-        self.state.save(positions, marks, time)
+        self.state.save(positions, marks, time, skips or {})
 
-    def delete(self, numbers: Iterable[int]) -> None:
-        """Remove segments, those that are there."""
+    def delete(self, lengths: Mapping[int, int]) -> None:
+        """Remove these segments, those that are there. That nobody needs them outlasts them: a backend may stand at their end."""
+        last = max(lengths)
+        if last > self.state.gone[0]:
+            self.state.let_go(last, lengths[last])
         paths = []
-        for number in numbers:
+        for number in lengths:
             self._probe("delete")
             paths.append(path_of(self.dir, number))
         self._files.remove(*paths)

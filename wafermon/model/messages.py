@@ -34,10 +34,11 @@ Seq = Annotated[int, Meta(ge=1, le=SEQ_MAX)]
 Tags = dict[str, str | float | None]
 
 
-class Message(Struct, tag_field="type", gc=False, kw_only=True, forbid_unknown_fields=True):
+class Message(Struct, tag_field="type", gc=False, kw_only=True):
     """What all types share. An absent field is UNSET, which is false; once checked, `service` and `ts` are set.
 
-    The structs hold the fields that the protocol names; unknown ones live in the line alone.
+    The structs hold the fields that the protocol names; unknown ones live in the line alone. msgspec passes over those without
+    looking at all that is in them: `wafermon.wire.reader` does.
     """
 
     type: ClassVar[str] = ""
@@ -176,6 +177,8 @@ class Kind(NamedTuple):
 kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)
 """A message -> the fields of `Kind` as a plain tuple."""
 ts_of: Callable[[Message], Any] = attrgetter("ts")
+trace_of: Callable[[Message], Any] = attrgetter("trace_id")
+seq_of: Callable[[Message], Any] = attrgetter("seq")
 
 
 def decode_stored(line: bytes) -> Message:
@@ -183,7 +186,7 @@ def decode_stored(line: bytes) -> Message:
     try:
         message: Message = _decode_known(line)
         return message
-    except msgspec.ValidationError:
+    except msgspec.ValidationError:  # of keys that are there twice the last one counts
         value = _decode_any(line)
         known = Trace if value["type"] == "trace" else BY_TYPE[value["type"]]
         return convert(value, known)

@@ -150,6 +150,21 @@ class Delivered(TypedDict):
     stored: int | None
     """None as long as it is not known."""
     dead: int
+    """Dead letters that were not replayed."""
+    skipped: int
+    """What its cursor passed undelivered: perhaps so many, where `stored` is None."""
+
+
+class GapRecord(TypedDict):
+    """Numbers of a stream that are not there."""
+
+    client: str
+    first: int
+    last: int
+    job: str | None
+    """The trace, where the stream served it alone; None where these numbers may belong to something else."""
+    pending: bool
+    """They are said to lie in a spill file, and may still come."""
 
 
 class Receipt(TypedDict):
@@ -158,12 +173,32 @@ class Receipt(TypedDict):
     job: str
     complete: bool | None
     """None where that can't be known."""
+    running: bool
+    """It has a job that is not over."""
     sent: int | None
+    """What its programs called; None where one of them served other traces too, or has not said it."""
     received: int
     rejected: int
+    """Lines that were refused and are dead letters."""
     dropped: int
-    gaps: list[dict[str, Any]]
-    """Numbers of a stream that never came: ``client``, ``first``, ``last``."""
+    """What SDKs had to drop since the trace began, of whatever trace."""
+    gaps: list[GapRecord]
+    more_gaps: int
+    """Numbers that are missing beside these."""
     unclosed: list[str]
-    """Clients that never said that they had sent everything."""
+    """Clients that have not said that they sent everything."""
+    more_unclosed: int
+    """Such clients that are not named."""
+    closed: int
+    """Clients that have, and of which nothing is missing."""
+    unjudged: int
+    """Clients that are beyond what is kept of one trace."""
+    unnumbered: int
+    """Messages without a number, of which nobody can say whether one is missing."""
+    no_route: int
+    """Messages that no rule of `routes` took: dead letters."""
+    begun_before: bool
+    """It may have begun before receipts were kept."""
+    services: dict[str, str]
+    """Of the clients that are named here."""
     backends: dict[str, Delivered]

@@ -499,7 +499,9 @@ class Settings(Section):
         default=20.0,
         description="How long a stop may take, all in. What has not ended by then (a hung disk, a backend without an answer) "
         "is named in the log and left, and the process ends. Nothing that was acknowledged is lost: it is delivered after the "
-        "next start.",
+        "next start. Of 20 s a backend has 5 to take what is pending (none where it has not answered for its `timeout`) and 5 more "
+        "to answer and close; then it is left, beside the others. A shorter `stop_within` shortens all of it, a longer one gives "
+        "more to the second.",
     )
 
     @field_validator("listen")

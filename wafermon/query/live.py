@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
+from wafermon.correlation.receipts import record_of
 from wafermon.model.asking import MOST
 from wafermon.model.kinds import ANY, Kinds, kind_of_root
 from wafermon.model.messages import TERMINAL
+from wafermon.model.position import Position
 from wafermon.model.progress import nothing_reached
-from wafermon.model.records import JobRecord, TraceRecord
+from wafermon.model.records import JobRecord, Receipt, TraceRecord
+from wafermon.query.receipts import Place, receipt
 
 POINTS = {"event": "events", "metric": "metrics", "progress": "progress", "resource": "resources"}
 """Type of message -> where a trace has them."""
 
 
-class Live:
-    """Reads one correlator. Nothing is kept between two calls."""
+class Places(Protocol):
+    """What is asked of the journal."""
 
-    def __init__(self, correlator: Correlator) -> None:
+    def stored(self, name: str) -> Position | None:
+        """Where a cursor is; None for an unknown name."""
+
+    def follow(self, position: Position) -> Position: ...
+    def skipped(self, name: str) -> Sequence[tuple[Position, Position]]: ...
+
+
+class Live:
+    """Reads one correlator, and the journal that it follows. Nothing is kept between two calls."""
+
+    def __init__(self, correlator: Correlator, places: Places) -> None:
         self._correlator = correlator
+        self._places = places
+
+    def receipt(self, name: str) -> Receipt | None:
+        """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""
+        facts = self._correlator.receipt_facts(name)
+        return receipt(facts.trace_id, record_of(facts), self.place_of) if facts is not None else None
+
+    def place_of(self, backend: str) -> Place:
+        """How far a backend is."""
+        kept = self._places.stored(backend)
+        return Place(kept and self._places.follow(kept), self._places.skipped(backend))
 
     def jobs(self, kinds: Kinds) -> list[JobRecord]:
         """All of them, in no order."""

@@ -46,7 +46,8 @@ class Past(Resource):
             given[self._named_by_path] = rest
         elif rest:
             return text(request, "there is nothing below this page", 404)
-        asked = Deferred.fromCoroutine(self._answer(request, question, given))
+        whole = None if question == self._question else {**given, self._named_by_path: _rest_of_path(request)}
+        asked = Deferred.fromCoroutine(self._answer(request, question, given, whole))
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 
@@ -66,12 +67,17 @@ class Past(Resource):
     def render_HEAD(self, request: Request) -> bytes | int:
         return self.render_GET(request)
 
-    async def _answer(self, request: Request, question: str, given: Mapping[str, str]) -> bytes:
+    async def _answer(
+        self, request: Request, question: str, given: Mapping[str, str], whole: Mapping[str, str] | None
+    ) -> bytes:
+        """`whole`: what is asked instead where nothing is known of that: an id may end as a question below it does."""
         try:
             found: Any = await answer(self._query(), question, given)
         except BadQuestion as problem:
             return text(request, str(problem), 400)
         except NotThere as problem:
+            if whole is not None:
+                return await self._answer(request, self._question, whole, None)
             return json(request, {"error": str(problem), "candidates": problem.candidates}, 404)
         except Unavailable as problem:
             return json(request, {"error": str(problem)}, 503)

@@ -36,6 +36,7 @@ INDEX = f"""wafermon
 /api/runs           the kinds of jobs; ?of=KIND the runs of one
 /api/compare        where two runs of a job differ; ?run=ID&other=ID, without other its last ones
 /api/traces/ID      one trace with its spans and latest messages; the beginning of an ID will do
+/api/traces/ID/receipt  whether all of a trace or job arrived, and what is missing
 /api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
 /api/errors         what went wrong, each kind once
 /api/services       who sent how much
@@ -43,7 +44,7 @@ INDEX = f"""wafermon
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
 
-In a terminal: wafermon status, jobs, runs, trace, events, errors, tail, drain."""
+In a terminal: wafermon status, jobs, runs, trace, receipt, events, errors, tail, drain."""
 
 
 class HttpServer:
@@ -88,7 +89,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path))
-    api.putChild(b"traces", Past(lambda: view.query, "trace", "id"))
+    api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}))
     events = Resource()
     events.putChild(b"search", Past(lambda: view.query, "events"))
     api.putChild(b"events", events)

@@ -11,8 +11,7 @@ SLICE_BYTES = 1 << 18
 """Lines are handed out in blocks of about this size. A message costs a seventh less in blocks of this size than in smaller
 ones, and more in larger ones, which no longer fit into the cache."""
 CAREFUL_BYTES = 1 << 12
-"""The size of the next block after one that held bad lines: those are read one by one, and a block is left in the middle
-where there are many of them."""
+"""The size of the next block after one that was left in the middle, since many of its lines were bad: the rest is split anew."""
 _CR = 13
 
 
@@ -95,10 +94,11 @@ class LineBuffer:
             at = newline + 1
         return end
 
-    def took(self, lines: Lines, size: int, *, bad: bool = False) -> None:
-        """The first `size` bytes of these are done with; `bad` where lines among them were refused."""
+    def took(self, lines: Lines, size: int, *, left: bool = False) -> None:
+        """The first `size` bytes of these are done with, which are whole lines; `left` where many bad ones were among them, so that
+        the others are for later."""
         block = lines.block
-        self._careful = CAREFUL_BYTES if bad else min(2 * self._careful, SLICE_BYTES)
+        self._careful = CAREFUL_BYTES if left else min(2 * self._careful, SLICE_BYTES)
         end = self._at + size
         if self._dropped:
             end = self._at

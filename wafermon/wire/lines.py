@@ -10,9 +10,8 @@ A message keeps the client's own bytes: what is stored is what was sent, plus th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from operator import attrgetter
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -28,7 +27,6 @@ from wafermon.model.messages import (
     SERVICE,
     SPAN_ID,
     TRACE_ID,
-    Kind,
     Message,
     Progress,
     SpanEnd,
@@ -36,15 +34,12 @@ from wafermon.model.messages import (
     Wire,
     convert,
     dumps,
-    kind_of,
-    ts_of,
 )
 
 decode_wire = msgspec.json.Decoder(Wire).decode
 """One line of a client -> a message of the known fields; raises for anything else. Strict, but it does not look at
 what `check` looks at beyond the types."""
 _decode_any = msgspec.json.Decoder().decode
-_span_of: Callable[[Message], Any] = attrgetter("span_id")
 
 
 class Origin(Struct, frozen=True):
@@ -68,70 +63,12 @@ class LineError(ProtocolError):
         self.seq = seq
 
 
-class ReadBlock(NamedTuple):
-    """What the lines of a block say."""
-
-    messages: list[Message]
-    kinds: frozenset[tuple[Any, ...]]
-    """The distinct ones of the messages."""
-    first: int
-    """The least `ts`."""
-    last: int
-
-
 class LineReader:
-    """Reads the lines of one connection: whole blocks of good lines quickly, single lines with the exact reason."""
+    """Reads the lines of one connection one by one, with the exact reason where one is bad. `wafermon.wire.reader` reads whole
+    blocks, and asks this one about the lines that it does not understand."""
 
     def __init__(self, origin: Origin) -> None:
         self.origin = origin
-        self._known: set[tuple[Any, ...]] = set()
-
-    def read_block(self, block: bytes) -> ReadBlock | None:
-        """Whole lines, each ended by one newline -> what they say, if every line may be
-        stored just as it came. None where one is bad, or must be completed, or only might be either: `read_line` knows."""
-        try:
-            messages: list[Message] = list(map(decode_wire, block.split(b"\n")[:-1]))
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return None
-        if b"\\" in block and b"\\u0000" in block:
-            return None
-        nesting = block.translate(_OPENERS, _NOT_OPENERS)
-        if len(max(nesting.split(b"\n"), key=len)) > MAX_NESTING + 1:
-            return None
-        kinds = frozenset(map(kind_of, messages))
-        if not kinds <= self._known and not all(map(self._sound, kinds - self._known)):
-            return None
-        spans = set(map(_span_of, messages))
-        if len(spans) > 1 or UNSET not in spans:
-            spans.discard(UNSET)
-            if not all(map(SPAN_ID.fullmatch, spans)):
-                return None
-        if not _TYPES_WITH_IDS.isdisjoint(kind[_TYPE] for kind in kinds) and any(
-            type(message) in _WITH_IDS and _wrong_id(message) for message in messages
-        ):
-            return None
-        stamps = list(map(ts_of, messages))
-        try:
-            first, last = min(stamps), max(stamps)
-        except TypeError:  # one is missing, which can't be compared
-            return None
-        return None if first is UNSET else ReadBlock(messages, kinds, first, last)
-
-    def _sound(self, kind: tuple[Any, ...]) -> bool:
-        """Whether lines of this kind need neither a complaint nor an addition."""
-        origin = self.origin
-        known = Kind(*kind)
-        if (
-            _wrong_shared(known.service, known.trace_id, UNSET, known.client, origin)
-            or (origin.host and known.host is UNSET)
-            or (origin.pid >= 0 and known.pid is UNSET)
-            or (known.type == "progress" and known.trace_id is UNSET)
-        ):
-            return False
-        if len(self._known) >= _KNOWN_KINDS:
-            self._known.clear()
-        self._known.add(kind)
-        return True
 
     def read_line(self, line: bytes, now: int) -> tuple[bytes, Message]:
         """One line without its newline -> what to store of it, completed where fields are missing, and its message.
@@ -168,17 +105,12 @@ class LineReader:
         return added
 
 
-_KNOWN_KINDS = 4096
-_OPENERS = bytes(range(256))
-_NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
-_WITH_IDS = frozenset({Progress, SpanStart, SpanEnd})
-_TYPES_WITH_IDS = frozenset(name for name, struct in BY_TYPE.items() if struct in _WITH_IDS)
-_TYPE = Kind._fields.index("type")
+WITH_IDS = frozenset({Progress, SpanStart, SpanEnd})
 _DECODERS = {name: msgspec.json.Decoder(struct).decode for name, struct in BY_TYPE.items()}
 _JSON_TYPES = ((bool, "a boolean"), (str, "a string"), (list, "an array"), (int, "a number"), (float, "a number"))
 
 
-def _wrong_id(message: Any) -> str:
+def wrong_id(message: Any) -> str:
     """What is wrong with the ids that only some types have."""
     if type(message) is Progress:
         return "" if TRACE_ID.fullmatch(message.job_id) else f"job_id: {_TRACE_ID_WANTED}"
@@ -191,7 +123,7 @@ def _wrong_id(message: Any) -> str:
     return ""
 
 
-def _wrong_shared(service: Any, trace_id: Any, span_id: Any, client: Any, origin: Origin) -> str:
+def wrong_shared(service: Any, trace_id: Any, span_id: Any, client: Any, origin: Origin) -> str:
     """What is wrong with the ids that every type has."""
     if service is UNSET:
         return "service: missing, and there was no hello that names one"
@@ -270,11 +202,11 @@ def _checked(value: dict[str, Any], origin: Origin) -> Message:
         message = convert(value, BY_TYPE[name])
     except msgspec.ValidationError as error:
         raise ProtocolError("bad_message", _reworded(error)) from None
-    wrong = _wrong_shared(message.service, message.trace_id, message.span_id, message.client, origin)
+    wrong = wrong_shared(message.service, message.trace_id, message.span_id, message.client, origin)
     if not wrong and origin.numbered and message.seq is UNSET:
         wrong = "seq: missing; every line of an acknowledged connection carries it"
-    if not wrong and type(message) in _WITH_IDS:
-        wrong = _wrong_id(message)
+    if not wrong and type(message) in WITH_IDS:
+        wrong = wrong_id(message)
     if wrong:
         raise ProtocolError("bad_message", wrong)
     return message

@@ -22,7 +22,9 @@ COLUMNS = (
     Column("logger_p99", "its p99, µs", "{:.1f}"),
     Column("share", "call / logger", "{:.2f}"),
     Column("away", "sidecar away, p50, µs", "{:.2f}"),
+    Column("away_p99", "its p99, µs", "{:.1f}"),
     Column("hung", "sidecar hung, p50, µs", "{:.2f}"),
+    Column("hung_p99", "its p99, µs", "{:.1f}"),
 )
 
 
@@ -35,22 +37,21 @@ class Bench:
     up: str
     away: str
     hung: str
-    make: str = ""
-    """A target of the SDK's Makefile that must be made before."""
+    needs: Sequence[str] = ()
+    """Programs without which it is left out."""
+    prepare: Sequence[str] = ()
+    """A command that builds it, or fetches the logger."""
 
     def measure(self, directory: Path) -> Figures:
-        if self.make:
-            folder = Path(self.command[0]).parent
-            subprocess.run(["make", "-s", "-C", str(folder), self.make], check=True)
+        if self.prepare:
+            subprocess.run(self.prepare, check=True)
         done = subprocess.run(self.command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(self.command)}: {done.stderr}")
-        call, call_p99 = read(done.stdout, self.up)
-        logger, logger_p99 = read(done.stdout, self.logger)
-        return {
-            "call": call, "call_p99": call_p99, "logger": logger, "logger_p99": logger_p99, "share": call / logger,
-            "away": read(done.stdout, self.away)[0], "hung": read(done.stdout, self.hung)[0],
-        }  # fmt: skip
+        figures: dict[str, float] = {}
+        for name, label in (("call", self.up), ("logger", self.logger), ("away", self.away), ("hung", self.hung)):
+            figures[name], figures[f"{name}_p99"] = read(done.stdout, label)
+        return {**figures, "share": figures["call"] / figures["logger"]}
 
 
 def read(text: str, label: str) -> tuple[float, float]:
@@ -67,22 +68,39 @@ def benches(quick: bool) -> dict[str, Bench]:
     perl = ["perl", str(SDK / "perl/bench.pl"), "1" if quick else "5"]
     r = ["Rscript", str(SDK / "r/bench.R"), "1000" if quick else "3000"]
     away, hung, up = "log_event, sidecar absent", "log_event, sidecar hung", "log_event, sidecar up"
+    seconds = "0.2" if quick else "2"
+    java, node = SDK / "java", SDK / "node"
+    run_java = f"exec java -cp build/bench.jar:bench:$(cat build/logback.classpath) Bench {seconds}"
+    go = str(SDK / "go/build/bench")
     return {
         "Python, logging.FileHandler": Bench(python, "logging.FileHandler", up, "log_event, sidecar down", hung),
-        "Perl, Log4perl": Bench(perl, "log4perl", "up", "away", "hung"),
+        "Perl, Log4perl": Bench(perl, "log4perl", "up", "away", "hung", needs=("perl",)),
         "C, fprintf and fflush": Bench(
-            [str(SDK / "c/bench")], "fprintf + fflush", "log_event, up", "log_event, down", "log_event, hung", "bench"
+            [str(SDK / "c/bench")], "fprintf + fflush", "log_event, up", "log_event, down", "log_event, hung",
+            needs=("cc", "make"), prepare=["make", "-s", "-C", str(SDK / "c"), "bench"],
         ),
-        "R, jsonlite to a file": Bench(r, "jsonlite::toJSON + writeLines to a file", up, away, hung),
-    }
+        "R, jsonlite to a file": Bench(r, "jsonlite::toJSON + writeLines to a file", up, away, hung, needs=("Rscript",)),
+        "Java, Logback's async appender": Bench(
+            ["sh", "-c", f"cd '{java}' && {run_java}"], "Logback async to a file",
+            "logEvent, sidecar up", "logEvent, sidecar absent", "logEvent, sidecar hung",
+            needs=("javac", "mvn", "make"), prepare=["make", "-s", "-C", str(java), "bench", "logback"],
+        ),
+        "Go, slog with JSON to a file": Bench(
+            [go, seconds], "slog, JSON to a file",
+            "LogEvent, sidecar up", "LogEvent, sidecar absent", "LogEvent, sidecar hung",
+            needs=("go",), prepare=["sh", "-c", f"cd '{SDK}/go' && go build -o build/bench ./bench"],
+        ),
+        "Node.js, pino to a file": Bench(
+            ["node", str(node / "bench.js"), seconds], "pino to a file",
+            "logEvent, sidecar up", "logEvent, sidecar absent", "logEvent, sidecar hung",
+            needs=("node", "npm"),
+            prepare=["sh", "-c", f"[ -d '{node}/node_modules/pino' ] || npm --prefix '{node}' install --silent --no-audit --no-fund"],
+        ),
+    }  # fmt: skip
 
 
 def section(options: Options) -> Section:
-    found = {
-        name: bench
-        for name, bench in benches(options.quick).items()
-        if bench.make or shutil.which(bench.command[0]) is not None
-    }
+    found = {name: bench for name, bench in benches(options.quick).items() if all(map(shutil.which, bench.needs))}
     return Section(
         "sdks",
         "A call of each SDK and of the usual logger, with a context of four",

@@ -8,6 +8,7 @@ const BODY_MAX = 65_536 - 64; // bytes; the rest of a line is for client and seq
 const EXACT = 2 ** 53;
 const DEPTH = 8; // containers nested deeper become text
 const NODES = 32_768; // after so many values a context is not copied further: it can't fit into a line
+const LATER_MAX = 8192; // characters of a message that may wait without being encoded
 const SHORTEST = 64; // cutting strings below so many characters gains nothing
 const NEEDS_CARE = /[\u0000-\u001f"\\\ud800-\udfff]/;
 const NEVER_SENT = /[\u0000\ud800-\udfff]/gu; // NUL and lone surrogates
@@ -118,8 +119,6 @@ function plainEntries(entries, depth, left) {
 }
 
 function isFlat(fields) {
-  const prototype = Object.getPrototypeOf(fields);
-  if (prototype !== Object.prototype && prototype !== null) return false;
   for (const key in fields) {
     const type = typeof fields[key];
     if (type !== 'string' && type !== 'number' && type !== 'boolean' && fields[key] !== null) return false;
@@ -127,14 +126,16 @@ function isFlat(fields) {
   return true;
 }
 
-/** A context of plain types: a flat object, as most are, itself, since it is encoded before the call returns. */
+/** A copy of a context, in plain types. A flat one, as most are, needs no more than what a spread does. */
 function checkedFields(fields) {
   if (fields === undefined || fields === null) return undefined;
   if (typeof fields !== 'object' || Array.isArray(fields) || ArrayBuffer.isView(fields)) {
     throw new TypeError(`context and tags are objects, not ${toText(fields)}`);
   }
   try {
-    if (isFlat(fields)) return fields;
+    const prototype = Object.getPrototypeOf(fields);
+    const copy = prototype === Object.prototype || prototype === null ? { ...fields } : undefined;
+    if (copy && isFlat(copy)) return copy;
   } catch {
     // a getter that throws
   }
@@ -169,6 +170,26 @@ function encode(type, ts, origin, values) {
   const line = joined(type, start, values, BODY_MAX, '');
   const fits = line.length * 3 <= BODY_MAX || Buffer.byteLength(line) <= BODY_MAX; // a character is at most 3 bytes
   return fits ? line : shortened(type, start, values);
+}
+
+/** Characters of values that may be encoded later, more or less; undefined where they are nested, or long. */
+function sizeOf(values) {
+  let size = 0;
+  for (const value of values) {
+    if (typeof value === 'string') size += value.length;
+    else if (typeof value === 'object' && value !== null) size += sizeOfFlat(value);
+  }
+  return size < LATER_MAX ? size : undefined;
+}
+
+function sizeOfFlat(fields) {
+  let size = 0;
+  for (const key in fields) {
+    const value = fields[key];
+    if (typeof value === 'object' && value !== null) return Infinity;
+    size += key.length + (typeof value === 'string' ? value.length : 8);
+  }
+  return size;
 }
 
 /** The longest strings are cut, to the greatest length with which all fits. Where that won't do, the context goes. */
@@ -243,5 +264,6 @@ module.exports = {
   json,
   numbered,
   quote,
+  sizeOf,
   toText,
 };

@@ -6,7 +6,7 @@ const { randomBytes } = require('node:crypto');
 const fs = require('node:fs');
 const os = require('node:os');
 
-const { BODY_MAX, EVENT, STATS, encode, json, quote } = require('./encoding.js');
+const { BODY_MAX, EVENT, STATS, encode, json, quote, sizeOf } = require('./encoding.js');
 const { Spool } = require('./spool.js');
 const { Stream, farewell } = require('./stream.js');
 
@@ -45,7 +45,7 @@ class Sender {
     this.counts = { sent: 0, acked: 0, rejected: 0, dropped: 0, spilled: 0, handed_over: 0, resent: 0 };
     this.called = 0;
     this.portion = Math.min(PORTION, buffer);
-    this.waiting = []; // without client and seq
+    this.waiting = []; // messages as `put` makes them
     this.waitingSize = 0; // characters: what memory they take, more or less
     this.overflow = []; // the same, on the way to a spill file
     this.overflowSize = 0;
@@ -97,31 +97,44 @@ class Sender {
     return `${json({ ...hello, token, compress: compress ? ['zlib'] : undefined }, BODY_MAX)}\n`;
   }
 
-  /** Take a call's message. */
+  /**
+   * Take a call's message. Its values are the SDK's own, so most messages are encoded when the call has returned, many at a
+   * time, which costs less each; what is nested or long is encoded at once, when it is known how much memory it takes.
+   */
   put(type, ts, scope, values) {
-    let body;
     this.called += 1;
     if (this.over) {
       this.counts.dropped += 1;
       return;
     }
+    const message = { type, ts, scope, values, size: sizeOf(values), body: undefined };
+    if (message.size === undefined && !this.encodeNow(message)) return;
+    if (this.main.up && (this.waiting.length >= this.portion || this.waitingSize > PORTION_SIZE)) this.advance();
+    if (this.exiting || this.full()) {
+      this.overflow.push(message);
+      this.overflowSize += message.size;
+      if (this.exiting || this.overflow.length >= PORTION || this.overflowSize > PORTION_SIZE) this.spill();
+    } else {
+      this.waiting.push(message);
+      this.waitingSize += message.size;
+    }
+    this.scheduled ??= this.ending ? setTimeout(this.turn, 1).unref() : setImmediate(this.turn);
+  }
+
+  encodeNow(message) {
     try {
-      body = encode(type, ts, this.head + scope.text, values);
+      message.body = this.encoded(message);
+      message.size = message.body.length;
+      return true;
     } catch (error) {
       this.counts.dropped += 1;
       this.say(`a message could not be encoded: ${error}`);
-      return;
+      return false;
     }
-    if (this.main.up && (this.waiting.length >= this.portion || this.waitingSize > PORTION_SIZE)) this.advance();
-    if (this.exiting || this.full()) {
-      this.overflow.push(body);
-      this.overflowSize += body.length;
-      if (this.exiting || this.overflow.length >= PORTION || this.overflowSize > PORTION_SIZE) this.spill();
-    } else {
-      this.waiting.push(body);
-      this.waitingSize += body.length;
-    }
-    this.scheduled ??= this.ending ? setTimeout(this.turn, 1).unref() : setImmediate(this.turn);
+  }
+
+  encoded({ type, ts, scope, values, body }) {
+    return body ?? encode(type, ts, this.head + scope.text, values);
   }
 
   full() {
@@ -133,16 +146,16 @@ class Sender {
     const { main, waiting } = this;
     const batch = [];
     while (main.up && batch.length < waiting.length && main.windowBytes < BYTES) {
-      const body = waiting[batch.length];
-      this.waitingSize -= body.length;
-      batch.push(main.number(body));
+      const message = waiting[batch.length];
+      this.waitingSize -= message.size;
+      batch.push(main.number(this.encoded(message)));
     }
     waiting.splice(0, batch.length);
     if (batch.length) main.send(batch);
   }
 
   spill() {
-    const bodies = this.overflow;
+    const bodies = this.overflow.map((message) => this.encoded(message));
     this.overflow = [];
     this.overflowSize = 0;
     const written = this.spool.write(bodies);
@@ -310,7 +323,7 @@ class Sender {
     if (this.overflow.length) this.spill();
     main.hangUp();
     courier?.hangUp();
-    for (const body of this.waiting) main.number(body);
+    for (const message of this.waiting) main.number(this.encoded(message));
     this.waiting = [];
     this.waitingSize = 0;
     if (this.finalSent !== this.called && (!main.welcomes || main.offers.stats)) this.numberStats(true);

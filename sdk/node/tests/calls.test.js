@@ -32,6 +32,39 @@ test('levels are taken by their other names', async (t) => {
   );
 });
 
+test('what a call was given is fixed when it returns', async (t) => {
+  const { sidecar, sdk } = await opened(t);
+  let looks = 0;
+  const flat = { a: 1, get looks() { return (looks += 1); } };
+  const nested = { list: [1], deep: { b: 1 } };
+  const tags = { tool: 'A' };
+  sdk.logEvent('info', 'flat', flat);
+  sdk.logEvent('info', 'nested', nested);
+  sdk.logMetric('m', 1, 's', tags);
+  sdk.setTraceId('job-1');
+  Object.assign(flat, { a: 2, c: 3 });
+  nested.list.push(2);
+  nested.deep.b = 2;
+  tags.tool = 'B';
+  sdk.setTraceId('job-2');
+  sdk.logEvent('info', 'traced');
+  assert.equal(await sdk.flush(), true);
+  const [first, second, metric, traced] = sidecar.messages;
+  assert.deepEqual(first.context, { a: 1, looks: 1 });
+  assert.deepEqual(second.context, { list: [1], deep: { b: 1 } });
+  assert.deepEqual(metric.tags, { tool: 'A' });
+  assert.deepEqual([first.trace_id, traced.trace_id], [undefined, 'job-2']);
+});
+
+test('long messages that wait take the memory that is meant for them', async (t) => {
+  const sdk = new MonitoringSDK('calls', { url: 'tcp://127.0.0.1:1', spillDir: folder(t), buffer: 100_000 });
+  t.after(() => sdk.close(1));
+  for (let count = 0; count < 2_000; count += 1) sdk.logEvent('info', 'm', { text: 'x'.repeat(8_000), count });
+  const { state, spilled } = sdk.getStats();
+  assert.equal(state, 'overflow');
+  assert.ok(spilled > 2_000 - 530, `${spilled} have spilled`); // 4 MiB in memory, the others in files
+});
+
 test('programming errors throw at the call and count nowhere', async (t) => {
   const { sdk } = await opened(t);
   assert.throws(() => new MonitoringSDK(''), TypeError);

@@ -193,6 +193,27 @@ def test_a_symlinked_directory_is_compressed_and_pruned(place: Callable[..., Pla
     assert (files.log / "far").is_symlink()
 
 
+def test_a_symlink_in_a_file_s_place_is_written_and_rotated_and_then_left_alone_and_said(
+    place: Callable[..., Place], tmp_path: Path
+) -> None:
+    files = place("{service}.jsonl", rotate_bytes=300)
+    (tmp_path / "big").mkdir()
+    files.log.mkdir()
+    (files.log / "far.jsonl").symlink_to(tmp_path / "big" / "far.jsonl")
+    for _ in range(3):
+        files.write_all({"service": service, "message": "x" * 200} for service in ("far", "near"))
+    assert files.tidy(compress=True).compressed == 3
+    link = files.log / "far.1.jsonl"
+    assert link.is_symlink() and link.resolve() == tmp_path / "big" / "far.jsonl"
+    assert not (files.log / "far.jsonl").is_symlink()
+    assert len(link.read_bytes().splitlines()) == 1
+    for path in (*files.log.iterdir(), tmp_path / "big" / "far.jsonl"):
+        os.utime(path, (NOON - 10 * DAY, NOON - 10 * DAY), follow_symlinks=False)
+    assert files.tidy(keep=DAY).deleted == 3
+    assert link.is_symlink() and len(link.read_bytes().splitlines()) == 1
+    assert any("is a symlink, and so is neither compressed nor deleted" in text for text in files.store.notes.texts)
+
+
 def test_two_services_in_one_directory_by_a_symlink_lose_nothing(place: Callable[..., Place]) -> None:
     files = place("{service}/x.jsonl")
     files.write(service="a")

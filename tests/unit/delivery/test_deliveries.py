@@ -341,14 +341,60 @@ def test_a_stop_waits_for_a_backend_that_is_down_no_longer_than_its_grace() -> N
     assert stopped == [None] and closes(running) == 1
 
 
-@pytest.mark.parametrize("call", ["open", "write", "close"])
-def test_a_stop_leaves_a_backend_that_hangs(call: str) -> None:
+@pytest.mark.parametrize(("call", "seconds"), [("open", 12.0), ("write", 12.0), ("close", 7.0)])
+def test_a_stop_leaves_a_backend_that_hangs(call: str, seconds: float) -> None:
+    """After its grace, where something is pending, and the time that it has to end."""
     running = Running()
     running.place.fail_next(call, hangs := Deferred[Any]())
     running.start()
     running.put(1, 5)
-    stopped = running.stop(grace=5.0, within=20.0)
-    running.wait(19.8)
+    stopped = running.stop(grace=5.0, ending=7.0)
+    running.wait(seconds - 0.3)
+    assert stopped == []
+    running.wait(0.5)
+    assert stopped == [None]
+    hangs.callback(None)
+    running.wait(1.0)
+
+
+@pytest.mark.parametrize("call", ["open", "write"])
+def test_what_has_hung_for_long_gets_no_grace(call: str) -> None:
+    running = Running()
+    running.place.fail_next(call, hangs := Deferred[Any]())
+    running.start(timeout=30.0)
+    running.put(1, 5)
+    running.wait(31.0)
+    stopped = running.stop(grace=5.0, ending=7.0)
+    running.wait(6.7)
+    assert stopped == []
+    running.wait(0.5)
+    assert stopped == [None]
+    hangs.callback(None)
+    running.wait(1.0)
+
+
+def test_one_that_hangs_delays_no_other() -> None:
+    running = Running(1, "one", "two").start()
+    running.places["one"].fail_next("write", hangs := Deferred[Any]())
+    running.put(1, 5)
+    stopped = running.stop(grace=5.0, ending=7.0)
+    running.wait(1.0)
+    assert list(running.deliveries._slots) == ["one"]
+    assert running.stored("two") == [1, 2, 3, 4, 5]
+    assert stopped == []
+    running.wait(11.3)
+    assert stopped == [None]
+    hangs.callback(None)
+    running.wait(1.0)
+
+
+def test_one_that_was_ending_before_the_stop_has_no_more_time_than_others() -> None:
+    running = Running().start()
+    running.place.fail_next("close", hangs := Deferred[Any]())
+    running.take()
+    running.wait(1.0)
+    stopped = running.stop(grace=5.0, ending=7.0)
+    running.wait(6.7)
     assert stopped == []
     running.wait(0.5)
     assert stopped == [None]
@@ -359,7 +405,7 @@ def test_a_stop_leaves_a_backend_that_hangs(call: str) -> None:
 def test_a_batch_that_the_backend_has_is_waited_for() -> None:
     running = Running(held=True).start()
     running.put(1, 5)
-    stopped = running.stop(grace=1.0, within=20.0)
+    stopped = running.stop(grace=1.0, ending=20.0)
     running.wait(10.0)
     assert stopped == [] and closes(running) == 0
     running.place.release()

@@ -247,3 +247,29 @@ async def test_both_times_stand_in_every_group_and_go_on_after_a_restart(tmp_pat
     assert 3_600_000_000 <= second.elapsed - first.elapsed < 3_700_000_000
     assert not second.back
     await opened.close()
+
+
+@pytest.mark.parametrize("kills", [1, 2, 3])
+@pytest_twisted.ensureDeferred
+async def test_a_place_at_the_end_of_what_is_deleted_is_held_also_after_kills(tmp_path: Path, kills: int) -> None:
+    """A backend stands there whose batches were all stored before the sidecar was killed."""
+    opened = OpenJournal(tmp_path)
+    cursor = opened.journal.cursor("c")
+    await opened.put(range(5))
+    reached = (await cursor.read()).end
+    cursor.move(reached)
+    for _ in range(kills):
+        await opened.journal.checkpointed()
+        opened.kill()
+        opened = OpenJournal(tmp_path)
+        cursor = opened.journal.cursor("c")
+        await opened.journal.rewind(cursor, cursor.kept)
+        cursor.move(cursor.next)
+        await opened.journal.checkpointed()
+    assert opened.journal.oldest.segment > reached.segment
+    assert await opened.journal.rewind(cursor, reached) is None
+    short = reached._replace(offset=reached.offset - 1)
+    assert await opened.journal.rewind(cursor, short) == Missing(short, opened.journal.oldest)
+    await opened.put(range(5, 10))
+    assert numbers(await cursor.read()) == list(range(5, 10))
+    await opened.close()

@@ -316,7 +316,7 @@ def test_a_start_on_a_full_disk_lets_go_of_the_reserve_and_can_delete(tmp_path: 
     assert not (tmp_path / "reserve").exists()
     with pytest.raises(OSError, match="No space"):
         put(disk, 3, 3)
-    disk.delete([1])
+    disk.delete({1: 0})
     with pytest.raises(OSError, match="No space"):
         put(disk, 3, 3)
     put(disk, 3, 3)

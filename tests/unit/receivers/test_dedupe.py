@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wafermon.journal import Stream
 from wafermon.net.principals import Principal
@@ -162,3 +164,35 @@ def test_a_line_that_was_never_read_is_refused_as_the_next_one() -> None:
     taken = dedupe.refuse(b"x" * 10, LineError("line_too_long", "longer"), NOW)
     assert [(reply.seq, reply.code) for reply in taken.replies] == [(2, "line_too_long")]
     assert (stream.appended, taken.rejected[0].line) == (2, b"x" * 10)
+
+
+pieces = st.sampled_from(
+    [
+        line(1), line(2), line(3), line(4), line(5), line(6), line(7, service="other"), line(8), line(9, value="x"), line(10), line(11),
+        line(2, value="x"), line(3, client="0" * 16), line(6, value="x"), b"nonsense\n", b"\n", line(None), line(MAX_JUMP + 20),
+        line(9, colour="blue"), line(12, service="other"), line(5, ts=None), line(6, ts=None), line(MAX_JUMP, value="x"),
+    ]
+)  # fmt: skip
+runs = st.lists(st.integers(1, 12), min_size=1, max_size=12).map(lambda seqs: list(map(line, sorted(seqs))))
+
+
+@given(
+    st.lists(runs | st.lists(pieces, min_size=1, max_size=8), min_size=1, max_size=4), st.integers(0, 5), st.booleans()
+)
+def test_lines_are_settled_alike_at_once_and_one_by_one(blocks: list[list[bytes]], at: int, limited: bool) -> None:
+    principal = Principal("p", ("s",)) if limited else Principal()
+    (whole, stream), (each, other) = numbered(at, principal), numbered(at, principal)
+    for lines in blocks:
+        taken = whole.take(b"".join(lines), NOW)
+        singles = [each.take(data, NOW) for data in lines]
+        assert taken.size == sum(one.size for one in singles) == sum(map(len, lines))
+        assert taken.duplicates == sum(one.duplicates for one in singles)
+        assert taken.gaps == sum(one.gaps for one in singles)
+        assert taken.rejected == [rejected for one in singles for rejected in one.rejected]
+        assert taken.replies == [reply for one in singles for reply in one.replies]
+        assert taken_lines(taken) == [data for one in singles for data in taken_lines(one)]
+        assert stream.appended == other.appended
+
+
+def taken_lines(taken: Taken) -> list[bytes]:
+    return taken.block.lines if taken.block else []

@@ -231,3 +231,82 @@ def test_so_many_bytes_of_frames_are_opened_at_a_time(monkeypatch: pytest.Monkey
     clock.advance(0)
     assert (opened, room) == ([b"a"], ["first", "second"])
     assert not receiver.frames_wait
+
+
+# -- who came and went
+
+
+def said(sidecar: Sidecar) -> list[tuple[str, str]]:
+    """What the journal was told of connections, but for the start."""
+    told = [one for entry in sidecar.journal.committed for one in entry.presence]
+    assert [one.what for one in told[:1]] in ([], ["started"])
+    return [(one.what, one.client[:1]) for one in told[1:]]
+
+
+def lost(wire: Wire) -> None:
+    wire.connection.connectionLost(Failure(ConnectionDone()))
+
+
+def stats(wire: Wire, seq: int, **fields: Any) -> bytes:
+    figures = {"called": 1, "dropped": 0, "unsent": 0, "last": seq - 1, "streams": []}
+    return wire.line(seq, type="stats", name=None, value=None, **figures, **fields).replace(
+        b'"name": null, "value": null, ', b""
+    )
+
+
+def test_a_connection_is_announced_with_its_first_message() -> None:
+    sidecar = Sidecar()
+    one, other = two(sidecar)
+    assert said(sidecar) == []
+    one.send(one.lines(1))
+    one.send(one.lines(2))
+    [first] = [entry for entry in sidecar.journal.committed if entry.presence]
+    assert first.block is not None and first.block.count == 1
+    assert list(first.presence) == [("started", "", "", "", -1), ("came", "a" * 16, "s", "h", 7)]
+    lost(one)
+    lost(other)  # which said nothing
+    assert said(sidecar) == [("came", "a"), ("went", "a")]
+
+
+def test_one_that_says_that_it_ends_does_not_go_without_a_word() -> None:
+    sidecar = Sidecar()
+    one, other = two(sidecar)
+    one.send(one.lines(1) + stats(one, 2, final=True))
+    other.send(other.lines(1) + stats(other, 2))
+    lost(one)
+    lost(other)
+    assert said(sidecar) == [("came", "a"), ("came", "b"), ("went", "b")]
+
+
+def test_one_that_comes_back_is_announced_though_it_says_nothing() -> None:
+    sidecar = Sidecar()
+    one, _ = two(sidecar)
+    one.send(one.lines(1))
+    lost(one)
+    sidecar.hello(client="a" * 16).after(1)
+    assert said(sidecar) == [("came", "a"), ("went", "a"), ("came", "a")]
+
+
+def test_what_the_sidecar_ends_did_not_go_by_itself() -> None:
+    sidecar = Sidecar()
+    one, other = two(sidecar)
+    one.send(one.lines(1))
+    other.send(other.lines(1))
+    again = sidecar.hello(client="a" * 16)  # the older one of a client is closed
+    lost(one)
+    other.connection.refuse("unauthorized", "")
+    lost(other)
+    again.send(again.lines(2))
+    assert said(sidecar) == [("came", "a"), ("came", "b"), ("came", "a")]
+    stopped(sidecar)
+    sidecar.clock.advance(5)
+    lost(again)
+    assert len(said(sidecar)) == 3
+
+
+def test_without_acknowledgement_nobody_is_announced() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.hello(ack=False)
+    wire.send(wire.lines(1))
+    lost(wire)
+    assert said(sidecar) == []

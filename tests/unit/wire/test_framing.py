@@ -32,7 +32,7 @@ def read(buffer: LineBuffer, most: int = 1 << 30) -> list[tuple[bool, bytes]]:
             assert one.block.endswith(b"\n")
             taken = one.block.split(b"\n")[:-1][:most]
             found += [(False, line) for line in taken]
-            buffer.took(one, sum(len(line) + 1 for line in taken), bad=most < 5)
+            buffer.took(one, sum(len(line) + 1 for line in taken), left=most < 5)
     return found
 
 
@@ -75,13 +75,13 @@ def test_a_line_that_goes_on_is_not_kept() -> None:
     assert read(buffer) == [(True, b"x" * LIMIT)]
 
 
-def test_blocks_are_bounded_and_smaller_after_bad_lines() -> None:
+def test_blocks_are_bounded_and_smaller_after_one_that_was_left() -> None:
     line = b"y" * 15 + b"\n"
     buffer = LineBuffer(LIMIT, line * (3 * SLICE_BYTES // 16))
     sizes = []
     while isinstance(found := buffer.next(), Lines):
         sizes.append(len(found.block))
-        buffer.took(found, 16 if len(sizes) == 1 else len(found.block), bad=len(sizes) == 1)
+        buffer.took(found, 16 if len(sizes) == 1 else len(found.block), left=len(sizes) == 1)
     assert sizes[:3] == [SLICE_BYTES, CAREFUL_BYTES, 2 * CAREFUL_BYTES]
     assert max(sizes) == SLICE_BYTES
 
@@ -90,7 +90,7 @@ def test_a_line_longer_than_a_careful_block_is_whole() -> None:
     buffer = LineBuffer(1 << 16, b"a\n" + b"z" * 60_000 + b"\n")
     first = buffer.next()
     assert isinstance(first, Lines)
-    buffer.took(first, 2, bad=True)
+    buffer.took(first, 2, left=True)
     assert buffer.next() == Lines(b"z" * 60_000 + b"\n")
 
 

@@ -198,8 +198,13 @@ class Tidier:
             path = os.path.join(directory, name)
             try:
                 if not levels:
-                    if stat.S_ISREG(self._files.status_of(path).st_mode):
+                    mode = self._files.status_of(path).st_mode
+                    if stat.S_ISREG(mode):
                         yield path
+                    elif stat.S_ISLNK(mode) and self._names.parse(path):
+                        self._store.notes.warn(
+                            path, "is a symlink, and so is neither compressed nor deleted; its directory may be one"
+                        )
                 elif levels[0].fullmatch(name) and stat.S_ISDIR(self._files.status_behind(path).st_mode):
                     yield from self._find(path, levels[1:], seen)
             except OSError:  # gone since, or a link to nothing

@@ -52,7 +52,13 @@ class Buckets:
         return self._clients[key]
 
     def _of(self, intent: Intent) -> Client:
-        return self.of(intent.endpoint_url, intent.region, intent.bucket)
+        # The region only says how to get there: where the place is the same, a config that was corrected holds.
+        region = self.options.region if self.is_configured(intent) else intent.region
+        return self.of(intent.endpoint_url, region, intent.bucket)
+
+    def is_configured(self, intent: Intent) -> bool:
+        """Whether the intent's bucket is that of the config."""
+        return (intent.endpoint_url, intent.bucket) == (self.options.endpoint_url, self.options.bucket)
 
     def put(self, intent: Intent, raw: bytes, count: int) -> int:
         """Store lines under the intent's key; answers with how many bytes that took. Raises Exists, or CallFailed."""

@@ -38,11 +38,13 @@ class S3Store:
 
     log = Logger()
 
-    def __init__(self, options: S3Options, context: BackendContext, files: Files | None = None) -> None:
+    def __init__(
+        self, options: S3Options, context: BackendContext, files: Files | None = None, buckets: Buckets | None = None
+    ) -> None:
         self.exactly_once = options.conditional
         self.figures: Mapping[str, float] = {"objects": 0, "stored_bytes": 0, "line_bytes": 0}
         self._options = options
-        self._buckets = Buckets(options, context.timeout)
+        self._buckets = buckets or Buckets(options, context.timeout)
         self._record = Record(context.state_dir / "position.json", files or Files())
         self._position: Position | None = None
         self._intent: Intent | None = None
@@ -68,7 +70,7 @@ class S3Store:
         try:
             found = self._buckets.look(intent)
         except CallFailed as error:
-            raise (error if self._is_configured(intent) else self._stuck(intent, error)) from error
+            raise (error if self._buckets.is_configured(intent) else self._stuck(intent, error)) from error
         return found is not None and found.is_what(intent)
 
     def write(self, batch: Batch) -> None:
@@ -115,12 +117,12 @@ class S3Store:
             return self._compare(intent, batch.raw)
         except CallFailed as error:
             self._sure = self._sure and not error.may_be_done
-            is_gone = error.code == "NoSuchBucket" and not self._is_configured(intent)
+            is_gone = error.code == "NoSuchBucket" and not self._buckets.is_configured(intent)
             if self._sure or is_gone:
                 self._keep(None)
-            if error.code == "EntityTooLarge" and batch.count > 1:
+            if error.code == "EntityTooLarge":
                 raise PermanentError(str(error), error.code) from error
-            raise (error if is_gone or self._is_configured(intent) else self._stuck(intent, error)) from error
+            raise (error if is_gone or self._buckets.is_configured(intent) else self._stuck(intent, error)) from error
         before = self.figures
         self.figures = {
             "objects": before["objects"] + 1,
@@ -169,10 +171,6 @@ class S3Store:
             return
         self._settle(found.end)
         raise PositionMoved(f"{self._buckets.place(intent)} was stored by an earlier request, up to {found.end}")
-
-    def _is_configured(self, intent: Intent) -> bool:
-        given = self._options
-        return (intent.endpoint_url, intent.bucket) == (given.endpoint_url, given.bucket)
 
     def _stuck(self, intent: Intent, error: CallFailed) -> RetryableError:
         return RetryableError(

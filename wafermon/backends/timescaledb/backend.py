@@ -1,6 +1,10 @@
-"""The backend: one connection, one statement a batch, and the cursor moved in it.
+"""The backend: one transaction a batch, and the cursor moved in it.
 
-A connection that is lost leaves two questions: whether its last statement was committed, and whether the server might
+A batch goes by COPY, on a connection that blocks and is used in a thread; by one statement, on a connection that does not,
+where COPY can't be had, where a batch is small, and where COPY has met a value that the server refuses: the statement alone
+says whether it is the batch that is at fault. Both come from one claim of the cursor, and go together.
+
+A connection that is lost leaves two questions: whether its last transaction was committed, and whether the server might
 still be about to run it. Both are settled by the next connection before it stores anything: it makes itself the cursor's
 `writer`, waits thereby for what holds the row, and reads where the cursor stands. From then on no earlier connection can
 move it.
@@ -12,6 +16,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
+import psycopg2
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import deferLater
@@ -19,9 +24,11 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from wafermon.backends.timescaledb import connection
 from wafermon.backends.timescaledb.connection import Connector, Session
-from wafermon.backends.timescaledb.failures import Unsuitable, failure_of
+from wafermon.backends.timescaledb.failures import Silent, Unsuitable, failure_of
 from wafermon.backends.timescaledb.identity import MARK, identity
+from wafermon.backends.timescaledb.loading import AVAILABLE, Loader, shaped
 from wafermon.backends.timescaledb.options import TimescaleOptions
 from wafermon.backends.timescaledb.reading import Reader
 from wafermon.backends.timescaledb.schema import arrange, catch_up, failing, upgrade
@@ -41,6 +48,8 @@ from wafermon.model.kinds import Kinds
 from wafermon.query.reading import Asked
 
 T = TypeVar("T")
+FEWEST = 50
+"""Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four."""
 LOOK_SECONDS = 600.0
 """After how long it is asked again, at a batch, whether TimescaleDB's own work fails."""
 READERS = 2
@@ -67,6 +76,8 @@ class TimescaleBackend(Asked):
         self._questions: set[Deferred[Any]] = set()
         self._connector = Connector(options, context.timeout, context.name, context.reactor, context.pool)
         self._session: Session | None = None
+        self._loader: Loader | None = None
+        """Of the session's own time; None where batches can't be loaded."""
         self._calls: set[Deferred[Any]] = set()
         """What was asked for and has not been answered."""
         self._sidecar = ""
@@ -82,6 +93,7 @@ class TimescaleBackend(Asked):
         self._looked = 0.0
         self._connects = 0
         self._messages = 0
+        self._copied = 0
         self._seconds = 0.0
 
     @property
@@ -172,6 +184,7 @@ class TimescaleBackend(Asked):
             )
             if not keeps_jobs:
                 await catch_up(session, self._sidecar, name)
+            self._loader = await self._second(session)
         except BaseException as error:
             session.close()
             raise (self._failed(error, connected=False) if isinstance(error, Exception) else error) from error
@@ -179,6 +192,20 @@ class TimescaleBackend(Asked):
         self._reached = Position.parse(position) if position else None
         self._connects += 1
         return session
+
+    async def _second(self, session: Session) -> Loader | None:
+        """The connection for COPY, to where the first one goes."""
+        if not AVAILABLE:
+            return None
+        loader = Loader(
+            session.parameters, self._connector.settings, self._context.timeout, self._options.connect_seconds
+        )
+        try:
+            await self._in_thread(loader.connect)
+        except BaseException:
+            loader.cut()
+            raise
+        return loader
 
     async def _look_after(self, session: Session) -> None:
         """Ask what of TimescaleDB's own work fails; say so where it is news."""
@@ -197,13 +224,6 @@ class TimescaleBackend(Asked):
         if homeless := {kind[1] for kind in batch.block.kinds} - KINDS:
             raise PermanentError(f"there is no table for messages of type {', '.join(sorted(homeless))}")
         try:
-            session = self._session
-            if (
-                session is not None
-                and not session.closed
-                and self._context.reactor.seconds() - self._looked > LOOK_SECONDS
-            ):
-                await self._look_after(session)
             await self._store(batch)
         except Exception as error:
             raise self._failed(error) from error
@@ -211,21 +231,53 @@ class TimescaleBackend(Asked):
 
     async def _store(self, batch: Batch) -> None:
         session = self._session
-        if session is None or session.closed:
+        if session is None or session.closed or (self._loader is not None and self._loader.closed):
+            self._let_go()
             before = self._reached
             session = await self._connect()
             if self._reached == batch.end:  # it was committed, and only the answer was lost
                 self._messages += batch.count
                 return
             self._compare(before)
+        if self._context.reactor.seconds() - self._looked > LOOK_SECONDS:
+            await self._look_after(session)
         begun = self._context.reactor.seconds()
         types = {kind[1] for kind in batch.block.kinds}
-        [(moved,)] = await session.query(store(batch.raw, batch.count, types, self._move(batch)))
+        moved = await self._load(batch, types) if batch.count >= FEWEST else None
+        if moved is None:
+            [(moved,)] = await session.query(store(batch.raw, batch.count, types, self._move(batch)))
         if moved != 1:
             raise self._rivalled()
         self._reached = batch.end
         self._messages += batch.count
         self._seconds += self._context.reactor.seconds() - begun
+
+    async def _load(self, batch: Batch, types: set[str]) -> int | None:
+        """How many cursors were moved by it; None where nothing is stored, and the statement is to say why."""
+        loader = self._loader
+        if loader is None:
+            return None
+        move = self._move(batch)
+
+        def work() -> int | None:
+            rows = shaped(batch.raw)
+            return loader.load(rows, types, move) if rows.count == batch.count else None
+
+        seconds = self._context.timeout + connection.GRACE_SECONDS
+        timer = self._context.reactor.callLater(seconds, loader.cut)
+        try:
+            moved = await self._in_thread(work)
+        except psycopg2.Error as error:
+            if not timer.active():
+                raise Silent(f"no answer for {seconds:g} s") from None
+            if failure_of(error, self._options.target).permanent:
+                return None
+            raise
+        finally:
+            if timer.active():
+                timer.cancel()
+        self._copied += batch.count if moved else 0
+        return moved
 
     def _compare(self, before: Position | None) -> None:
         """Where the cursor was, beside where a new connection finds it."""
@@ -277,8 +329,10 @@ class TimescaleBackend(Asked):
         return deferToThreadPool(reactor, self._context.pool, work, *args)
 
     def health(self) -> Health:
-        """Figures: connects, messages and seconds spent storing them, since the start."""
-        figures = {"connects": self._connects, "messages": self._messages, "seconds": self._seconds}
+        """Figures: connects, messages, how many of them went by COPY, and seconds spent storing them, since the start."""
+        figures = {
+            "connects": self._connects, "messages": self._messages, "copied": self._copied, "seconds": self._seconds
+        }  # fmt: skip
         notes = "; ".join(filter(None, (self._arranged, self._trouble)))
         return Health(self._state, self._detail or notes, figures)
 
@@ -304,6 +358,9 @@ class TimescaleBackend(Asked):
         if self._session is not None:
             self._session.close()
             self._session = None
+        if self._loader is not None:
+            self._loader.cut()
+            self._loader = None
 
 
 def _nothing() -> None:

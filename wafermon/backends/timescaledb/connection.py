@@ -8,7 +8,7 @@ closing the connection (`cancel()` blocks), and a connection that dies while it 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -91,8 +91,10 @@ class Wire(Polled, txpostgres.Connection):  # type: ignore[misc]
 class Session:
     """An open connection in autocommit mode. One query at a time."""
 
-    def __init__(self, wire: Wire, reactor: IReactorTime, timeout: float) -> None:
+    def __init__(self, wire: Wire, parameters: Mapping[str, Any], reactor: IReactorTime, timeout: float) -> None:
         self._wire = wire
+        self.parameters = parameters
+        """libpq's, by which another connection comes to the same server. They may hold the password."""
         self._reactor = reactor
         self._timeout = timeout
 
@@ -141,6 +143,17 @@ class Connector:
                 error = failed
         raise error
 
+    @property
+    def settings(self) -> str:
+        """SQL for the beginning of a connection, this or another one of the backend's."""
+        milliseconds = max(int(self._timeout * 1000), 1)
+        return (
+            f"SET statement_timeout = {milliseconds}; SET lock_timeout = {max(milliseconds * 4 // 5, 1)}; SET timezone = 'UTC';"
+            f"SET search_path = {self._options.schema_name}, public; SET client_min_messages = warning; SET jit = off;"
+            # A batch that fails is megabytes of other people's messages: not for the server's log, where we may say so.
+            "SELECT set_config('log_min_error_statement', 'panic', false) FROM pg_roles WHERE rolname = current_user AND rolsuper"
+        )
+
     def _places(self) -> Iterator[dict[str, str]]:
         """Each of the DSN's servers: libpq's parameters that say where it is."""
         hosts, addresses, ports = (
@@ -181,7 +194,7 @@ class Connector:
             except (OSError, UnicodeDecodeError) as error:
                 raise Unsuitable(f"password_file: {error}") from None
         wire = Wire(self._reactor)
-        session = Session(wire, self._reactor, self._timeout)
+        session = Session(wire, parameters, self._reactor, self._timeout)
         try:
             await _bounded(wire, wire.connect(**parameters), self._reactor, options.connect_seconds)
             await self._greet(session)
@@ -192,12 +205,8 @@ class Connector:
 
     async def _greet(self, session: Session) -> None:
         """Settings, and whether the server is one to write to."""
-        milliseconds = max(int(self._timeout * 1000), 1)
         [(version, encoding, standby, read_only)] = await session.query(
-            f"SET statement_timeout = {milliseconds}; SET lock_timeout = {max(milliseconds * 4 // 5, 1)}; SET timezone = 'UTC';"
-            f"SET search_path = {self._options.schema_name}, public; SET client_min_messages = warning;"
-            # A batch that fails is megabytes of other people's messages: not for the server's log, where we may say so.
-            "SELECT set_config('log_min_error_statement', 'panic', false) FROM pg_roles WHERE rolname = current_user AND rolsuper;"
+            f"{self.settings};"
             "SELECT current_setting('server_version_num')::int, current_setting('server_encoding'),"
             " pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'",
             seconds=self._options.connect_seconds,

@@ -325,7 +325,7 @@ class Connection(protocol.Protocol):
         if hello is None or not isinstance(found, Lines):
             self._dedupe = Deduplicator(Origin(), None, self.peer, self.principal)
             return self._move(Input.BEGIN)
-        self._inbox.took(found, len(line) + 1, bad=False)
+        self._inbox.took(found, len(line) + 1)
         if hello.ack:
             self._ask(hello)
         else:
@@ -400,7 +400,7 @@ class Connection(protocol.Protocol):
             elif isinstance(found, Lines):
                 before = self.stream.appended if self.stream is not None else 0
                 taken = self._dedupe.take(found.block, self._hub.now())
-                self._inbox.took(found, taken.size, bad=bool(taken.rejected))
+                self._inbox.took(found, taken.size, left=taken.size < len(found.block))
                 self._hand_over(taken, before)
             elif isinstance(found, LongLine):
                 self._inbox.took_long()

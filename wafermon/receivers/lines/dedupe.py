@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from wafermon.journal import Rejected, Stream
 from wafermon.model.blocks import Block
-from wafermon.model.messages import Kind, Message
+from wafermon.model.messages import seq_of
 from wafermon.net.principals import ANYBODY, Principal
-from wafermon.wire.lines import LineError, LineReader, Origin
+from wafermon.wire.lines import LineError, Origin
+from wafermon.wire.reader import BlockReader
 
 MAX_JUMP = 1_000_000
 """A `seq` further ahead than this is refused."""
 MAX_REFUSED = 100
 """A block is left after so many refused lines: the replies wait in bounded memory, and so do other clients, some 2 ms."""
-_SERVICE = Kind._fields.index("service")
 
 
 class Reply(NamedTuple):
@@ -44,7 +44,7 @@ class Deduplicator:
     """Reads blocks of whole lines and moves the stream's appended mark over them."""
 
     def __init__(self, origin: Origin, stream: Stream | None, peer: str, principal: Principal = ANYBODY) -> None:
-        self._reader = LineReader(origin)
+        self._reader = BlockReader(origin, self._unless_allowed if principal.services is not None else None)
         self._origin = origin
         self._principal = principal
         self._stream = stream
@@ -54,48 +54,59 @@ class Deduplicator:
 
     def take(self, block: bytes, now: int) -> Taken:
         """`block` is whole lines, each ended by a newline; `now` the receive time in microseconds since the epoch."""
-        read = self._reader.read_block(block)
+        lines, good, errors = self._reader.read(block, now, MAX_REFUSED)
+        taken = Taken(len(block) if not errors else sum(map(len, lines)) + len(lines))
         stream = self._stream
-        if read is not None and self._allows(read.kinds):
-            messages = read.messages
-            done = Block(block, len(messages), read.kinds, read.first, read.last, messages)
-            if stream is None:
-                return Taken(len(block), done)
-            first = stream.appended + 1
-            after = first + len(messages)
-            if [message.seq for message in messages] == list(range(first, after)):
-                stream.appended = after - 1
-                self._next = after
-                return Taken(len(block), done)
-        return self._take_lines(block, now)
-
-    def _allows(self, kinds: Iterable[tuple[Any, ...]]) -> bool:
-        if self._principal.services is None:
-            return True
-        return all(self._principal.allows(service) for service in {kind[_SERVICE] for kind in kinds})
-
-    def _take_lines(self, block: bytes, now: int) -> Taken:
-        taken = Taken(0)
-        lines: list[bytes] = []
-        messages: list[Message] = []
-        for line in block.split(b"\n")[:-1]:
-            taken.size += len(line) + 1
-            try:
-                stored, message = self._reader.read_line(line, now)
-                if problem := self._principal.unless_allowed(message.service or ""):
-                    raise LineError(self._principal.code, problem, message.client or None, message.seq or None)
-            except LineError as error:
-                self._refuse(taken, line, error, now)
-                if len(taken.rejected) >= MAX_REFUSED:
-                    break
-                continue
-            seq = message.seq or None
-            if self._stream is None or self._settle(taken, line, seq, now):
-                lines.append(stored)
-                messages.append(message)
-        if messages:
-            taken.block = Block.of(b"\n".join([*lines, b""]), messages)
+        if stream is None:
+            kept = good
+            for at, error in errors.items():
+                self._refuse(taken, lines[at], error, now)
+        elif self._in_order(good, errors):
+            kept = good
+            before = stream.appended
+            for at, error in errors.items():
+                self._reject(taken, lines[at], error.code, error.detail, now, before + at + 1, numbered=True)
+            stream.appended = before + len(lines)
+            self._next = stream.appended + 1
+        else:
+            kept = self._settle_each(taken, lines, good, errors, now)
+        if kept.count:
+            taken.block = kept
         return taken
+
+    def _in_order(self, good: Block, errors: Mapping[int, LineError]) -> bool:
+        """Whether each line has the number after that of the one before; one whose number can't be read has it."""
+        stream = self._stream
+        assert stream is not None
+        first = stream.appended + 1
+        expected = list(range(first, first + good.count + len(errors)))
+        for at, error in errors.items():
+            if error.client not in (None, stream.client) or error.seq not in (None, first + at):
+                return False
+        if errors and next(iter(errors)) == 0 and self._next != first:
+            return False
+        for place in reversed(list(errors)):
+            del expected[place]
+        return list(map(seq_of, good.messages)) == expected
+
+    def _settle_each(
+        self, taken: Taken, lines: Sequence[bytes], good: Block, errors: Mapping[int, LineError], now: int
+    ) -> Block:
+        """The good lines that were not there before."""
+        kept: list[int] = []
+        messages = enumerate(good.messages)
+        for at, line in enumerate(lines):
+            if at in errors:
+                self._refuse(taken, line, errors[at], now)
+                continue
+            index, message = next(messages)
+            if self._settle(taken, line, message.seq or None, now):
+                kept.append(index)
+        return good if len(kept) == good.count else good.pick(kept)
+
+    def _unless_allowed(self, service: str) -> tuple[str, str] | None:
+        problem = self._principal.unless_allowed(service)
+        return (self._principal.code, problem) if problem else None
 
     def refuse(self, line: bytes, error: LineError, now: int) -> Taken:
         """Take a line that was never read because of its length."""

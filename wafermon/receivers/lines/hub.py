@@ -70,6 +70,8 @@ class Receiver:
         self._unannounced: dict[Connection, None] = {}
         """Those of which the journal does not say yet that they came."""
         self._announced: set[Connection] = set()
+        self._start = [Presence(STARTED)]
+        """What the journal is told with the first of them."""
         self._news: set[Stream] = set()
         self._held: dict[Connection, int] = {}
         """What is in memory for them, where that is anything: parts of lines and frames, and replies that are not read."""
@@ -81,7 +83,6 @@ class Receiver:
         self._tick.clock = reactor
 
     def start(self) -> None:
-        self._journal.append(Entry(presence=[Presence(STARTED)]))
         self._tick.start(TICK_SECONDS, now=False)
 
     async def stop(self, patience: float) -> None:
@@ -171,10 +172,12 @@ class Receiver:
         self._journal.append(entry)
 
     def _announce(self, connection: Connection) -> Sequence[Presence]:
+        """What the journal is to be told; the first time, that nobody was connected before."""
         del self._unannounced[connection]
         self._announced.add(connection)
         assert connection.came is not None
-        return [connection.came]
+        start, self._start = self._start, []
+        return [*start, connection.came]
 
     # -- what a connection tells
 
@@ -323,7 +326,7 @@ class Receiver:
         """Who comes again and says nothing is back all the same. A stream that is new is announced by its first message."""
         known = [one for one in self._unannounced if one.stream is not None and one.stream.synced]
         if known:
-            self._journal.append(Entry(presence=[self._announce(one)[0] for one in known]))
+            self._journal.append(Entry(presence=[said for one in known for said in self._announce(one)]))
 
     def _look_at(self, connection: Connection) -> None:
         """End a connection that has been silent for too long."""

@@ -114,9 +114,9 @@ class Inbox:
         self._opened = LineBuffer(self._lines.limit, raw)
         self._part = _Part.OPENED
 
-    def took(self, lines: Lines, size: int, *, bad: bool) -> None:
+    def took(self, lines: Lines, size: int, *, left: bool = False) -> None:
         """See `LineBuffer.took`."""
-        self._source.took(lines, size, bad=bad)
+        self._source.took(lines, size, left=left)
 
     def took_long(self) -> None:
         """See `LineBuffer.took_long`."""

@@ -318,7 +318,7 @@ class _Reader:
             return None
         if isinstance(found, Lines):
             taken = self._dedupe.take(found.block, now)
-            self._lines.took(found, taken.size, bad=bool(taken.rejected))
+            self._lines.took(found, taken.size, left=taken.size < len(found.block))
         else:
             self._lines.took_long()
             problem = LineError("line_too_long", f"longer than {self._lines.limit} bytes; its beginning is kept")

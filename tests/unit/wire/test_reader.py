@@ -1,0 +1,195 @@
+"""Whole blocks: each line has the answer that it has by itself, whatever its neighbours are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sent_lines import BAD, GOOD, NOW, ORIGIN, event, line, nested
+
+from wafermon.model.messages import Message
+from wafermon.wire import reader as wire_reader
+from wafermon.wire.lines import LineError, LineReader, Origin
+from wafermon.wire.reader import BlockReader
+
+Answer = tuple[bytes, Message] | tuple[str, str, str | None, int | None]
+BARE = Origin("bare", "somewhere", 4711)
+NAMELESS = Origin()
+REFUSED = ("unauthorized", "not yours")
+
+
+def unless_allowed(service: str) -> tuple[str, str] | None:
+    return REFUSED if service == "forbidden" else None
+
+
+def one_by_one(lines: list[bytes], origin: Origin) -> list[Answer]:
+    """The answer of the exact way to each line."""
+    answers: list[Answer] = []
+    for data in lines:
+        try:
+            stored, message = LineReader(origin).read_line(data, NOW)
+            if unless_allowed(message.service or ""):
+                raise LineError(*REFUSED, message.client or None, message.seq or None)
+            answers.append((stored, message))
+        except LineError as error:
+            answers.append((error.code, error.detail, error.client, error.seq))
+    return answers
+
+
+def at_once(lines: list[bytes], reader: BlockReader, most: int = wire_reader.ALL) -> list[Answer]:
+    """The answer to each line of a block, up to where it was read."""
+    read = reader.read(b"".join(data + b"\n" for data in lines), NOW, most)
+    block = read.block
+    assert read.lines == lines[: len(read.lines)]
+    assert block.count == len(block.lines) == len(block.messages) == len(read.lines) - len(read.errors)
+    if block.count:
+        stamps = [message.ts or 0 for message in block.messages]
+        assert (block.first, block.last) == (min(stamps), max(stamps))
+    good = iter(zip(block.lines, block.messages, strict=True))
+    errors = {at: (one.code, one.detail, one.client, one.seq) for at, one in read.errors.items()}
+    return [errors[at] if at in errors else next(good) for at in range(len(read.lines))]
+
+
+def progress(**fields: Any) -> bytes:
+    return json.dumps({"type": "progress", "job_id": "j-1", "percent": 5, **fields}).encode()
+
+
+def bare(**fields: Any) -> bytes:
+    return json.dumps({"type": "event", "level": "info", "message": "m", **fields}).encode()
+
+
+ODD = [
+    event(colour="blue", nested={"a": [1.50]}),
+    event(colour="1e999"),
+    event(colour=0).replace(b'"colour": 0', b'"colour": 1e999'),
+    event(colour=0).replace(b'"colour": 0', b'"colour":[1E+0400]'),
+    event(colour=0).replace(b'"colour": 0', b'"colour":' + b"1" * 400),
+    event(colour=0).replace(b'"colour": 0', b'"colour":' + b"1" * 400 + b".0"),
+    event(colour=0).replace(b'"colour": 0', b'"colour":' + b"1" * 250 + b"e70"),
+    event(colour=0).replace(b'"colour": 0', b'"colour":' + b"1" * 5000),
+    event(colour=0).replace(b'"colour": 0', b'"colour":1e-999'),
+    event(colour="x").replace(b'"x"', b'"\xff"'),
+    event(colour="x").replace(b"colour", b"\xff"),
+    event(colour="x").replace(b'"x"', rb'"\u0000"'),
+    event(colour="x").replace(b'"x"', rb'"\\u0000"'),
+    event(colour="x").replace(b"colour", rb"\u0000"),
+    event(colour="x").replace(b'"x"', rb'"\ud800"'),
+    event(colour="x").replace(b'"x"', nested(33).encode()),
+    event(colour="x").replace(b'"x"', nested(31, "[", "]").encode()),
+    event(context={"x": "[" * 50}),
+    event(context={"x": [{}] * 50}),
+    event(context={"x": "ü\U0001f680"}, colour="ü"),
+    b'{"type":"metric",' + event()[1:],
+    b'{"type":"event","type":"metric","name":"n","value":1,"service":"s","ts":1795500000000000}',
+    b'{"level":"loud",' + event(level="error")[1:],
+    event(service="forbidden"),
+    event(service="forbidden", client="0" * 16),
+    b" " + event(),
+    b'\t{ "type":"event", "level":"info", "message":"m" }\r',
+    bare(),
+    bare(ts=NOW),
+    bare(service="svc", ts=NOW, client="0" * 16),
+    bare(pid=7),
+    bare(service="forbidden"),
+    bare(ts=None),
+    bare(colour="blue"),
+    progress(),
+    progress(ts=NOW, service="s", host="h", pid=0),
+    progress(trace_id="t"),
+    progress(job_id="a b"),
+    progress(job_id="a b", trace_id="t"),
+    progress(job_id=None),
+    bare(message="e9999", context={"a": "1e12345"}),
+]
+LINES = [case[1] for case in BAD] + GOOD + ODD
+ORIGINS = [ORIGIN, BARE, NAMELESS, Origin(service="forbidden"), Origin(client="9f2c9f2c9f2c9f2c", numbered=True)]
+lines = st.lists(st.sampled_from([one for one in LINES if len(one) < 10_000]), min_size=1, max_size=30)
+
+
+@pytest.mark.parametrize("origin", ORIGINS, ids=range(len(ORIGINS)))
+def test_each_line_has_the_answer_that_it_has_alone(origin: Origin) -> None:
+    for data in LINES:
+        assert at_once([data], BlockReader(origin, unless_allowed)) == one_by_one([data], origin)
+
+
+@pytest.mark.parametrize("origin", ORIGINS, ids=range(len(ORIGINS)))
+def test_neighbours_change_nothing(origin: Origin) -> None:
+    assert at_once(LINES, BlockReader(origin, unless_allowed)) == one_by_one(LINES, origin)
+
+
+@given(lines, st.sampled_from(ORIGINS))
+def test_neighbours_change_nothing_in_any_order(lines: list[bytes], origin: Origin) -> None:
+    reader = BlockReader(origin, unless_allowed)
+    for _ in range(2):  # the second time it knows their shapes
+        assert at_once(lines, reader) == one_by_one(lines, origin)
+
+
+pieces = st.sampled_from(
+    [b"\xff", b'"', b"{", b"}", b",", b":", b"1e999", b"null", rb"\u0000", b" ", b"0", b'"seq":5,', b""]
+)
+
+
+@given(
+    lines,
+    st.lists(st.tuples(st.integers(0, 29), st.integers(0, 300), st.integers(0, 4), pieces)),
+    st.sampled_from(ORIGINS),
+)
+def test_neighbours_change_nothing_in_a_block_that_somebody_changed(
+    lines: list[bytes], changes: list[tuple[int, int, int, bytes]], origin: Origin
+) -> None:
+    for which, at, length, new in changes:
+        data = lines[which % len(lines)]
+        lines[which % len(lines)] = data[:at] + new + data[at + length :]
+    assert at_once(lines, BlockReader(origin, unless_allowed)) == one_by_one(lines, origin)
+
+
+@given(lines, st.integers(1, 5))
+def test_reading_stops_after_so_many_errors(lines: list[bytes], most: int) -> None:
+    wanted, errors = [], 0
+    for answer in one_by_one(lines, ORIGIN):
+        wanted.append(answer)
+        errors += len(answer) == 4
+        if errors == most:
+            break
+    reader = BlockReader(ORIGIN, unless_allowed)
+    got = at_once(lines, reader, most)
+    while len(got) < len(wanted):  # it may stop earlier, where too many lines had to be read one by one
+        assert got
+        got += at_once(lines[len(got) :], reader, most)
+    assert got[: len(wanted)] == wanted
+
+
+def test_a_block_of_nothing_but_rubbish_is_left_early() -> None:
+    read = BlockReader(ORIGIN).read(b"x\n" * 100_000, NOW, 100)
+    assert (len(read.lines), len(read.errors), read.block.count) == (100, 100, 0)
+
+
+def test_no_line_but_the_odd_ones_is_read_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone: list[bytes] = []
+    exactly = LineReader.read_line
+
+    def read_line(self: LineReader, data: bytes, now: int) -> tuple[bytes, Message]:
+        alone.append(data)
+        return exactly(self, data, now)
+
+    monkeypatch.setattr(LineReader, "read_line", read_line)
+    good = [bare(), bare(ts=NOW, pid=1), bare(colour="blue"), bare(service="other"), progress()] * 20
+    bad = bare(ts="x")
+    read = BlockReader(BARE).read(b"\n".join([*good, bad, *good, b""]), NOW)
+    assert (alone, read.block.count, list(read.errors)) == ([bad], 200, [100])
+
+
+def test_shapes_are_forgotten_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire_reader, "KNOWN_SHAPES", 5)
+    reader = BlockReader(BARE)
+    for start in range(0, 60, 3):
+        some = [bare(service=f"s{number}") for number in range(start, start + 4)] + [bare(), event()]
+        assert at_once(some, reader) == one_by_one(some, BARE)
+
+
+def test_a_line_without_a_number_is_one_error_among_others() -> None:
+    lines = [line(type="resource"), line(type="resource", seq=None), line(type="resource").replace(b', "seq": 7', b"")]
+    assert [len(answer) for answer in at_once(lines, BlockReader(ORIGIN))] == [2, 4, 4]

@@ -1,0 +1,3 @@
+COLUMNS: dict[str, tuple[str, ...]]
+
+def shape(raw: bytes, /) -> dict[str, tuple[bytes, int]]: ...

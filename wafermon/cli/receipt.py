@@ -1,0 +1,143 @@
+"""``wafermon receipt``: whether all of a job arrived, and what is missing."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from wafermon.cli import render
+from wafermon.cli.ask import Site, ask
+from wafermon.cli.parameters import http_option, json_option
+from wafermon.model.units import parse_duration
+
+UNKNOWN = 2
+AGAIN_SECONDS = 0.5
+SHOWN = 10
+"""So many gaps and clients are named."""
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+@click.command()
+@click.argument("job")
+@click.option(
+    "--wait", default="0", callback=_seconds, metavar="TIME", help="Wait so long for it to be complete, such as 60s."
+)
+@json_option
+@http_option
+def command(job: str, wait: float, http: Site, as_json: bool) -> None:
+    """Show whether everything that JOB said arrived and is stored, and if not, what is missing. JOB is a job or a trace.
+
+    Exit status: 0 complete, 1 not (or nobody can know), 2 the job is not known or no sidecar answers.
+    """
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            found, problem = ask(http, f"/api/traces/{quote(job, safe='')}/receipt"), None
+        except click.ClickException as error:
+            found, problem = None, error
+        left = deadline - time.monotonic()
+        if left <= 0 or (found is not None and (found["complete"] or is_final(found))):
+            break
+        time.sleep(min(AGAIN_SECONDS, left))
+    if problem is not None:
+        problem.show()
+        sys.exit(UNKNOWN)
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines(found)))
+    sys.exit(0 if found["complete"] else 1)
+
+
+def is_final(found: Mapping[str, Any]) -> bool:
+    """Whether waiting changes nothing any more: something is lost for good."""
+    lost = found["dropped"] or found["rejected"] or found["no_route"] or found["more_gaps"]
+    return bool(lost or any(not gap["pending"] for gap in found["gaps"])) and not found["unclosed"]
+
+
+def lines(found: Mapping[str, Any]) -> list[str]:
+    """A receipt for a person."""
+    said = {True: "complete", False: "NOT COMPLETE", None: "nobody can know"}[found["complete"]]
+    color = {True: "done", False: "failed", None: "warning"}[found["complete"]]
+    if found["sent"] is not None:
+        sent = f"{found['sent']:,} sent, {found['received']:,} received"
+    else:
+        sent = f"{found['received']:,} received" + (
+            "" if found["unclosed"] else " of programs that served other jobs too"
+        )
+    clients = found["closed"] + len(found["unclosed"])
+    shown = [
+        f"{render.plain(found['job'])}  {render.colored(said, color)}",
+        f"{sent}; {found['closed']:,} of {clients:,} programs have said that this is all",
+    ]
+    shown += [f"  {render.colored('!', 'failed')} {one}" for one in missing(found)]
+    rows = [
+        [
+            render.plain(name),
+            f"{one['routed']:,}",
+            "waiting" if one["stored"] is None else f"{one['stored']:,}",
+            f"{one['dead']:,}",
+            f"{one['skipped']:,}",
+        ]
+        for name, one in found["backends"].items()
+    ]
+    if rows:
+        shown += ["", *render.table(["BACKEND", "ROUTED", "STORED", "DEAD LETTERS", "SKIPPED"], rows, right="-rrrr")]
+    return shown
+
+
+def missing(found: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps it from being complete, in sentences."""
+    if found["running"]:
+        yield "the job is not over"
+    services = found["services"]
+    if found["unclosed"]:
+        yield f"{_named(found['unclosed'], services)}: not closed, so more may have been said than came"
+    for gap in found["gaps"][:SHOWN]:
+        count = gap["last"] - gap["first"] + 1
+        whose = "of this job" if gap["job"] else "of this job or another"
+        where = ", said to be in a spill file" if gap["pending"] else " never came"
+        which = f"{gap['first']} to {gap['last']}" if count > 1 else f"{gap['first']}"
+        yield f"{_named([gap['client']], services)}: {_messages(count)} ({which}) {whose}{where}"
+    more = found["more_gaps"] + sum(gap["last"] - gap["first"] + 1 for gap in found["gaps"][SHOWN:])
+    if more:
+        yield f"{_messages(more)} more never came"
+    if found["dropped"]:
+        yield f"{_messages(found['dropped'])} dropped by the programs' SDKs since the job began"
+    if found["rejected"]:
+        yield f"{_messages(found['rejected'])} rejected: dead letters, `wafermon replay` sends them again"
+    if found["no_route"]:
+        yield f"{_messages(found['no_route'])} that no rule of `routes` takes: dead letters"
+    if found["unnumbered"]:
+        yield f"{_messages(found['unnumbered'])} without a number: nobody can say whether one is missing"
+    if found["unjudged"]:
+        yield f"{found['unjudged']:,} clients more than are kept of one trace: these are not judged"
+    if found["begun_before"]:
+        yield "it may have begun before the sidecar kept receipts"
+    for name, one in found["backends"].items():
+        if one["skipped"]:
+            perhaps = "up to " if one["stored"] is None else ""
+            yield f"{render.plain(name)} passed {perhaps}{_messages(one['skipped'])} undelivered"
+        elif one["stored"] is None:
+            yield f"{render.plain(name)} does not have everything yet"
+        if one["dead"]:
+            yield f"{render.plain(name)} refused {_messages(one['dead'])}: dead letters"
+
+
+def _messages(count: int) -> str:
+    return f"{count:,} message{'s' if count != 1 else ''}"
+
+
+def _named(clients: Sequence[str], services: Mapping[str, str]) -> str:
+    named = [f"{services[one]} ({one})" if services.get(one) else one for one in clients[:SHOWN]]
+    more = [f"{len(clients) - SHOWN:,} more"] if len(clients) > SHOWN else []
+    return ", ".join([*map(render.plain, named), *more])

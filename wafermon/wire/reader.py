@@ -1,0 +1,316 @@
+"""Blocks of lines -> checked messages, column by column.
+
+What the lines of a block have in common is looked at once for all of them. A line of which anything is odd is read by itself, by
+`LineReader`, which knows the exact reason; the others are not touched by that. So each line has the answer that it
+has when it comes alone, and costs the same whatever its neighbours are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET
+
+from wafermon.model.blocks import Block
+from wafermon.model.messages import (
+    MAX_NESTING,
+    SPAN_ID,
+    TRACE_ID,
+    Message,
+    Progress,
+    SpanEnd,
+    SpanStart,
+    dumps,
+    seq_of,
+    trace_of,
+    ts_of,
+)
+from wafermon.wire.lines import WITH_IDS, LineError, LineReader, Origin, decode_wire, wrong_id, wrong_shared
+
+ALL = 1 << 60
+"""More errors than a block can have."""
+
+
+class ReadBlock(NamedTuple):
+    """What the lines of a block say."""
+
+    lines: list[bytes]
+    """As they came, without their newlines; up to the one where reading stopped."""
+    block: Block
+    """The good ones, as they are to be stored."""
+    errors: dict[int, LineError]
+    """What is wrong with the others, by their index in `lines`."""
+
+
+class _Shape(NamedTuple):
+    """What lines have in common that differ in nothing that is looked at once."""
+
+    added: dict[str, Any]
+    """What the connection's hello says, and they do not."""
+    odd: bool
+    """Something is wrong with them."""
+
+
+class BlockReader:
+    """Reads the lines of one connection."""
+
+    def __init__(self, origin: Origin, unless_allowed: Callable[[str], tuple[str, str] | None] | None = None) -> None:
+        """`unless_allowed` says why no line of a service may come, as an error's code and detail; None where it may."""
+        self.origin = origin
+        self._one = LineReader(origin)
+        self._unless_allowed = unless_allowed or _allowed
+        self._begin()
+
+    def _begin(self) -> None:
+        self._numbers: dict[tuple[Any, ...], int] = {}
+        self._shapes: list[_Shape] = []
+        self._unusual: set[int] = set()
+        """The numbers of shapes that are odd, or to which something is added."""
+
+    def read(self, block: bytes, now: int, most: int = ALL) -> ReadBlock:
+        """`block` is whole lines, each ended by one newline; `now` (microseconds since the epoch) is the `ts` of those without.
+        Reading stops after the line with the error number `most`, which is 1 or more."""
+        lines = block.split(b"\n")
+        lines.pop()
+        messages, odd = _decode(lines, most)
+        if len(messages) < len(lines):
+            del lines[len(messages) :]
+            block = b"\n".join([*lines, b""])
+        if len(odd) == len(lines):
+            return self._one_by_one(lines, lines.copy(), messages, odd, now, most)
+        odd.update(_suspicious(block, lines))
+        column = self._column(messages)
+        unusual = self._unusual.intersection(column)
+        odd.update(_places(column, {number for number in unusual if self._shapes[number].odd}))
+        traces = set(map(trace_of, messages))
+        odd.update(_with_wrong_ids(messages, traces))
+        if self.origin.numbered and _any_unset(map(seq_of, messages)):
+            odd.update(at for at, message in enumerate(messages) if message.seq is UNSET)
+        untimed = _any_unset(map(ts_of, messages))
+        incomplete = unusual or untimed or (UNSET in traces and Progress in set(map(type, messages)))
+        if not odd and not incomplete:
+            return ReadBlock(lines, Block.of(block, messages), {})
+        stored = lines.copy()
+        if incomplete:
+            self._complete(stored, messages, column, odd, now)
+        return self._one_by_one(lines, stored, messages, odd, now, most)
+
+    # -- what lines have in common
+
+    def _column(self, messages: Sequence[Message]) -> list[int]:
+        """The number of each message's shape."""
+        shapes = list(map(_shape_of, messages))
+        try:
+            return list(map(self._numbers.__getitem__, shapes))
+        except KeyError:
+            pass
+        if len(self._shapes) >= KNOWN_SHAPES:
+            self._begin()
+        for shape in dict.fromkeys(shapes):
+            if shape not in self._numbers:
+                self._learn(shape)
+        return list(map(self._numbers.__getitem__, shapes))
+
+    def _learn(self, shape: tuple[Any, ...]) -> None:
+        origin = self.origin
+        service, host, pid, client = shape[:4]
+        added: dict[str, Any] = {}
+        if service is UNSET and origin.service:
+            added["service"] = service = origin.service
+        if host is UNSET and origin.host:
+            added["host"] = origin.host
+        if pid is UNSET and origin.pid >= 0:
+            added["pid"] = origin.pid
+        wrong = wrong_shared(service, UNSET, UNSET, client, origin) or self._unless_allowed(service) is not None
+        number = self._numbers[shape] = len(self._shapes)
+        self._shapes.append(_Shape(added, bool(wrong)))
+        if wrong or added:
+            self._unusual.add(number)
+
+    # -- lines that are not stored as they came
+
+    def _complete(
+        self, stored: list[bytes], messages: Sequence[Any], column: Sequence[int], odd: AbstractSet[int], now: int
+    ) -> None:
+        """Splice what is missing in front of the lines, and set it in their messages."""
+        prefixes: dict[tuple[int, bool], bytes] = {}
+        for at, (number, message, line) in enumerate(zip(column, messages, stored, strict=True)):
+            if at in odd:
+                continue
+            added, untimed = self._shapes[number].added, message.ts is UNSET
+            prefix = prefixes.get((number, untimed))
+            if prefix is None:
+                prefix = prefixes[number, untimed] = _prefix({**added, "ts": now} if untimed else added)
+            for name, value in added.items():
+                setattr(message, name, value)
+            if untimed:
+                message.ts = now
+            if message.trace_id is UNSET and type(message) is Progress:
+                message.trace_id = message.job_id
+                prefix = (prefix or b"{") + _prefix({"trace_id": message.job_id})[1:]
+            if prefix:
+                stored[at] = prefix + line[line.index(b"{") + 1 :]
+
+    def _one_by_one(
+        self, lines: list[bytes], stored: list[bytes], messages: list[Any], odd: AbstractSet[int], now: int, most: int
+    ) -> ReadBlock:
+        """Read the odd lines, each by itself."""
+        errors: dict[int, LineError] = {}
+        for at in sorted(odd):
+            try:
+                stored[at], messages[at] = self._read_line(lines[at], now)
+            except LineError as error:
+                errors[at] = error
+                if len(errors) == most:
+                    del lines[at + 1 :], stored[at + 1 :], messages[at + 1 :]
+                    break
+        if errors:
+            stored = [line for at, line in enumerate(stored) if at not in errors]
+            messages = [message for at, message in enumerate(messages) if at not in errors]
+        return ReadBlock(lines, Block.of(b"\n".join([*stored, b""]) if stored else b"", messages), errors)
+
+    def _read_line(self, line: bytes, now: int) -> tuple[bytes, Message]:
+        stored, message = self._one.read_line(line, now)
+        if problem := self._unless_allowed(message.service or ""):
+            raise LineError(*problem, message.client or None, message.seq or None)
+        return stored, message
+
+
+KNOWN_SHAPES = 4096
+_shape_of: Callable[[Message], tuple[Any, ...]] = attrgetter(
+    "service", "host", "pid", "client", "type", "level", "replay_to"
+)
+_span_of: Callable[[Message], Any] = attrgetter("span_id")
+_parent_of: Callable[[Any], Any] = attrgetter("parent_id")
+_OPENERS = bytes(range(256))
+_NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
+_PRINTABLE = re.compile("[!-~]*")
+_SPANS = frozenset({SpanStart, SpanEnd})
+_FEW_DIGITS = 200
+"""A number of fewer digits is no greater than a float can be, as long as its exponent has two."""
+
+
+def _number_signs() -> bytes:
+    """Makes large exponents look alike, see `_large_numbers`."""
+    table = bytearray(range(256))
+    for digit in b"0123456789+":
+        table[digit] = ord("0")
+    for end in b",}] \t\r\n":
+        table[end] = ord(",")
+    table[ord("E")] = ord("e")
+    return bytes(table)
+
+
+_NUMBER_SIGNS = _number_signs()
+_LARGE_EXPONENT = re.compile(rb"e000+,")
+_MANY_DIGITS = b"0" * _FEW_DIGITS
+
+
+def _allowed(service: str) -> None:
+    """Any service may."""
+
+
+def _decode(lines: Sequence[bytes], most: int) -> tuple[list[Any], set[int]]:
+    """Their messages, and the indices of lines that have none: another's message stands in their place, so that the columns of
+    all are of one length. After more than `most` of those it stops, and answers with fewer messages than lines."""
+    messages: list[Any] = []
+    odd: set[int] = set()
+    decoded = map(decode_wire, lines)
+    while True:
+        try:
+            messages.extend(decoded)  # it keeps what it had before one raises, and goes on after that one
+            break
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            odd.add(len(messages))
+            messages.append(None)
+            if len(odd) > most:
+                break
+    if odd:
+        filler = next((message for message in messages if message is not None), None)
+        for at in odd:
+            messages[at] = filler
+    return messages, odd
+
+
+def _suspicious(block: bytes, lines: Sequence[bytes]) -> Iterator[int]:
+    """The lines that may hold what the decoder does not look at: deep nesting; and in unknown fields invalid
+    UTF-8, NUL, and numbers out of range."""
+    nesting = block.translate(_OPENERS, _NOT_OPENERS).split(b"\n")
+    if len(max(nesting, key=len)) > MAX_NESTING + 1:
+        yield from (at for at, openers in enumerate(nesting) if len(openers) > MAX_NESTING + 1)
+    if b"\\" in block and b"\\u0000" in block:
+        yield from (at for at, line in enumerate(lines) if b"\\u0000" in line)
+    if not block.isascii() and not _is_utf8(block):
+        yield from (at for at, line in enumerate(lines) if not _is_utf8(line))
+    if _large_numbers(block):
+        yield from (at for at, line in enumerate(lines) if _large_numbers(line + b"\n"))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _large_numbers(lines: bytes) -> bool:
+    """Whether there may be a number among them that no float can hold: one with an exponent of three digits or more, or
+    of very many digits. The end of a text may look like one."""
+    signs = lines.translate(_NUMBER_SIGNS)
+    return _LARGE_EXPONENT.search(signs) is not None or _MANY_DIGITS in signs
+
+
+def _any_unset(values: Iterable[Any]) -> bool:
+    """Whether a number is missing among them. UNSET can't be compared with anything."""
+    try:
+        return max(values) is UNSET
+    except TypeError:
+        return True
+
+
+def _places(column: Sequence[int], numbers: AbstractSet[int]) -> Iterator[int]:
+    if numbers:
+        yield from (at for at, number in enumerate(column) if number in numbers)
+
+
+def _with_wrong_ids(messages: Sequence[Any], traces: AbstractSet[Any]) -> list[int]:
+    """The messages of which an id of a trace, span or job is wrong. Their client and service are not looked at."""
+    with_ids = [message for message in messages if type(message) in WITH_IDS]
+    spans = [message for message in with_ids if type(message) in _SPANS]
+    jobs = (
+        {message.job_id for message in with_ids if type(message) is Progress} if len(spans) < len(with_ids) else set()
+    )
+    span_ids = set(map(_span_of, messages)).union(map(_parent_of, spans))
+    complete = not any(message.span_id is UNSET or message.trace_id is UNSET for message in spans)
+    if complete and _are_printable((traces | jobs) - {UNSET}) and _are_span_ids(span_ids - {UNSET}):
+        return []
+    return [at for at, message in enumerate(messages) if _wrong_ids(message)]
+
+
+def _wrong_ids(message: Any) -> bool:
+    trace_id, span_id = message.trace_id, message.span_id
+    return bool(
+        (trace_id is not UNSET and not TRACE_ID.fullmatch(trace_id))
+        or (span_id is not UNSET and not SPAN_ID.fullmatch(span_id))
+        or (type(message) in WITH_IDS and wrong_id(message))
+    )
+
+
+def _are_printable(ids: AbstractSet[str]) -> bool:
+    return _PRINTABLE.fullmatch("".join(ids)) is not None
+
+
+def _are_span_ids(ids: AbstractSet[str]) -> bool:
+    joined = "".join(ids).encode("utf-8", "surrogatepass")
+    return not ids or (set(map(len, ids)) == {16} and not joined.translate(None, b"0123456789abcdef"))
+
+
+def _prefix(added: Mapping[str, Any]) -> bytes:
+    """A line that begins with these fields, up to where its own begin; nothing where there are none."""
+    return dumps(added)[:-1].encode() + b"," if added else b""
