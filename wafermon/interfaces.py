@@ -31,7 +31,7 @@ from wafermon.model.errors import (
     Superseded,
 )
 from wafermon.model.position import Position
-from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, ServiceRecord, TraceRecord
+from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, KindRecord, ServiceRecord, TraceRecord
 from wafermon.model.settings import Count, Duration, FilePath, Kind, Section, Size, Text
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "JobFilter",
     "JobRecord",
     "Kind",
+    "KindRecord",
     "Options",
     "Page",
     "PermanentError",
@@ -196,8 +197,13 @@ class IHistory(Interface):
     Every method is lawful from after `open` to `close`, while batches are written. Each Deferred fails with RetryableError
     where the place can't be asked now, the text saying what a person can do. Lists go from the latest to the earliest."""
 
+    kinds = Attribute("The `wafermon.model.kinds.Kinds` by which it tells kinds of jobs.")
+
     def jobs(wanted: JobFilter, page: Page) -> Deferred[Found[JobRecord]]:
         """Jobs by the time that they were last heard of; with their `total`. `eta` is None: whoever asks works it out."""
+
+    def kinds_of_jobs(since: int, until: int) -> Deferred[list[KindRecord]]:
+        """The kinds of the jobs that were last heard of in this time, the latest first."""
 
     def find(prefix: str, limit: int) -> Deferred[list[str]]:
         """Ids of traces that begin with `prefix`, or have a job whose id does; at most `limit`."""

@@ -184,7 +184,7 @@ async def test_a_panel_reads_what_lies_in_its_range(empty: Database, name: str) 
 
 @ensureDeferred
 async def test_a_trace_is_read_in_milliseconds(empty: Database) -> None:
-    found = reading.trace((await filled(empty)).dsn, TRACE)
+    found = reading.Reader((await filled(empty)).dsn).trace(TRACE, 10_000)
     assert found is not None and found["counts"]["event"] == LINES and len(found["events"]) == LINES
 
 
@@ -248,7 +248,7 @@ async def test_a_trace_is_looked_for_in_its_own_chunks(postgres: Postgres) -> No
                 f"SELECT 5 - floor(extract(epoch FROM {end} - min(time)) / 604800)::int FROM events WHERE trace_id = '{trace}'"
             )
             until(lambda: forgotten(database), "no scans")
-            found = reading.trace(database.dsn, trace)
+            found = reading.Reader(database.dsn).trace(trace, 10_000)
             assert found is not None and found["counts"]["event"] == 100
             until(lambda: f"events_w{week}" in touched(database), "the statistics")  # noqa: B023
             looked = {int(name[-1]) for name in touched(database) if name.startswith("events")}

@@ -13,6 +13,7 @@ from wafermon.backends.timescaledb import reading
 from wafermon.backends.timescaledb.schema import HYPERTABLES, migrations
 from wafermon.contract import batch, line
 from wafermon.interfaces import Position
+from wafermon.model.asking import JobFilter, Page
 
 VERSION_3 = (Path(__file__).parent / "version_3.sql").read_text()
 SIDECAR = "09372850328d7364"
@@ -60,7 +61,7 @@ async def test_the_views_say_the_same_as_before(old: Database) -> None:
     for sql, rows in views.items():
         assert len(before[sql]) == rows
         assert old.query(sql) == before[sql], sql
-    assert [job["stalled"] for job in reading.jobs(old.dsn)] == [False, True]
+    assert [job["stalled"] for job in reading.Reader(old.dsn).jobs(JobFilter(), Page()).records] == [False, True]
 
 
 @ensureDeferred
@@ -72,11 +73,14 @@ async def test_jobs_of_an_older_sidecar_beside_a_newer_one(old: Database) -> Non
         "INSERT INTO progress (time, service, trace_id, job_id, percent, seq)"
         " VALUES ('2026-11-25', 'older', 'job-3', 'job-3', 7, 1), ('2026-11-25', 'older', 'job-1', 'job-1', 70, 2)"
     )
-    assert [job["job_id"] for job in reading.jobs(old.dsn)] == ["job-1", "job-2"]
+    assert [job["job_id"] for job in reading.Reader(old.dsn).jobs(JobFilter(), Page()).records] == ["job-1", "job-2"]
     with backend(old) as upgraded:
         named(upgraded, SIDECAR)
         await upgraded.open()
-    found = {job["job_id"]: (job["percent"], job["service"]) for job in reading.jobs(old.dsn)}
+    found = {
+        job["job_id"]: (job["percent"], job["service"])
+        for job in reading.Reader(old.dsn).jobs(JobFilter(), Page()).records
+    }
     assert found["job-3"] == (7.0, "older") and found["job-1"] == (70.0, "older")
     assert old.query("SELECT messages FROM jobs WHERE job_id = 'job-1'") == [(4,)]
 

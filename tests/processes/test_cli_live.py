@@ -137,7 +137,7 @@ def test_a_trace_as_a_waterfall(served: Served) -> None:
     assert "parsed  rows=7" in shown
     assert json.loads(ask(served, "trace", "lot/1", "--json").stdout)["spans"][1]["depth"] == 1
     done = ask(served, "trace", "unknown")
-    assert done.returncode == 1 and "nothing is remembered of this trace" in done.stderr
+    assert done.returncode == 1 and "nothing is known of this trace" in done.stderr
 
 
 def test_tail_shows_what_comes_and_no_control_characters(served: Served) -> None:
@@ -233,12 +233,12 @@ def test_jobs_and_trace_say_what_they_leave_out(served: Served) -> None:
     until(lambda: served.get("/api/jobs")["total"] == 60, "all jobs")
     until(lambda: served.get("/api/traces/job-7")["counts"].get("event") == 250, "all events")
     said = ask(served, "jobs").stdout
-    assert "50 of 60 jobs are shown, those heard of last: --limit 60 shows more" in said
-    assert "are shown" not in ask(served, "jobs", "--limit", "60").stdout
-    assert "5 of 60 jobs are shown" in ask(served, "jobs", "--running", "--limit", "5").stdout
+    assert "10 more jobs left out: --after " in said
+    assert "left out" not in ask(served, "jobs", "--limit", "60").stdout
+    assert "55 more jobs left out" in ask(served, "jobs", "--running", "--limit", "5").stdout
     as_json = ask(served, "jobs", "--json")
     assert len(json.loads(as_json.stdout)) == 50
-    assert "50 of 60 jobs are shown" in as_json.stderr
+    assert "10 more jobs left out" in as_json.stderr
     said = ask(served, "trace", "job-7").stdout
     assert "100 more spans that ended are left out: these are the 1,000 that came first" in said
     assert "50 earlier events are left out: these are the latest 200" in said

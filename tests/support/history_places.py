@@ -29,11 +29,11 @@ def store_of(
 
 
 def read_lines(directory: Path) -> list[tuple[str, int]]:
-    """client and seq of all lines, read as anybody can: by SQLite alone."""
+    """client and seq (0 without one) of all lines, read as anybody can: by SQLite alone."""
     found = []
     for path in sorted(directory.glob("*.db")):
         with closing(sqlite3.connect(path)) as db:
             for (data,) in db.execute("SELECT data FROM chunks ORDER BY id"):
                 lines = [loads(text) for text in decompress(data).split(b"\n")[:-1]]
-                found += [(one["client"], one["seq"]) for one in lines]
+                found += [(one["client"], one.get("seq", 0)) for one in lines]
     return found

@@ -9,7 +9,8 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "doctor", "drain", "jobs", "journal", "receipt", "replay", "run", "send", "status", "tail", "trace",
+    "bench", "check", "compare", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
+    "send", "status", "tail", "trace",
 )  # fmt: skip
 
 

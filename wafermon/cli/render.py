@@ -12,16 +12,18 @@ from typing import Any
 
 import click
 
-from wafermon.model.messages import TERMINAL
-
 _COLORS = {
     "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
-    "warning": "yellow", "done": "green", "ok": "green",
+    "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
 }  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 BAR = "█"
 LEFT = "├ "
 NAME_WIDTH = 36
+RUN_BAR = 30
+"""The bar of the longest run, in columns."""
+LOST_BAR = 20
+"""That of the step where most was lost or gained."""
 
 
 # -- words
@@ -93,35 +95,164 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     """A line a job. `now` is microseconds since the epoch."""
     if not found:
         return ["no jobs"]
-    return table(
-        ["JOB", "DONE", "STATUS", "SERVICE", "RUNS", "LAST HEARD", "TRACE"],
+    ends = [_end_of(job, now) for job in found]
+    traces = ["" if job["trace_id"] == job["job_id"] else plain(job["trace_id"]) for job in found]
+    header = ["JOB", "DONE", "STATUS", "SERVICE", "RUNS", "LAST HEARD"]
+    header += ["ENDS"] if any(ends) else []
+    header += ["TRACE"] if any(traces) else []
+    rows = [
         [
-            [
-                plain(job["job_id"]),
-                f"{job['percent']:g} %",
-                _job_status(job),
-                plain(job["service"]),
-                duration(max(0, _until(job, now) - job["first"]) / 1e6),
-                duration(max(0, now - job["last_progress"]) / 1e6) + " ago",
-                "" if job["trace_id"] == job["job_id"] else plain(job["trace_id"]),
-            ]
-            for job in found
-        ],
-        right="-r--rr",
-        color=2,
-    )
+            plain(job["job_id"]),
+            f"{job['percent']:g} %",
+            _job_status(job),
+            plain(job["service"]),
+            duration(max(0, _until(job, now) - job["first"]) / 1e6),
+            duration(max(0, now - job["last_progress"]) / 1e6) + " ago",
+            *([end] if any(ends) else []),
+            *([trace] if any(traces) else []),
+        ]
+        for job, end, trace in zip(found, ends, traces, strict=True)
+    ]
+    return table(header, rows, right="-r--rr", color=2)
+
+
+def runs(found: Mapping[str, Any], now: int) -> list[str]:
+    """The runs of one kind of job, each with a bar as long as it took."""
+    if not found["runs"]:
+        return [f"no runs of {plain(found['kind'])}"]
+    took = [max(0, _until(job, now) - job["first"]) for job in found["runs"]]
+    longest = max(1, *took)
+    rows = [
+        [
+            plain(job["job_id"]), _job_status(job), moment(job["first"])[:19], duration(long / 1e6), f"{job['errors']:,}",
+            BAR * max(1, round(long / longest * RUN_BAR)),
+        ]
+        for job, long in zip(found["runs"], took, strict=True)
+    ]  # fmt: skip
+    middle = f", in the middle {duration(found['median'] / 1e6)}" if found["median"] is not None else ""
+    header = ["JOB", "STATUS", "BEGAN (UTC)", "TOOK", "ERRORS", ""]
+    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="---rr", color=1)]
+
+
+def kinds(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """The kinds of jobs that there are."""
+    if not found:
+        return ["no jobs"]
+    rows = [
+        [
+            plain(one["kind"]), f"{one['runs']:,}", f"{one['states'].get('failed', 0):,}",
+            f"{one['states'].get('running', 0) + one['states'].get('stalled', 0):,}",
+            duration(max(0, now - one["last"]) / 1e6) + " ago",
+        ]
+        for one in found
+    ]  # fmt: skip
+    return table(["KIND", "RUNS", "FAILED", "RUNNING", "LAST HEARD"], rows, right="-rrrr")
 
 
 def _until(job: Mapping[str, Any], now: int) -> int:
-    """What still runs has run until now; of what is gone nobody knows more than when it was heard last."""
-    over = job["status"] in TERMINAL or job.get("gone")
-    return int(job["last_progress"]) if over else max(now, job["last_progress"])
+    """What goes on has run until now; of the rest nobody knows more than when it was heard of last."""
+    return max(now, job["last_progress"]) if job["state"] in ("running", "stalled") else int(job["last_progress"])
 
 
 def _job_status(job: Mapping[str, Any]) -> str:
-    if job.get("gone"):
-        return "gone"
-    return "stalled" if job["stalled"] else plain(job["status"]) if job["status"] else "running"
+    if job["state"] in ("stalled", "gone", "unfinished"):
+        return str(job["state"])
+    return plain(job["status"]) if job["status"] else "running"
+
+
+def _end_of(job: Mapping[str, Any], now: int) -> str:
+    """When a job that runs will end, with the spread."""
+    eta = job["eta"]
+    if not eta or job["state"] not in ("running", "stalled"):
+        return ""
+    left, low, high = (max(0, eta[key] - now) / 1e6 for key in ("at", "earliest", "latest"))
+    if not high:
+        return "any moment"
+    return f"in {duration(left)} ({duration(low)} to {duration(high)})"
+
+
+def comparison(found: Mapping[str, Any]) -> list[str]:
+    """Where two runs differ: the steps as a tree, with what each took and how much of that is lost or gained."""
+    run, other = found["run"], found["other"]
+    beside = plain(other["trace_id"]) if other["trace_id"] else f"the median of {found['runs']} runs"
+    lines = [
+        f"{plain(run['trace_id'])} {colored(run['status'], run['status'])}, {duration(run['duration'] / 1e6)}, "
+        f"beside {beside}, {duration(other['duration'] / 1e6)}: {_longer(run['duration'] - other['duration'])}"
+    ]
+    if found["steps"]:
+        lines += ["", *_steps(found["steps"])]
+        lines += ["", f"critical path  {_path(run)}", f"the other's    {_path(other)}"]
+    for title, key in (("COUNT", "counts"), ("METRIC", "metrics")):
+        if found[key]:
+            rows = [
+                [
+                    plain(one["name"]), plain(one["service"]), f"{one['value']:.6g}", f"{one['other']:.6g}",
+                    "" if one["change"] is None else f"{one['change']:+.0%}",
+                ]
+                for one in found[key]
+            ]  # fmt: skip
+            lines += ["", *table([title, "SERVICE", "RUN", "OTHER", "CHANGE"], rows, right="--rrr")]
+    return lines
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
+    largest = max(1, *(abs(step["lost"]) for step in steps))
+    rows = []
+    for step in steps:
+        sign = "+" if step["lost"] > 0 else "-"
+        rows.append(
+            [
+                _name(step), plain(step["service"]), _took(step["duration"], step["count"]),
+                _took(step["other_duration"], step["other_count"]), _signed(step["lost"]),
+                {(True, True): "both", (True, False): "run", (False, True): "other"}.get(
+                    (step["critical"], step["other_critical"]), ""
+                ),
+                sign * round(abs(step["lost"]) / largest * LOST_BAR),
+            ]
+        )  # fmt: skip
+    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr")
+
+
+def _took(microseconds: int | None, count: int | None) -> str:
+    if microseconds is None:
+        return "not there"
+    return duration(microseconds / 1e6) + (f" in {count}" if count and count > 1 else "")
+
+
+def _signed(microseconds: int) -> str:
+    return f"{'+' if microseconds > 0 else '-' if microseconds < 0 else ''}{duration(abs(microseconds) / 1e6)}"
+
+
+def _longer(microseconds: int) -> str:
+    if not microseconds:
+        return "as long"
+    return f"{duration(abs(microseconds) / 1e6)} {'longer' if microseconds > 0 else 'shorter'}"
+
+
+def _path(side: Mapping[str, Any]) -> str:
+    return " > ".join(plain(one) for one in side["critical_path"]) or "none"
+
+
+def errors(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """Kinds of errors, the latest first."""
+    if not found:
+        return ["no errors"]
+    rows = [
+        [
+            f"{one['count']:,}", plain(one["service"]), duration(max(0, now - one["last"]) / 1e6) + " ago",
+            plain(one["trace_id"]), plain(one["message"]),
+        ]
+        for one in found
+    ]  # fmt: skip
+    return table(["COUNT", "SERVICE", "LAST", "TRACE", "MESSAGE"], rows, right="r-r")
+
+
+def cut(lines: Iterable[str], width: int) -> list[str]:
+    """Lines that are no wider than `width` columns; 0 is no limit."""
+    return [
+        line if not width or len(click.unstyle(line)) <= width else click.unstyle(line)[: width - 1] + "…"
+        for line in lines
+    ]
 
 
 def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
@@ -139,6 +270,8 @@ def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
         lines += ["", *jobs(found["jobs"], now)]
     if found["spans"]:
         lines += ["", *waterfall(found["spans"], max(found["last"], found["first"] + 1), width)]
+    if found.get("series"):
+        lines += ["", *_series(found["series"])]
     left_out = found.get("left_out", {})
     if left_out.get("spans"):
         lines.append(
@@ -151,6 +284,17 @@ def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
             f"{left_out['events']:,} earlier events are left out: these are the latest {len(found['events']):,}"
         )
     return lines
+
+
+def _series(series: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [
+            plain(one["name"]), plain(one["service"]), f"{one['count']:,}", f"{one['mean']:.6g}", f"{one['least']:.6g}",
+            f"{one['greatest']:.6g}", plain(one["unit"]),
+        ]
+        for one in series
+    ]  # fmt: skip
+    return table(["METRIC", "SERVICE", "VALUES", "MEAN", "LEAST", "GREATEST", "UNIT"], rows, right="--rrrr")
 
 
 def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list[str]:

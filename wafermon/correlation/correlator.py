@@ -134,6 +134,18 @@ class Correlator:
         """See `views.trace`."""
         return self.engine.trace(trace_id, self.recent)
 
+    def about(self, trace_id: str) -> dict[str, Any]:
+        """See `views.about`."""
+        return self.engine.about(trace_id, self.recent)
+
+    def trace_ids(self) -> list[str]:
+        """See `views.trace_ids`."""
+        return self.engine.trace_ids(self.recent)
+
+    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """See `Recent.messages`."""
+        return self.recent.messages(trace_id, limit)
+
     def receipt_facts(self, name: str) -> Facts | None:
         """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""
         ledger = self.engine.ledger

@@ -137,6 +137,12 @@ class Engine:
     def trace(self, trace_id: str, recent: Recent | None = None) -> dict[str, Any] | None:
         return views.trace(self._live, recent or Recent(), trace_id, self._programs)
 
+    def about(self, trace_id: str, recent: Recent) -> dict[str, Any]:
+        return views.about(self._live, recent, trace_id)
+
+    def trace_ids(self, recent: Recent) -> list[str]:
+        return views.trace_ids(self._live, recent)
+
     def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
         return views.jobs(self._live, recent or Recent(), limit)
 

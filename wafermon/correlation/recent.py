@@ -27,7 +27,7 @@ from wafermon.model.messages import (
     SpanEnd,
     SpanStart,
     Trace,
-    decode_stored,
+    decode_object,
 )
 
 TRACES = 1_000
@@ -35,9 +35,11 @@ SPANS = 1_000
 """Of one trace."""
 ALL_SPANS = 20_000
 BLOCK_BYTES = 4 << 20
-"""Blocks with events of traces."""
+"""Blocks with messages of traces."""
 BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
+_SHOWN = ("event", "metric", "progress", "resource")
+_TRACE_ID = b'"trace_id"'
 
 
 class RecentSpan(Struct, gc=False):
@@ -76,18 +78,25 @@ class Recent:
         for block in blocks:
             self._follow(block.followed, time)
             self._take_derived(block.of_service(OWN_SERVICE))
-            if "event" in block.types and _TRACE_ID in block.raw:
+            if not block.types.isdisjoint(_SHOWN) and _TRACE_ID in block.raw:
                 self._keep(block)
 
     def events(self, trace_id: str, limit: int) -> list[dict[str, Any]]:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
-        found: list[Event] = []
+        return self.messages(trace_id, limit)["event"]
+
+    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+        """Likewise its latest events, metrics, progress and resource messages, by type."""
+        found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHOWN}
         for block in reversed(self._blocks):
-            if len(found) >= limit:
+            if all(len(of_type) >= limit for of_type in found.values()):
                 break
-            found += _events_in(block, trace_id)
-        found.sort(key=lambda event: event.ts or 0)
-        return [_event(event) for event in found[-limit:]]
+            for message in _messages_in(block, trace_id):
+                found[message.pop("type")].append(message)
+        return {
+            kind: sorted(given, key=lambda message: int(message["ts"]))[-limit:] if limit else []
+            for kind, given in found.items()
+        }
 
     def _keep(self, block: Block) -> None:
         self._blocks.append(block.raw)
@@ -174,22 +183,13 @@ class Recent:
                 span.status = span.status or "abandoned"
 
 
-_TRACE_ID = b'"trace_id"'
-
-
-def _events_in(block: bytes, trace_id: str) -> Iterator[Event]:
+def _messages_in(block: bytes, trace_id: str) -> Iterator[dict[str, Any]]:
     wanted = trace_id.encode()
     if wanted not in block and b"\\" not in block:
         return
     for line in block.split(b"\n")[:-1]:
         if wanted not in line and b"\\" not in line:  # what is escaped may say anything
             continue
-        message = decode_stored(line)
-        if isinstance(message, Event) and message.trace_id == trace_id:
-            yield message
-
-
-def _event(event: Event) -> dict[str, Any]:
-    shown = {"ts": event.ts, "service": event.service, "level": event.level, "message": event.message}
-    more = {"host": event.host, "pid": event.pid, "span_id": event.span_id, "context": event.context}
-    return shown | {name: value for name, value in more.items() if value is not UNSET}
+        message = decode_object(line)
+        if message.get("trace_id") == trace_id and message["type"] in _SHOWN:
+            yield {key: value for key, value in message.items() if key not in ("v", "trace_id")}

@@ -27,12 +27,12 @@ from wafermon.daemon.garbage import Garbage, none_at_exit
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers, at_most
-from wafermon.interfaces import BackendContext, IBackend
+from wafermon.interfaces import BackendContext, IBackend, IHistory
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
 from wafermon.model.settings import BackendConfig, HttpListener
-from wafermon.query import Live
+from wafermon.query import Live, Query
 from wafermon.receivers import Listeners, Receiver, SpillTaker
 from wafermon.web import HttpServer, ListenerState
 
@@ -91,6 +91,7 @@ class Sidecar(Service):
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
         self.hooks = Hooks(config.hooks, self.journal, reactor)
+        self.query = Query(lambda: self.live, self._histories, self.journal.now)
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
@@ -124,6 +125,14 @@ class Sidecar(Service):
     def live(self) -> Live:
         """See `View`."""
         return Live(self.correlator, self.journal)
+
+    def _histories(self) -> dict[str, Any]:
+        """The backends that can be asked for what they hold, by name, in the config's order."""
+        return {
+            name: delivery.backend
+            for name in self.config.backends
+            if (delivery := self.deliveries.get(name)) is not None and IHistory.providedBy(delivery.backend)
+        }
 
     # -- start
 

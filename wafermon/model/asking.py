@@ -6,15 +6,17 @@ Times are microseconds since the Unix epoch; `since` is included, `until` is not
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
 from wafermon.model.messages import LEVELS, TS_MAX, dumps
 from wafermon.model.records import ErrorRecord, EventRecord, JobRecord
+from wafermon.model.units import parse_duration
 
 T = TypeVar("T")
 MOST = 10_000
@@ -23,6 +25,10 @@ STATES = ("running", "stalled", "gone", "done", "failed", "cancelled", "unfinish
 """What a job can be. `unfinished`: its trace ended and it had said nothing of its end."""
 OPEN = ("running", "stalled")
 """The states of a job that goes on."""
+
+
+class CannotAsk(Exception):
+    """A place can't be read now; the text says why, and what to do."""
 
 
 class Place(NamedTuple):
@@ -92,6 +98,8 @@ class JobFilter:
     """Some of STATES; empty for all."""
     since: int = 0
     until: int = 0
+    traces: frozenset[str] = frozenset()
+    """The ids of their traces; empty for all."""
     without: frozenset[str] = frozenset()
     """`job_key`s of those that are known already."""
 
@@ -103,6 +111,7 @@ class JobFilter:
             and (not self.states or job["state"] in self.states)
             and job["last_progress"] >= self.since
             and (not self.until or job["last_progress"] < self.until)
+            and (not self.traces or job["trace_id"] in self.traces)
             and (not self.without or job_key(job["trace_id"], job["job_id"]) not in self.without)
         )
 
@@ -169,6 +178,29 @@ class ErrorFilter:
         )
 
 
+_AGO = re.compile(r"[0-9]+(?:\.[0-9]+)? ?(?:ms|s|m|h|d)")
+
+
+def parse_moment(text: str, now: int) -> int:
+    """``2h`` (so long before `now`), ``2026-11-28``, ``2026-11-28T10:15`` (UTC where no zone is named), or microseconds since the
+    Unix epoch. Raises ValueError."""
+    if _AGO.fullmatch(text):
+        return max(0, now - round(parse_duration(text) * 1e6))
+    if text.isascii() and text.isdecimal() and len(text) > 8:
+        if int(text) > TS_MAX:
+            raise ValueError(f"{text} is later than the year 2200: times are microseconds since the epoch")
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text))
+    except ValueError:
+        wanted = (
+            "expected a time ago such as 2h, a date and time such as 2026-11-28T10:15, or microseconds since the epoch"
+        )
+        raise ValueError(f"{wanted}, got {text[:40]!r}") from None
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return max(0, round(moment.timestamp() * 1e6))
+
+
 def page_of(records: Iterable[T], page: Page, place: Callable[[T], Place]) -> Found[T]:
     """One page of records that are all there are, in any order."""
     given = sorted(records, key=place, reverse=True)
@@ -187,13 +219,3 @@ def merged(answers: Sequence[Found[T]], page: Page, place: Callable[[T], Place])
         records = [one for one in records if place(one).time >= searched]
     more = any(answer.more for answer in answers) or len(records) > page.limit
     return Found(records[: page.limit], more, total, searched)
-
-
-def is_time(value: object) -> bool:
-    """Whether it can be a time in microseconds."""
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and 0 <= value <= TS_MAX
-    )

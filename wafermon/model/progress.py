@@ -5,15 +5,17 @@ from __future__ import annotations
 STEPS = 20
 """Points that are kept: each 5 %."""
 Reached = list[int | None]
-"""When 5 %, 10 %, … 100 % were reached, in microseconds since the Unix epoch; None where they were not."""
+"""When a progress message of 5 % or more came first, of 10 %, … of 100 %, in microseconds since the Unix epoch. None where the job
+said nothing between this step and the next: what lies between two steps that are known is found by rule of three."""
 
 
 def reach(reached: Reached, percent: float, ts: int) -> None:
-    """Take in a progress message. What is passed over counts as reached with what came after it."""
-    for step in range(min(STEPS, int(percent * STEPS / 100 + 1e-9))):
-        known = reached[step]
+    """Take in a progress message."""
+    step = min(STEPS, int(percent * STEPS / 100 + 1e-9))
+    if step:
+        known = reached[step - 1]
         if known is None or ts < known:
-            reached[step] = ts
+            reached[step - 1] = ts
 
 
 def nothing_reached() -> Reached:

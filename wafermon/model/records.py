@@ -44,8 +44,19 @@ class JobRecord(TypedDict):
     gone: bool
     """Its program ended without a word and did not come back."""
     reached: list[int | None]
-    """When it reached 5 %, 10 %, … 100 %; None where it did not."""
+    """When it was at 5 %, 10 %, … 100 % first; None where it said nothing between this step and the next."""
     eta: Eta | None
+
+
+class KindRecord(TypedDict):
+    """A kind of job."""
+
+    kind: str
+    runs: int
+    last: int
+    """When a job of it was heard of last."""
+    states: dict[str, int]
+    """How many of its runs are in which state."""
 
 
 class SpanRecord(TypedDict):

@@ -1,4 +1,4 @@
-"""What the sidecar knows of jobs and traces now: the correlation's memory, for reading."""
+"""What the sidecar knows of jobs and traces now: the correlation's memory, for reading, in the shapes of `wafermon.model.records`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
 from wafermon.correlation.receipts import record_of
+from wafermon.model.asking import MOST
+from wafermon.model.kinds import ANY, Kinds, kind_of_root
+from wafermon.model.messages import TERMINAL
 from wafermon.model.position import Position
-from wafermon.model.records import Receipt
+from wafermon.model.progress import nothing_reached
+from wafermon.model.records import JobRecord, Receipt, TraceRecord
 from wafermon.query.receipts import Place, receipt
+
+POINTS = {"event": "events", "metric": "metrics", "progress": "progress", "resource": "resources"}
+"""Type of message -> where a trace has them."""
 
 
 class Places(Protocol):
@@ -32,25 +39,60 @@ class Live:
     def receipt(self, name: str) -> Receipt | None:
         """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""
         facts = self._correlator.receipt_facts(name)
-        return receipt(facts.trace_id, record_of(facts), self.place) if facts is not None else None
+        return receipt(facts.trace_id, record_of(facts), self.place_of) if facts is not None else None
 
-    def place(self, backend: str) -> Place:
+    def place_of(self, backend: str) -> Place:
         """How far a backend is."""
         kept = self._places.stored(backend)
         return Place(kept and self._places.follow(kept), self._places.skipped(backend))
 
-    def jobs(self, limit: int) -> list[dict[str, Any]]:
-        """See `wafermon.correlation.views.jobs`."""
-        return self._correlator.jobs(limit)
+    def jobs(self, kinds: Kinds) -> list[JobRecord]:
+        """All of them, in no order."""
+        return [self._job(job, kinds) for job in self._correlator.jobs(MOST)]
 
     @property
     def job_count(self) -> int:
-        """How many `jobs` could show."""
+        """How many there are."""
         return self._correlator.count_jobs()
 
-    def trace(self, trace_id: str) -> dict[str, Any] | None:
-        """See `wafermon.correlation.views.trace`."""
-        return self._correlator.trace(trace_id)
+    def trace_ids(self) -> list[str]:
+        """Of the traces that something is known of."""
+        return self._correlator.trace_ids()
+
+    def trace(self, trace_id: str, kinds: Kinds, messages: int) -> TraceRecord | None:
+        """With at most so many messages of each type; None where nothing is known of it."""
+        found = self._correlator.trace(trace_id)
+        if found is None:
+            return None
+        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages).items()}
+        counts = found["counts"]
+        missing = {name: max(0, int(counts.get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()}
+        whole: Any = {
+            **found,
+            **points,
+            "jobs": [self._job(job, kinds) for job in found["jobs"]],
+            "series": [],
+            "left_out": {**found["left_out"], **missing},
+        }
+        made: TraceRecord = whole
+        return made
+
+    def _job(self, job: Mapping[str, Any], kinds: Kinds) -> JobRecord:
+        about = self._correlator.about(job["trace_id"])
+        kind = kinds.of(job["job_id"])
+        if kind == ANY and about["root"]:
+            kind = kind_of_root(*about["root"])
+        whole: Any = {
+            **job,
+            "kind": kind,
+            "state": _state(job, over=about["over"]),
+            "services": about["services"],
+            "errors": about["errors"],
+            "reached": nothing_reached(),
+            "eta": None,
+        }
+        made: JobRecord = whole
+        return made
 
     @property
     def sdk_dropped(self) -> int:
@@ -66,3 +108,13 @@ class Live:
     def counters(self) -> Mapping[str, int]:
         """What the correlation counts, since the start."""
         return self._correlator.engine.counters
+
+
+def _state(job: Mapping[str, Any], *, over: bool) -> str:
+    if job["status"] in TERMINAL:
+        return str(job["status"])
+    if job.get("gone"):
+        return "gone"
+    if over:
+        return "unfinished"
+    return "stalled" if job["stalled"] else "running"

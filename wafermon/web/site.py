@@ -12,36 +12,39 @@ from twisted.web.server import Request
 
 from wafermon.model.changes import Change
 from wafermon.model.settings import HttpListener
-from wafermon.web.answers import BadArgument, arguments, json, number, text
+from wafermon.web.answers import BadArgument, arguments, json, text
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
 from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
+from wafermon.web.past import Past
 from wafermon.web.process import process
-from wafermon.web.receipts import UNKNOWN, Traces
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
 
 HEALTH = """/health/live        200 as long as the process answers
 /health/ready       200 where messages are taken and every backend works, else 503; says why"""
-JOBS_SHOWN = 100
-JOBS_MOST = 10_000
 INDEX = f"""wafermon
 
 {HEALTH}
 /metrics            for Prometheus
 /api/status         everything at once, as JSON
 /api/process        the sidecar's process: its limits, its config's file, where it may write
-/api/jobs           the jobs that were heard of last; ?limit=N
-/api/traces/ID      one trace with its spans and latest events
+/api/jobs           jobs, live and stored; ?state=…&service=GLOB&name=GLOB&since=2h&limit=N&after=CURSOR
+/api/runs           the kinds of jobs; ?of=KIND the runs of one
+/api/compare        where two runs of a job differ; ?run=ID&other=ID, without other its last ones
+/api/traces/ID      one trace with its spans and latest messages; the beginning of an ID will do
 /api/traces/ID/receipt  whether all of a trace or job arrived, and what is missing
+/api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
+/api/errors         what went wrong, each kind once
+/api/services       who sent how much
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
 
-In a terminal: wafermon status, jobs, trace, receipt, tail, drain."""
+In a terminal: wafermon status, jobs, runs, trace, receipt, events, errors, tail, drain."""
 
 
 class HttpServer:
@@ -84,31 +87,21 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
     api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
-    api.putChild(b"jobs", _Page(lambda request: _jobs(view, request), "limit"))
-    api.putChild(b"traces", Traces(view, _Page(lambda request: _trace(view, request))))
+    for path in ("jobs", "runs", "compare", "errors", "services"):
+        api.putChild(path.encode(), Past(lambda: view.query, path))
+    api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}))
+    events = Resource()
+    events.putChild(b"search", Past(lambda: view.query, "events"))
+    api.putChild(b"events", events)
     api.putChild(b"tail", tail)
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
     return root
 
 
-def _jobs(view: View, request: Request) -> bytes:
-    limit = number(arguments(request, "limit"), "limit", JOBS_SHOWN, JOBS_MOST)
-    return json(request, {"jobs": view.live.jobs(limit), "total": view.live.job_count})
-
-
 def _ready(view: View, request: Request) -> bytes:
     answer = readiness(view)
     return json(request, answer, 200 if answer["ready"] else 503)
-
-
-def _trace(view: View, request: Request) -> bytes:
-    """An id may hold slashes."""
-    trace_id = b"/".join(request.postpath or ()).decode(errors="replace")
-    found = view.live.trace(trace_id)
-    if found is not None:
-        return json(request, found)
-    return json(request, {"error": UNKNOWN}, 404)
 
 
 def _metrics(figures: CollectorRegistry, request: Request) -> bytes:

@@ -13,7 +13,7 @@ from wafermon.journal import Journal
 from wafermon.model.changes import Refused
 from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.model.settings import Hooks as HookSettings
-from wafermon.query import Live
+from wafermon.query import Live, Query
 from wafermon.receivers import Receiver, SpillTaker
 
 
@@ -54,6 +54,8 @@ class View(Protocol):
     def receiver(self) -> Receiver: ...
     @property
     def live(self) -> Live: ...
+    @property
+    def query(self) -> Query: ...
     @property
     def deliveries(self) -> Deliveries: ...
     @property

@@ -15,11 +15,11 @@ from history_places import read_lines, store_of
 from wafermon.backends.history import history
 from wafermon.backends.history.days import Day, NotHistory, days_in, open_to_read
 from wafermon.backends.history.place import problem_of
-from wafermon.backends.history.reading import CannotAsk, Reader
+from wafermon.backends.history.reading import Reader
 from wafermon.backends.history.store import InUse, Store
 from wafermon.contract import JOURNAL, batch, line
 from wafermon.interfaces import Batch, ConfigError, Position, PositionMoved, configure
-from wafermon.model.asking import ErrorFilter, EventFilter, Found, JobFilter, Page, event_place, job_place
+from wafermon.model.asking import CannotAsk, ErrorFilter, EventFilter, Found, JobFilter, Page, event_place, job_place
 from wafermon.model.kinds import Kinds, kind_of
 from wafermon.model.mounts import parse_mounts
 from wafermon.routing import Rule, compile_routes, with_apart
@@ -177,10 +177,10 @@ def test_a_strangers_database_is_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE theirs (x)")
     before = path.read_bytes()
-    with pytest.raises(OSError, match="none that wafermon has made; move it away"):
+    with pytest.raises(OSError, match="not made by wafermon; move it away"):
         Writer(tmp_path)
     assert path.read_bytes() == before
-    with pytest.raises(CannotAsk, match="none that wafermon has made"):
+    with pytest.raises(CannotAsk, match="not made by wafermon"):
         Reader(tmp_path).jobs(JobFilter(), Page())
 
 

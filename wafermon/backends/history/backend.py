@@ -14,29 +14,20 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from wafermon.backends.history.place import problem_of
-from wafermon.backends.history.reading import CannotAsk, Reader
+from wafermon.backends.history.reading import Reader
 from wafermon.backends.history.store import Store
 from wafermon.interfaces import (
     BackendContext,
     Batch,
-    ErrorFilter,
-    ErrorRecord,
-    EventFilter,
-    EventRecord,
-    Found,
     Health,
     IBackend,
-    IHistory,
-    JobFilter,
-    JobRecord,
-    Page,
     Position,
     PositionMoved,
     RetryableError,
-    ServiceRecord,
-    TraceRecord,
 )
+from wafermon.model.asking import CannotAsk
 from wafermon.model.kinds import Kinds
+from wafermon.query.reading import Asked
 
 if TYPE_CHECKING:
     from wafermon.backends.history import HistoryOptions
@@ -48,8 +39,8 @@ WAITING = 32
 T = TypeVar("T")
 
 
-@implementer(IBackend, IHistory)
-class HistoryBackend:
+@implementer(IBackend)
+class HistoryBackend(Asked):
     """See the module."""
 
     log = Logger()
@@ -109,34 +100,20 @@ class HistoryBackend:
 
     # -- IHistory
 
-    def jobs(self, wanted: JobFilter, page: Page) -> Deferred[Found[JobRecord]]:
-        return self._ask(self._reader.jobs, wanted, page)
+    @property
+    def reader(self) -> Reader:
+        return self._reader
 
-    def find(self, prefix: str, limit: int) -> Deferred[list[str]]:
-        return self._ask(self._reader.find, prefix, limit)
-
-    def trace(self, trace_id: str, messages: int) -> Deferred[TraceRecord | None]:
-        return self._ask(lambda: self._reader.trace(trace_id, messages=messages))
-
-    def events(self, wanted: EventFilter, page: Page) -> Deferred[Found[EventRecord]]:
-        return self._ask(self._reader.events, wanted, page)
-
-    def errors(self, wanted: ErrorFilter, page: Page) -> Deferred[Found[ErrorRecord]]:
-        return self._ask(self._reader.errors, wanted, page)
-
-    def services(self, since: int, until: int) -> Deferred[list[ServiceRecord]]:
-        return self._ask(self._reader.services, since, until)
-
-    def _ask(self, question: Callable[..., T], *args: Any) -> Deferred[T]:
+    def ask(self, question: Callable[[], T]) -> Deferred[T]:
         if self._state in ("starting", "closed"):
             return self._call(_failing(RetryableError(f"the history {self._context.name} is {self._state}; ask again")))
         if len(self._asking.waiting) >= WAITING:
             return self._call(_failing(RetryableError("too many questions wait for an answer; ask again later")))
-        return self._call(self._answer(question, *args))
+        return self._call(self._answer(question))
 
-    async def _answer(self, question: Callable[..., T], *args: Any) -> T:
+    async def _answer(self, question: Callable[[], T]) -> T:
         try:
-            answer: T = await self._asking.run(self._in_thread, question, *args)
+            answer: T = await self._asking.run(self._in_thread, question)
         except (CannotAsk, OSError, sqlite3.Error) as error:
             raise RetryableError(f"the history {self._context.name}: {error}") from error
         return answer

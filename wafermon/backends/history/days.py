@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from wafermon.files import Files
+
 APPLICATION = 0x7766686D
 """SQLite's `application_id` of our files: ``wfhm``."""
 VERSION = 1
@@ -23,6 +25,8 @@ VERSION = 1
 _NAME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:\.([1-9][0-9]{0,5}))?\.db")
 BESIDE = ("", "-wal", "-shm", "-journal")
 """What SQLite puts beside a file, by the end of its name."""
+UNFINISHED = ".new"
+"""What the name of a file ends with until its tables are made."""
 BUSY_SECONDS = 1.0
 """How long a lock of somebody else is waited for."""
 
@@ -71,21 +75,39 @@ def _tables() -> str:
     return files(__package__).joinpath("tables.sql").read_text("utf-8")
 
 
-def open_to_write(path: Path) -> sqlite3.Connection:
-    """A file, made where it is not there. Raises sqlite3.Error, or NotHistory for a file that is somebody else's."""
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+def make(path: Path, files: Files) -> None:
+    """A file with empty tables, which is there whole or not at all. Raises sqlite3.Error, OSError."""
+    unfinished = Path(f"{path}{UNFINISHED}")
+    for end in BESIDE:
+        Path(f"{unfinished}{end}").unlink(missing_ok=True)
+    db = sqlite3.connect(unfinished, isolation_level=None)
     try:
-        _check(db, path, new_is_lawful=True)
+        db.executescript(
+            f"BEGIN IMMEDIATE; {_tables()} INSERT INTO reached VALUES (0, NULL);"
+            f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={VERSION}; COMMIT"
+        )
+    finally:
+        db.close()
+    files.rename(unfinished, path)
+    files.sync_directory(path.parent)
+
+
+def open_to_write(path: Path) -> sqlite3.Connection:
+    """A file that is there. Raises sqlite3.Error, or NotHistory for a file that is somebody else's."""
+    db = sqlite3.connect(
+        f"file:{quote(str(path.absolute()))}?mode=rw",
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        _check(db, path)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA cache_size=-16384")
         db.execute("PRAGMA wal_autocheckpoint=2000")
         db.execute("PRAGMA journal_size_limit=16777216")
-        if _number(db, "user_version") == 0:
-            db.executescript(
-                f"BEGIN IMMEDIATE; {_tables()} INSERT INTO reached VALUES (0, NULL);"
-                f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={VERSION}; COMMIT"
-            )
     except BaseException:
         db.close()
         raise
@@ -126,17 +148,12 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
     return db
 
 
-def _check(db: sqlite3.Connection, path: Path, *, new_is_lawful: bool = False) -> None:
+def _check(db: sqlite3.Connection, path: Path) -> None:
     version, application = _number(db, "user_version"), _number(db, "application_id")
-    if application == APPLICATION and 1 <= version <= VERSION:
-        return
-    if application == APPLICATION and version > VERSION:
+    if application != APPLICATION:
+        raise NotHistory(f"{path}: not made by wafermon; move it away, or choose another dir")
+    if version > VERSION:
         raise NotHistory(f"{path}: written by a later version of wafermon; use that one, or move the file away")
-    [empty] = db.execute("SELECT count(*) = 0 FROM sqlite_master").fetchone()
-    if not (application == 0 and empty):
-        raise NotHistory(f"{path}: a database, and none that wafermon has made; move it away, or choose another dir")
-    if not new_is_lawful:
-        raise NotHistory(f"{path}: an empty database")
 
 
 def _number(db: sqlite3.Connection, pragma: str) -> int:

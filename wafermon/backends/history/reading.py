@@ -7,6 +7,7 @@ past, since it continues the earlier ones.
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -18,6 +19,7 @@ from wafermon.backends.history.codec import CannotRead, decompress
 from wafermon.backends.history.days import Day, NotHistory, days_in, open_to_read
 from wafermon.backends.history.shape import HOUR
 from wafermon.model.asking import (
+    CannotAsk,
     ErrorFilter,
     EventFilter,
     Found,
@@ -29,11 +31,12 @@ from wafermon.model.asking import (
     job_key,
     page_of,
 )
-from wafermon.model.messages import LEVELS, decode_object, loads
+from wafermon.model.messages import LEVELS, decode_object, dumps, loads
 from wafermon.model.records import (
     ErrorRecord,
     EventRecord,
     JobRecord,
+    KindRecord,
     PointRecord,
     Series,
     ServiceRecord,
@@ -47,10 +50,6 @@ PATIENCE = 5.0
 CHUNKS_OF_TRACE = 1_000
 """The most chunks that are read for one trace, the latest ones."""
 KINDS = {"event": "events", "metric": "metrics", "progress": "progress", "resource": "resources"}
-
-
-class CannotAsk(Exception):
-    """There is no history, or it can't be read; the text says what to do."""
 
 
 class File(NamedTuple):
@@ -134,6 +133,27 @@ class Reader:
                 total -= known is not None
         return total
 
+    def kinds(self, since: int, until: int) -> list[KindRecord]:
+        """By the time that a job of it was last heard of, the latest first."""
+        with ExitStack() as stack:
+            files = self._files(stack)
+            replaced = _replaced(files)
+            known: dict[str, KindRecord] = {}
+            for file in files:
+                rows = file.db.execute(
+                    "SELECT kind, state, count(*), max(last_progress) FROM jobs"
+                    " WHERE last_progress >= ? AND last_progress < ? GROUP BY kind, state", (since, until or 2**62),
+                )  # fmt: skip
+                for kind, state, count, last in rows.fetchall():
+                    _count_kind(known, kind, state, count, last)
+                for key in replaced.get(str(file.day), ()):
+                    row = file.db.execute(
+                        f"{_JOB} WHERE trace_id = ? AND job_id = ?", tuple(key.split(" ", 1))
+                    ).fetchone()
+                    if row is not None and since <= row[8] < (until or 2**62):
+                        _count_kind(known, row[2], row[6], -1, 0)
+            return sorted(known.values(), key=lambda one: (one["last"], one["kind"]), reverse=True)
+
     # -- one trace
 
     def find(self, prefix: str, limit: int) -> list[str]:
@@ -155,7 +175,7 @@ class Reader:
                     }
             return sorted(found)[:limit]
 
-    def trace(self, trace_id: str, *, messages: int) -> TraceRecord | None:
+    def trace(self, trace_id: str, messages: int) -> TraceRecord | None:
         """One trace, with at most so many messages of each type; with 0 no lines are read at all."""
         with ExitStack() as stack:
             files = [file for file in self._files(stack) if _has(file, trace_id)]
@@ -251,7 +271,7 @@ class Reader:
             for file in self._files(stack):
                 rows = file.db.execute(
                     "SELECT service, what, sum(count), min(hour), max(hour) FROM hours WHERE hour >= ? AND hour <= ?"
-                    " GROUP BY service, what", _hours(since, until),
+                    " AND what NOT IN ('trace', 'stats') GROUP BY service, what", _hours(since, until),
                 )  # fmt: skip
                 for service, what, count, first, last in rows:
                     one = known.setdefault(
@@ -330,11 +350,21 @@ def _job_condition(wanted: JobFilter) -> tuple[str, list[Any]]:
         if value:
             parts.append(condition)
             values.append(value)
+    if wanted.traces:
+        parts.append("trace_id IN (SELECT value FROM json_each(?))")
+        values.append(dumps(sorted(wanted.traces)))
     if wanted.states:
         states = sorted(wanted.states)
         parts.append(f"state IN ({', '.join('?' * len(states))})")
         values += states
     return " AND ".join(parts), values
+
+
+def _count_kind(known: dict[str, KindRecord], kind: str, state: str, count: int, last: int) -> None:
+    one = known.setdefault(kind, {"kind": kind, "runs": 0, "last": 0, "states": {}})
+    one["runs"] += count
+    one["last"] = max(one["last"], last)
+    one["states"][state] = one["states"].get(state, 0) + count
 
 
 def _glob(pattern: str) -> str:
@@ -460,11 +490,16 @@ def _series(files: Iterable[File], trace_id: str) -> list[Series]:
             known[:] = [known[0] + count, known[1] + total, min(known[2], least), max(known[3], greatest)]
     return [
         {
-            "name": name, "service": service, "unit": unit, "count": int(count), "mean": total / count,
+            "name": name, "service": service, "unit": unit, "count": int(count), "mean": _finite(total / count),
             "least": least, "greatest": greatest,
         }
         for (name, service, unit), (count, total, least, greatest) in sorted(found.items())
     ]  # fmt: skip
+
+
+def _finite(value: float) -> float:
+    """JSON has no infinity, and sums may become one."""
+    return max(-sys.float_info.max, min(sys.float_info.max, value))
 
 
 def _latest(points: dict[str, list[PointRecord]], most: int) -> dict[str, list[PointRecord]]:

@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from wafermon.backends.history.codec import compressor
-from wafermon.backends.history.days import BESIDE, Day, NotHistory, day_of, days_in, open_to_read, open_to_write, seal
+from wafermon.backends.history.days import (
+    BESIDE,
+    UNFINISHED,
+    Day,
+    NotHistory,
+    day_of,
+    days_in,
+    make,
+    open_to_read,
+    open_to_write,
+    seal,
+)
 from wafermon.backends.history.shape import Job, Rows, new_job, shape
 from wafermon.files import Files
 from wafermon.interfaces import Batch, Position, PositionMoved
@@ -110,6 +121,8 @@ class Store:
         self._take_lock()
         self._serial, self._reached, self._latest = 0, None, None
         self._sizes = {}
+        for left in self.directory.glob(f"*.db{UNFINISHED}*"):
+            self._files.unlink(left)
         for day in days_in(self.directory):
             self._look_at(day)
         self._tidy()
@@ -147,9 +160,7 @@ class Store:
             with closing(open_to_read(path)) as db:
                 serial, position = db.execute("SELECT serial, position FROM reached").fetchone()
         except NotHistory as error:
-            if not _is_empty(path):
-                raise OSError(0, str(error).partition(": ")[2], str(path)) from None
-            serial, position = 0, None  # the process was killed while it made it
+            raise OSError(0, str(error).partition(": ")[2], str(path)) from None
         except (sqlite3.OperationalError, FileNotFoundError):
             raise  # locked, or the disk: that passes
         except (sqlite3.DatabaseError, TypeError) as error:
@@ -221,10 +232,9 @@ class Store:
             seal(current.db)
             self._sizes[current.day] = _size(current.path)
         path = self.directory / str(wanted)
-        new = not os.path.lexists(path)
+        if not os.path.lexists(path):
+            make(path, self._files)
         db = open_to_write(path)
-        if new:
-            self._files.sync_directory(self.directory)
         self._sizes.pop(wanted, None)
         self._note_index(db)
         [errors] = db.execute("SELECT count(*) FROM errors").fetchone()
@@ -396,16 +406,6 @@ def _size(path: Path) -> int:
         with suppress(FileNotFoundError):
             size += os.lstat(f"{path}{end}").st_size
     return size
-
-
-def _is_empty(path: Path) -> bool:
-    """Whether nothing was ever committed to it."""
-    try:
-        with sqlite3.connect(path) as db:
-            [count] = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return not count
-    except sqlite3.Error:
-        return False
 
 
 _ADD_SERIES = """

@@ -33,11 +33,12 @@ CREATE TABLE jobs (
     state          TEXT NOT NULL,       -- running, stalled, gone, done, failed, cancelled, unfinished
     first          INTEGER NOT NULL,
     last_progress  INTEGER NOT NULL,
-    shape          TEXT NOT NULL,       -- JSON: when it reached 5 %, 10 %, … 100 %
+    shape          TEXT NOT NULL,       -- JSON: when it was at 5 %, 10 %, … 100 % first
     continues      TEXT,                -- the earlier file that has a row of it too; this one has all that one has
     PRIMARY KEY (trace_id, job_id)
 ) WITHOUT ROWID;
 CREATE INDEX jobs_last ON jobs (last_progress, trace_id, job_id);
+CREATE INDEX jobs_id ON jobs (job_id);
 CREATE INDEX jobs_kind ON jobs (kind, last_progress);
 CREATE INDEX jobs_continue ON jobs (continues) WHERE continues IS NOT NULL;
 

@@ -13,12 +13,13 @@ move it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar, cast
 
 import psycopg2
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -29,6 +30,7 @@ from wafermon.backends.timescaledb.failures import Silent, Unsuitable, failure_o
 from wafermon.backends.timescaledb.identity import MARK, identity
 from wafermon.backends.timescaledb.loading import AVAILABLE, Loader, shaped
 from wafermon.backends.timescaledb.options import TimescaleOptions
+from wafermon.backends.timescaledb.reading import Reader
 from wafermon.backends.timescaledb.schema import arrange, catch_up, failing, upgrade
 from wafermon.backends.timescaledb.statements import KINDS, store
 from wafermon.interfaces import (
@@ -41,16 +43,24 @@ from wafermon.interfaces import (
     PositionMoved,
     RetryableError,
 )
+from wafermon.model.asking import CannotAsk
+from wafermon.model.kinds import Kinds
+from wafermon.query.reading import Asked
 
 T = TypeVar("T")
 FEWEST = 20
 """Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four or more."""
 LOOK_SECONDS = 600.0
 """After how long it is asked again, at a batch, whether TimescaleDB's own work fails."""
+READERS = 2
+"""Questions that are answered at a time; each has a thread and a connection of its own."""
+WAITING = 32
+"""Questions that may wait for one of these."""
+STOPPING_SECONDS = 0.05
 
 
 @implementer(IBackend)
-class TimescaleBackend:
+class TimescaleBackend(Asked):
     """See the module."""
 
     log = Logger()
@@ -60,6 +70,10 @@ class TimescaleBackend:
     def __init__(self, options: TimescaleOptions, context: BackendContext) -> None:
         self._options = options
         self._context = context
+        self._reader = Reader(self._parameters, options.schema_name)
+        self.kinds = Kinds()
+        self._asking = DeferredSemaphore(READERS)
+        self._questions: set[Deferred[Any]] = set()
         self._connector = Connector(options, context.timeout, context.name, context.reactor, context.pool)
         self._session: Session | None = None
         self._loader: Loader | None = None
@@ -82,8 +96,45 @@ class TimescaleBackend:
         self._copied = 0
         self._seconds = 0.0
 
+    @property
+    def reader(self) -> Reader:
+        return self._reader
+
     def open(self) -> Deferred[Position | None]:
         return self._call(self._open())
+
+    def ask(self, question: Callable[[], T]) -> Deferred[T]:
+        """See `IHistory`: in threads beside the one of the statements."""
+        if self._context.pool.max < 1 + READERS:
+            self._context.pool.adjustPoolsize(0, 1 + READERS)
+        asked = Deferred.fromCoroutine(self._answer(question))
+        self._questions.add(asked)
+
+        def ended(result: Any) -> Any:
+            self._questions.discard(asked)
+            return result
+
+        return asked.addBoth(ended)
+
+    async def _answer(self, question: Callable[[], T]) -> T:
+        if len(self._asking.waiting) >= WAITING:
+            raise RetryableError("too many questions wait for an answer; ask again later")
+        try:
+            answer: T = await self._asking.run(self._question, question)
+        except CannotAsk as error:
+            raise RetryableError(f"{self._options.target}: {error}") from error
+        return answer
+
+    def _question(self, question: Callable[[], T]) -> Deferred[T]:
+        if self._state in ("starting", "closed"):
+            raise RetryableError(f"the backend {self._context.name} is {self._state}; ask again")
+        return self._in_thread(question)
+
+    def _parameters(self) -> Mapping[str, str]:
+        """What the reader connects with. Blocks."""
+        options = self._options
+        password = options.password_file.read_text().rstrip("\r\n") if options.password_file is not None else ""
+        return {**options.parameters, **({"password": password} if password else {})}
 
     def _call(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Run it so that `close` can end it."""
@@ -265,7 +316,11 @@ class TimescaleBackend:
         self._let_go()
         for call in list(self._calls):
             call.cancel()
-        # A thread can't be ended: the pool has one, which has done all that was asked before once it does this.
+        while self._questions:
+            self._reader.stop()
+            await deferLater(cast(Any, self._context.reactor), STOPPING_SECONDS)
+        # A thread can't be ended: the one that is left has done all that was asked before once it does this.
+        self._context.pool.adjustPoolsize(0, 1)
         await self._in_thread(_nothing)
         self._let_go()
 

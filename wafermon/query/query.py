@@ -1,0 +1,390 @@
+"""The one read model: live memory first, then what is stored, as one answer without doubles.
+
+One stored place is asked for lists, the first of the config unless another is named: two of them hold the same, and counting
+both would count twice. A place that can't be asked is a problem that the answer names; what is live is answered all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+from typing import Any, Generic, TypeVar
+
+from wafermon.model.asking import (
+    OPEN,
+    ErrorFilter,
+    EventFilter,
+    Found,
+    JobFilter,
+    Page,
+    job_key,
+    job_place,
+    merged,
+    page_of,
+)
+from wafermon.model.errors import RetryableError
+from wafermon.model.kinds import Kinds
+from wafermon.model.messages import OWN_SERVICE, TERMINAL
+from wafermon.model.progress import joined
+from wafermon.model.records import (
+    ErrorRecord,
+    EventRecord,
+    JobRecord,
+    KindRecord,
+    Receipt,
+    ServiceRecord,
+    SpanRecord,
+    TraceRecord,
+)
+from wafermon.model.span_tree import tree
+from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
+from wafermon.query.eta import RUNS, eta
+from wafermon.query.live import POINTS, Live
+from wafermon.query.receipts import Place, receipt, stored_record
+
+T = TypeVar("T")
+CANDIDATES = 10
+"""How many ids are named where the beginning of one is not enough."""
+BASELINE_SECONDS = 30.0
+"""For so long the last runs of a kind are remembered."""
+BASELINES = 256
+OWN_EVENTS = 1_000
+"""The most of the sidecar's own events of one trace that are looked at for its receipt."""
+
+
+class BadQuestion(ValueError):
+    """What is wrong with a question, for whoever asked it."""
+
+
+@dataclass
+class Answer(Generic[T]):
+    """What was found, and where."""
+
+    found: T
+    sources: list[str] = field(default_factory=list)
+    """``live``, and the names of the backends that were asked."""
+    problems: list[str] = field(default_factory=list)
+    """Why one of them could not be."""
+
+
+class Query:
+    """Asks all that know something. Keeps nothing but the last runs of some kinds of job, for a while."""
+
+    def __init__(
+        self,
+        live: Callable[[], Live | None],
+        stored: Callable[[], Mapping[str, Any]],
+        now: Callable[[], int],
+    ) -> None:
+        """`live`: None where no sidecar runs; `stored`: the backends that are an `IHistory`, by name, in the config's order;
+        `now`: microseconds since the epoch."""
+        self._live = live
+        self._stored = stored
+        self.now = now
+        self._baselines: dict[str, tuple[int, list[JobRecord]]] = {}
+
+    # -- jobs
+
+    async def jobs(self, wanted: JobFilter, page: Page, source: str = "") -> Answer[Found[JobRecord]]:
+        """Jobs by the time that they were last heard of, with the end that is foreseen of those that run."""
+        answer: Answer[Found[JobRecord]] = Answer(Found())
+        name, store = self._store(source)
+        live = self._live()
+        here = live.jobs(self._kinds(store)) if live is not None else []
+        parts = []
+        if live is not None:
+            answer.sources.append("live")
+            parts.append(page_of(filter(wanted.takes, here), page, job_place))
+        if store is not None:
+            known = frozenset(job_key(job["trace_id"], job["job_id"]) for job in here)
+            found = await self._try(answer, name, store.jobs(replace(wanted, without=known), page))
+            parts += [found] if found is not None else []
+        answer.found = merged(parts, page, job_place)
+        await self._complete(answer, store)
+        return answer
+
+    async def kinds(self, since: int, until: int, source: str = "") -> Answer[list[KindRecord]]:
+        """The kinds of jobs, the latest first. Counts are of what is stored; without that, of what is live."""
+        answer: Answer[list[KindRecord]] = Answer([])
+        name, store = self._store(source)
+        if store is not None:
+            found = await self._try(answer, name, store.kinds_of_jobs(since, until))
+            if found is not None:
+                answer.found = found
+                return answer
+        live = self._live()
+        if live is not None:
+            answer.sources.append("live")
+            answer.found = _kinds_of(live.jobs(self._kinds(store)), since, until)
+        return answer
+
+    async def runs(
+        self, name: str, page: Page, wanted: JobFilter, source: str = ""
+    ) -> tuple[str, Answer[Found[JobRecord]]]:
+        """The runs of one kind of job, which is named by itself or by the id of one of its jobs."""
+        kind = self._kinds(self._store(source)[1]).of(name)
+        for candidate in dict.fromkeys((name, kind)):
+            answer = await self.jobs(replace(wanted, kind=candidate), page, source)
+            if answer.found.records or answer.problems:
+                return candidate, answer
+        return name, answer
+
+    async def _complete(self, answer: Answer[Found[JobRecord]], store: Any) -> None:
+        """What live memory does not keep of the jobs that run: how they came so far; and when they will end."""
+        open_jobs = [job for job in answer.found.records if job["state"] in OPEN]
+        if not open_jobs:
+            return
+        if store is not None:
+            traces = frozenset(job["trace_id"] for job in open_jobs)
+            asked = store.jobs(JobFilter(traces=traces), Page(4 * len(open_jobs)))
+            found = await self._try(None, "", asked)
+            stored = {job_key(job["trace_id"], job["job_id"]): job for job in (found.records if found else ())}
+            for job in open_jobs:
+                if known := stored.get(job_key(job["trace_id"], job["job_id"])):
+                    job["first"] = min(job["first"], known["first"])
+                    job["reached"] = joined(job["reached"], known["reached"])
+        for job in open_jobs:
+            job["eta"] = eta(job, await self.baseline(job["kind"], store), self.now())
+
+    async def baseline(self, kind: str, store: Any) -> list[JobRecord]:
+        """The last runs of a kind that are done, the latest first."""
+        now = self.now()
+        known = self._baselines.get(kind)
+        if known is not None and 0 <= now - known[0] < BASELINE_SECONDS * 1e6:
+            return known[1]
+        if store is None:
+            return []
+        found = await self._try(None, "", store.jobs(JobFilter(kind=kind, states=frozenset({"done"})), Page(RUNS)))
+        runs = list(found.records) if found is not None else []
+        if len(self._baselines) >= BASELINES:
+            self._baselines.clear()
+        self._baselines[kind] = (now, runs)
+        return runs
+
+    # -- one trace
+
+    async def resolve(self, given: str, source: str = "") -> Answer[list[str]]:
+        """The trace that is meant by an id, or by the beginning of one, of itself or of a job: the ids of all that it may be."""
+        answer: Answer[list[str]] = Answer([])
+        name, store = self._store(source)
+        live = self._live()
+        found: dict[str, None] = {}
+        if live is not None:
+            answer.sources.append("live")
+            ids = live.trace_ids()
+            found |= dict.fromkeys(one for one in ids if one.startswith(given))
+            found |= {job["trace_id"]: None for job in live.jobs(self._kinds(store)) if job["job_id"].startswith(given)}
+        if given not in found and store is not None:
+            more = await self._try(answer, name, store.find(given, CANDIDATES + 1))
+            found |= dict.fromkeys(more or ())
+        answer.found = [given] if given in found else sorted(found)
+        return answer
+
+    async def trace(self, trace_id: str, messages: int, source: str = "") -> Answer[TraceRecord | None]:
+        """One trace, from memory and from what is stored."""
+        answer: Answer[TraceRecord | None] = Answer(None)
+        name, store = self._store(source)
+        live = self._live()
+        kinds = self._kinds(store)
+        here = live.trace(trace_id, kinds, messages) if live is not None else None
+        if live is not None:
+            answer.sources.append("live")
+        there: TraceRecord | None = None
+        for other, place in [(name, store)] if source else self._stored().items():
+            if place is not None and there is None:
+                there = await self._try(answer, other, place.trace(trace_id, messages))
+        answer.found = join_traces(here, there, messages)
+        if answer.found is not None:
+            jobs: Answer[Found[JobRecord]] = Answer(Found(answer.found["jobs"]))
+            await self._complete(jobs, store)
+        return answer
+
+    async def compare(self, trace_id: str, other_id: str, source: str = "") -> Answer[Comparison | None]:
+        """A run beside another, or, without an id of that, beside the median of the last ones of its kind. None where nothing
+        is known of one of them; raises BadQuestion where there are no others."""
+        answer: Answer[Comparison | None] = Answer(None)
+        name, store = self._store(source)
+        run = await self._shape(trace_id, source, answer)
+        other = await self._shape(other_id, source, answer) if other_id else None
+        if run is None or (other_id and other is None):
+            return answer
+        kind = run[1]
+        past: list[Shape] = []
+        if store is not None and kind:
+            wanted = JobFilter(kind=kind, states=frozenset({"done"}))
+            found = await self._try(answer, name, store.jobs(wanted, Page(RUNS + 2)))
+            known = {trace_id, other_id}
+            ids = [job["trace_id"] for job in (found.records if found else ()) if job["trace_id"] not in known]
+            for one in ids[:RUNS]:
+                if (shape := await self._shape(one, source, None)) is not None:
+                    past.append(shape[0])
+        if other is None and not past:
+            raise BadQuestion(f"no other run of {kind or trace_id} that is done is known; name the one to compare with")
+        answer.found = compare(run[0], other[0] if other else middle_of(past), past)
+        answer.sources = list(dict.fromkeys(answer.sources))
+        return answer
+
+    async def _shape(self, trace_id: str, source: str, answer: Answer[Any] | None) -> tuple[Shape, str] | None:
+        """A run as it is compared, and the kind of its first job."""
+        found = await self.trace(trace_id, 0, source)
+        if answer is not None:
+            answer.sources += found.sources
+            answer.problems += found.problems
+        if found.found is None:
+            return None
+        jobs = found.found["jobs"]
+        return shape_of(found.found), jobs[0]["kind"] if jobs else ""
+
+    async def receipt(self, name: str, source: str = "") -> Answer[Receipt | None]:
+        """Whether all of the trace of this id, or of the latest job of this id, arrived: by what memory knows, else by what
+        was kept when it had ended."""
+        answer: Answer[Receipt | None] = Answer(None)
+        live = self._live()
+        if live is not None:
+            answer.sources.append("live")
+            answer.found = live.receipt(name)
+        store_name, store = self._store(source)
+        if answer.found is not None or store is None:
+            return answer
+        meant = await self._try(answer, store_name, store.find(name, CANDIDATES)) or []
+        if not meant:
+            return answer
+        trace_id = name if name in meant else meant[0]
+        wanted = EventFilter(trace_id=trace_id, service=OWN_SERVICE)
+        found = await self._try(None, "", store.events(wanted, Page(OWN_EVENTS)))
+        record = stored_record(list(found.records)[::-1]) if found is not None else None
+        if record is not None and (name == trace_id or len(meant) == 1):
+            place_of = live.place_of if live is not None else lambda backend: Place(None)
+            answer.found = receipt(trace_id, record, place_of)
+        return answer
+
+    # -- messages and roll-ups
+
+    async def events(self, wanted: EventFilter, page: Page, source: str = "") -> Answer[Found[EventRecord]]:
+        """Stored events: live memory keeps too few to search."""
+        return await self._of_store(Found[EventRecord](), source, lambda store: store.events(wanted, page))
+
+    async def errors(self, wanted: ErrorFilter, page: Page, source: str = "") -> Answer[Found[ErrorRecord]]:
+        return await self._of_store(Found[ErrorRecord](), source, lambda store: store.errors(wanted, page))
+
+    async def services(self, since: int, until: int, source: str = "") -> Answer[list[ServiceRecord]]:
+        return await self._of_store(list[ServiceRecord](), source, lambda store: store.services(since, until))
+
+    async def _of_store(self, nothing: T, source: str, ask: Callable[[Any], Awaitable[T]]) -> Answer[T]:
+        answer = Answer(nothing)
+        name, store = self._store(source)
+        if store is None:
+            answer.problems.append(
+                "nothing is stored that can be asked: add a backend with `plugin: history`, or name one with --history or --dsn"
+            )
+            return answer
+        found = await self._try(answer, name, ask(store))
+        if found is not None:
+            answer.found = found
+        return answer
+
+    # -- who is asked
+
+    def _store(self, source: str) -> tuple[str, Any]:
+        """The stored place to ask, by name. Raises BadQuestion where there is none of that name."""
+        known = self._stored()
+        if source:
+            if source not in known:
+                names = ", ".join(known) or "none"
+                raise BadQuestion(
+                    f"source: no backend {source[:64]!r} can be asked for what it holds; these can: {names}"
+                )
+            return source, known[source]
+        return next(iter(known.items()), ("", None))
+
+    def _kinds(self, store: Any) -> Kinds:
+        kinds: Kinds = getattr(store, "kinds", None) or Kinds()
+        return kinds
+
+    async def _try(self, answer: Answer[Any] | None, name: str, asked: Awaitable[T]) -> T | None:
+        try:
+            found = await asked
+        except RetryableError as error:
+            if answer is not None:
+                answer.problems.append(str(error))
+            return None
+        if answer is not None:
+            answer.sources.append(name)
+        return found
+
+
+def median_run(runs: Sequence[JobRecord]) -> int | None:
+    """How long a run takes, in microseconds; None without one."""
+    took = [run["last_progress"] - run["first"] for run in runs]
+    return round(median(took)) if took else None
+
+
+def join_traces(here: TraceRecord | None, there: TraceRecord | None, messages: int) -> TraceRecord | None:
+    """What memory and what a stored place know of one trace. Memory is up to date; the stored place may have more."""
+    if here is None or there is None:
+        return here or there
+    head: Any = here if here["part"] >= there["part"] else there
+    points: dict[str, Any] = {name: _join_points(here, there, name, messages) for name in POINTS.values()}
+    left_out = {
+        name: max(0, int(head["counts"].get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()
+    }  # fmt: skip
+    whole: Any = {
+        **head,
+        "first": min(here["first"], there["first"]),
+        "last": max(here["last"], there["last"]),
+        "services": list(dict.fromkeys([*here["services"], *there["services"]])),
+        **points,
+        "jobs": _join_jobs(here["jobs"], there["jobs"]),
+        "spans": _join_spans(here["spans"], there["spans"]),
+        "series": there["series"],
+        "left_out": {"spans": 0, **left_out},
+    }
+    made: TraceRecord = whole
+    return made
+
+
+def _join_points(here: Any, there: Any, name: str, most: int) -> list[dict[str, Any]]:
+    found: dict[Any, dict[str, Any]] = {}
+    for point in [*there[name], *here[name]]:
+        seq = point.get("seq")
+        key = (point.get("client"), seq) if seq is not None else repr(sorted(point.items(), key=lambda item: item[0]))
+        found[key] = point
+    points = sorted(found.values(), key=lambda point: (point["ts"], str(point.get("client", "")), point.get("seq", 0)))
+    return points[-most:] if most else []
+
+
+def _join_jobs(here: Sequence[JobRecord], there: Sequence[JobRecord]) -> list[JobRecord]:
+    found = {job["job_id"]: job for job in there}
+    for job in here:
+        known = found.get(job["job_id"])
+        if known is not None:
+            job["first"] = min(job["first"], known["first"])
+            job["reached"] = joined(job["reached"], known["reached"])
+            if known["status"] in TERMINAL and job["status"] not in TERMINAL:
+                continue
+        found[job["job_id"]] = job
+    return sorted(found.values(), key=lambda job: (job["first"], job["job_id"]))
+
+
+def _join_spans(here: Sequence[SpanRecord], there: Sequence[SpanRecord]) -> list[SpanRecord]:
+    found: dict[str, Any] = {span["span_id"]: dict(span) for span in there}
+    for span in here:
+        known = found.get(span["span_id"])
+        if known is None or known["duration"] is None:
+            found[span["span_id"]] = dict(span)
+    joined_spans: Any = list(tree(found.values()))
+    made: list[SpanRecord] = joined_spans
+    return made
+
+
+def _kinds_of(jobs: Sequence[JobRecord], since: int, until: int) -> list[KindRecord]:
+    known: dict[str, KindRecord] = {}
+    for job in jobs:
+        if job["last_progress"] < since or (until and job["last_progress"] >= until):
+            continue
+        one = known.setdefault(job["kind"], {"kind": job["kind"], "runs": 0, "last": 0, "states": {}})
+        one["runs"] += 1
+        one["last"] = max(one["last"], job["last_progress"])
+        one["states"][job["state"]] = one["states"].get(job["state"], 0) + 1
+    return sorted(known.values(), key=lambda one: (one["last"], one["kind"]), reverse=True)
