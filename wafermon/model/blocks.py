@@ -51,6 +51,7 @@ class Block:
     __slots__ = (
         "_column",
         "_followed",
+        "_lines",
         "_messages",
         "_parts",
         "_table",
@@ -89,6 +90,7 @@ class Block:
         self._column: Column | None = columns[1] if columns else None
         self._tallies = tallies
         self._followed: Sequence[Message] | None = None
+        self._lines: list[bytes] | None = None
 
     @classmethod
     def of(cls, raw: bytes, messages: Sequence[Message]) -> Block:
@@ -188,8 +190,16 @@ class Block:
         if self._messages is not None or 2 * len(places) > self.count:
             messages = self.messages
             return [messages[place] for place in places]
-        lines = self.lines
-        return [decode_stored(lines[place]) for place in places]
+        return list(map(decode_stored, self.lines_at(places)))
+
+    def lines_at(self, places: Collection[int]) -> list[bytes]:
+        """The lines at these indices. More may be asked for soon."""
+        if not places:
+            return []
+        if self._lines is None:
+            self._lines = self.lines
+        lines = self._lines
+        return [lines[place] for place in places]
 
     def of_types(self, types: Container[str]) -> list[Message]:
         """Its messages of these types. No others are parsed."""
@@ -228,7 +238,7 @@ class Block:
 
     def release(self) -> None:
         """Nobody is expected to need the messages soon."""
-        self._messages = self._tallies = self._followed = None
+        self._messages = self._tallies = self._followed = self._lines = None
 
     def cut(self, start: int, stop: int) -> Block:
         """Its messages from index `start` to before `stop`."""
