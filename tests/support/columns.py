@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import UnsetType
+
 from wafermon.model.blocks import FOLLOWED, Block, Tally
-from wafermon.model.messages import OWN_SERVICE, TS_MAX, Message, decode_stored, kind_of
+from wafermon.model.messages import OWN_SERVICE, Message, decode_stored, kind_of
 
 
 def check(block: Block, raw: bytes) -> None:
@@ -20,28 +22,29 @@ def check(block: Block, raw: bytes) -> None:
         assert block.places({kind}) == [place for place, one in enumerate(kinds) if one == kind]
     assert block.followed == [message for message in messages if message.type in FOLLOWED]
     assert block.of_service("a") == [message for message in messages if message.service == "a"]
-    assert {one.trace_id: one for one in merged(block)} == {one: tallied(one, messages) for one in traces(messages)}
-    assert [one.trace_id for one in merged(block)] == traces(messages)
+    assert merged(block) == tallied(messages)
+    assert list(merged(block)) == list(tallied(messages))
     assert list(block.messages) == messages
 
 
-def traces(messages: Sequence[Message]) -> list[str]:
-    own = {message.trace_id: None for message in messages if message.trace_id and message.service != OWN_SERVICE}
-    return list(own)
+Pair = tuple[str | UnsetType, str | UnsetType]
 
 
-def tallied(trace: str, messages: Sequence[Message]) -> Tally:
-    found = [message for message in messages if message.trace_id == trace and message.service != OWN_SERVICE]
-    tally = Tally(trace, TS_MAX, 0, {})
-    for message in found:
-        tally.add(message.ts or 0, message.ts or 0, kind_of(message), 1)
-    return tally
+def tallied(messages: Sequence[Message]) -> dict[Pair, Tally]:
+    """Counted one by one."""
+    found: dict[Pair, Tally] = {}
+    for message in messages:
+        if message.service != OWN_SERVICE:
+            pair, ts = (message.trace_id, message.client), message.ts or 0
+            found.setdefault(pair, Tally(*pair, ts, ts, {})).add(ts, ts, kind_of(message), 1)
+    return found
 
 
-def merged(block: Block) -> list[Tally]:
-    found: dict[str, Tally] = {}
+def merged(block: Block) -> dict[Pair, Tally]:
+    """What the block says of each pair."""
+    found: dict[Pair, Tally] = {}
     for one in block.tallies():
-        known = found.setdefault(one.trace_id, Tally(one.trace_id, one.first, one.last, {}))
+        known = found.setdefault((one.trace_id, one.client), Tally(one.trace_id, one.client, one.first, one.last, {}))
         for kind, count in one.counts.items():
             known.add(one.first, one.last, kind, count)
-    return list(found.values())
+    return found

@@ -780,8 +780,9 @@ static int take(Scanner *self, struct found *found, const byte *at, const byte *
         if (!append(found->jobless, place))
             return 0;
     }
-    if (trace_id->sort != ABSENT) {
-        int32_t number = trace_of(found, trace_id, self->seed, (int32_t)place);
+    {
+        static const struct value none = { (const byte *)"", 0, PLAIN };
+        int32_t number = trace_of(found, trace_id->sort == ABSENT ? &none : trace_id, self->seed, (int32_t)place);
         struct trace *trace = &found->traces[number];
         if (line.ts < trace->first)
             trace->first = line.ts;
@@ -828,8 +829,8 @@ PyDoc_STRVAR(scan_doc,
 "scan(block: bytes, now: int) -> tuple\n\n"
 "block is whole lines, each ended by a newline; now stands for the ts of those without. Answers with the number of lines;\n"
 "for each the number of its shape, in two bytes; its seq, in eight, or all of them as (first,) where they are in order; the least\n"
-"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, [(shape, messages)]); the\n"
-"lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
+"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, [(shape, messages)]), with an\n"
+"empty id for what has none; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
 
 static PyObject *scan(Scanner *self, PyObject *arguments) {
     const char *block;

@@ -27,6 +27,7 @@ from wafermon.model.messages import (
     Progress,
     SpanEnd,
     SpanStart,
+    client_of,
     seq_of,
     trace_of,
     ts_of,
@@ -100,7 +101,8 @@ class BlockReader:
         if not odd and not incomplete:
             kinds = frozenset(table[number] for number in used)
             columns = table, compact(column)
-            tallies = tally(traces, stamps, *columns)
+            keys = list(zip(traces, map(client_of, messages), strict=True))
+            tallies = tally(keys, stamps, *columns)
             done = Block(block, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
             return ReadBlock(len(block), done, numbers, {})
         stored = lines.copy()

@@ -27,6 +27,10 @@ MAX_SHAPES = 4096
 """The scanner learns no more than so many."""
 
 
+_CLIENT = 3
+"""The place of the client in a shape."""
+
+
 def compiled() -> Any:
     """The scanner's class; None where it was not built, or is not wanted."""
     if os.environ.get(PURE):
@@ -82,7 +86,7 @@ class ScannedReader:
                 lines = block.split(b"\n")[:-1]
                 done = b"\n".join([*self._completed(lines, column, scanned, frozenset(), now), b""])
         kinds = frozenset(shapes.table[number] for number in used)
-        tallies = [one for _, one in _tallies(scanned, shapes.table)]
+        tallies = [one for _, one in _tallies(scanned, self._scanner.shapes, shapes.table)]
         columns = shapes.table, compact(column.tolist())
         good = Block(done, scanned.lines, kinds, scanned.first, scanned.last, None, columns, tallies)
         return ReadBlock(len(block), good, seqs, {})
@@ -165,7 +169,10 @@ class ScannedReader:
         kinds = frozenset(table[number] for number in set(numbers))
         tallies = None
         if len(odd) == len(scanned.odd):  # else the scanner has counted some of them
-            tallies = _merged(_tallies(scanned, self._shapes.table), zip(taken, read.block.messages, strict=True))
+            tallies = _merged(
+                _tallies(scanned, self._scanner.shapes, self._shapes.table),
+                zip(taken, read.block.messages, strict=True),
+            )
         raw = b"\n".join([*stored, b""]) if stored else b""
         stamps = [read.block.first, read.block.last] if read.block.count else []
         first, last = min([scanned.first, *stamps]), max([scanned.last, *stamps])
@@ -184,7 +191,7 @@ class Scanned(NamedTuple):
     first: int
     last: int
     traces: list[tuple[int, str, int, int, list[tuple[int, int]]]]
-    """Where it was met, its id, the least and the greatest `ts`, and how many there are of each shape."""
+    """Where it was met, its id (empty where there is none), the least and the greatest `ts`, and how many there are of each shape."""
     untimed: list[int]
     jobless: list[int]
     odd: list[int]
@@ -197,26 +204,30 @@ def _seqs(scanned: Scanned) -> Sequence[int]:
     return array("q", scanned.seqs)
 
 
-def _tallies(scanned: Scanned, table: Sequence[tuple[Any, ...]]) -> list[tuple[int, Tally]]:
-    """With the line where each was met."""
+def _tallies(
+    scanned: Scanned, shapes: Sequence[tuple[Any, ...]], table: Sequence[tuple[Any, ...]]
+) -> list[tuple[int, Tally]]:
+    """With the line where each was met. `shapes` is the scanner's, `table` the kinds of its numbers."""
     found = []
     for line, trace_id, first, last, counted in scanned.traces:
-        counts: dict[tuple[Any, ...], int] = {}
+        of_clients: dict[Any, Tally] = {}
         for number, many in counted:
+            client = shapes[number][_CLIENT]
+            known = of_clients.get(client)
+            if known is None:
+                known = of_clients[client] = Tally(trace_id or UNSET, client, first, last, {})
             kind = table[number]
-            counts[kind] = counts.get(kind, 0) + many
-        found.append((line, Tally(trace_id, first, last, counts)))
+            known.counts[kind] = known.counts.get(kind, 0) + many
+        found += [(line, one) for one in of_clients.values()]
     return found
 
 
 def _merged(tallies: Iterable[tuple[int, Tally]], others: Iterable[tuple[int, Message]]) -> list[Tally]:
     """With more messages; those that are met first come first."""
-    found = {tally.trace_id: (line, tally) for line, tally in tallies}
+    found = {(tally.trace_id, tally.client): (line, tally) for line, tally in tallies}
     for line, message in others:
-        trace_id, ts = message.trace_id, message.ts or 0
-        if trace_id is UNSET:
-            continue
-        where, tally = found.get(trace_id) or (line, Tally(trace_id, ts, ts, {}))
+        key, ts = (message.trace_id, message.client), message.ts or 0
+        where, tally = found.get(key) or (line, Tally(*key, ts, ts, {}))
         tally.add(ts, ts, kind_of(message), 1)
-        found[trace_id] = min(where, line), tally
+        found[key] = min(where, line), tally
     return [tally for _, tally in sorted(found.values(), key=itemgetter(0))]

@@ -25,8 +25,8 @@ BODIES: list[dict[str, object]] = [
 ]
 
 
-def line(body: int, ts: int, service: str, trace: str, host: str) -> bytes:
-    head = {"ts": T + ts, "service": service, "trace_id": trace, "host": host}
+def line(body: int, ts: int, service: str, trace: str, host: str, client: str = "") -> bytes:
+    head = {"ts": T + ts, "service": service, "trace_id": trace, "host": host, "client": client}
     return json.dumps({**BODIES[body], **{name: value for name, value in head.items() if value}}).encode() + b"\n"
 
 
@@ -38,6 +38,7 @@ lines = st.lists(
         st.sampled_from(["a", "b", OWN_SERVICE]),
         st.sampled_from(["", "t1", "t2"]),
         st.sampled_from(["", "h"]),
+        st.sampled_from(["", "c" * 16]),
     ),
     max_size=30,
 ) | st.integers(0, 40).map(lambda count: [line(0, n, "a", "t1", "") for n in range(count)])
