@@ -126,5 +126,7 @@ def write(stream: str, count: int, path: Path) -> str:
                 if "without ts" not in stream
                 else message
             )
-            file.write(json.dumps(timed, ensure_ascii=False, separators=(",", ":"))[:-1] + "\n")
+            file.write(
+                json.dumps(timed, ensure_ascii=False, separators=(",", ":"))[:-1].replace("\\u0001", CONNECTION) + "\n"
+            )
     return str(path)
