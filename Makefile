@@ -4,6 +4,7 @@
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
+#   make history KILLS=50           the sidecar killed so often under load, and a count over its history
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
@@ -27,6 +28,10 @@ fuzz: TIME ?= 120
 fuzz:
 	FUZZ_EXAMPLES=$$(($(TIME) * 40)) $(PYTHON) -m pytest -q -o timeout=0 tests/fuzz
 	$(MAKE) -C sdk/c fuzz FUZZ_SECONDS=$$(($(TIME) / 2))
+
+history: KILLS ?= 50
+history:
+	WAFERMON_HISTORY_KILLS=$(KILLS) WAFERMON_HISTORY_SEEDS=10 $(PYTHON) -m pytest -q -o timeout=0 -n0 tests/processes/test_history_crash.py
 
 # The times are shown beside the rows that were read; only the rows are checked.
 plans: ROWS ?= 3000000
@@ -57,4 +62,4 @@ fresh:
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz plans kills rows mutants fresh s3
+.PHONY: chaos soak fuzz plans kills rows mutants fresh s3 history
