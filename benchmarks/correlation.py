@@ -10,11 +10,14 @@ from typing import Any
 
 import ujson
 
-from wafermon.correlation import Engine, Settings
+from wafermon.correlation import Engine, Ledger, Settings
 from wafermon.correlation.recent import Recent
+from wafermon.journal import Group, Mark
 from wafermon.model.blocks import Block
 from wafermon.model.messages import Message, decode_stored, dumps
 from wafermon.model.notable import notables
+from wafermon.model.position import Position
+from wafermon.routing import Rule, Table
 
 T = 1_700_000_000_000_000
 GROUP = 500
@@ -88,6 +91,21 @@ def look_back(blocks: list[Block]) -> None:
             pass
 
 
+def account(groups: list[Group]) -> None:
+    """What the ledger of receipts costs beside both."""
+    ledger, table = Ledger("00000000000000aa"), Table([Rule(("db",), level=(">=info",)), Rule(("db", "files"))])
+    for group in groups:
+        ledger.observe(group, table)
+
+
+def as_group(number: int, block: Block) -> Group:
+    start = Position("j", 1, number * 1_000)
+    mark = Mark("", "9f2c000000000000", int(block.messages[-1].seq or 0))
+    return Group(
+        start, start._replace(offset=start.offset + 900), T, "", [(0, block)], marks=[mark], elapsed=T + number * 5_000
+    )
+
+
 def main(count: int) -> None:
     cases = {
         "without a trace": untraced,
@@ -97,7 +115,7 @@ def main(count: int) -> None:
         "every message its own trace": traced(count),
     }
     print(
-        f"{count:,} messages, best of {ROUNDS}\n{'':30}{'ujson.loads':>12}{'observe':>12}{'ratio':>8}{'recent':>12}{'ratio':>8}"
+        f"{count:,} messages, best of {ROUNDS}\n{'':30}{'ujson.loads':>12}{'observe':>12}{'ratio':>8}{'recent':>12}{'ratio':>8}{'ledger':>12}{'ratio':>8}"
     )
     for name, bodies in cases.items():
         lines = [dumps(body).encode() for body in bodies(count)]
@@ -108,7 +126,12 @@ def main(count: int) -> None:
         raws = [b"\n".join([*lines[at : at + GROUP], b""]) for at in range(0, count, GROUP)]
         blocks = [Block.of(raw, group) for raw, group in zip(raws, groups, strict=True)]
         beside = best(lambda blocks=blocks: look_back(blocks)) / count * 1e6
-        print(f"{name:30}{read:>9.2f} µs{cost:>9.3f} µs{cost / read:>8.2f}{beside:>9.3f} µs{beside / read:>8.2f}")
+        whole = [as_group(number, block) for number, block in enumerate(blocks)]
+        kept = best(lambda whole=whole: account(whole)) / count * 1e6
+        print(
+            f"{name:30}{read:>9.2f} µs{cost:>9.3f} µs{cost / read:>8.2f}{beside:>9.3f} µs{beside / read:>8.2f}"
+            f"{kept:>9.3f} µs{kept / read:>8.2f}"
+        )
 
 
 if __name__ == "__main__":

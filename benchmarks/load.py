@@ -21,8 +21,8 @@ def sidecar(cwd: Path, config: str) -> Process:
     return Process(command, cwd, {"PYTHONPATH": str(ROOT)})
 
 
-def senders(port: int, connections: int, count: int, size: int = 240) -> float:
+def senders(port: int, connections: int, count: int, size: int = 256, mixed: bool = False) -> float:
     """So many acknowledged connections with `count` messages each; seconds from the first byte to the last ack of all."""
     until_listening(port)
-    load = Load(messages=connections * count, connections=connections, size=size, services=1, traces=1)
+    load = Load(messages=connections * count, connections=connections, size=size, services=1, traces=1, mixed=mixed)
     return load.send(port)["seconds"]

@@ -116,6 +116,7 @@ def spawned(scene: Scene, language: str) -> None:
             one.burst(100)
         one.settle()
         one.driver("close")
+        one.claim.closed = True
 
 
 def left(scene: Scene, language: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from careless_server import CarelessServer
+from certificates import Authority
 from daemon import until
 from lost_replies import lost_replies
 from proxy import Pair, Proxy
@@ -348,6 +349,23 @@ def test_what_is_wrong_is_said_with_what_to_do(place: Place, options: dict[str, 
         store.open()
     [problem] = s3.examine(configure(s3, place.options))
     assert words in problem
+
+
+def test_a_server_with_a_certificate_of_ones_own(
+    place: Place, bucket: Bucket, s3_server: S3Server, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path, "fab")
+    server = S3Server(beside=s3_server, certificate=authority.issue("server", server=True), ca_file=authority.path)
+    server.start()
+    try:
+        with pytest.raises(RetryableError, match="see that `ca_file` names the authority"):
+            place.store(endpoint_url=server.url).open()
+        with pytest.raises(RetryableError, match="name a file that the sidecar can read"):
+            place.store(ca_file=str(tmp_path / "absent.pem")).open()
+        place.opened(ca_file=str(authority.path)).write(some(START, 1, 10))
+        assert seqs(bucket) == list(range(1, 11))
+    finally:
+        server.kill()
 
 
 def test_credentials_are_read_again(place: Place, tmp_path: Path) -> None:

@@ -158,6 +158,7 @@ def server() -> Iterator[Server]:
 
 
 @extension
+@pytest.mark.usefixtures("way")
 class TestContract(BackendContract):
     factory = timescaledb
 
@@ -257,6 +258,7 @@ async def test_the_tables_are_hypertables_with_policies(server: Server, policies
 
 
 @extension
+@pytest.mark.usefixtures("way")
 @ensureDeferred
 async def test_late_rows_go_into_compressed_chunks(server: Server, policies: None) -> None:
     with backend(DSN, schema=server.schema, compress_after="7d") as writer:

@@ -15,20 +15,22 @@ from wafermon.model.messages import dumps
 
 MOVE = b"UPDATE deliveries SET moved = now()"
 T0 = 1_795_500_000_000_000
+SAID = """EXISTS (
+    SELECT FROM events AS e WHERE e.trace_id = p.trace_id AND e.service = 'wafermon' AND e.context ->> 'kind' = '{}'
+    AND e.context ->> 'job_id' = p.job_id AND e.time > max(p.time)
+)"""
+OPEN = """coalesce((array_agg(status ORDER BY time DESC, coalesce(seq, 0) DESC) FILTER (WHERE status IS NOT NULL))[1], '')
+    NOT IN ('done', 'failed', 'cancelled')"""
 COUNTED = """
     SELECT job_id, trace_id, min(time), max(time), count(*),
         (array_agg(percent ORDER BY time DESC, coalesce(seq, 0) DESC))[1],
         (array_agg(service ORDER BY time DESC, coalesce(seq, 0) DESC))[1],
         (array_agg(status ORDER BY time DESC, coalesce(seq, 0) DESC) FILTER (WHERE status IS NOT NULL))[1] AS status,
-        coalesce((array_agg(status ORDER BY time DESC, coalesce(seq, 0) DESC) FILTER (WHERE status IS NOT NULL))[1], '')
-            NOT IN ('done', 'failed', 'cancelled') AND EXISTS (
-            SELECT FROM events AS e WHERE e.trace_id = p.trace_id AND e.service = 'wafermon'
-            AND e.context ->> 'kind' = 'job_stalled' AND e.context ->> 'job_id' = p.job_id AND e.time > max(p.time)
-        )
+        {open_} AND {stalled} AND NOT {gone}, {open_} AND {gone}
     FROM progress AS p GROUP BY job_id, trace_id
-"""
+""".format(open_=OPEN, stalled=SAID.format("job_stalled"), gone=SAID.format("gone"))
 """The jobs as they follow from the rows."""
-KEPT = "SELECT job_id, trace_id, first, last_progress, messages, percent, service, status, stalled FROM jobs"
+KEPT = "SELECT job_id, trace_id, first, last_progress, messages, percent, service, status, stalled, gone FROM jobs"
 
 
 @st.composite
@@ -37,7 +39,7 @@ def said(draw: st.DrawFn) -> dict[str, Any]:
     job = draw(st.sampled_from(["a", "b", "job-1"]))
     head: dict[str, Any] = {"ts": T0 + draw(st.integers(0, 5)), "trace_id": draw(st.sampled_from([job, "t"]))}
     if draw(st.integers(0, 3)) == 0:
-        about = {"kind": draw(st.sampled_from(["job_stalled", "span_abandoned"])), "job_id": job}
+        about = {"kind": draw(st.sampled_from(["job_stalled", "gone", "span_abandoned"])), "job_id": job}
         service = draw(st.sampled_from(["wafermon", "other"]))
         return {**head, "type": "event", "service": service, "level": "warning", "message": "", "context": about}
     status = draw(st.sampled_from([None, "running", "done", "failed"]))

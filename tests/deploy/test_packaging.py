@@ -19,12 +19,12 @@ PARTS = ("setup.py", "pyproject.toml", "README.md", "wafermon", "twisted", "sdk/
 PIP = ("install", "--no-deps", "--no-build-isolation", "--no-index", "--quiet", "--disable-pip-version-check")
 
 
-def run(*command: object, cwd: Path) -> str:
+def run(*command: object, cwd: Path, **variables: str) -> str:
     # Without PYTHONPATH, which would show the tree itself.
     done = subprocess.run(
         [str(part) for part in command],
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin"},
+        env={"PATH": "/usr/bin:/bin", **variables},
         capture_output=True,
         text=True,
         timeout=240,
@@ -75,6 +75,22 @@ def test_a_wheel_holds_the_package_and_nothing_of_twisted(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"wafermon", "twisted"}
     there = [path for path in (ROOT / "sdk/python/monitoring_sdk").iterdir() if path.is_file()]
     assert sdk == {f"wafermon/monitoring_sdk/{path.name}": path.read_bytes() for path in there}
+
+
+def compiled(wheel: Path) -> set[str]:
+    """What is in C, without the endings."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {name.partition(".")[0] for name in archive.namelist() if name.endswith(".so")}
+
+
+def test_without_a_compiler_what_is_in_c_is_left_out(wheel: Path, tree: Path, tmp_path: Path) -> None:
+    assert "wafermon/backends/timescaledb/_rows" in compiled(wheel)
+    bare, target = tmp_path / "tree", tmp_path / "wheel"
+    shutil.copytree(tree, bare, symlinks=True, ignore=shutil.ignore_patterns("build", "*.so", "*.egg-info"))
+    options = [option for option in PIP if option != "install"]
+    run(sys.executable, "-m", "pip", "wheel", *options, "-w", target, bare, cwd=tmp_path, CC="false")
+    (made,) = target.iterdir()
+    assert compiled(made) == set()
 
 
 def test_every_module_is_in_the_wheel(wheel: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from commands import wafermon
-from daemon import until
+from daemon import ROOT, until
 from drivers import Driver
 from served import Served
 
@@ -28,6 +29,9 @@ routes:
     to: [files, metrics]
   - to: [files]
 """
+HISTORY = CONFIG.replace("routes:", "  past: {{plugin: history, dir: past, batch: {{age: 50ms}}}}\nroutes:").replace(
+    "to: [files", "to: [past, files"
+)
 LANGUAGES = ["python", "perl", "c", "go"]
 
 
@@ -53,8 +57,13 @@ def job_of(daemon: Served, name: str) -> dict[str, Any]:
     return next((job for job in daemon.get("/api/jobs")["jobs"] if job["job_id"] == name), {})
 
 
+def events_of(daemon: Served, kind: str) -> list[dict[str, Any]]:
+    """What the sidecar found out itself, as the files have it."""
+    return [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == kind]
+
+
 def gone_events(daemon: Served) -> list[dict[str, Any]]:
-    return [one for one in daemon.stored("wafermon") if one.get("context", {}).get("kind") == "gone"]
+    return events_of(daemon, "gone")
 
 
 def begin(sdk: Driver, daemon: Served, job: str = "job-1", events: int = 50) -> None:
@@ -193,3 +202,110 @@ def test_what_is_not_known_is_told_apart(daemon: Served) -> None:
     assert wafermon("receipt", "nobody", "--http", "http://127.0.0.1:1").returncode == 2
     assert wafermon("receipt", "nobody", "--wait", "soon", "--http", site(daemon)).returncode == 2
     assert daemon.request("/api/traces/nobody/receipt")[0] == 404
+
+
+def test_a_history_keeps_the_receipt_of_a_job_that_the_sidecar_has_let_go_of(tmp_path: Path) -> None:
+    with Served(tmp_path, HISTORY) as daemon:
+        with driver(daemon) as sdk:
+            begin(sdk, daemon)
+            sdk("log_progress", job_id="job-1", percent=100, status="done")
+            sdk("close")
+        assert wafermon("receipt", "job-1", "--wait", "60s", "--http", site(daemon)).returncode == 0
+        live = receipt(daemon, "job-1")
+        until(lambda: events_of(daemon, "receipt"), "the event that keeps it")
+        assert wafermon("drain", "--http", site(daemon)).returncode == 0
+        daemon.stop()
+        shutil.rmtree(tmp_path / "journal" / "correlation")
+        daemon.start()
+        until(lambda: receipt(daemon, "job-1").get("complete"), "a receipt from the history")
+        assert daemon.metrics()["wafermon_traces_live"] == 0
+        assert receipt(daemon, "job-1") == live
+        assert daemon.request("/api/traces/nobody/receipt")[0] == 404
+        assert daemon.request("/api/traces/job-1/receipt", "HEAD")[0] == 200
+        assert daemon.request("/api/traces/job-1/receipt?limit=1")[0] == 400
+
+
+PICKY = """
+import os
+from twisted.internet.defer import fail, succeed
+from zope.interface import implementer
+from wafermon.interfaces import Health, IBackend, IBackendFactory, Options, Refused
+from twisted.plugin import IPlugin
+
+
+class Settings(Options):
+    pass
+
+
+@implementer(IBackend)
+class Picky:
+    outstanding = 1
+
+    def __init__(self, context):
+        self.reached = None
+
+    def open(self):
+        return succeed(self.reached)
+
+    def write(self, batch):
+        odd = {} if os.path.exists("lenient") else {
+            n: "it is odd" for n, line in enumerate(batch.lines) if b"burst 3" in line
+        }
+        if odd and len(odd) < len(batch.lines):
+            return fail(Refused(odd))
+        self.reached = batch.end
+        return succeed(None)
+
+    def close(self):
+        return succeed(None)
+
+    def health(self):
+        return Health("ok")
+
+
+@implementer(IPlugin, IBackendFactory)
+class Factory:
+    name = "picky"
+    options = Settings
+
+    def build(self, options, context):
+        return Picky(context)
+
+
+factory = Factory()
+"""
+
+
+def test_dead_letters_of_a_backend_are_counted_until_they_are_replayed(tmp_path: Path) -> None:
+    package = tmp_path / "plugins" / "wafermon" / "backends"
+    package.mkdir(parents=True)
+    (package / "picky.py").write_text(PICKY)
+    config = CONFIG.replace("routes:", "  db: {{plugin: picky, batch: {{age: 50ms}}}}\nroutes:").replace(
+        "- to: [files]", "- to: [files, db]"
+    )
+    daemon = Served(tmp_path, config)
+    daemon.environ["PYTHONPATH"] = f"{ROOT}:{tmp_path / 'plugins'}"
+    with daemon:
+        client = daemon.client(pid=7)
+        lines: list[dict[str, Any]] = [
+            {"type": "event", "level": "info", "message": f"burst {n}", "trace_id": "job-1", "context": {"i": n}}
+            for n in range(1, 9)
+        ]
+        stats = {"called": 8, "dropped": 0, "unsent": 0, "last": 8, "streams": [], "final": True, "type": "stats"}
+        for seq, line in enumerate([*lines, stats], 1):
+            client.send_line({**line, "service": "loader", "client": client.client, "seq": seq})
+        client.until_acked(9)
+        client.close()
+        until(lambda: receipt(daemon, "job-1")["backends"].get("db", {}).get("dead") == 1, "a dead letter")
+        until(lambda: receipt(daemon, "job-1")["backends"]["db"]["stored"] == 7, "the rest")
+        found = receipt(daemon, "job-1")
+        assert (found["complete"], found["backends"]["files"]["stored"], found["received"]) == (False, 8, 8)
+        [event] = until(lambda: events_of(daemon, "dead_letter"), "the event")
+        assert (event["context"], event["trace_id"]) == ({"kind": "dead_letter", "backend": "db", "count": 1}, "job-1")
+        (tmp_path / "lenient").touch()
+        letters = list((tmp_path / "dead-letters").glob("*.jsonl"))
+        done = wafermon("replay", *letters, "--url", f"tcp://127.0.0.1:{daemon.port}")
+        assert done.returncode == 0, done.stderr
+        done = wafermon("receipt", "job-1", "--wait", "60s", "--http", site(daemon))
+        assert done.returncode == 0, done.stdout
+        assert receipt(daemon, "job-1")["received"] == 8

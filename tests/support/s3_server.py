@@ -39,8 +39,12 @@ def binary() -> Path:
 class S3Server:
     """One server. `start` it; `remove` ends it and takes its directory away."""
 
-    def __init__(self, beside: S3Server | None = None) -> None:
-        """`beside`: another one for the same buckets, as S3 itself has many."""
+    def __init__(
+        self, beside: S3Server | None = None, certificate: Path | None = None, ca_file: Path | None = None
+    ) -> None:
+        """`beside`: another one for the same buckets, as S3 itself has many. With a `certificate`, whose key is beside it and whose
+        authority is in `ca_file`, it speaks TLS."""
+        self._certificate, self._ca_file = certificate, ca_file
         self.binary = binary()
         self.directory = Path(tempfile.mkdtemp(prefix="wafermon-s3-"))
         self.root: Path = beside.root if beside else self.directory / "buckets"
@@ -51,7 +55,7 @@ class S3Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def socket(self) -> Path:
@@ -60,9 +64,10 @@ class S3Server:
     def start(self) -> None:
         """Returns when it answers."""
         self.socket.unlink(missing_ok=True)
+        tls = ["--cert", self._certificate, "--key", self._certificate.with_suffix(".key")] if self._certificate else []
         with (self.directory / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [str(self.binary), "--quiet", "--keep-alive", "--port", f"127.0.0.1:{self.port}", "--port", str(self.socket), "posix", str(self.root)],
+                [str(self.binary), "--quiet", "--keep-alive", "--port", f"127.0.0.1:{self.port}", "--port", str(self.socket), *map(str, tls), "posix", str(self.root)],
                 env={"PATH": os.environ["PATH"], "ROOT_ACCESS_KEY": ACCESS, "ROOT_SECRET_KEY": SECRET},
                 cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
@@ -80,6 +85,7 @@ class S3Server:
     def client(self) -> Any:
         return boto3.client(
             "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=ACCESS, aws_secret_access_key=SECRET,
+            verify=str(self._ca_file) if self._ca_file else None,
             config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 1}),
         )  # fmt: skip
 

@@ -69,15 +69,15 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     said = {True: "complete", False: "NOT COMPLETE", None: "nobody can know"}[found["complete"]]
     color = {True: "done", False: "failed", None: "warning"}[found["complete"]]
     if found["sent"] is not None:
-        sent = f"{found['sent']:,} sent, {found['received']:,} received"
+        came = f"{found['sent']:,} sent, {found['received']:,} received"
+    elif found["unclosed"]:
+        came = f"{found['received']:,} received"
     else:
-        sent = f"{found['received']:,} received" + (
-            "" if found["unclosed"] else " of programs that served other jobs too"
-        )
-    clients = found["closed"] + len(found["unclosed"])
+        came = f"{found['received']:,} received of programs that served other jobs too"
+    clients = found["closed"] + len(found["unclosed"]) + found["more_unclosed"]
     shown = [
         f"{render.plain(found['job'])}  {render.colored(said, color)}",
-        f"{sent}; {found['closed']:,} of {clients:,} programs have said that this is all",
+        f"{came}; {found['closed']:,} of {clients:,} programs have said that this is all",
     ]
     shown += [f"  {render.colored('!', 'failed')} {one}" for one in missing(found)]
     rows = [

@@ -10,19 +10,19 @@ snapshot was taken and restored between them. Three rules make it so:
   the groups behind the snapshot derive the same keys again, the stored ones strike theirs, and what is left was lost.
 - Everything that decides is in the snapshot, the settings in force too.
 
-A message costs a few dictionary look-ups. A trace waits under one deadline that is never later than the real one: messages
+Of most messages nothing but the number in a trace is looked at. A trace waits under one deadline that is never later than the real one: messages
 only move the real one, and the trace follows when it comes up.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from wafermon.correlation import derived, views
 from wafermon.correlation.deadlines import Deadlines
@@ -32,13 +32,13 @@ from wafermon.correlation.programs import Program, Programs
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
 from wafermon.journal import Presence, program_of
-from wafermon.model.blocks import Block
+from wafermon.model.blocks import Block, Tally
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Stats, Trace
 
 VERSION = 2
 READABLE = (1, VERSION)
 """In 1 the date was what deadlines went by: it goes on as `elapsed`, as the journal's own does."""
-_SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))
+_SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
 _ARRAY = b"\xdd"
 """In MessagePack, before an array's length in 32 bits."""
 PART = 100
@@ -84,10 +84,6 @@ class Snapshot(Struct):
     """Derived messages of the kinds that 2.0.0 does not know."""
     ledger: bytes = b""
     """The ledger's own snapshot."""
-
-
-def _level_or_type(message: Message) -> str:
-    return message.level or message.type
 
 
 class Engine:
@@ -158,73 +154,53 @@ class Engine:
         """One whole group of the journal, received at the date `time` (microseconds since the epoch), at `elapsed` on the time that
         deadlines go by (microseconds; None: the same) -> what is to be journalled because of it, in order. During a replay the caller
         lets go of the answers and asks `pending`."""
-        self._pass(time, elapsed)
-        self._take_stats(messages)
-        self._observe_each(messages)
-        return self._taken()
+        return self.observe_blocks([Block.of(b"", messages)], time, elapsed)
 
     def observe_blocks(self, blocks: Iterable[Block], time: int, elapsed: int | None = None) -> list[Derived]:
-        """The same for a group in blocks: what the messages of a block have in common is looked at once."""
+        """The same for a group in blocks. How it was cut into blocks makes no difference: the group is taken trace by trace, in the
+        order in which they are met. What only counts is not looked at message by message."""
         self._pass(time, elapsed)
+        blocks = list(blocks)
         for block in blocks:
-            if any(kind[_TYPE] == Stats.type for kind in block.kinds):
-                self._take_stats(block.messages)
-            traces = {kind[_TRACE] for kind in block.kinds}
-            if len(traces) > 1 or not self._handlers.keys().isdisjoint(kind[_TYPE] for kind in block.kinds):
-                self._observe_each(block.messages)
-            elif traces != {UNSET}:
-                self._observe_alike(traces.pop(), block)
+            self._take_stats(block.of_types((Stats.type,)))
+            self.came_back(block.of_service(OWN_SERVICE))
+        told: dict[str, list[Tally]] = {}
+        followed: dict[Any, list[Message]] = {}
+        for block in blocks:
+            for tally in block.tallies():
+                told.setdefault(tally.trace_id, []).append(tally)
+            for message in block.followed:
+                followed.setdefault(message.trace_id, []).append(message)
+        for trace_id, tallies in told.items():
+            self._observe_trace(trace_id, tallies, followed.get(trace_id, ()))
         return self._taken()
 
-    def _observe_alike(self, trace_id: str, block: Block) -> None:
-        """Messages of one trace that only count."""
-        services = {kind[_SERVICE] for kind in block.kinds}
-        if len(services) > 1 or OWN_SERVICE in services:
-            self._observe_each(block.messages)
-            return
-        [service] = services
+    def _observe_trace(self, trace_id: str, tallies: Sequence[Tally], followed: Sequence[Message]) -> None:
+        """What a group says of one trace: what was counted, and the messages of its spans and jobs."""
         trace = self._live.get(trace_id)
-        if trace is None or service not in trace.services:
-            trace = self._admit(trace, trace_id, block.messages[0])
-            assert trace is not None
-            if service not in trace.services:
-                self.counters["services_over"] += block.count - 1
+        if trace is None:
+            trace = self._begin(trace_id, tallies[0].first)
         if trace.heard != self._now:
             trace.heard = self._now
             self._live.move_to_end(trace_id)
-        trace.first = min(trace.first, block.first)
-        trace.last = max(trace.last, block.last)
-        names = {kind[_LEVEL] or kind[_TYPE] for kind in block.kinds}
-        counted = Counter(map(_level_or_type, block.messages)) if len(names) > 1 else {names.pop(): block.count}
-        for name, count in counted.items():
-            trace.counts[name] = trace.counts.get(name, 0) + count
-
-    def _observe_each(self, messages: Sequence[Message]) -> None:
-        now = self._now
-        live = self._live
-        handlers = self._handlers
-        for message in messages:
-            trace_id = message.trace_id
-            if trace_id is UNSET:
-                continue
-            trace = live.get(trace_id)
-            if trace is None or message.service not in trace.services:
-                trace = self._admit(trace, trace_id, message)
-                if trace is None:
-                    continue
-            if trace.heard != now:
-                trace.heard = now
-                live.move_to_end(trace_id)
-            ts: Any = message.ts  # set in every stored message
-            if ts > trace.last:
-                trace.last = ts
-            elif ts < trace.first:
-                trace.first = ts
-            counts = trace.counts
-            kind = message.level or message.type
-            counts[kind] = counts.get(kind, 0) + 1
-            if kind in handlers:
-                handlers[kind](trace, message)
+        services, counts = trace.services, trace.counts
+        for tally in tallies:
+            trace.first = min(trace.first, tally.first)
+            trace.last = max(trace.last, tally.last)
+            for kind, count in tally.counts.items():
+                service = kind[_SERVICE]
+                if service not in services:
+                    if len(services) < SERVICES:
+                        services[service] = None
+                    else:
+                        self.counters["services_over"] += count
+                name = kind[_LEVEL] or kind[_TYPE]
+                counts[name] = counts.get(name, 0) + count
+        for message in followed:
+            if message.service != OWN_SERVICE:
+                self._handlers[message.type](trace, message)
+        if trace.queued == NEVER:
+            self._queue(trace)
 
     def follow(self, presence: Iterable[Presence], elapsed: int) -> None:
         """Connections came and went, says a group that was received at `elapsed`. Its blocks come next, and what is derived is
@@ -381,32 +357,14 @@ class Engine:
         self._awaiting[one.key] = one
         self._out.append(one)
 
-    def _admit(self, trace: LiveTrace | None, trace_id: str, message: Any) -> LiveTrace | None:
-        """A message of a new trace or of a service that its trace does not list; None for the sidecar's own."""
-        service = message.service
-        if service == OWN_SERVICE:
-            key = key_of(message)
-            if key is not None and message.client == self.journal_id:
-                self._awaiting.pop(key, None)
-            return None
-        if trace is None:
-            trace = self._begin(trace_id, message)
-        if len(trace.services) < SERVICES:
-            trace.services[service] = None
-        else:
-            self.counters["services_over"] += 1
-        return trace
-
-    def _begin(self, trace_id: str, message: Any) -> LiveTrace:
+    def _begin(self, trace_id: str, ts: int) -> LiveTrace:
         part = self._ended.pop(trace_id, 0) + 1
         room = self._rules.max_traces
         while room and len(self._live) >= room:
             self.counters["evicted_traces"] += 1
             self._end(next(iter(self._live.values())), self._now + self._date)
-        trace = LiveTrace(trace_id, part, self._now, self._now, message.ts, message.ts)
+        trace = LiveTrace(trace_id, part, self._now, self._now, ts, ts)
         self._live[trace_id] = trace
-        if not isinstance(message, Progress):  # `_progress` is about to do it, with the job's deadline
-            self._queue(trace)
         return trace
 
     def _progress(self, trace: LiveTrace, message: Progress) -> None:

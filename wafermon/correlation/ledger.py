@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -24,7 +25,19 @@ from msgspec import UNSET, Struct, field
 
 from wafermon.journal import Group, Mark, Rejected
 from wafermon.model.blocks import Block
-from wafermon.model.messages import OWN_SERVICE, TERMINAL, TRACE_ID, Event, Kind, Message, Progress, Stats, Trace, loads
+from wafermon.model.messages import (
+    OWN_SERVICE,
+    TERMINAL,
+    TRACE_ID,
+    Event,
+    Kind,
+    Message,
+    Progress,
+    Stats,
+    Trace,
+    loads,
+    trace_of,
+)
 
 TRACES = 20_000
 STREAMS = 50_000
@@ -43,16 +56,17 @@ ALL_FILES = 100_000
 """Spill files of all SDKs together that were named and are not there."""
 FORGOTTEN = 30 * 86_400_000_000
 """So long, in microseconds, marks are remembered: a stream that comes again later begins anew."""
-_SERVICE, _TYPE, _LEVEL, _HOST, _TRACE, _CLIENT, _REPLAY = map(
-    Kind._fields.index, ("service", "type", "level", "host", "trace_id", "client", "replay_to")
-)
 TOLD_AFTER = 60_000_000
 """So long after a job's end its receipt is told, in microseconds, where not all of its streams are closed before."""
 PART = 100
 """So many traces or streams of a snapshot are written at a time."""
 _ARRAY = b"\xdd"
-Counts = dict[tuple[Any, ...], int]
-"""Messages by kind."""
+_client_of = attrgetter("client")
+_Alike = tuple[Any, Any, Any, str, str]
+"""Trace, client, backend that it is replayed to, the sidecar's own service or nothing, and the names of the backends that it goes to."""
+NO_ROUTE = "no route"
+"""In place of those names. No backend's name holds a space."""
+ROUTES = 65_536
 
 
 class Route(Protocol):
@@ -272,6 +286,9 @@ class Ledger:
         self._traces: OrderedDict[str, Account] = OrderedDict()
         self._shares = 0
         self._files = 0
+        self._table: Table | None = None
+        self._routes: dict[tuple[Any, ...], str] = {}
+        """What that table says, remembered."""
         self._expected: dict[str, str] = {}
         """The SDKs that named spill files of which nothing has come, by the file's client."""
         self._due: deque[tuple[int, str]] = deque()
@@ -296,12 +313,9 @@ class Ledger:
         self._now = max(self._now, group.elapsed)
         self._order += 1
         self._group = self._order
-        counted = [(block, _counts(block)) for _, block in group.blocks]
-        came = Counter[str]()
-        for _, counts in counted:
-            for kind, count in counts.items():
-                if kind[_CLIENT] is not UNSET:
-                    came[kind[_CLIENT]] += count
+        came = Counter[Any]()
+        for _, block in group.blocks:
+            came.update(map(_client_of, block.messages))
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
@@ -310,11 +324,11 @@ class Ledger:
         numbered = {mark.client for mark in group.marks}
         for _, one in group.rejected:
             self._take_rejected(one)
-        for block, counts in counted:
-            if any(kind[_TYPE] == Stats.type for kind in counts):
+        for _, block in group.blocks:
+            if Stats.type in block.types:
                 self._take_in_parts(block, group, table, numbered)
             else:
-                self._take_counts(counts, block, group, table, numbered)
+                self._take_counts(block, group, table, numbered)
         for client in numbered:
             self._look_at_files(client)
         for client in self._last_words:
@@ -343,52 +357,80 @@ class Ledger:
         start, messages = 0, block.messages
         for index, message in enumerate(messages):
             if isinstance(message, Stats):
-                self._take_counts(*_part(messages[start:index]), group, table, numbered)
+                self._take_counts(Block.of(b"", messages[start:index]), group, table, numbered)
                 if message.client in numbered:
                     self._take_stats(message)
                 start = index + 1
-        self._take_counts(*_part(messages[start:]), group, table, numbered)
+        self._take_counts(Block.of(b"", messages[start:]), group, table, numbered)
 
-    def _take_counts(self, counts: Counts, block: Block, group: Group, table: Table, numbered: set[str]) -> None:
+    def _take_counts(self, block: Block, group: Group, table: Table, numbered: set[str]) -> None:
         self._order += 1
-        types, own = set[str](), False
-        for kind, count in counts.items():
-            if kind[_SERVICE] == OWN_SERVICE:
-                own = True
+        for (trace_id, client, replay_to, service, route), count in self._counts(block, table).items():
+            if service == OWN_SERVICE:
                 continue
-            types.add(kind[_TYPE])
-            client = kind[_CLIENT] if kind[_CLIENT] in numbered else ""
+            if client not in numbered:
+                client = ""
             if client:
                 self._streams[client].messages += count
-                self._streams[client].service = kind[_SERVICE]
-            if kind[_TRACE] is not UNSET:
-                self._take_kind(kind, count, client, group, table)
-        if own:
+                if not self._streams[client].service:
+                    self._streams[client].service = self._service_of(block, client)
+            if trace_id is not UNSET:
+                self._take_alike(trace_id, client, replay_to, route, count, group)
+        if any(Kind(*kind).service == OWN_SERVICE for kind in block.kinds):
             self._take_own(block.messages)
-        if Progress.type in types:
+        if Progress.type in block.types:
             self._take_progress(block.messages)
 
-    def _take_kind(self, kind: tuple[Any, ...], count: int, client: str, group: Group, table: Table) -> None:
-        account = self._account(kind[_TRACE])
-        if kind[_REPLAY]:
-            left = account.dead.get(kind[_REPLAY], 0) - count
-            account.dead[kind[_REPLAY]] = max(0, left)
+    def _counts(self, block: Block, table: Table) -> dict[_Alike, int]:
+        """How many messages of a block come to the same here."""
+        if table is not self._table:
+            self._table, self._routes = table, {}
+        messages = block.messages
+        traces, clients = map(trace_of, messages), map(_client_of, messages)
+        alike = {kind: self._alike(Kind(*kind)) for kind in block.kinds}
+        if len(set(alike.values())) == 1:
+            [one] = set(alike.values())
+            return {(*whose, *one): count for whose, count in Counter(zip(traces, clients, strict=True)).items()}
+        kinds, column = block.columns
+        found = Counter[_Alike]()
+        for (trace_id, client, number), count in Counter(zip(traces, clients, column, strict=True)).items():
+            found[(trace_id, client, *alike[kinds[number]])] += count
+        return found
+
+    def _alike(self, kind: Kind) -> tuple[Any, str, str]:
+        """The backend that it is replayed to, the sidecar's own service or nothing, and where it goes."""
+        own = kind.service if kind.service == OWN_SERVICE else ""
+        where = (kind.service, kind.type, kind.level, kind.host)
+        route = self._routes.get(where)
+        if route is None:
+            found = self._table.route(*where) if self._table else None
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            route = self._routes[where] = ",".join(found.backends) if found and found.matched else NO_ROUTE
+        return kind.replay_to, own, route
+
+    @staticmethod
+    def _service_of(block: Block, client: str) -> str:
+        return next((str(message.service) for message in block.messages if message.client == client), "")
+
+    def _take_alike(self, trace_id: str, client: str, replay_to: Any, route: str, count: int, group: Group) -> None:
+        account = self._account(trace_id)
+        if replay_to:
+            account.dead[replay_to] = max(0, account.dead.get(replay_to, 0) - count)
             return
         if account.ended and not account.jobs:
             account.ended = 0
         account.received += count
         if client:
-            self._share(kind[_TRACE], account, client, count)
+            self._share(trace_id, account, client, count)
         else:
             account.unnumbered += count
-        route = table.route(kind[_SERVICE], kind[_TYPE], kind[_LEVEL], kind[_HOST])
-        if not route.matched:
+        if route == NO_ROUTE:
             account.no_route += count
-        elif route.backends:
-            name = ",".join(route.backends)
-            routed = account.routed.get(name)
+        elif route:
+            routed = account.routed.get(route)
             if routed is None:
-                routed = account.routed[name] = Routed()
+                routed = account.routed[route] = Routed()
             routed.add(count, group)
 
     def _share(self, trace_id: str, account: Account, client: str, count: int) -> None:
@@ -711,22 +753,9 @@ class Ledger:
         self._due = deque(state.due)
 
 
-def _counts(block: Block) -> Counts:
-    if len(block.kinds) == 1:
-        return dict.fromkeys(block.kinds, block.count)
-    return Counter(block.each_kind())
-
-
-def _part(messages: Sequence[Message]) -> tuple[Counts, Block]:
-    """Some messages, and how many there are of each kind."""
-    block = Block.of(b"", messages)
-    return _counts(block) if messages else {}, block
-
-
 def _numbers(group: Group, client: str, refused: Sequence[Rejected]) -> list[int]:
     """Those of a client's lines in a group."""
-    blocks = [block for _, block in group.blocks if any(kind[_CLIENT] == client for kind in block.kinds)]
-    messages = chain.from_iterable(block.messages for block in blocks)
+    messages = chain.from_iterable(block.messages for _, block in group.blocks)
     numbers = [message.seq for message in messages if message.client == client and message.seq is not UNSET]
     return [*numbers, *(one.seq for one in refused)]
 

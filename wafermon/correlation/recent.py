@@ -22,7 +22,6 @@ from wafermon.model.blocks import Block
 from wafermon.model.messages import (
     OWN_SERVICE,
     Event,
-    Kind,
     Message,
     Progress,
     SpanEnd,
@@ -39,9 +38,8 @@ BLOCK_BYTES = 4 << 20
 """Blocks with messages of traces."""
 BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
-_SERVICE, _TYPE, _TRACE = map(Kind._fields.index, ("service", "type", "trace_id"))
 _SHOWN = ("event", "metric", "progress", "resource")
-_FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
+_TRACE_ID = b'"trace_id"'
 
 
 class RecentSpan(Struct, gc=False):
@@ -72,19 +70,16 @@ class Recent:
         self._plain: OrderedDict[str, Trace] = OrderedDict()
         """Ended traces without spans and jobs, which must not push out those that have some."""
         self._spans = 0
-        self._blocks: deque[Block] = deque()
+        self._blocks: deque[bytes] = deque()
         self._bytes = 0
 
     def observe(self, blocks: Iterable[Block], time: int) -> None:
         """The blocks of a group that was received at `time`."""
         for block in blocks:
-            types = {kind[_TYPE] for kind in block.kinds}
-            if not types.isdisjoint(_FOLLOWED):
-                self._follow(block.messages, time)
-            if any(kind[_TRACE] is not UNSET and kind[_TYPE] in _SHOWN for kind in block.kinds):
+            self._follow(block.followed, time)
+            self._take_derived(block.of_service(OWN_SERVICE))
+            if not block.types.isdisjoint(_SHOWN) and _TRACE_ID in block.raw:
                 self._keep(block)
-            if "event" in types and any(kind[_SERVICE] == OWN_SERVICE for kind in block.kinds):
-                self._take_derived(block.messages)
 
     def events(self, trace_id: str, limit: int) -> list[dict[str, Any]]:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
@@ -96,24 +91,22 @@ class Recent:
         for block in reversed(self._blocks):
             if all(len(of_type) >= limit for of_type in found.values()):
                 break
-            if any(kind[_TRACE] == trace_id and kind[_TYPE] in _SHOWN for kind in block.kinds):
-                for message in _messages_in(block, trace_id):
-                    found[message.pop("type")].append(message)
+            for message in _messages_in(block, trace_id):
+                found[message.pop("type")].append(message)
         return {
             kind: sorted(given, key=lambda message: int(message["ts"]))[-limit:] if limit else []
             for kind, given in found.items()
         }
 
     def _keep(self, block: Block) -> None:
-        # A copy, so that messages that somebody else parses later are not kept along with it.
-        self._blocks.append(Block(block.raw, block.count, block.kinds, block.first, block.last))
+        self._blocks.append(block.raw)
         self._bytes += len(block.raw) + BLOCK_COST
         while self._bytes > BLOCK_BYTES:
-            self._bytes -= len(self._blocks.popleft().raw) + BLOCK_COST
+            self._bytes -= len(self._blocks.popleft()) + BLOCK_COST
 
     def _follow(self, messages: Iterable[Message], time: int) -> None:
         for message in messages:
-            if message.type not in _FOLLOWED or message.trace_id is UNSET:
+            if message.trace_id is UNSET:
                 continue
             if isinstance(message, Progress):
                 self._progress(self._trace(message.trace_id), message, time)
@@ -190,10 +183,12 @@ class Recent:
                 span.status = span.status or "abandoned"
 
 
-def _messages_in(block: Block, trace_id: str) -> Iterator[dict[str, Any]]:
-    needle = trace_id.encode()
-    for line in block.lines:
-        if needle not in line and b"\\" not in line:
+def _messages_in(block: bytes, trace_id: str) -> Iterator[dict[str, Any]]:
+    wanted = trace_id.encode()
+    if wanted not in block and b"\\" not in block:
+        return
+    for line in block.split(b"\n")[:-1]:
+        if wanted not in line and b"\\" not in line:  # what is escaped may say anything
             continue
         message = decode_object(line)
         if message.get("trace_id") == trace_id and message["type"] in _SHOWN:

@@ -127,7 +127,7 @@ def select(start: Position, block: Block, table: Table, backend: str, time: int)
         start,
         end,
         block,
-        [index for index, kind in enumerate(block.each_kind()) if kind in wanted],
+        block.places(wanted),
         time,
     )
 

@@ -2,7 +2,8 @@
 
     !segment {"version":2,"journal":"…","segment":7,"after":6,…} first line of a segment's first group; see `Head`
     !routes [...]                                        the table in force, where it changes and in each first group
-    !blocks [[18211,81,[…]],…]                           what the lines that follow have in common, block by block
+    !columns ["000102…",""]                              which message is of which kind, block by block; see `!blocks`
+    !blocks [[18211,81,…,[…]],…]                         what the lines that follow have in common, block by block
     {"type":"event",…}                                   messages, as their clients sent them
     !rejected {"client":…,"seq":…,"code":…,…}            lines that were refused
     !clients [["came","9f2c…","loader","fab1",4711],…]   connections that began and ended; see `Presence`
@@ -34,7 +35,8 @@ VERSION = 2
 """What we write. 1 is read too: it has no `elapsed`, no `back`, and says of a segment's end nothing. Above it nothing is read."""
 TOLD_MESSAGES = 16
 """A block of fewer messages is parsed sooner than told."""
-TOLD_KINDS = 16
+TOLD_KINDS = 256
+"""One of more kinds has no column in hexadecimal digits."""
 
 
 class Mark(NamedTuple):
@@ -308,7 +310,9 @@ def encode_blocks(blocks: Sequence[Block]) -> bytes:
     if not any(map(_worth_telling, blocks)):
         return b""
     told = [_tell(block) if _worth_telling(block) else [len(block.raw)] for block in blocks]
-    return f"!blocks {dumps(told)}\n".encode()
+    columns = [_column(block) for block in blocks]
+    line = f"!columns {dumps(columns)}\n" if any(columns) else ""
+    return f"{line}!blocks {dumps(told)}\n".encode()
 
 
 def _worth_telling(block: Block) -> bool:
@@ -316,17 +320,29 @@ def _worth_telling(block: Block) -> bool:
 
 
 def _tell(block: Block) -> list[Any]:
-    kinds = [[None if field is UNSET else field for field in kind] for kind in block.kinds]
+    table, column = block.columns
+    kinds = [[None if field is UNSET else field for field in table[number]] for number in dict.fromkeys(column)]
     return [len(block.raw), block.count, block.first, block.last, kinds]
 
 
-def _told(raw: bytes, told: list[Any]) -> Block:
+def _column(block: Block) -> str:
+    """Two digits for each message, where there are several kinds: its place in the list of them."""
+    if len(block.kinds) == 1 or not _worth_telling(block):
+        return ""
+    _, column = block.columns
+    places = {number: place for place, number in enumerate(dict.fromkeys(column))}
+    return bytes(map(places.__getitem__, column)).hex() if len(places) <= TOLD_KINDS else ""
+
+
+def _told(raw: bytes, told: list[Any], column: str) -> Block:
     if len(told) == 1:
         return Block.parse(raw)
     _, count, first, last, kinds = told
-    if any(len(kind) != len(Kind._fields) for kind in kinds):  # an older sidecar told more, or less
+    if any(len(kind) != len(Kind._fields) for kind in kinds):  # another sidecar told more, or less
         return Block.parse(raw)
-    return Block(raw, count, frozenset(tuple(UNSET if f is None else f for f in kind) for kind in kinds), first, last)
+    table = [tuple(UNSET if field is None else field for field in kind) for kind in kinds]
+    columns = (table, bytes.fromhex(column)) if column else None
+    return Block(raw, count, frozenset(table), first, last, columns=columns)
 
 
 def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: str) -> Group:
@@ -336,6 +352,7 @@ def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: st
     stamp = span.commit.stamp
     group = Group(start, end, stamp.time, routes, marks=span.commit.marks, elapsed=stamp.elapsed, back=stamp.back)
     at = 0
+    columns: list[str] = []
     while at < len(data):
         if data[at : at + 1] != b"!":
             stop = data.index(b"\n!", at) + 1
@@ -350,9 +367,12 @@ def decode_group(data: bytes, span: Span, journal: str, segment: int, routes: st
             group.rejected.append((span.start + at, Rejected.decode(rest)))
         elif word == b"!clients":
             group.presence = [Presence(*one) for one in loads(rest)]
+        elif word == b"!columns":
+            columns = loads(rest)
         at = stop
         if word == b"!blocks":
-            for told in loads(rest):
-                group.blocks.append((span.start + at, _told(data[at : at + told[0]], told)))
+            for number, told in enumerate(loads(rest)):
+                column = columns[number] if columns else ""
+                group.blocks.append((span.start + at, _told(data[at : at + told[0]], told, column)))
                 at += told[0]
     return group

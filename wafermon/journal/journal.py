@@ -41,7 +41,7 @@ from wafermon.journal.segments import Reader
 from wafermon.journal.skips import Skip, Skips
 from wafermon.journal.storage import MARKS_CURSOR, Disk
 from wafermon.journal.tail import Tail
-from wafermon.model.blocks import Block
+from wafermon.model.blocks import Block, melted
 from wafermon.model.position import Position
 from wafermon.model.settings import Journal as JournalSettings
 
@@ -380,7 +380,7 @@ class Journal:
         self._write(entries, self._clock.stamp())
 
     def _write(self, entries: list[Entry], stamp: Stamp) -> None:
-        blocks = [entry.block for entry in entries if entry.block]
+        blocks = melted([entry.block for entry in entries if entry.block])
         rejected = [one for entry in entries for one in entry.rejected]
         last = {entry.stream: entry.seq for entry in entries if entry.stream}
         marks = [Mark(stream.principal, stream.client, seq) for stream, seq in last.items()]

@@ -1,17 +1,66 @@
-"""Lines, and what they have in common: what passes through the sidecar without being looked at one by one."""
+"""Lines, and what they have in common: what passes through the sidecar without being looked at one by one.
+
+A block has columns beside its lines: the kind of each message, as a small number, and what was counted of each trace. They are made when
+the lines are read, or are in the journal, or are found out from the messages by whoever needs them first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from itertools import chain, compress, groupby, islice, pairwise
+from operator import ne
 from typing import Any
 
-from wafermon.model.messages import Message, decode_stored, kind_of, ts_of
+from msgspec import UNSET, Struct
+
+from wafermon.model.messages import OWN_SERVICE, Kind, Message, decode_stored, kind_of, trace_of, ts_of
+
+FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
+"""The types of messages that say more of a trace than that they are there."""
+SMALL = 64
+"""A block of fewer messages is melted with its neighbours."""
+Column = Sequence[int]
+"""One small number for each message."""
+_SERVICE, _TYPE = map(Kind._fields.index, ("service", "type"))
+
+
+class Tally(Struct, gc=False):
+    """What was counted of one trace."""
+
+    trace_id: str
+    first: int
+    """The least `ts`."""
+    last: int
+    counts: dict[tuple[Any, ...], int]
+    """Messages by their kinds, in the order in which those were met."""
+
+    def add(self, first: int, last: int, kind: tuple[Any, ...], count: int) -> None:
+        """Messages of a kind with these times."""
+        if first < self.first:
+            self.first = first
+        if last > self.last:
+            self.last = last
+        self.counts[kind] = self.counts.get(kind, 0) + count
 
 
 class Block:
     """Stored lines in order. Who needs their messages parses them, once, by asking for them."""
 
-    __slots__ = ("_messages", "_parts", "count", "first", "kinds", "last", "raw")
+    __slots__ = (
+        "_column",
+        "_followed",
+        "_messages",
+        "_parts",
+        "_table",
+        "_tallies",
+        "count",
+        "first",
+        "kinds",
+        "last",
+        "raw",
+    )
 
     def __init__(
         self,
@@ -21,7 +70,10 @@ class Block:
         first: int,
         last: int,
         messages: Sequence[Message] | None = None,
+        columns: tuple[Sequence[tuple[Any, ...]], Column] | None = None,
+        tallies: Sequence[Tally] | None = None,
     ) -> None:
+        """`columns`: see `Block.columns`; `tallies`: see `Block.tallies`."""
         self.raw = raw
         """The lines, each ended by a newline."""
         self.count = count
@@ -33,13 +85,17 @@ class Block:
         """The greatest `ts`, or what none is greater than."""
         self._parts: Sequence[Block] = ()
         self._messages = messages
+        self._table: Sequence[tuple[Any, ...]] = columns[0] if columns else ()
+        self._column: Column | None = columns[1] if columns else None
+        self._tallies = tallies
+        self._followed: Sequence[Message] | None = None
 
     @classmethod
-    def of(cls, raw: bytes, messages: Sequence[Message], kinds: frozenset[tuple[Any, ...]] | None = None) -> Block:
-        """Lines whose messages (and their kinds) are known."""
+    def of(cls, raw: bytes, messages: Sequence[Message]) -> Block:
+        """Lines whose messages are known."""
         stamps = list(map(ts_of, messages)) or [0]
-        kinds = frozenset(map(kind_of, messages)) if kinds is None else kinds
-        return cls(raw, len(messages), kinds, min(stamps), max(stamps), messages)
+        table, column = numbered(list(map(kind_of, messages)))
+        return cls(raw, len(messages), frozenset(table), min(stamps), max(stamps), messages, (table, column))
 
     @classmethod
     def parse(cls, raw: bytes) -> Block:
@@ -48,7 +104,7 @@ class Block:
 
     @classmethod
     def join(cls, blocks: Sequence[Block]) -> Block:
-        """The lines of several blocks, one after the other."""
+        """The lines of several blocks, one after the other, which stay apart as its `parts`."""
         if len(blocks) == 1:
             return blocks[0]
         filled = [block for block in blocks if block.count]
@@ -62,6 +118,19 @@ class Block:
         joined._parts = filled
         return joined
 
+    @classmethod
+    def melt(cls, blocks: Sequence[Block]) -> Block:
+        """The same without parts: what is looked at once for a block is looked at once for all."""
+        melted = cls.join(blocks)
+        if melted._parts:
+            melted._table, melted._column = melted.columns
+            parts, melted._parts = melted._parts, ()
+            if all(part._messages is not None for part in parts):
+                melted._messages = list(chain.from_iterable(part.messages for part in parts))
+            if all(part._tallies is not None for part in parts):
+                melted._tallies = list(chain.from_iterable(part.tallies() for part in parts))
+        return melted
+
     @property
     def parts(self) -> Sequence[Block]:
         """The blocks that it was joined of. What came from one connection at once has more in common than the whole."""
@@ -71,40 +140,180 @@ class Block:
     def messages(self) -> Sequence[Message]:
         """What the lines say."""
         if self._messages is None:
-            self._messages = list(map(decode_stored, self.raw.split(b"\n")[:-1]))
+            self._messages = list(chain.from_iterable(part._parsed() for part in self.parts))
         return self._messages
+
+    def _parsed(self) -> Iterable[Message]:
+        return map(decode_stored, self.lines) if self._messages is None else self._messages
 
     @property
     def lines(self) -> list[bytes]:
         """The lines without their newlines, one for each of `messages`."""
         return self.raw.split(b"\n")[:-1]
 
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of its messages."""
+        return frozenset(kind[_TYPE] for kind in self.kinds)
+
+    # -- columns
+
+    @property
+    def columns(self) -> tuple[Sequence[tuple[Any, ...]], Column]:
+        """A table of kinds, and the index in it of each message's kind. The table may hold others too."""
+        if self._column is None:
+            if len(self.kinds) == 1:
+                self._table, self._column = tuple(self.kinds), bytes(self.count)
+            else:
+                self._table, self._column = numbered(list(self.each_kind()))
+        return self._table, self._column
+
     def each_kind(self) -> Iterator[tuple[Any, ...]]:
         """The kind of each message, in order."""
-        return map(kind_of, self.messages)
+        if self._parts:
+            return chain.from_iterable(part.each_kind() for part in self._parts)
+        if self._column is None and len(self.kinds) != 1:
+            return map(kind_of, self.messages)
+        table, column = self.columns
+        return map(table.__getitem__, column)
+
+    def places(self, kinds: Container[tuple[Any, ...]]) -> list[int]:
+        """The indices of the messages of these kinds."""
+        table, column = self.columns
+        numbers = {number for number in set(column) if table[number] in kinds}
+        return list(compress(range(self.count), map(numbers.__contains__, column)))
+
+    def at(self, places: Collection[int]) -> list[Message]:
+        """The messages at these indices. No others are parsed."""
+        if self._messages is not None or 2 * len(places) > self.count:
+            messages = self.messages
+            return [messages[place] for place in places]
+        lines = self.lines
+        return [decode_stored(lines[place]) for place in places]
+
+    def of_types(self, types: Container[str]) -> list[Message]:
+        """Its messages of these types. No others are parsed."""
+        kinds = {kind for kind in self.kinds if kind[_TYPE] in types}
+        return self.at(self.places(kinds)) if kinds else []
+
+    def of_service(self, service: str) -> list[Message]:
+        """Its messages of this service. No others are parsed."""
+        kinds = {kind for kind in self.kinds if kind[_SERVICE] == service}
+        return self.at(self.places(kinds)) if kinds else []
+
+    @property
+    def followed(self) -> Sequence[Message]:
+        """Those of spans and jobs, and summaries of traces."""
+        if self._followed is None:
+            self._followed = self.of_types(FOLLOWED)
+        return self._followed
+
+    def tallies(self) -> Sequence[Tally]:
+        """What was counted of each trace, but for the sidecar's own messages about it. A trace may be there several times; those
+        that are met first come first."""
+        if self._tallies is None:
+            self._tallies = self._count()
+        return self._tallies
+
+    def _count(self) -> list[Tally]:
+        messages = self.messages
+        traces = list(map(trace_of, messages))
+        table, column = self.columns
+        own = {number for number in set(column) if table[number][_SERVICE] == OWN_SERVICE}
+        if own:
+            traces = [UNSET if number in own else trace for trace, number in zip(traces, column, strict=True)]
+        return tally(traces, list(map(ts_of, messages)), table, column)
+
+    # -- parts of it
 
     def release(self) -> None:
         """Nobody is expected to need the messages soon."""
-        self._messages = None
+        self._messages = self._tallies = self._followed = None
 
     def cut(self, start: int, stop: int) -> Block:
         """Its messages from index `start` to before `stop`."""
-        return self if start == 0 and stop >= self.count else self.pick(range(start, min(stop, self.count)))
+        if stop < self.count:
+            return self.split(stop)[0].cut(start, stop)
+        return self if start == 0 else self.split(start)[1]
 
     def split(self, index: int) -> tuple[Block, Block]:
-        """The messages before `index`, and the others. Where all are of one kind no line is looked at, and the times of
-        both are those of the whole."""
-        if len(self.kinds) > 1:
-            return self.cut(0, index), self.cut(index, self.count)
-        rest = self.raw.split(b"\n", index)[-1]
+        """The messages before `index`, and the others. No line is looked at, and the times of both are those of the whole."""
+        rest = self.raw.split(b"\n", index)[-1] if index < self.count else b""
         head = self.raw[: len(self.raw) - len(rest)]
-        return (
-            Block(head, index, self.kinds, self.first, self.last),
-            Block(rest, self.count - index, self.kinds, self.first, self.last),
-        )
+        return self._stretch(head, slice(index)), self._stretch(rest, slice(index, None))
+
+    def _stretch(self, raw: bytes, which: slice) -> Block:
+        table, column = self.columns
+        column = column[which]
+        messages = None if self._messages is None else self._messages[which]
+        return self._part(raw, table, column, messages)
 
     def pick(self, indices: Iterable[int]) -> Block:
-        """Its messages at these indices."""
-        lines, messages, indices = self.lines, self.messages, list(indices)
+        """Its messages at these indices; the times are those of the whole."""
+        lines, indices = self.lines, list(indices)
         raw = b"\n".join([*(lines[index] for index in indices), b""]) if indices else b""
-        return Block.of(raw, [messages[index] for index in indices])
+        table, column = self.columns
+        messages = None if self._messages is None else [self._messages[index] for index in indices]
+        return self._part(raw, table, compact([column[index] for index in indices]), messages)
+
+    def _part(
+        self, raw: bytes, table: Sequence[tuple[Any, ...]], column: Column, messages: Sequence[Message] | None
+    ) -> Block:
+        kinds = frozenset(table[number] for number in set(column))
+        first, last = (self.first, self.last) if len(column) else (0, 0)
+        return Block(raw, len(column), kinds, first, last, messages, (table, column))
+
+
+def melted(blocks: Sequence[Block]) -> list[Block]:
+    """The same lines, where small neighbours have become one block: each block has a price."""
+    found: list[Block] = []
+    for small, some in groupby(blocks, lambda block: block.count < SMALL):
+        run = list(some)
+        found += [Block.melt(run)] if small else run
+    return found
+
+
+def numbered(kinds: Sequence[tuple[Any, ...]]) -> tuple[Sequence[tuple[Any, ...]], Column]:
+    """The kind of each message -> what `Block.columns` is."""
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    return list(numbers), compact(list(map(numbers.__getitem__, kinds)))
+
+
+def compact(numbers: Sequence[int]) -> Column:
+    """The same in less memory."""
+    try:
+        return bytes(numbers)
+    except ValueError:
+        return array("I", numbers)
+
+
+def tally(
+    traces: Sequence[Any], stamps: Sequence[int], table: Sequence[tuple[Any, ...]], column: Column
+) -> list[Tally]:
+    """The messages' trace ids (UNSET where one has none), their `ts`, and what `Block.columns` is -> what was counted of each trace.
+    Neighbours of one trace are looked at together."""
+    if not traces:
+        return []
+    count = len(traces)
+    changes = list(compress(range(1, count), map(ne, traces, islice(traces, 1, None))))
+    found: dict[str, Tally] = {}
+    if len(changes) * 4 > count:
+        for trace, ts, number in zip(traces, stamps, column, strict=True):
+            known = found.get(trace)
+            if known is not None:
+                known.add(ts, ts, table[number], 1)
+            elif trace is not UNSET:
+                found[trace] = Tally(trace, ts, ts, {table[number]: 1})
+        return list(found.values())
+    for start, stop in pairwise([0, *changes, count]):
+        trace = traces[start]
+        if trace is UNSET:
+            continue
+        some = stamps[start:stop]
+        known = found.get(trace)
+        if known is None:
+            known = found[trace] = Tally(trace, some[0], some[0], {})
+        first, last = min(some), max(some)
+        for number, many in Counter(column[start:stop]).items():
+            known.add(first, last, table[number], many)
+    return list(found.values())

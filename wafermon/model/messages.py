@@ -162,15 +162,13 @@ _decode_any = msgspec.json.Decoder().decode
 
 
 class Kind(NamedTuple):
-    """What a message has in common with its neighbours: checked and routed once for all that are alike."""
+    """What a message has in common with many others: all that its route and its files depend on. Its trace, its client and the
+    process are no part of it, so that there are few."""
 
     service: str
     type: str
     level: str
     host: str | UnsetType
-    trace_id: str | UnsetType
-    client: str | UnsetType
-    pid: int | UnsetType
     replay_to: str | UnsetType
 
 

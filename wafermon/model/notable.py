@@ -11,7 +11,6 @@ from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress,
 
 KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped")
 _DERIVED = frozenset({"job_stalled", "gone", "span_abandoned"})
-_WORDS = [f'"{kind}"'.encode() for kind in sorted(_DERIVED)]
 _POSSIBLE = {("progress", ""), ("event", "warning")}
 _TYPE, _LEVEL = map(Kind._fields.index, ("type", "level"))
 
@@ -42,12 +41,15 @@ def notables(block: Block) -> Iterator[Notable]:
     """Those of a block, in order."""
     if not any(_possible(kind) for kind in block.kinds):
         return
-    raw = block.raw
-    if b'"failed"' not in raw and b'"dropped"' not in raw and not any(word in raw for word in _WORDS):
-        return
-    for line, message in zip(block.lines, block.messages, strict=True):
-        if kind := _kind(message):
-            yield Notable(kind, line, message)
+    places = block.places({kind for kind in block.kinds if _possible(kind)})
+    found = [
+        (place, kind, message)
+        for place, message in zip(places, block.at(places), strict=True)
+        if (kind := _kind(message))
+    ]
+    lines = block.lines if found else []
+    for place, kind, message in found:
+        yield Notable(kind, lines[place], message)
 
 
 def _possible(kind: tuple[Any, ...]) -> bool:

@@ -24,7 +24,7 @@ BUFFER_BYTES = 1 << 20
 """What may wait for one watcher."""
 PER_SECOND = 5_000
 """The most messages that one watcher gets in a second."""
-_SERVICE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "level", "trace_id"))
+_SERVICE, _LEVEL = map(Kind._fields.index, ("service", "level"))
 
 
 class Filter:
@@ -38,26 +38,31 @@ class Filter:
             raise ValueError(f"{level!r} is no level; expected one such as warning, or >=warning")
 
     def wants(self, kind: tuple[Any, ...]) -> bool:
-        """Whether messages of this kind are wanted."""
-        if not self._service(kind[_SERVICE]) or (self._levels is not None and kind[_LEVEL] not in self._levels):
-            return False
-        trace = kind[_TRACE]
-        return self._trace is None or (isinstance(trace, str) and self._trace(trace) is not None)
+        """Whether messages of this kind are wanted, as far as their kind decides."""
+        return self._service(kind[_SERVICE]) is not None and (self._levels is None or kind[_LEVEL] in self._levels)
+
+    def _wants_trace(self, trace_id: object) -> bool:
+        return self._trace is None or (isinstance(trace_id, str) and self._trace(trace_id) is not None)
 
     def count(self, block: Block) -> int:
         """How many lines of a block are wanted."""
-        if all(map(self.wants, block.kinds)):
+        if self._trace is None and all(map(self.wants, block.kinds)):
             return block.count
         return len(self.lines(block))
 
     def lines(self, block: Block) -> list[bytes]:
         """The lines of a block that are wanted."""
         wanted = {kind for kind in block.kinds if self.wants(kind)}
-        if len(wanted) == len(block.kinds):
-            return block.lines
         if not wanted:
             return []
-        return [line for line, kind in zip(block.lines, block.each_kind(), strict=True) if kind in wanted]
+        if self._trace is None and len(wanted) == len(block.kinds):
+            return block.lines
+        places = block.places(wanted)
+        if self._trace is not None:
+            messages = zip(places, block.at(places), strict=True)
+            places = [place for place, message in messages if self._wants_trace(message.trace_id)]
+        lines = block.lines if places else []
+        return [lines[place] for place in places]
 
 
 @implementer(IPushProducer)

@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from wafermon.model.blocks import Block
+from wafermon.model.blocks import Block, compact, tally
 from wafermon.model.messages import (
+    BY_TYPE,
     MAX_NESTING,
     SPAN_ID,
     TRACE_ID,
+    Kind,
     Message,
     Progress,
     SpanEnd,
@@ -69,6 +71,8 @@ class BlockReader:
     def _begin(self) -> None:
         self._numbers: dict[tuple[Any, ...], int] = {}
         self._shapes: list[_Shape] = []
+        self._table: list[tuple[Any, ...]] = []
+        """The kind of each shape."""
         self._unusual: set[int] = set()
         """The numbers of shapes that are odd, or to which something is added."""
 
@@ -85,16 +89,22 @@ class BlockReader:
             return self._one_by_one(lines, lines.copy(), messages, odd, now, most)
         odd.update(_suspicious(block, lines))
         column = self._column(messages)
-        unusual = self._unusual.intersection(column)
+        used = set(column)
+        unusual = used & self._unusual
         odd.update(_places(column, {number for number in unusual if self._shapes[number].odd}))
-        traces = set(map(trace_of, messages))
-        odd.update(_with_wrong_ids(messages, traces))
+        traces = list(map(trace_of, messages))
+        types = {self._table[number][_TYPE] for number in used}
+        odd.update(_with_wrong_ids(messages, set(traces), types))
         if self.origin.numbered and _any_unset(map(seq_of, messages)):
             odd.update(at for at, message in enumerate(messages) if message.seq is UNSET)
-        untimed = _any_unset(map(ts_of, messages))
-        incomplete = unusual or untimed or (UNSET in traces and Progress in set(map(type, messages)))
+        stamps = list(map(ts_of, messages))
+        incomplete = unusual or _any_unset(stamps) or ("progress" in types and UNSET in traces)
         if not odd and not incomplete:
-            return ReadBlock(lines, Block.of(block, messages), {})
+            kinds = frozenset(self._table[number] for number in used)
+            columns = self._table, compact(column)
+            tallies = tally(traces, stamps, *columns)
+            done = Block(block, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
+            return ReadBlock(lines, done, {})
         stored = lines.copy()
         if incomplete:
             self._complete(stored, messages, column, odd, now)
@@ -129,6 +139,7 @@ class BlockReader:
         wrong = wrong_shared(service, UNSET, UNSET, client, origin) or self._unless_allowed(service) is not None
         number = self._numbers[shape] = len(self._shapes)
         self._shapes.append(_Shape(added, bool(wrong)))
+        self._table.append((service, shape[4], shape[5], added.get("host", host), shape[6]))
         if wrong or added:
             self._unusual.add(number)
 
@@ -189,6 +200,8 @@ _span_of: Callable[[Message], Any] = attrgetter("span_id")
 _parent_of: Callable[[Any], Any] = attrgetter("parent_id")
 _OPENERS = bytes(range(256))
 _NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
+_TYPE = Kind._fields.index("type")
+_TYPES_WITH_IDS = frozenset(name for name, struct in BY_TYPE.items() if struct in WITH_IDS)
 _PRINTABLE = re.compile("[!-~]*")
 _SPANS = frozenset({SpanStart, SpanEnd})
 _FEW_DIGITS = 200
@@ -279,9 +292,10 @@ def _places(column: Sequence[int], numbers: AbstractSet[int]) -> Iterator[int]:
         yield from (at for at, number in enumerate(column) if number in numbers)
 
 
-def _with_wrong_ids(messages: Sequence[Any], traces: AbstractSet[Any]) -> list[int]:
-    """The messages of which an id of a trace, span or job is wrong. Their client and service are not looked at."""
-    with_ids = [message for message in messages if type(message) in WITH_IDS]
+def _with_wrong_ids(messages: Sequence[Any], traces: AbstractSet[Any], types: AbstractSet[str]) -> list[int]:
+    """The messages of which an id of a trace, span or job is wrong. Their client and service are not looked at. `types` are the
+    messages' types."""
+    with_ids = [] if types.isdisjoint(_TYPES_WITH_IDS) else [one for one in messages if type(one) in WITH_IDS]
     spans = [message for message in with_ids if type(message) in _SPANS]
     jobs = (
         {message.job_id for message in with_ids if type(message) is Progress} if len(spans) < len(with_ids) else set()

@@ -54,7 +54,7 @@ def taken(raw: bytes) -> dict[str, dict[str, bytes | None]]:
     return {
         kind: dict(zip(COLUMNS[kind], rows(data)[0], strict=True))
         for kind, (data, count) in found.items()
-        if kind != "rest" and count
+        if kind in COLUMNS and count
     }
 
 
@@ -100,7 +100,7 @@ def test_any_text(text: str, escaped: bool) -> None:
 @pytest.mark.parametrize("line", [
     b"{}", b"", b"[]", b"null", b'{"type":"event"}', b'{"type":5}', b"{" * 1000, b"\xff", b'{"type":"event",}',
     encoded({**EVENT, "service": "wafermon"})[:-1], encoded({**EVENT, "type": "stats"})[:-1],
-    encoded({**EVENT, "type": "progress", "job_id": "j", "percent": 1})[:-1],
+    encoded({**EVENT, "type": "progress", "job_id": "j\\", "percent": 1})[:-1],
     encoded({**EVENT, "type": "trace"})[:-1],
     encoded({**EVENT, "message": None})[:-1], encoded({**EVENT, "message": 5})[:-1], encoded({**EVENT, "context": []})[:-1],
     encoded({**EVENT, "pid": 1.5})[:-1], encoded({**EVENT, "pid": "1"})[:-1], encoded({**EVENT, "pid": 10**18})[:-1],
@@ -131,10 +131,38 @@ def test_of_two_fields_of_one_name_the_last_one_counts() -> None:
     assert "span_start" in taken(encoded({**SPAN, "type": "event"}).replace(b"}", b', "type": "span_start"}'))
 
 
+def progress(seq: int | None, ts: int, job: str = "j", **fields: Any) -> dict[str, Any]:
+    number = {} if seq is None else {"seq": seq}
+    return {**EVENT, "type": "progress", "ts": ts, "job_id": job, "trace_id": "t", "percent": ts, **number, **fields}
+
+
+def test_progress_is_added_up_by_job() -> None:
+    """By time and then by number, in whatever order it comes; what has no number is before what has one."""
+    said = [
+        progress(3, 20, status="running"), progress(9, 10, status="begun"), progress(4, 20, service="x"), progress(None, 20),
+        progress(1, 15, job="k"), {**progress(1, 16, job="k"), "trace_id": "u"},
+    ]  # fmt: skip
+    found = shape(encoded(*said))
+    jobs = {(job["job_id"], job["trace_id"]): job for job in map(json.loads, found["jobs"][0].splitlines())}
+    assert found["progress"][1] == 6 and found["jobs"][1] == 3
+    assert jobs["j", "t"] == {
+        "job_id": "j", "trace_id": "t", "first": 10, "last": 20, "last_seq": 4, "percent": 20, "service": "x",
+        "status": "running", "status_time": 20, "status_seq": 3, "messages": 4,
+    }  # fmt: skip
+    assert jobs["k", "t"]["last"] == 15 and jobs["k", "u"]["status"] is None
+
+
+def test_more_jobs_than_are_added_up_are_left_to_the_statement() -> None:
+    raw = encoded(*(progress(n, n, job=f"job-{n % 1500}") for n in range(1, 3001)))
+    found = shape(raw)
+    assert found["jobs"][1] == 1024 and found["progress"][1] + found["rest"][1] == 3000
+    assert found["rest"][1] == 2 * (1500 - 1024)
+
+
 def test_lines_without_a_newline_at_the_end() -> None:
     with pytest.raises(ValueError, match="newline"):
         shape(b"{}")
-    assert shape(b"") == {"rest": (b"", 0)}
+    assert shape(b"") == {"rest": (b"", 0), "jobs": (b"", 0)}
 
 
 @given(st.lists(st.sampled_from(["event", "metric", "resource", "span_start", "progress", "odd"]), max_size=30))
@@ -146,13 +174,14 @@ def test_every_line_is_somewhere(kinds: list[str]) -> None:
     }  # fmt: skip
     raw = encoded(*(made[kind] for kind in kinds))
     assert shaped(raw).count == len(kinds)
-    assert shaped(raw).rest_count == sum(kind in ("progress", "odd") for kind in kinds)
+    assert shaped(raw).rest_count == kinds.count("odd")
 
 
 LINES = encoded(
     {**EVENT, "context": {"k": ['a\\"b', {"x": 1.5e10}], "\u20ac": None}, "trace_id": "t"},
     {**EVENT, "type": "metric", "name": "n", "value": -1.25e-7, "tags": {"a": "b"}},
     {**SPAN, "type": "span_end", "status": "ok", "start": 1, "duration": 1.5, "parent_id": "0" * 16},
+    {**EVENT, "type": "progress", "job_id": "job-1", "percent": 1.5, "status": "a", "seq": 4, "trace_id": "t"},
 )
 
 
@@ -167,9 +196,9 @@ def test_damaged_lines_do_no_harm(changes: list[tuple[int, bytes, int]]) -> None
     found = shape(raw)
     count = 0
     for kind, (data, number) in found.items():
-        if kind != "rest":
+        if kind in COLUMNS:
             assert len(rows(data)) == number
-        count += number
+        count += number if kind != "jobs" else 0
     assert count == raw.count(b"\n")
     left = found["rest"][0].split(b"\n")
     assert set(left) <= set(raw.split(b"\n"))

@@ -298,9 +298,17 @@ def test_a_trace_too_many_ends_the_one_that_was_quiet_longest() -> None:
 
 def test_a_trace_evicted_twice_at_one_time_has_two_keys() -> None:
     it = engine(max_traces=1)
-    derived = it.observe([message("event", name) for name in "abcabc"], T)
+    derived = [one for _ in range(2) for one in it.observe([message("event", name) for name in "abc"], T)]
     assert len({one.key for one in derived}) == len(derived) == 5
     assert it.awaiting == 5
+
+
+def test_a_group_is_taken_trace_by_trace() -> None:
+    """However its messages are mixed, none is evicted before it was looked at whole."""
+    it = engine(max_traces=1)
+    [first, second] = it.observe([message("event", name) for name in "abcabc"], T)
+    assert [one.message.trace_id for one in (first, second)] == ["a", "b"]
+    assert first.message.counts == {"event": 2, "level.info": 2}  # type: ignore[union-attr]
 
 
 def test_no_limits() -> None:

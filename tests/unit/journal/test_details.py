@@ -286,3 +286,33 @@ async def test_who_waits_for_room_is_told_once(tmp_path: Path) -> None:
         await opened.journal.sleep(0.005)
     assert told == [False]
     await opened.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_cursors_are_known_with_where_they_are(tmp_path: Path) -> None:
+    opened = OpenJournal(tmp_path)
+    start = opened.journal.end
+    cursor = opened.journal.cursor("c")
+    assert cursor.new
+    await opened.put(range(5))
+    held = opened.journal.known_cursors()["c"]
+    assert (held.kept, held.attached, held.holds.messages) == (start, True, 5)
+    opened.journal.detach(cursor)
+    assert not opened.journal.known_cursors()["c"].attached
+    again = opened.journal.cursor("c")
+    assert (again.new, again.kept) == (False, start)
+    await opened.close()
+
+
+def test_the_points_at_which_tests_kill_have_their_names(tmp_path: Path) -> None:
+    points: list[str] = []
+    settings = Settings.model_construct(dir=tmp_path, max_bytes=0, segment_bytes=1, sync="always")
+    disk = Disk(settings, points.append)
+    disk.open()
+    for number in (1, 2):
+        disk.write([block(range(number))], [], [], Stamp(NOW, number), ROUTES)
+    disk.save({}, [], Known(2, NOW))
+    disk.delete({1: 5})
+    assert points == ["append", "sync", "seal", "append", "sync", "checkpoint", "delete"]
+    assert not path_of(tmp_path, 1).exists() and disk.state.gone == (1, 5)
+    disk.close()

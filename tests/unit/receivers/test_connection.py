@@ -526,3 +526,97 @@ def test_a_transport_that_fails_takes_no_other_connection_along(call: str, error
     for wire in (wires[0], wires[2]):
         assert acks(wire.heard())[-1] == 3
     assert wires[1].transport.aborted
+
+
+# what is counted and said
+
+
+def test_what_comes_is_added_up_over_connections() -> None:
+    sidecar = Sidecar()
+    one, other = sidecar.hello(), sidecar.hello(client="a" * 16)
+    one.send(one.lines(1, 2))
+    one.send(one.lines(3) + b"x\n" + b"y\n")
+    other.send(other.lines(1, 1, 5) + b"x\n" + b'{"type":"nonsense"}\n')
+    figures = sidecar.hub.figures
+    assert (figures.messages, figures.duplicates, figures.gaps) == (5, 1, 3)
+    assert figures.rejected == {"bad_json": 3, "unknown_type": 1}
+
+
+def test_what_is_refused_keeps_who_sent_it() -> None:
+    sidecar = Sidecar()
+    for pid, kept in ((4711, 4711), (0, 0)):
+        wire = sidecar.hello(client=f"{pid:016x}", service="svc", host="fab1", pid=pid)
+        wire.send(b"nonsense\n")
+        [one] = sidecar.journal.committed[-1].rejected
+        assert (one.service, one.host, one.pid) == ("svc", "fab1", kept)
+        assert (one.client, one.seq, one.line, one.code) == (f"{pid:016x}", 1, b"nonsense", "bad_json")
+
+
+def test_a_jump_is_refused_without_a_number_of_the_stream() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.hello()
+    wire.send(wire.lines(2_000_000))
+    [one] = sidecar.journal.committed[-1].rejected
+    assert (one.client, one.seq) == ("", 0)
+    assert acks(wire.send(wire.lines(1))) == [1]
+
+
+def test_a_client_that_reads_again_is_heard_from_then_on() -> None:
+    sidecar = Sidecar(idle_timeout=10.0)
+    wire = sidecar.hello()
+    wire.stop_reading()
+    wire.after(9)
+    wire.read_again()
+    wire.after(9)
+    assert not wire.closed
+    assert wire.connection.last_heard == 9.0
+
+
+def test_large_reads_are_kept_while_replies_wait_in_small_ones() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.hello()
+    wire.connection.dataReceived(b" " * (1 << 16))
+    assert wire.transport.bufferSize == 1 << 18
+    wire.send(b"\n" + wire.lines(1))
+    assert wire.transport.bufferSize == 1 << 18
+
+
+def test_tls_that_fails_is_said(logged: list[dict[str, Any]]) -> None:
+    sidecar = Sidecar()
+    wire = sidecar.connect()
+    error = type("Error", (Exception,), {"__module__": "OpenSSL.SSL"})
+    wire.connection.connectionLost(Failure(error([("SSL routines", "", "no shared cipher")])))
+    said = [event for event in logged if "problem" in event]
+    assert said and "TLS failed" in said[0]["problem"]
+
+
+def test_a_fault_names_its_connection(logged: list[dict[str, Any]]) -> None:
+    sidecar = Sidecar()
+    wire = sidecar.hello()
+    sidecar.journal.fails = [RuntimeError("x")]
+    wire.send(wire.lines(1))
+    [event] = [event for event in logged if "log_failure" in event]
+    assert event["log_format"] == "A fault at the connection of {peer}, which is closed"
+    assert event["peer"] == wire.connection.peer
+
+
+def test_a_refusal_says_why_and_what_is_kept_of_a_long_line_says_when() -> None:
+    sidecar = Sidecar()
+    sidecar.clock.advance(7.0)
+    [refusal] = sidecar.connect().send(b"GET / HTTP/1.1\r\n")
+    assert refusal["code"] == "bad_hello" and "HTTP" in refusal["detail"]
+    wire = sidecar.hello()
+    [error, _] = wire.send(b"x" * (LIMIT + 100) + b"\n")
+    assert error["detail"] == f"longer than {LIMIT} bytes; what is kept of it are the first {LIMIT}"
+    [one] = sidecar.journal.committed[-1].rejected
+    assert (one.line, one.time, one.code) == (b"x" * LIMIT, sidecar.journal.now(), "line_too_long")
+
+
+@pytest.mark.parametrize(("reason", "taken"), [(ConnectionDone(), 1), (ConnectionLost(), 0)])
+def test_a_last_line_without_a_newline_counts_where_the_client_ended_well(reason: Exception, taken: int) -> None:
+    """Without a hello, over TLS, which has no half-closed connections."""
+    sidecar = Sidecar()
+    wire = sidecar.connect()
+    wire.connection.dataReceived(b'{"type":"metric","service":"s","name":"n","value":1}')
+    wire.connection.connectionLost(Failure(reason))
+    assert len(sidecar.journal.lines) == taken

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import zlib
 from typing import Any
 
+import logged
 import pytest
 from appended_journal import MemoryJournal, as_journal
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from wires import Admission, Sidecar, Wire
+from wires import Admission, Sidecar, Transport, Wire
 
 from wafermon.model.lograte import FOLLOWS, LINES
 from wafermon.model.settings import Limits
 from wafermon.net.principals import Principal
 from wafermon.receivers.lines import hub
 from wafermon.receivers.lines.connection import Connection
-from wafermon.receivers.lines.hub import Receiver
+from wafermon.receivers.lines.hub import Receiver, ReceiverFactory
 from wafermon.wire import frames
 
 
@@ -310,3 +314,83 @@ def test_without_acknowledgement_nobody_is_announced() -> None:
     wire.send(wire.lines(1))
     lost(wire)
     assert said(sidecar) == []
+
+
+@pytest.mark.parametrize(("address", "peer"), [
+    (IPv4Address("TCP", "10.0.0.1", 4711), "10.0.0.1:4711"), (IPv6Address("TCP", "::1", 5), "[::1]:5"), (None, "unix"),
+])  # fmt: skip
+def test_a_peer_is_named_as_people_write_it(address: Any, peer: str) -> None:
+    sidecar = Sidecar()
+    connection = ReceiverFactory(sidecar.hub, Admission()).buildProtocol(address)
+    assert connection.peer == peer
+    connection.makeConnection(Transport())
+    connection.dataReceived(b"nonsense\n")
+    [one] = sidecar.journal.committed[-1].rejected
+    assert one.peer == peer
+    named = ReceiverFactory(sidecar.hub, Admission()).buildProtocol(address)
+    named.makeConnection(Transport())
+    named.dataReceived(b'{"v":2,"type":"hello","client":"%s"}\nnonsense\n' % (b"a" * 16))
+    [one] = sidecar.journal.committed[-1].rejected
+    assert one.peer == peer
+
+
+def test_a_refused_line_is_no_message() -> None:
+    sidecar = Sidecar()
+    one, _ = two(sidecar)
+    one.send(b"nonsense\n")
+    assert (sidecar.hub.figures.messages, sidecar.hub.figures.rejected) == (0, {"bad_json": 1})
+
+
+def test_without_a_hello_a_token_s_services_bind_as_well() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.connect(Admission(Principal("token:1", ("web-*",))))
+    wire.connection.dataReceived(b"".join(
+        b'{"type":"metric","service":"%s","name":"n","value":1}\n' % name for name in (b"web-1", b"pay")
+    ))  # fmt: skip
+    sidecar.clock.advance(0)
+    assert len(sidecar.journal.lines) == 1
+
+
+def test_nobody_is_remembered_as_asking_once_it_is_told() -> None:
+    sidecar = Sidecar()
+    two(sidecar)
+    assert sidecar.hub._asking == {}
+
+
+def test_what_takes_too_much_memory_is_said() -> None:
+    sidecar = Sidecar(partial_bytes=1000)
+    one, _ = two(sidecar)
+    with logged.said() as said:
+        one.send(b"x" * 2000)
+    assert said == [
+        f"warn: {one.connection.peer}: closed: what clients have begun to send, and do not read, takes 2000 bytes, "
+        "more than limits.partial_bytes"
+    ]
+
+
+def test_the_rate_limit_lets_go_on_when_its_time_has_come_whatever_the_clock_says() -> None:
+    sidecar = Sidecar(messages_per_second=10)
+    sidecar.clock.advance(1000.0)
+    one, _ = two(sidecar)
+    one.send(one.lines(1))
+    one.send(one.lines(2))
+    assert len(sidecar.journal.lines) == 1
+    sidecar.clock.advance(0.11)
+    assert len(sidecar.journal.lines) == 2
+
+
+@pytest.mark.parametrize(("error", "told"), [(frames.BadFrame("odd"), "bad_frame"), (RuntimeError("x"), "")])
+def test_a_large_frame_that_can_not_be_opened_ends_its_connection(error: Exception, told: str) -> None:
+    sidecar = Sidecar(frame_bytes=8 << 20)
+    wire = sidecar.hello(compress=["zlib"])
+    opening: Deferred[bytes] = Deferred()
+    sidecar.hub.open_frame = lambda head, data: opening  # type: ignore[method-assign]
+    raw = wire.line(1, tags={"fill": "x" * 60_000}) * 10
+    data = zlib.compress(raw)
+    head = {"type": "frame", "codec": "zlib", "bytes": len(data), "raw": len(raw), "lines": 10}
+    wire.send(json.dumps(head).encode() + b"\n" + data)
+    opening.errback(error)
+    assert wire.closed
+    assert [reply["code"] for reply in wire.heard()] == ([told] if told else [])
+    assert wire.transport.aborted is not bool(told)
+    assert sidecar.journal.lines == []

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import logged
 import pytest
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -122,7 +123,17 @@ def test_a_socket_that_is_open_gets_another_mode(scene: Scene) -> None:
     scene.take(Listener(endpoint=f"unix:{path}:mode=600"))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     scene.take(Listener(endpoint=f"unix:{path}:mode=660"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
     assert scene.open == [str(path)]
+
+
+def test_what_can_not_be_changed_at_an_open_socket_is_said(scene: Scene) -> None:
+    path = scene.directory / "a"
+    scene.take(Listener(endpoint=f"unix:{path}:mode=600"))
+    path.unlink()
+    with logged.said() as said:
+        scene.take(Listener(endpoint=f"unix:{path}:mode=660"))
+    assert said == [f"error: unix:{path}:mode=660: No such file or directory"]
 
 
 def test_who_is_inside_stays_unless_the_new_rules_refuse_it(scene: Scene) -> None:

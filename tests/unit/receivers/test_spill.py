@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import logged
 import pytest
 from appended_journal import STARTED, MemoryJournal, as_journal
 from twisted.internet.defer import CancelledError, Deferred
@@ -18,7 +19,7 @@ from wafermon.files import Files
 from wafermon.journal import Entry
 from wafermon.receivers.spill.claim import claim
 from wafermon.receivers.spill.folder import FILE_MAX, LOOKED_AT, Folder, Found, in_turns, unfit, untouched
-from wafermon.receivers.spill.taker import SCAN_SECONDS, SpillTaker
+from wafermon.receivers.spill.taker import SCAN_SECONDS, TOLD_SECONDS, SpillTaker, user_name
 
 CLIENT = "a" * 16
 LIMIT = 65_536
@@ -432,3 +433,97 @@ def test_what_owners_leave_is_counted_within_bounds(tmp_path: Path, monkeypatch:
     for owner in range(5):
         Deferred.fromCoroutine(spool.taker._count(tmp_path / "x", 50_000 + owner, "problem"))
     assert spool.taker._counting == {"50000": 1, "50001": 1, "others": 3}
+
+
+# What is said
+
+ME = user_name(os.getuid())
+
+
+def test_a_file_that_was_taken_is_said_with_what_it_held(spool: Spool) -> None:
+    path = spool.put(lines(1, 2) + b"nonsense\n" + line(4)[:-9])
+    with logged.said() as lines_said:
+        spool.scan()
+    taken = f"{path}.taken"
+    assert lines_said == [
+        f"info: Took up the spill file {taken}: 2 messages, 1 refused",
+        f"info: The spill file {taken} ends in {len(line(4)) - 9} bytes without a newline: its program was cut off there",
+    ]
+    assert (spool.taker.files, spool.taker.messages) == (1, 2)
+
+
+@pytest.mark.parametrize(("error", "why"), [
+    (OSError(5, "Input/output error"), "Input/output error"), (OSError("odd"), "odd"),
+])  # fmt: skip
+def test_a_folder_that_can_not_be_read_is_said_once_in_a_while(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, error: OSError, why: str
+) -> None:
+    def fails(_: float) -> None:
+        raise error
+
+    monkeypatch.setattr(spool.taker._folder, "scan", fails)
+    text = f"warn: Spill files can't be taken up (0 now): {spool.directory} can't be read: {why}. `wafermon doctor` says what to do"
+    with logged.said() as said:
+        spool.scan()
+        spool.clock.advance(TOLD_SECONDS - 1)
+        spool.scan()
+        assert said == [text]
+        spool.clock.advance(1)
+        spool.scan()
+    assert said == [text, text]
+
+
+def test_a_file_that_can_not_be_taken_is_said_with_its_owner_and_why(spool: Spool) -> None:
+    path = spool.put(lines(1))
+    spool.files.error = {"rename": OSError(13, "Permission denied")}
+    with logged.said() as said:
+        spool.scan()
+    assert said == [
+        f"warn: Spill files can't be taken up (1 now): {path} of {ME}: Permission denied. `wafermon doctor` says what to do"
+    ]
+    assert spool.taker.stuck == {ME: 1}
+    spool.scan()
+    assert spool.taker.stuck == {}
+
+
+def test_a_fault_of_our_own_at_a_file_names_it_and_the_next_is_taken(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = spool.put(lines(1), "1" * 16, touched=OLD - 10)
+    spool.put(lines(1), "2" * 16)
+    real = SpillTaker._take
+
+    async def take(taker: SpillTaker, found: Any) -> None:
+        if found.path == first:
+            raise KeyError("odd")
+        await real(taker, found)
+
+    monkeypatch.setattr(SpillTaker, "_take", take)
+    with logged.said() as said:
+        spool.scan()
+    assert said[0] == f"critical: A fault at the spill file {first}"
+    assert f"{first} of {ME}: KeyError('odd'). `wafermon doctor`" in said[-1]
+    assert spool.taker.files == 1
+
+
+def test_a_look_that_fails_is_said_and_comes_again(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool.put(lines(1))
+    with pytest.MonkeyPatch.context() as patch, logged.said() as said:
+        patch.setattr(spool.taker._folder, "scan", lambda _: None)
+        spool.taker.start()
+    assert said == ["critical: Looking for spill files failed; it is tried again"]
+    assert spool.taker.files == 0
+    spool.clock.advance(60)
+    assert spool.taker.files == 1
+    spool.taker.stop()
+
+
+def test_a_stop_that_cancels_a_look_says_nothing(spool: Spool) -> None:
+    spool.put(lines(1))
+    spool.journal.congested = True
+    spool.taker.start()
+    with logged.said() as said:
+        done: list[object] = []
+        stopped: Deferred[None] = spool.taker.stop()
+        stopped.addCallback(done.append)
+    assert (said, done) == ([], [None])

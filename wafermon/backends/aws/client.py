@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from threading import Lock
@@ -79,6 +80,11 @@ class Client:
 
     def _make(self) -> Any:
         given = self._options
+        for key in ("ca_file", "credentials_file"):
+            path = getattr(given, key)
+            if path is not None and not os.access(path, os.R_OK):
+                text = f"{self._target}: {key} {path} can't be read; name a file that the sidecar can read"
+                raise CallFailed(text, may_be_done=False)
         core = botocore.session.Session(profile=given.profile)
         if given.credentials_file is not None:
             core.set_config_variable("credentials_file", str(given.credentials_file))

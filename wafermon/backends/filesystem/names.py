@@ -115,6 +115,8 @@ class Template:
 
     def _split(self, block: Block) -> dict[str, bytes]:
         """The lines of a block one by one."""
+        if not self._period or block.first // self._period == block.last // self._period:
+            return self._split_by_kind(block)
         messages = block.messages
         values: list[Any] = list(map(attrgetter(*self._fields), messages)) if self._fields else [()] * len(messages)
         stamps = map(ts_of, messages) if self._period else repeat(0)
@@ -126,6 +128,19 @@ class Template:
             if key not in adders:
                 adders[key] = groups.setdefault(self._path(*key), []).append
             adders[key](line)
+        return {path: b"\n".join([*lines, b""]) for path, lines in groups.items()}
+
+    def _split_by_kind(self, block: Block) -> dict[str, bytes]:
+        """The same where the time is no matter."""
+        hour = block.first // self._period * (self._period // HOUR) if self._period else 0
+        table, column = block.columns
+        groups: dict[str, list[bytes]] = {}
+        adders = {
+            number: groups.setdefault(self._path(self._values(table[number]), hour), []).append
+            for number in dict.fromkeys(column)
+        }
+        for number, line in zip(column, block.lines, strict=True):
+            adders[number](line)
         return {path: b"\n".join([*lines, b""]) for path, lines in groups.items()}
 
     def _path(self, value: Any, hour: int) -> str:

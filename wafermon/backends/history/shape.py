@@ -29,6 +29,7 @@ from wafermon.model.messages import (
     SpanStart,
     Trace,
     dumps,
+    trace_of,
 )
 from wafermon.model.progress import Reached, nothing_reached, reach
 
@@ -42,7 +43,7 @@ STATE_OF = {"job_stalled": "stalled", "gone": "gone"}
 SPAN_TEXT = 128
 LONGEST = 2.0**62
 """What SQLite takes of a duration, in microseconds."""
-_SERVICE, _TYPE, _LEVEL, _TRACE = map(Kind._fields.index, ("service", "type", "level", "trace_id"))
+_SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
 _counted = attrgetter("service", "type", "level")
 _stamped = attrgetter("ts", "service", "type", "level")
 
@@ -116,7 +117,7 @@ def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
     first, last = block.first, block.last
     rows = Rows(
         (first, last, received, block.count, max((LEVELS.index(level) for level in levels), default=-1)),
-        traces=sorted({kind[_TRACE] for kind in kinds if kind[_TRACE] is not UNSET}),
+        traces=sorted(set(map(trace_of, messages)) - {UNSET}),
         services=sorted({kind[_SERVICE] for kind in kinds}),
         hours=_hours(messages, first, last),
     )

@@ -5,6 +5,8 @@
    another form than the column's, a field that is missing, a message of the sidecar's own) goes to `rest` as it came, and
    from there to the statement that has the server read JSON. So a line is never altered here and never lost.
 
+   What progress says of each job is added up besides, for the statement to keep the state of jobs by.
+
    Nothing is read beyond a line's newline, whatever the line holds. The GIL is released meanwhile. */
 
 #define _GNU_SOURCE
@@ -15,6 +17,7 @@
 #include <float.h>
 #include <locale.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,6 +61,8 @@ static const Type TYPES[] = {
                {"context", "context", OBJECT, OPTIONAL}}},
     {"metric", {HEAD, IDS(OPTIONAL), TAIL, {"name", "name", TEXT, NEEDED}, {"value", "value", VALUE, NEEDED},
                 {"unit", "unit", TEXT, OPTIONAL}, {"kind", "kind", TEXT, OPTIONAL}, {"tags", "tags", OBJECT, OPTIONAL}}},
+    {"progress", {HEAD, IDS(OPTIONAL), TAIL, {"job_id", "job_id", TEXT, NEEDED}, {"percent", "percent", NUMBER, NEEDED},
+                  {"status", "status", TEXT, OPTIONAL}}},
     {"resource", {HEAD, IDS(OPTIONAL), TAIL, {"cpu", "cpu", NUMBER, OPTIONAL}, {"mem", "mem", NUMBER, OPTIONAL},
                   {"disk", "disk", NUMBER, OPTIONAL}, {"net", "net", NUMBER, OPTIONAL}}},
     {"span_start", {HEAD, IDS(NEEDED), TAIL, {"name", "name", TEXT, NEEDED}, {"parent_id", "parent_id", TEXT, OPTIONAL},
@@ -73,8 +78,9 @@ static const Type TYPES[] = {
 static const char GAUGE[] = "\"gauge\"";
 /* Whose events change the state of jobs, which is the statement's work. */
 static const char OWN_SERVICE[] = "\"wafermon\"";
-#define EVENT 0   /* among TYPES */
-#define SERVICE 1 /* among the columns of each */
+/* Among TYPES, and among the columns of each or of progress. */
+enum { EVENT = 0, PROGRESS = 2 };
+enum { TS = 0, SERVICE = 1, TRACE_ID = 4, SEQ = 7, JOB_ID = 9, PERCENT = 10, STATUS = 11 };
 
 /* --- reading a line ----------------------------------------------------------------------------------------------- */
 
@@ -560,9 +566,140 @@ static void by_column(const Type *type, int count, const Fields *fields, Piece *
     }
 }
 
+/* --- jobs --------------------------------------------------------------------------------------------------------- */
+
+#define MOST_JOBS 1024
+#define JOB_SLOTS (4 * MOST_JOBS)
+
+/* The progress of one job: numbers, and pieces of the lines as they are. */
+typedef struct {
+    Piece id;
+    Piece trace_id;
+    Py_ssize_t messages;
+    int64_t first;
+    int64_t last;
+    int64_t last_seq;
+    Piece percent;
+    Piece service;
+    Piece status;
+    int64_t status_time;
+    int64_t status_seq;
+} Job;
+
+typedef struct {
+    int count;
+    uint16_t slots[JOB_SLOTS]; /* the number of a job, from 1 on */
+    Job jobs[MOST_JOBS];
+} Jobs;
+
+static int equal(Piece one, Piece other)
+{
+    size_t length = (size_t)(one.end - one.at);
+    return (size_t)(other.end - other.at) == length && (length == 0 || memcmp(one.at, other.at, length) == 0);
+}
+
+static uint32_t hash(Piece piece, uint32_t value)
+{
+    for (const char *p = piece.at; p < piece.end; p++)
+        value = (value ^ (unsigned char)*p) * 16777619u;
+    return value;
+}
+
+/* The job of these ids, which may be new; NULL where there are too many. */
+static Job *job_of(Jobs *jobs, Piece id, Piece trace_id)
+{
+    uint32_t slot = hash(trace_id, hash(id, 2166136261u)) % JOB_SLOTS;
+    for (; jobs->slots[slot] != 0; slot = (slot + 1) % JOB_SLOTS) {
+        Job *job = &jobs->jobs[jobs->slots[slot] - 1];
+        if (equal(job->id, id) && equal(job->trace_id, trace_id))
+            return job;
+    }
+    if (jobs->count == MOST_JOBS)
+        return NULL;
+    Job *job = &jobs->jobs[jobs->count++];
+    jobs->slots[slot] = (uint16_t)jobs->count;
+    memset(job, 0, sizeof *job);
+    job->id = id;
+    job->trace_id = trace_id;
+    return job;
+}
+
+static int escaped(Piece piece)
+{
+    return piece.at != NULL && memchr(piece.at, '\\', (size_t)(piece.end - piece.at)) != NULL;
+}
+
+/* Add a line of progress, whose values were all taken; false where it has to be left. */
+static int add_progress(Jobs *jobs, const Piece *values)
+{
+    int64_t time, seq = 0;
+    if (escaped(values[JOB_ID]) || escaped(values[TRACE_ID]) || !read_whole(values[TS], &time))
+        return 0;
+    if (values[SEQ].at != NULL && !read_whole(values[SEQ], &seq))
+        return 0;
+    Job *job = job_of(jobs, values[JOB_ID], values[TRACE_ID]);
+    if (job == NULL)
+        return 0;
+    if (job->messages == 0 || time < job->first)
+        job->first = time;
+    if (job->messages == 0 || time > job->last || (time == job->last && seq >= job->last_seq)) {
+        job->last = time;
+        job->last_seq = seq;
+        job->percent = values[PERCENT];
+        job->service = values[SERVICE];
+    }
+    if (values[STATUS].at != NULL
+        && (job->status.at == NULL || time > job->status_time || (time == job->status_time && seq >= job->status_seq))) {
+        job->status = values[STATUS];
+        job->status_time = time;
+        job->status_seq = seq;
+    }
+    job->messages++;
+    return 1;
+}
+
+static int append_piece(Buffer *buffer, const char *name, Piece piece)
+{
+    return append(buffer, name, strlen(name))
+        && (piece.at != NULL ? append(buffer, piece.at, (size_t)(piece.end - piece.at)) : append(buffer, "null", 4));
+}
+
+static int append_number(Buffer *buffer, const char *name, int64_t number)
+{
+    char text[32];
+    int length = snprintf(text, sizeof text, "%lld", (long long)number);
+    return append(buffer, name, strlen(name)) && append(buffer, text, (size_t)length);
+}
+
+/* Each job as a line of JSON; false where there is no memory. */
+static int write_jobs(const Jobs *jobs, Buffer *buffer)
+{
+    for (int i = 0; i < jobs->count; i++) {
+        const Job *job = &jobs->jobs[i];
+        int done = append_piece(buffer, "{\"job_id\":", job->id) && append_piece(buffer, ",\"trace_id\":", job->trace_id)
+            && append_number(buffer, ",\"first\":", job->first) && append_number(buffer, ",\"last\":", job->last)
+            && append_number(buffer, ",\"last_seq\":", job->last_seq) && append_piece(buffer, ",\"percent\":", job->percent)
+            && append_piece(buffer, ",\"service\":", job->service) && append_piece(buffer, ",\"status\":", job->status)
+            && append_number(buffer, ",\"messages\":", job->messages);
+        if (done && job->status.at != NULL)
+            done = append_number(buffer, ",\"status_time\":", job->status_time)
+                && append_number(buffer, ",\"status_seq\":", job->status_seq);
+        if (!done || !append(buffer, "}\n", 2))
+            return 0;
+        buffer->rows++;
+    }
+    return 1;
+}
+
+/* --- batches ------------------------------------------------------------------------------------------------------ */
+
+/* What a batch becomes: of each type its rows, then the lines that are left, then the jobs. */
+#define BUFFERS (TYPE_COUNT + 2)
+#define JOBS (TYPE_COUNT + 1)
+
 enum outcome { TAKEN, LEFT, NO_MEMORY };
 
-static enum outcome take_line(const char *line, const char *end, Buffer *buffers)
+static enum outcome take_line(const char *line, const char *end, Buffer *buffers, Jobs **jobs)
 {
     static const char header[19] = "PGCOPY\n\377\r\n";
     Fields fields;
@@ -577,7 +714,7 @@ static enum outcome take_line(const char *line, const char *end, Buffer *buffers
     Piece values[MOST_COLUMNS];
     by_column(type, count, &fields, values);
     Piece service = values[SERVICE];
-    if (service.at == NULL || memchr(service.at, '\\', (size_t)(service.end - service.at)) != NULL)
+    if (service.at == NULL || escaped(service))
         return LEFT;
     if (index == EVENT && is(service, OWN_SERVICE))
         return LEFT;
@@ -601,17 +738,25 @@ static enum outcome take_line(const char *line, const char *end, Buffer *buffers
         if (out == NULL)
             return LEFT;
     }
+    if (index == PROGRESS) {
+        if (*jobs == NULL)
+            *jobs = calloc(1, sizeof **jobs);
+        if (*jobs == NULL)
+            return NO_MEMORY;
+        if (!add_progress(*jobs, values))
+            return LEFT;
+    }
     buffer->size = (size_t)(out - buffer->bytes);
     buffer->rows++;
     return TAKEN;
 }
 
 /* False where there is no memory. */
-static int take_lines(const char *line, const char *end, Buffer *buffers)
+static int take_lines(const char *line, const char *end, Buffer *buffers, Jobs **jobs)
 {
     while (line < end) {
         const char *newline = memchr(line, '\n', (size_t)(end - line));
-        enum outcome outcome = take_line(line, newline, buffers);
+        enum outcome outcome = take_line(line, newline, buffers, jobs);
         if (outcome == NO_MEMORY)
             return 0;
         if (outcome == LEFT) {
@@ -624,7 +769,7 @@ static int take_lines(const char *line, const char *end, Buffer *buffers)
     for (int i = 0; i < TYPE_COUNT; i++)
         if (buffers[i].rows > 0 && !append(&buffers[i], "\377\377", 2))
             return 0;
-    return 1;
+    return *jobs == NULL || write_jobs(*jobs, &buffers[JOBS]);
 }
 
 /* --- the module --------------------------------------------------------------------------------------------------- */
@@ -632,11 +777,12 @@ static int take_lines(const char *line, const char *end, Buffer *buffers)
 static PyObject *made(Buffer *buffers)
 {
     PyObject *result = PyDict_New();
-    for (int i = 0; result != NULL && i <= REST; i++) {
-        if (buffers[i].rows == 0 && i != REST)
+    for (int i = 0; result != NULL && i < BUFFERS; i++) {
+        if (buffers[i].rows == 0 && i < REST)
             continue;
+        const char *name = i == REST ? "rest" : i == JOBS ? "jobs" : TYPES[i].name;
         PyObject *entry = Py_BuildValue("y#n", buffers[i].bytes != NULL ? buffers[i].bytes : "", (Py_ssize_t)buffers[i].size, buffers[i].rows);
-        if (entry == NULL || PyDict_SetItemString(result, i == REST ? "rest" : TYPES[i].name, entry) < 0)
+        if (entry == NULL || PyDict_SetItemString(result, name, entry) < 0)
             Py_CLEAR(result);
         Py_XDECREF(entry);
     }
@@ -654,15 +800,17 @@ static PyObject *shape(PyObject *module, PyObject *raw)
         PyErr_SetString(PyExc_ValueError, "the last line is not ended by a newline");
         return NULL;
     }
-    Buffer buffers[TYPE_COUNT + 1];
+    Buffer buffers[BUFFERS];
+    Jobs *jobs = NULL;
     memset(buffers, 0, sizeof buffers);
     int done;
     Py_BEGIN_ALLOW_THREADS
-    done = take_lines(bytes, bytes + size, buffers);
+    done = take_lines(bytes, bytes + size, buffers, &jobs);
     Py_END_ALLOW_THREADS
     PyObject *result = done ? made(buffers) : PyErr_NoMemory();
-    for (int i = 0; i <= REST; i++)
+    for (int i = 0; i < BUFFERS; i++)
         free(buffers[i].bytes);
+    free(jobs);
     return result;
 }
 
@@ -689,7 +837,7 @@ static PyMethodDef METHODS[] = {
     {"shape", shape, METH_O,
      "shape(raw: bytes) -> dict[str, tuple[bytes, int]]\n\n"
      "Lines, each ended by a newline -> by type of message, COPY's input and its number of rows; under \"rest\" the lines "
-     "that were not taken, as they are. Raises ValueError where the last line has no newline."},
+     "that were not taken, as they are; under \"jobs\" a line of JSON for each job whose progress is among the rows. Raises ValueError where the last line has no newline."},
     {NULL, NULL, 0, NULL},
 };
 

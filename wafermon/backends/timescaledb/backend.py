@@ -48,8 +48,8 @@ from wafermon.model.kinds import Kinds
 from wafermon.query.reading import Asked
 
 T = TypeVar("T")
-FEWEST = 50
-"""Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four."""
+FEWEST = 20
+"""Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four or more."""
 LOOK_SECONDS = 600.0
 """After how long it is asked again, at a batch, whether TimescaleDB's own work fails."""
 READERS = 2

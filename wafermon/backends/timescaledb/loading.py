@@ -42,6 +42,8 @@ class Shaped:
     rest: bytes
     """The lines that the statement stores."""
     rest_count: int
+    jobs: bytes
+    """What the rows say of jobs, for the statement: see `store`."""
 
     @property
     def count(self) -> int:
@@ -53,8 +55,9 @@ def shaped(raw: bytes) -> Shaped:
     """Lines, each ended by a newline -> rows, as far as they are plain. Pure; needs `AVAILABLE`."""
     found = _rows.shape(raw)
     rest, rest_count = found.pop("rest")
+    jobs, _ = found.pop("jobs")
     copies = ((_copy(kind), data, rows) for kind, (data, rows) in found.items())
-    return Shaped(tuple(copies), rest, rest_count)
+    return Shaped(tuple(copies), rest, rest_count, jobs)
 
 
 def _copy(kind: str) -> str:
@@ -112,7 +115,7 @@ class Loader:
             raise psycopg2.InterfaceError("connection already closed")
         with self._connection.cursor() as cursor:
             try:
-                cursor.execute(b"BEGIN;" + store(batch.rest, batch.rest_count, types if batch.rest_count else (), move))
+                cursor.execute(b"BEGIN;" + store(batch.rest, batch.rest_count, types, move, batch.jobs))
                 [moved] = cursor.fetchone()
                 if moved != 1:
                     cursor.execute("ROLLBACK")

@@ -339,10 +339,7 @@ _JOBS = f"""
         {_us("last_progress")} AS last_progress,
         CASE
             WHEN status IN ('done', 'failed', 'cancelled') THEN status
-            WHEN EXISTS (
-                SELECT FROM events AS e WHERE e.trace_id = j.trace_id AND e.service = 'wafermon'
-                AND e.context ->> 'kind' = 'gone' AND e.context ->> 'job_id' = j.job_id AND e.time > j.last_progress
-            ) THEN 'gone'
+            WHEN gone THEN 'gone'
             WHEN EXISTS (
                 SELECT FROM traces AS t WHERE t.trace_id = j.trace_id AND t.last >= j.last_progress
             ) THEN 'unfinished'

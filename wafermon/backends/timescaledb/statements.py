@@ -92,14 +92,23 @@ _TRACES = """
         part = greatest(t.part, excluded.part)
 """
 
-# What `jobs` shows: the latest progress of each job, by time and then by seq, and when it was last said to have stalled.
+# What `jobs` shows: the latest progress of each job, by time and then by seq, and when it was last said to have stalled or to be gone. It
+# comes from lines of progress, from what was already added up, and from events of the sidecar's own.
+_JOB = {
+    "job_id": "text", "trace_id": "text", "first": "bigint", "last": "bigint", "last_seq": "bigint", "percent": "float8",
+    "service": "text", "status": "text", "status_time": "bigint", "status_seq": "bigint", "messages": "bigint", "stalled": "bigint",
+    "gone": "bigint",
+}  # fmt: skip
 _PROGRESS = """
-    SELECT job_id, trace_id, ts, coalesce(seq, 0) AS seq, percent::float8, service, status, NULL::bigint AS stalled
+    SELECT job_id, trace_id, ts, ts, coalesce(seq, 0), percent::float8, service, status,
+        CASE WHEN status IS NOT NULL THEN ts END, CASE WHEN status IS NOT NULL THEN coalesce(seq, 0) END, 1, NULL::bigint,
+        NULL::bigint
     FROM lines WHERE type = 'progress'
 """
 _STALLED = """
-    SELECT context ->> 'job_id', trace_id, NULL::bigint, NULL::bigint, NULL::float8, NULL, NULL, ts
-    FROM lines WHERE type = 'event' AND service = 'wafermon' AND context ->> 'kind' = 'job_stalled'
+    SELECT context ->> 'job_id', trace_id, NULL::bigint, NULL::bigint, NULL::bigint, NULL::float8, NULL, NULL, NULL::bigint,
+        NULL::bigint, 0, CASE context ->> 'kind' WHEN 'job_stalled' THEN ts END, CASE context ->> 'kind' WHEN 'gone' THEN ts END
+    FROM lines WHERE type = 'event' AND service = 'wafermon' AND context ->> 'kind' IN ('job_stalled', 'gone')
     AND context ->> 'job_id' IS NOT NULL
 """
 _LATER = "j.last IS NULL OR (excluded.last, excluded.last_seq) >= (j.last, j.last_seq)"
@@ -109,41 +118,56 @@ _LATEST = ", ".join(
     for later, names in ((_LATER, "last last_seq percent service"), (_LATER_STATUS, "status status_time status_seq"))
     for name in names.split()
 )
-_JOBS = """
-    INSERT INTO job_states AS j (
-        job_id, trace_id, first, last, last_seq, percent, service, status, status_time, status_seq, messages, stalled
-    )
-    SELECT job_id, trace_id, timestamptz 'epoch' + min(ts) * interval '1 microsecond',
-        timestamptz 'epoch' + max(ts) * interval '1 microsecond', (array_agg(seq ORDER BY ts DESC, seq DESC) FILTER (WHERE ts IS NOT NULL))[1],
-        (array_agg(percent ORDER BY ts DESC, seq DESC) FILTER (WHERE ts IS NOT NULL))[1],
-        (array_agg(service ORDER BY ts DESC, seq DESC) FILTER (WHERE ts IS NOT NULL))[1],
-        (array_agg(status ORDER BY ts DESC, seq DESC) FILTER (WHERE status IS NOT NULL))[1],
-        timestamptz 'epoch' + max(ts) FILTER (WHERE status IS NOT NULL) * interval '1 microsecond',
-        (array_agg(seq ORDER BY ts DESC, seq DESC) FILTER (WHERE status IS NOT NULL))[1],
-        count(ts), timestamptz 'epoch' + max(stalled) * interval '1 microsecond'
-    FROM (%s) AS said (job_id, trace_id, ts, seq, percent, service, status, stalled)
+_JOBS = f"""
+    INSERT INTO job_states AS j ({", ".join(_JOB)})
+    SELECT job_id, trace_id, timestamptz 'epoch' + min(first) * interval '1 microsecond',
+        timestamptz 'epoch' + max(last) * interval '1 microsecond',
+        (array_agg(last_seq ORDER BY last DESC, last_seq DESC) FILTER (WHERE last IS NOT NULL))[1],
+        (array_agg(percent ORDER BY last DESC, last_seq DESC) FILTER (WHERE last IS NOT NULL))[1],
+        (array_agg(service ORDER BY last DESC, last_seq DESC) FILTER (WHERE last IS NOT NULL))[1],
+        (array_agg(status ORDER BY status_time DESC, status_seq DESC) FILTER (WHERE status IS NOT NULL))[1],
+        timestamptz 'epoch' + max(status_time) * interval '1 microsecond',
+        (array_agg(status_seq ORDER BY status_time DESC, status_seq DESC) FILTER (WHERE status IS NOT NULL))[1],
+        sum(messages), timestamptz 'epoch' + max(stalled) * interval '1 microsecond',
+        timestamptz 'epoch' + max(gone) * interval '1 microsecond'
+    FROM (@) AS said ({", ".join(_JOB)})
     GROUP BY job_id, trace_id ORDER BY job_id, trace_id
     ON CONFLICT (job_id, (coalesce(trace_id, ''))) DO UPDATE SET
         first = least(j.first, excluded.first), messages = j.messages + excluded.messages,
-        stalled = greatest(j.stalled, excluded.stalled), %s
+        stalled = greatest(j.stalled, excluded.stalled), gone = greatest(j.gone, excluded.gone), {_LATEST}
 """
 
 KINDS = frozenset({*TABLES, "trace"})
 """The types of message that have a table."""
 
 
-def store(raw: bytes, count: int, types: Iterable[str], move: bytes) -> bytes:
+def store(raw: bytes, count: int, types: Iterable[str], move: bytes, jobs: bytes = b"") -> bytes:
     """`move` is an UPDATE that touches one row or none. The statement answers with that number; it stores the `count`
-    lines of `raw`, which are of these types, only if it is one."""
-    types = sorted(types)
-    moved, answer = b"WITH moved AS (%b RETURNING 1)" % move, b" SELECT count(*) FROM moved"
-    if not count:
-        return moved + answer
-    known = _COMMON | {name: "jsonb" if name in _JSON else "text" for kind in types for name in _FIELDS[kind]}
-    columns = ", ".join(f"{name} {kind}" for name, kind in known.items())
-    inserts = ", ".join([*(f"{kind}_rows AS ({_insert(kind)})" for kind in types), *_jobs(types)])
-    before = b", lines AS MATERIALIZED (SELECT line.* FROM moved, json_to_recordset("
-    return b"".join([moved, before, *literal(raw), f") AS line({columns})), {inserts}".encode(), answer])
+    lines of `raw`, which are of these types, only if it is one. `jobs` are lines too, one for each job whose progress is
+    stored elsewhere in the same transaction: what is known of it by that, under the names of `job_states`, with times in
+    microseconds."""
+    types = sorted(types) if count else []
+    parts: list[bytes | memoryview] = [b"WITH moved AS (%b RETURNING 1)" % move]
+    if types:
+        known = _COMMON | {name: "jsonb" if name in _JSON else "text" for kind in types for name in _FIELDS[kind]}
+        inserts = ", ".join(f"{kind}_rows AS ({_insert(kind)})" for kind in types)
+        lines = _recordset("line", raw, known)
+        parts += [b", lines AS MATERIALIZED (SELECT line.* FROM ", *lines, f"), {inserts}".encode()]
+    said: list[list[bytes | memoryview]]
+    said = [[sql.encode()] for kind, sql in (("progress", _PROGRESS), ("event", _STALLED)) if kind in types]
+    if jobs:
+        said.append([b"SELECT given.* FROM ", *_recordset("given", jobs, _JOB)])
+    if said:
+        before, after = _JOBS.encode().split(b"@")
+        others = (part for one in said[1:] for part in (b" UNION ALL ", *one))
+        parts += [b", job_rows AS (", before, *said[0], *others, after, b")"]
+    return b"".join([*parts, b" SELECT count(*) FROM moved"])
+
+
+def _recordset(name: str, lines: bytes, columns: dict[str, str]) -> list[bytes | memoryview]:
+    """For FROM: lines as rows of these columns, if the cursor is moved."""
+    types = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+    return [b"moved, json_to_recordset(", *literal(lines), f") AS {name}({types})".encode()]
 
 
 def _insert(kind: str) -> str:
@@ -152,12 +176,6 @@ def _insert(kind: str) -> str:
     table = TABLES[kind]
     names, values = ", ".join(table.columns), ", ".join(table.columns.values())
     return f"INSERT INTO {table.name} ({names}) SELECT {values} FROM lines WHERE type = '{kind}'"
-
-
-def _jobs(types: list[str]) -> list[str]:
-    """What brings the jobs up to date, if messages of these types can."""
-    said = " UNION ALL ".join(sql for kind, sql in (("progress", _PROGRESS), ("event", _STALLED)) if kind in types)
-    return [f"job_rows AS ({_JOBS % (said, _LATEST)})"] if said else []
 
 
 def literal(raw: bytes) -> tuple[bytes | memoryview, ...]:

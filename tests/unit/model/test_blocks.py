@@ -1,0 +1,153 @@
+"""The columns of a block say what its messages say, however it was made and cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import UNSET
+
+from wafermon.journal.groups import Mark, Span, Stamp, decode_group, encode_blocks, encode_commit, scan
+from wafermon.model import blocks as module
+from wafermon.model.blocks import FOLLOWED, Block, melted
+from wafermon.model.messages import OWN_SERVICE, Message, decode_stored, kind_of
+
+T = 1_700_000_000_000_000
+BODIES: list[dict[str, object]] = [
+    {"type": "event", "level": "info", "message": "m"},
+    {"type": "event", "level": "error", "message": "m", "unknown": 1},
+    {"type": "metric", "name": "n", "value": 1},
+    {"type": "progress", "job_id": "j", "percent": 5, "trace_id": "j"},
+    {"type": "span_start", "name": "n", "span_id": "a" * 16, "trace_id": "t"},
+]
+
+
+def line(body: int, ts: int, service: str, trace: str, host: str) -> bytes:
+    head = {"ts": T + ts, "service": service, "trace_id": trace, "host": host}
+    return json.dumps({**BODIES[body], **{name: value for name, value in head.items() if value}}).encode() + b"\n"
+
+
+lines = st.lists(
+    st.builds(
+        line,
+        st.integers(0, len(BODIES) - 1),
+        st.integers(0, 1000),
+        st.sampled_from(["a", "b", OWN_SERVICE]),
+        st.sampled_from(["", "t1", "t2"]),
+        st.sampled_from(["", "h"]),
+    ),
+    max_size=30,
+) | st.integers(0, 40).map(lambda count: [line(0, n, "a", "t1", "") for n in range(count)])
+
+
+def check(block: Block, raw: bytes) -> None:
+    """It holds these lines, and its columns are those of their messages."""
+    messages = [decode_stored(one) for one in raw.split(b"\n")[:-1]]
+    kinds = [kind_of(message) for message in messages]
+    assert (block.raw, block.count) == (raw, len(messages))
+    assert block.kinds == set(kinds)
+    assert list(block.each_kind()) == kinds
+    assert all(block.first <= (message.ts or 0) <= block.last for message in messages)
+    for kind in block.kinds:
+        assert block.places({kind}) == [place for place, one in enumerate(kinds) if one == kind]
+    assert block.followed == [message for message in messages if message.type in FOLLOWED]
+    assert block.of_service("a") == [message for message in messages if message.service == "a"]
+    assert {one.trace_id: one for one in merged(block)} == {one: tallied(one, messages) for one in traces(messages)}
+    assert [one.trace_id for one in merged(block)] == traces(messages)
+    assert list(block.messages) == messages
+
+
+def traces(messages: Sequence[Message]) -> list[str]:
+    own = {message.trace_id: None for message in messages if message.trace_id and message.service != OWN_SERVICE}
+    return list(own)
+
+
+def tallied(trace: str, messages: Sequence[Message]) -> module.Tally:
+    found = [message for message in messages if message.trace_id == trace and message.service != OWN_SERVICE]
+    tally = module.Tally(trace, T + 10**6, 0, {})
+    for message in found:
+        tally.add(message.ts or 0, message.ts or 0, kind_of(message), 1)
+    return tally
+
+
+def merged(block: Block) -> list[module.Tally]:
+    found: dict[str, module.Tally] = {}
+    for one in block.tallies():
+        known = found.setdefault(one.trace_id, module.Tally(one.trace_id, one.first, one.last, {}))
+        for kind, count in one.counts.items():
+            known.add(one.first, one.last, kind, count)
+    return list(found.values())
+
+
+@given(lines, st.data())
+def test_what_is_cut_and_picked_keeps_its_columns(lines: list[bytes], data: st.DataObject) -> None:
+    block = Block.parse(b"".join(lines))
+    if data.draw(st.booleans()):
+        block.columns  # noqa: B018  # they are there
+        block.release()
+    check(block, b"".join(lines))
+    start = data.draw(st.integers(0, len(lines)))
+    stop = data.draw(st.integers(start, len(lines)))
+    if data.draw(st.booleans()):
+        block.release()
+    check(block.cut(start, stop), b"".join(lines[start:stop]))
+    head, rest = block.split(start)
+    check(head, b"".join(lines[:start]))
+    check(rest, b"".join(lines[start:]))
+    chosen = data.draw(st.sets(st.integers(0, max(0, len(lines) - 1)))) if lines else set()
+    check(block.pick(sorted(chosen)), b"".join(lines[place] for place in sorted(chosen)))
+
+
+@given(st.lists(lines, max_size=5), st.booleans(), st.sampled_from([1, 8, 64]))
+def test_what_is_joined_keeps_its_columns(parts: list[list[bytes]], released: bool, small: int) -> None:
+    blocks = [Block.parse(b"".join(part)) for part in parts if part]
+    if released:
+        for block in blocks:
+            block.tallies()
+            block.release()
+    raw = b"".join(block.raw for block in blocks)
+    check(Block.join(blocks), raw)
+    check(Block.melt(blocks), raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SMALL", small)
+        again = melted(blocks)
+    assert b"".join(block.raw for block in again) == raw
+    for block in again:
+        check(block, block.raw)
+
+
+@given(st.lists(lines, max_size=4))
+def test_the_journal_keeps_columns(parts: list[list[bytes]]) -> None:
+    blocks = [Block.parse(b"".join(part)) for part in parts if part]
+    body = [encode_blocks(blocks), *(block.raw for block in blocks)]
+    data = b"".join([*body, encode_commit(body, Stamp(T, 1), [Mark("", "c", 1)])])
+    [span] = scan(data)
+    assert isinstance(span, Span)
+    group = decode_group(data, span, "j", 1, "")
+    assert b"".join(block.raw for _, block in group.blocks) == b"".join(block.raw for block in blocks)
+    for offset, block in group.blocks:
+        assert data[offset : offset + len(block.raw)] == block.raw
+        check(block, block.raw)
+
+
+def test_a_block_of_many_kinds_keeps_its_columns() -> None:
+    raw = b"".join(line(number % 3, number, f"s{number}", "", "") for number in range(600))
+    block = Block.parse(raw)
+    block.release()
+    check(block, raw)
+    check(block.split(300)[1], b"".join(raw.splitlines(keepends=True)[300:]))
+
+
+def test_what_the_journal_told_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = b"".join(line(number % 3, number, f"s{number % 50}", "", "") for number in range(200))
+    blocks = [Block.parse(raw)]
+    body = [encode_blocks(blocks), raw]
+    data = b"".join([*body, encode_commit(body, Stamp(T, 1), [])])
+    monkeypatch.setattr(module, "decode_stored", lambda line: pytest.fail("parsed"))
+    [(_, block)] = decode_group(data, next(scan(data)), "j", 1, "").blocks
+    assert len(block.kinds) == 150
+    assert block.places({kind for kind in block.kinds if kind[1] == "metric"}) == list(range(2, 200, 3))
+    assert block.pick([5, 6]).split(1)[0].kinds == {("s5", "metric", "", UNSET, UNSET)}
