@@ -4,6 +4,7 @@
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
+#   make history KILLS=50           the sidecar killed so often under load, and a count over its history
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
@@ -37,6 +38,10 @@ fuzz-scan:
 	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o build/fuzz_scan tests/fuzz/scan.c
 	build/fuzz_scan -max_total_time=$(TIME) -max_len=1024 -print_final_stats=1 build/scan
 
+history: KILLS ?= 50
+history:
+	WAFERMON_HISTORY_KILLS=$(KILLS) WAFERMON_HISTORY_SEEDS=10 $(PYTHON) -m pytest -q -o timeout=0 -n0 tests/processes/test_history_crash.py
+
 # The times are shown beside the rows that were read; only the rows are checked.
 plans: ROWS ?= 3000000
 plans:
@@ -67,3 +72,4 @@ mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
 .PHONY: chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3
+.PHONY: chaos soak fuzz plans kills rows mutants fresh s3 history

@@ -292,3 +292,37 @@ def test_the_receipt_of_a_job_that_memory_has_forgotten(served: Served) -> None:
     assert (found["job"], found["received"], found["closed"], found["unclosed"]) == ("load-3", 10, 1, [])
     assert served.get("/api/traces/load-99/receipt")["running"] is True
     assert served.request("/api/traces/nothing/receipt")[0] == 404
+
+
+def test_who_is_connected_and_who_was(served: Served) -> None:
+    there = served.client(service="client-test", sdk="test/1", host="fab7", pid=42)
+    there.send(range(1, 4), service="client-test")
+    there.until_acked(3)
+    [known] = served.get("/api/clients?service=client-test")["clients"]
+    assert (known["connected"], known["messages"], known["sdk"], known["host"], known["pid"]) == (
+        True,
+        3,
+        "test/1",
+        "fab7",
+        42,
+    )
+    assert (known["closed"], known["dropped"]) == (False, None)
+    there.send_line({
+        "v": 2, "type": "stats", "client": there.client, "seq": 4, "called": 3, "dropped": 2, "unsent": 0, "last": 3, "streams": [],
+        "final": True,
+    })  # fmt: skip
+    there.until_acked(4)
+    there.close()
+    until(lambda: served.get("/api/clients?service=client-test&connected=false")["total"] == 1, "that it left")
+    [known] = served.get("/api/clients?service=client-test")["clients"]
+    assert (known["closed"], known["dropped"], known["messages"]) == (True, 2, 4)
+    said = wafermon("clients", "--service", "client-test", "--http", f"http://127.0.0.1:{served.http_port}").stdout
+    assert " said all" in said and "fab7:42" in said
+    assert served.request("/api/clients?connected=perhaps")[0] == 400
+
+
+def test_one_screen_of_all(served: Served) -> None:
+    said = wafermon("top", "--http", f"http://127.0.0.1:{served.http_port}")
+    assert said.returncode == 0, said.stderr
+    assert "BACKEND" in said.stdout and "history  ok" in said.stdout
+    assert any(line.startswith("load-99") and "██" in line for line in said.stdout.splitlines())

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from daemon import Daemon, Load, until
 from history_batches import BATCHES, JOBS, PER_BATCH, batches
 from history_places import read_lines, store_of
 
@@ -128,3 +129,50 @@ def test_a_full_disk(small_disk: Path) -> None:
     assert again.open() == one.end
     again.close()
     assert sorted(seq for _, seq in read_lines(directory)) == list(range(1, written + 101))
+
+
+CONFIG = """
+listen: ["tcp:{port}:interface=127.0.0.1"{listen}]
+http: false
+reload: signal
+journal: {{dir: journal, segment_bytes: 1MiB, max_bytes: 64MiB, sync: always, spill_dir: spill}}
+{limits}
+backends:
+  history: {{plugin: history, dir: history, batch: {{age: 50ms}}}}
+routes: [{{to: [history]}}]
+dead_letters: {{dir: dead-letters}}
+"""
+KILLS = int(os.environ.get("WAFERMON_HISTORY_KILLS", "5"))
+
+
+def test_the_sidecar_killed_under_load(tmp_path: Path) -> None:
+    """What was acknowledged is in history, each number of each client once, and none is left out before the last."""
+    choose = random.Random(KILLS)
+    with Daemon(tmp_path, CONFIG) as daemon:
+        loads = [Load(daemon, number) for number in (1, 2)]
+        try:
+            for _ in range(KILLS):
+                before = [load.acked for load in loads]
+                wanted = choose.randrange(200, 2_000)
+                until(lambda: all(load.acked > was + wanted for load, was in zip(loads, before, strict=True)), "acks")  # noqa: B023
+                daemon.kill()
+                daemon.start()
+        finally:
+            for load in loads:
+                load.join()
+        acked = {load.name: load.acked for load in loads}
+        directory = tmp_path / "history"
+
+        def all_there() -> bool:
+            found = [seq for client, seq in read_lines(directory) if client in acked]
+            return len(found) >= sum(acked.values())
+
+        until(all_there, "what was acknowledged")
+        daemon.stop()
+    for name, last in acked.items():
+        seqs = sorted(seq for client, seq in read_lines(directory) if client == name)
+        assert seqs == list(range(1, len(seqs) + 1)), "each once, without a gap"
+        assert len(seqs) >= last
+    for day in days_in(directory):
+        with closing(open_to_read(directory / str(day))) as db:
+            assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)

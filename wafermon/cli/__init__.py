@@ -9,8 +9,8 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "compare", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
-    "send", "status", "tail", "trace",
+    "bench", "check", "clients", "compare", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
+    "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 
 

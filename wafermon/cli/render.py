@@ -237,6 +237,89 @@ def _path(side: Mapping[str, Any]) -> str:
     return " > ".join(plain(one) for one in side["critical_path"]) or "none"
 
 
+def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """Who is connected or was. What an SDK has not said of itself is left blank."""
+    if not found:
+        return ["no clients"]
+    rows = [
+        [
+            plain(one["service"]), "connected" if one["connected"] else "gone", plain(one["user"]), plain(one["address"]),
+            plain(one["host"]) + ("" if one["pid"] is None else f":{one['pid']}"), plain(one["sdk"]),
+            duration(max(0, now - one["last_heard"]) / 1e6) + " ago", f"{one['messages']:,}",
+            *("" if one[key] is None else f"{one[key]:,}" for key in ("dropped", "spilled")),
+            "said all" if one["closed"] else "goes on" if one["connected"] else "not closed",
+        ]
+        for one in found
+    ]  # fmt: skip
+    header = [
+        "SERVICE",
+        "STATE",
+        "USER",
+        "ADDRESS",
+        "PROCESS",
+        "SDK",
+        "LAST HEARD",
+        "MESSAGES",
+        "DROPPED",
+        "SPILLED",
+        "STREAM",
+    ]
+    return table(header, rows, right="------rrrr", color=-1)
+
+
+def top(
+    status: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    running: Mapping[str, Any],
+    failed: Sequence[Mapping[str, Any]],
+) -> list[str]:
+    """One screen: rates, backends, what runs with its bars, what went wrong of late."""
+    messages, now = status["messages"], status["now"]
+    ready = colored("ready", "ok") if status["ready"] else colored("NOT READY", "failed")
+    lines = [
+        f"wafermon {status['version']}: {ready}   {messages['accepted']:,} messages{_rate(status, before)}   "
+        f"{status['connections']:,} connections   {status['correlation']['live_traces']:,} live traces   "
+        f"journal {size(status['journal']['bytes'])}"
+    ]
+    lines += [f"  {colored('!', 'failed')} {plain(problem)}" for problem in status["problems"]]
+    rows = [
+        [
+            name,
+            one["state"],
+            f"{one['lag_messages']:,}",
+            duration(one["lag_seconds"]),
+            f"{one['delivered']:,}",
+            _per_second(name, status, before),
+        ]
+        for name, one in status["backends"].items()
+    ]
+    lines += ["", *table(["BACKEND", "STATE", "LAG", "AGE", "DELIVERED", "PER SECOND"], rows, right="--rrrr", color=1)]
+    bars = [
+        [
+            plain(job["job_id"]), _job_status(job), f"{job['percent']:g} %",
+            (BAR * round(job["percent"] / 100 * RUN_BAR)).ljust(RUN_BAR, "·"),
+            duration(max(0, now - job["first"]) / 1e6), _end_of(job, now), plain(job["service"]), f"{job['errors']:,}",
+        ]
+        for job in running["jobs"]
+    ]  # fmt: skip
+    lines += [
+        "",
+        *table(["JOB", "STATUS", "DONE", "", "RUNS", "ENDS", "SERVICE", "ERRORS"], bars, right="--r-r--r", color=1),
+    ]
+    if running.get("left_out"):
+        lines.append(f"{running['left_out']:,} more jobs run")
+    if failed:
+        lines += ["", *errors(failed, now)]
+    return lines
+
+
+def _per_second(name: str, status: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    known = before["backends"].get(name) if before else None
+    if before is None or known is None or status["now"] <= before["now"] or before["started"] != status["started"]:
+        return ""
+    return f"{max(0, status['backends'][name]['delivered'] - known['delivered']) / (status['now'] - before['now']) * 1e6:,.0f}"
+
+
 def errors(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     """Kinds of errors, the latest first."""
     if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from prometheus_client import CollectorRegistry, exposition
@@ -12,7 +13,7 @@ from twisted.web.server import Request
 
 from wafermon.model.changes import Change
 from wafermon.model.settings import HttpListener
-from wafermon.web.answers import BadArgument, arguments, json, text
+from wafermon.web.answers import BadArgument, arguments, json, number, text
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
@@ -20,12 +21,15 @@ from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
+from wafermon.web.receipts import Traces
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
 
 HEALTH = """/health/live        200 as long as the process answers
 /health/ready       200 where messages are taken and every backend works, else 503; says why"""
+CLIENTS_SHOWN = 100
+CLIENTS_MOST = 10_000
 INDEX = f"""wafermon
 
 {HEALTH}
@@ -40,11 +44,12 @@ INDEX = f"""wafermon
 /api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
 /api/errors         what went wrong, each kind once
 /api/services       who sent how much
+/api/clients        who is connected, and who was; ?service=GLOB&connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
 
-In a terminal: wafermon status, jobs, runs, trace, receipt, events, errors, tail, drain."""
+In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, tail, drain."""
 
 
 class HttpServer:
@@ -89,7 +94,8 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path))
-    api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}))
+    api.putChild(b"clients", _Page(lambda request: _clients(view, request), "service", "connected", "limit"))
+    api.putChild(b"traces", Traces(view, Past(lambda: view.query, "trace", "id")))
     events = Resource()
     events.putChild(b"search", Past(lambda: view.query, "events"))
     api.putChild(b"events", events)
@@ -97,6 +103,21 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
     return root
+
+
+def _clients(view: View, request: Request) -> bytes:
+    given = arguments(request, "service", "connected", "limit")
+    connected = given.get("connected", "")
+    if connected not in ("", "true", "false"):
+        raise BadArgument(f"connected: expected true or false, got {connected[:32]!r}")
+    found = [
+        one
+        for one in view.receiver.clients.records()
+        if fnmatchcase(one["service"], given.get("service", "*")) and connected in ("", str(one["connected"]).lower())
+    ]
+    shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]
+    rest = {"total": len(found), "left_out": len(found) - len(shown)}
+    return json(request, {"now": view.journal.now(), "clients": shown, **rest})
 
 
 def _ready(view: View, request: Request) -> bytes:

@@ -32,6 +32,8 @@ class Hello:
     token: str
     compress: tuple[str, ...] = ()
     """The codecs in which the client could send frames, the best first."""
+    sdk: str = ""
+    """What the client calls itself, such as ``python/2.0.0``."""
 
 
 def stranger(start: bytes) -> str:
@@ -65,7 +67,7 @@ def read_hello(line: bytes) -> Hello | None:
         client=fields.get("client", ""),
         numbered=ack,
     )
-    return Hello(origin, ack, fields.get("token", ""), tuple(fields.get("compress", ())))
+    return Hello(origin, ack, fields.get("token", ""), tuple(fields.get("compress", ())), fields.get("sdk", ""))
 
 
 _WANTED = {

@@ -20,9 +20,9 @@ def read(**fields: Any) -> Hello | None:
 
 def test_a_hello_says_what_its_lines_need_not() -> None:
     assert read(token="t", compress=["zstd", "zlib"]) == Hello(
-        Origin("s", "fab1", 7, "9f2c6b1d00e4a873", True), True, "t", ("zstd", "zlib")
+        Origin("s", "fab1", 7, "9f2c6b1d00e4a873", True), True, "t", ("zstd", "zlib"), "x/1"
     )
-    assert read(ack=False) == Hello(Origin("s", "fab1", 7, "9f2c6b1d00e4a873", False), False, "")
+    assert read(ack=False) == Hello(Origin("s", "fab1", 7, "9f2c6b1d00e4a873", False), False, "", (), "x/1")
 
 
 @pytest.mark.parametrize(("fields", "problem"), [

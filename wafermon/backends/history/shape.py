@@ -126,7 +126,7 @@ def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
         events = [one for one in messages if type(one) is Event] if keys or levels & {"error", "critical"} else []
         rows.context = _context(events, keys)
         rows.errors = _errors(events)
-    if any(kind[_SERVICE] == OWN_SERVICE for kind in kinds):
+    if any(kind[_SERVICE] == OWN_SERVICE and kind[_TYPE] == "event" for kind in kinds):
         rows.states, rows.abandoned = _found_out(messages)
     if "span_end" in types or "span_start" in types:
         rows.spans, rows.starts, rows.roots = _spans(messages)

@@ -17,9 +17,11 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from wafermon.journal import STARTED, WENT, Entry, Journal, Presence, Stream
+from wafermon.model.blocks import Block
 from wafermon.model.errors import printable
 from wafermon.model.lograte import LogRate
 from wafermon.model.settings import Limits
+from wafermon.receivers.lines.clients import Client, Clients
 from wafermon.receivers.lines.connection import REFUSAL_SECONDS, Admits, Connection
 from wafermon.receivers.lines.dedupe import Taken
 from wafermon.receivers.lines.states import State
@@ -57,6 +59,7 @@ class Receiver:
         """`threads` open large frames; without them that is done at once."""
         self.limits = limits
         self.figures = Figures()
+        self.clients = Clients()
         self._journal = journal
         self._reactor = reactor
         self._connections: set[Connection] = set()
@@ -210,6 +213,7 @@ class Receiver:
         if stream is not None:
             if self._streams.get(stream) is connection:
                 del self._streams[stream]
+                self.clients.left((stream.principal, stream.client), self.now())
             self._journal.marks.release(stream)
 
     def hold(self, connection: Connection, principal: str, client: str) -> Deferred[Stream]:
@@ -235,6 +239,20 @@ class Receiver:
         if older is not None:
             older.end()
         return stream
+
+    def welcomed(self, connection: Connection, hello: hellos.Hello) -> None:
+        """A client with a stream may send."""
+        origin, now = hello.origin, self.now()
+        principal = connection.principal.name
+        client = Client(
+            origin.client, origin.service, principal, connection.peer, origin.host, origin.pid if origin.pid >= 0 else None,
+            hello.sdk, True, now, now,
+        )  # fmt: skip
+        self.clients.came((principal, origin.client), client)
+
+    def heard(self, stream: Stream, block: Block) -> None:
+        """Messages of a stream were accepted."""
+        self.clients.heard((stream.principal, stream.client), block, self.now())
 
     def admitted_by(self, listener: Admits) -> list[Connection]:
         """The connections of a listener that were let in."""

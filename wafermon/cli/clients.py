@@ -1,0 +1,31 @@
+"""``wafermon clients``: who is connected, and who was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from wafermon.cli import render
+from wafermon.cli.ask import Site, ask
+from wafermon.cli.live import show
+from wafermon.cli.parameters import http_option, json_option, watch_option
+from wafermon.cli.past import MOST, columns, rest_of
+
+
+@click.command()
+@click.option("--service", default="", metavar="GLOB", help="Those of these services.")
+@click.option("--connected", is_flag=True, help="Only those that are connected.")
+@click.option("--limit", type=click.IntRange(1, MOST), default=50, show_default=True, help="The most clients.")
+@watch_option
+@json_option
+@http_option
+def command(http: Site, service: str, connected: bool, limit: int, as_json: bool, watch: bool) -> None:
+    """Show who is connected or was, as far as the sidecar remembers: service, user, address, SDK, when it was heard of last, what
+    it sent, dropped and spilled, and whether it said that this is all."""
+
+    def lines(found: dict[str, Any]) -> list[str]:
+        return render.cut([*render.clients(found["clients"], found["now"]), *rest_of(found, "clients")], columns())
+
+    asked = {"service": service, "connected": "true" if connected else "", "limit": limit}
+    show(lambda: ask(http, "/api/clients", **asked), lines, as_json=as_json, watch=watch)
