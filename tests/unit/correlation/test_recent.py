@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import OrderedDict
 from typing import Any
 
 from wafermon.correlation import recent as module
+from wafermon.correlation import views
+from wafermon.correlation.programs import Programs
 from wafermon.correlation.recent import Recent, RecentSpan
 from wafermon.model.blocks import Block
 from wafermon.model.span_tree import tree
@@ -107,3 +110,42 @@ def test_spans_that_are_each_others_parents_come_out_once() -> None:
         {"span_id": "c", "parent_id": "c", "start": 3}, {"span_id": "d", "parent_id": "elsewhere", "start": 0},
     ]  # fmt: skip
     assert [(span["span_id"], span["depth"]) for span in tree(spans)] == [("d", 0), ("b", 0), ("a", 1), ("c", 0)]
+
+
+def derived(kind: str, trace: str = "t", **context: Any) -> dict[str, Any]:
+    """An event of the sidecar's own about a trace."""
+    return line("event", trace, service="wafermon", client="0" * 16, seq=1, context={"kind": kind, **context})
+
+
+def test_what_the_sidecar_found_out_is_shown_with_the_job_and_the_span() -> None:
+    recent = Recent()
+    observe(recent, line("progress"), line("span_start"))
+    trace = recent.traces["t"]
+    observe(recent, derived("job_stalled", job_id="other"), derived("span_abandoned", span_id="f" * 16))
+    assert not trace.jobs["t"].reported and trace.spans["0" * 16].status is None
+    observe(recent, derived("job_stalled", job_id="t"))
+    assert trace.jobs["t"].reported and not trace.jobs["t"].gone
+    observe(recent, derived("gone", job_id="t"), derived("span_abandoned", span_id="0" * 16))
+    assert trace.jobs["t"].gone
+    assert trace.spans["0" * 16].status == "abandoned"
+
+
+def test_a_job_says_when_it_was_heard_of() -> None:
+    recent = Recent()
+    observe(recent, line("progress"))
+    assert recent.traces["t"].jobs["t"].heard == T
+
+
+def test_a_trace_of_which_only_the_summary_is_known_is_shown_by_that() -> None:
+    recent = Recent()
+    summary = {"type": "trace", "ts": T, "service": "wafermon", "client": "0" * 16, "trace_id": "t", "first": T - 5,
+               "last": T, "services": ["s"], "counts": {"event": 3}, "errors": 1, "status": "idle", "part": 2}  # fmt: skip
+    observe(recent, summary)
+    shown = views.trace(OrderedDict(), recent, "t", Programs())
+    assert shown is not None
+    assert {name: shown[name] for name in ("trace_id", "part", "status", "first", "last", "services", "counts", "errors")} == {
+        "trace_id": "t", "part": 2, "status": "idle", "first": T - 5, "last": T, "services": ["s"], "counts": {"event": 3},
+        "errors": 1,
+    }  # fmt: skip
+    assert shown["jobs"] == [] and shown["spans"] == []
+    assert views.trace(OrderedDict(), recent, "another", Programs()) is None
