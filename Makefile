@@ -28,6 +28,15 @@ fuzz: TIME ?= 120
 fuzz:
 	FUZZ_EXAMPLES=$$(($(TIME) * 40)) $(PYTHON) -m pytest -q -o timeout=0 tests/fuzz
 	$(MAKE) -C sdk/c fuzz FUZZ_SECONDS=$$(($(TIME) / 2))
+	$(MAKE) fuzz-scan TIME=$$(($(TIME) / 2))
+
+# The scanner of lines alone, begun with a good line of each type.
+fuzz-scan: TIME ?= 60
+fuzz-scan:
+	mkdir -p build/scan
+	$(PYTHON) -c 'from wafermon.contract import one_of_each; [open(f"build/scan/{n}", "wb").write(line) for n, line in enumerate(one_of_each(1))]'
+	clang -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined -o build/fuzz_scan tests/fuzz/scan.c
+	build/fuzz_scan -max_total_time=$(TIME) -max_len=1024 -print_final_stats=1 build/scan
 
 history: KILLS ?= 50
 history:
@@ -62,4 +71,4 @@ fresh:
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz plans kills rows mutants fresh s3 history
+.PHONY: chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

@@ -10,6 +10,13 @@ EXTENSIONS = [
         extra_compile_args=["-O2", "-Wall", "-Wextra"],
         optional=True,
     ),
+    Extension(
+        "wafermon.wire._scan",
+        ["wafermon/wire/_scan.c"],
+        extra_compile_args=["-O2", "-Wall", "-Wextra"],
+        py_limited_api=True,
+        optional=True,
+    ),
 ]
 
 setup(
@@ -20,6 +27,7 @@ setup(
         "wafermon": ["py.typed"],
         "wafermon.config": ["*.yaml"],
         "wafermon.backends": ["*/*.sql", "*/*.pyi"],
+        "wafermon.wire": ["*.pyi"],
     },
     ext_modules=EXTENSIONS,
 )

@@ -20,9 +20,10 @@ from typing import Any
 from suite import machine, page, report
 from suite.options import Options
 from suite.section import Results, Section, only
-from suite.sections import growth, latency, memory, peers, sdks, sidecar
+from suite.sections import growth, latency, memory, peers, sdks, sidecar, streams
 
 SECTIONS = {
+    "streams": streams.section,
     "peers": peers.section,
     "sidecar": sidecar.section,
     "latency": latency.section,

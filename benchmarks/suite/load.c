@@ -2,7 +2,7 @@
  * load - sends lines of JSON over TCP and knows nothing but the wire protocol: hello, seq, acks.
  *
  *   load --port N [--messages N] [--connections N] [--size BYTES] [--write N] [--rate N] [--services N] [--traces N]
- *        [--mixed 1] [--plain 1] [--seed N]
+ *        [--mixed 1] [--plain 1] [--seed N] [--script FILE]
  *
  * All lines are made before the clock starts. When every connection has its welcome it prints `ready`, waits for a line on
  * its standard input, sends, waits until everything is acknowledged, and prints one line of JSON: `began` (CLOCK_MONOTONIC)
@@ -12,6 +12,8 @@
  *   --rate N     messages a second over all connections, a packet every 0.5 ms, each in turn; 0: as fast as they are taken
  *   --services, --traces   names that the messages take in turn: message number M of all takes M modulo N
  *   --mixed 1    events, metrics, progress and ends of spans instead of events alone
+ *   --script F   the lines to send, instead of those of a size: without client, seq and the closing brace, which are added. Each connection
+ *                sends them from the first on, again and again; the byte 1 stands for the connection's number, modulo 10
  *   --plain 1    no hello and no acks: it ends once all is sent
  *
  * An error reply of the server, or the end of a connection, ends it with status 1: nothing is counted that was refused.
@@ -39,6 +41,9 @@ static struct {
     long port, messages, connections, size, write, rate, services, traces, mixed, plain, seed;
 } options = { .messages = 100000, .connections = 8, .size = 240, .services = 1, .traces = 1 };
 
+static char *script; /* as it was read */
+static size_t *script_at, script_lines;
+
 static const struct { const char *name; long *value; } NAMES[] = {
     { "--port", &options.port },         { "--messages", &options.messages }, { "--connections", &options.connections },
     { "--size", &options.size },         { "--write", &options.write },       { "--rate", &options.rate },
@@ -50,6 +55,7 @@ struct connection {
     int fd;
     unsigned long long client;
     char *lines;
+    size_t *ends; /* of a script: where each message ends, after the one before */
     long messages, released, acked; /* in messages */
     size_t sent;                    /* in bytes */
     long packet;                    /* the first of its packets that is not acknowledged */
@@ -82,9 +88,32 @@ static double now(void) {
     return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
+/* Where the message of this index begins. */
+static size_t begins_at(const struct connection *one, long message) {
+    return one->ends ? one->ends[message] : (size_t)(message * options.size);
+}
+
+static void read_script(const char *path) {
+    FILE *file = fopen(path, "rb");
+    long size;
+    if (!file || fseek(file, 0, SEEK_END) || (size = ftell(file)) < 2 || fseek(file, 0, SEEK_SET)) fail("reading %s: %s", path, strerror(errno));
+    script = malloc((size_t)size + 1);
+    script_at = malloc(((size_t)size / 2 + 2) * sizeof *script_at);
+    if (!script || !script_at || fread(script, 1, (size_t)size, file) != (size_t)size) fail("reading %s", path);
+    fclose(file);
+    script[size] = 0;
+    for (char *line = script, *end; (end = strchr(line, '\n')); line = end + 1) script_at[script_lines++] = (size_t)(line - script);
+    script_at[script_lines] = (size_t)size;
+    if (!script_lines) fail("%s holds no line", path);
+}
+
 static void read_options(int count, char **words) {
     for (int i = 1; i < count; i += 2) {
         size_t which = 0, known = sizeof NAMES / sizeof *NAMES;
+        if (!strcmp(words[i], "--script") && i + 1 < count) {
+            if (*words[i + 1]) read_script(words[i + 1]);
+            continue;
+        }
         while (which < known && strcmp(words[i], NAMES[which].name)) which++;
         if (which == known || i + 1 == count) fail("what is %s? see the head of load.c", words[i]);
         *NAMES[which].value = atol(words[i + 1]);
@@ -134,6 +163,27 @@ static void make_line(char *line, long number, long seq, unsigned long long clie
     memcpy(line + options.size - ends, tail, ends);
 }
 
+/* All lines of a connection, from the script. */
+static void make_script(struct connection *one, long number) {
+    enum { TAIL = 64 };
+    size_t at = 0, room = 0;
+    for (long i = 0; i < one->messages; i++) {
+        size_t from = (size_t)i % script_lines;
+        room += script_at[from + 1] - script_at[from] + TAIL;
+    }
+    one->lines = malloc(room + 1);
+    one->ends = malloc(((size_t)one->messages + 1) * sizeof *one->ends);
+    if (!one->lines || !one->ends) fail("no memory for %ld lines", one->messages);
+    for (long i = 0; i < one->messages; i++) {
+        size_t from = (size_t)i % script_lines;
+        one->ends[i] = at;
+        for (const char *from_byte = script + script_at[from]; *from_byte != '\n'; from_byte++)
+            one->lines[at++] = *from_byte == 1 ? (char)('0' + number % 10) : *from_byte;
+        at += (size_t)snprintf(one->lines + at, TAIL, ",\"client\":\"%016llx\",\"seq\":%ld}\n", one->client, i + 1);
+    }
+    one->ends[one->messages] = at;
+}
+
 static void open_connection(struct connection *one, long number) {
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((unsigned short)options.port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int on = 1;
@@ -145,6 +195,10 @@ static void open_connection(struct connection *one, long number) {
     one->client = (unsigned long long)options.seed * 1000003 + (unsigned long long)number;
     if (!options.seed && getrandom(&one->client, sizeof one->client, 0) != sizeof one->client) fail("no random bytes");
     one->messages = options.messages / options.connections + (number < options.messages % options.connections);
+    if (script) {
+        make_script(one, number);
+        return;
+    }
     one->lines = malloc((size_t)(one->messages * options.size));
     if (!one->lines) fail("no memory for %ld lines", one->messages);
     struct timespec time;
@@ -167,12 +221,12 @@ static void greet(struct connection *one) {
 }
 
 static int wants_to_send(const struct connection *one) {
-    size_t released = (size_t)(one->released * options.size);
-    return one->sent < released && (options.plain || one->sent - (size_t)(one->acked * options.size) < WINDOW);
+    size_t released = begins_at(one, one->released);
+    return one->sent < released && (options.plain || one->sent - begins_at(one, one->acked) < WINDOW);
 }
 
 static void send_some(struct connection *one) {
-    size_t most = (size_t)(options.write * options.size), rest = (size_t)(one->released * options.size) - one->sent;
+    size_t most = (size_t)(options.write * options.size), rest = begins_at(one, one->released) - one->sent;
     if (most == 0 || most > CHUNK) most = CHUNK;
     if (options.write) most -= one->sent % most; /* finish what a write began */
     ssize_t sent = send(one->fd, one->lines + one->sent, rest < most ? rest : most, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -249,7 +303,7 @@ int main(int count, char **words) {
             struct connection *one = &all[i];
             short ask = options.plain ? 0 : POLLIN;
             polled[i] = (struct pollfd){ .fd = one->fd, .events = (short)(ask | (wants_to_send(one) ? POLLOUT : 0)) };
-            settled += options.plain ? one->sent == (size_t)(one->messages * options.size) : one->acked >= one->messages;
+            settled += options.plain ? one->sent == begins_at(one, one->messages) : one->acked >= one->messages;
         }
         if (settled == connections) break;
         struct timespec patience = { .tv_sec = 120 };

@@ -40,6 +40,8 @@ class Load:
     services: int = 8
     traces: int = 8
     mixed: bool = False
+    script: str = ""
+    """A file of lines to send in place of those of a size."""
 
     def send(self, port: int, *, plain: bool = False, ready: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Send it and wait for the acks; `ready` is called when every connection stands, before the clock starts."""

@@ -84,7 +84,7 @@ def compiled(wheel: Path) -> set[str]:
 
 
 def test_without_a_compiler_what_is_in_c_is_left_out(wheel: Path, tree: Path, tmp_path: Path) -> None:
-    assert "wafermon/backends/timescaledb/_rows" in compiled(wheel)
+    assert compiled(wheel) == {"wafermon/backends/timescaledb/_rows", "wafermon/wire/_scan"}
     bare, target = tmp_path / "tree", tmp_path / "wheel"
     shutil.copytree(tree, bare, symlinks=True, ignore=shutil.ignore_patterns("build", "*.so", "*.egg-info"))
     options = [option for option in PIP if option != "install"]
@@ -118,3 +118,18 @@ def test_an_installed_wafermon_is_found_by_twistd_and_by_the_shell(
         "listen: [tcp:0]\nbackends: {f: {plugin: filesystem, path: 'l/{service}.jsonl'}}\n"
     )
     assert "good" in run(command, "check", "c.yaml", cwd=tmp_path)
+
+
+READER = "from wafermon.wire.scanned import compiled; print(compiled() is not None)"
+
+
+@pytest.mark.parametrize("compiler", ["cc", "false"])
+def test_the_scanner_is_built_where_there_is_a_compiler(compiler: str, tree: Path, tmp_path: Path) -> None:
+    """From the sdist, as pip does where no wheel fits."""
+    run(sys.executable, "setup.py", "-q", "sdist", "-d", tmp_path, cwd=tree)
+    [sdist] = tmp_path.glob("*.tar.gz")
+    python = environment(tmp_path / "env")
+    run(sys.executable, "-m", "pip", "--python", python, *PIP, sdist, cwd=tmp_path, CC=compiler)
+    built = compiler != "false"
+    assert run(python, "-c", READER, cwd=tmp_path) == f"{built}\n"
+    assert run(python, "-c", READER, cwd=tmp_path, WAFERMON_PURE="1") == "False\n"

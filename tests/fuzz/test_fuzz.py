@@ -21,10 +21,11 @@ from wafermon.interfaces import Position
 from wafermon.journal.groups import Head, Mark, Rejected, Stamp, decode_group, encode_blocks, encode_commit, scan
 from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError
-from wafermon.model.messages import decode_stored
+from wafermon.model.messages import decode_stored, kind_of
 from wafermon.wire.hello import read_hello, stranger
 from wafermon.wire.lines import LineError, LineReader, Origin
 from wafermon.wire.reader import BlockReader
+from wafermon.wire.scanned import reader
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -110,9 +111,12 @@ def test_lines(lines: list[bytes], origin: Origin) -> None:
         assert not any("\0" in text or any("\ud800" <= c <= "\udfff" for c in text) for text in strings(kept))
         assert decode_stored(stored) == message
         each.append((stored, message))
-    read = BlockReader(origin).read(b"".join(line + b"\n" for line in lines), NOW)
-    assert list(zip(read.block.lines, read.block.messages, strict=True)) == [one for one in each if one]
-    assert list(read.errors) == [at for at, one in enumerate(each) if not one]
+    readers = [BlockReader(origin), reader(origin)]
+    for one in readers:
+        read = one.read(b"".join(line + b"\n" for line in lines), NOW)
+        assert list(zip(read.block.lines, read.block.messages, strict=True)) == [one for one in each if one]
+        assert list(read.refused) == [at for at, one in enumerate(each) if not one]
+        assert list(read.block.each_kind()) == list(map(kind_of, read.block.messages))
 
 
 for line in FOUND:

@@ -23,13 +23,14 @@ CASES = {
     "latency": ["capacity", "50 %"],
     "growth": ["one of each", "10 backends", "16 MiB of journal"],
     "sdks": ["Python, logging.FileHandler"],
+    "streams": ["mix, one in 500 lines", "mix, one in 500 lines: naive", "100 services in turn"],
 }
 
 
 def test_a_few_cases_of_each_kind(tmp_path: Path) -> None:
     names = [
         "peers:naive", "peers:floor", "sidecar:PostgreSQL", "sidecar:512", "sidecar:four types", "latency:50",
-        "growth:10 backends", "growth:16 MiB", "sdks:Python",
+        "growth:10 backends", "growth:16 MiB", "sdks:Python", "streams:mix, one", "streams:100 services",
     ]  # fmt: skip
     command = [str(ROOT / "benchmarks/run"), "--quick", "--messages", "3000", "--rounds", "2", "--out", str(tmp_path)]
     environ = {**os.environ, "PYTHON": sys.executable}

@@ -17,6 +17,10 @@ _COLORS = {
     "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
 }  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_READERS = {
+    "scanner": "the compiled scanner",
+    "python": "Python alone: the scanner was not built, or WAFERMON_PURE is set",
+}
 BAR = "█"
 LEFT = "├ "
 NAME_WIDTH = 36
@@ -492,6 +496,7 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         f"connections  {found['connections']} open, {found['connections_total']} since the start",
         f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
         f"{rejected:,} rejected{_codes(messages['rejected'])}",
+        f"read with    {_READERS[found['reads_with']]}",
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
     ]

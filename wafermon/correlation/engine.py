@@ -168,7 +168,8 @@ class Engine:
         followed: dict[Any, list[Message]] = {}
         for block in blocks:
             for tally in block.tallies():
-                told.setdefault(tally.trace_id, []).append(tally)
+                if isinstance(tally.trace_id, str):
+                    told.setdefault(tally.trace_id, []).append(tally)
             for message in block.followed:
                 followed.setdefault(message.trace_id, []).append(message)
         for trace_id, tallies in told.items():

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -36,7 +35,6 @@ from wafermon.model.messages import (
     Stats,
     Trace,
     loads,
-    trace_of,
 )
 
 TRACES = 20_000
@@ -61,9 +59,8 @@ TOLD_AFTER = 60_000_000
 PART = 100
 """So many traces or streams of a snapshot are written at a time."""
 _ARRAY = b"\xdd"
-_client_of = attrgetter("client")
-_Alike = tuple[Any, Any, Any, str, str]
-"""Trace, client, backend that it is replayed to, the sidecar's own service or nothing, and the names of the backends that it goes to."""
+_Alike = tuple[Any, str]
+"""The backend that messages are replayed to, and the names of those that they go to."""
 NO_ROUTE = "no route"
 """In place of those names. No backend's name holds a space."""
 ROUTES = 65_536
@@ -315,7 +312,8 @@ class Ledger:
         self._group = self._order
         came = Counter[Any]()
         for _, block in group.blocks:
-            came.update(map(_client_of, block.messages))
+            for tally in block.tallies():
+                came[tally.client] += tally.count
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
@@ -365,41 +363,24 @@ class Ledger:
 
     def _take_counts(self, block: Block, group: Group, table: Table, numbered: set[str]) -> None:
         self._order += 1
-        for (trace_id, client, replay_to, service, route), count in self._counts(block, table).items():
-            if service == OWN_SERVICE:
-                continue
-            if client not in numbered:
-                client = ""
-            if client:
-                self._streams[client].messages += count
-                if not self._streams[client].service:
-                    self._streams[client].service = self._service_of(block, client)
-            if trace_id is not UNSET:
-                self._take_alike(trace_id, client, replay_to, route, count, group)
-        if any(Kind(*kind).service == OWN_SERVICE for kind in block.kinds):
-            self._take_own(block.messages)
-        if Progress.type in block.types:
-            self._take_progress(block.messages)
-
-    def _counts(self, block: Block, table: Table) -> dict[_Alike, int]:
-        """How many messages of a block come to the same here."""
         if table is not self._table:
             self._table, self._routes = table, {}
-        messages = block.messages
-        traces, clients = map(trace_of, messages), map(_client_of, messages)
-        alike = {kind: self._alike(Kind(*kind)) for kind in block.kinds}
-        if len(set(alike.values())) == 1:
-            [one] = set(alike.values())
-            return {(*whose, *one): count for whose, count in Counter(zip(traces, clients, strict=True)).items()}
-        kinds, column = block.columns
-        found = Counter[_Alike]()
-        for (trace_id, client, number), count in Counter(zip(traces, clients, column, strict=True)).items():
-            found[(trace_id, client, *alike[kinds[number]])] += count
-        return found
+        for tally in block.tallies():
+            client = tally.client if isinstance(tally.client, str) and tally.client in numbered else ""
+            if client:
+                self._streams[client].messages += tally.count
+                if not self._streams[client].service:
+                    self._streams[client].service = str(Kind(*next(iter(tally.counts))).service)
+            if isinstance(tally.trace_id, str):
+                found = Counter[_Alike]()
+                for kind, count in tally.counts.items():
+                    found[self._alike(Kind(*kind))] += count
+                for (replay_to, route), count in found.items():
+                    self._take_alike(tally.trace_id, client, replay_to, route, count, group)
+        self._take_own(block.of_service(OWN_SERVICE))
+        self._take_progress(block.followed)
 
-    def _alike(self, kind: Kind) -> tuple[Any, str, str]:
-        """The backend that it is replayed to, the sidecar's own service or nothing, and where it goes."""
-        own = kind.service if kind.service == OWN_SERVICE else ""
+    def _alike(self, kind: Kind) -> _Alike:
         where = (kind.service, kind.type, kind.level, kind.host)
         route = self._routes.get(where)
         if route is None:
@@ -407,11 +388,7 @@ class Ledger:
             if len(self._routes) >= ROUTES:
                 self._routes.clear()
             route = self._routes[where] = ",".join(found.backends) if found and found.matched else NO_ROUTE
-        return kind.replay_to, own, route
-
-    @staticmethod
-    def _service_of(block: Block, client: str) -> str:
-        return next((str(message.service) for message in block.messages if message.client == client), "")
+        return kind.replay_to, route
 
     def _take_alike(self, trace_id: str, client: str, replay_to: Any, route: str, count: int, group: Group) -> None:
         account = self._account(trace_id)
@@ -755,7 +732,8 @@ class Ledger:
 
 def _numbers(group: Group, client: str, refused: Sequence[Rejected]) -> list[int]:
     """Those of a client's lines in a group."""
-    messages = chain.from_iterable(block.messages for _, block in group.blocks)
+    blocks = [block for _, block in group.blocks if any(tally.client == client for tally in block.tallies())]
+    messages = chain.from_iterable(block.messages for block in blocks)
     numbers = [message.seq for message in messages if message.client == client and message.seq is not UNSET]
     return [*numbers, *(one.seq for one in refused)]
 

@@ -13,9 +13,9 @@ from itertools import chain, compress, groupby, islice, pairwise
 from operator import ne
 from typing import Any
 
-from msgspec import UNSET, Struct
+from msgspec import Struct, UnsetType
 
-from wafermon.model.messages import OWN_SERVICE, Kind, Message, decode_stored, kind_of, trace_of, ts_of
+from wafermon.model.messages import OWN_SERVICE, Kind, Message, client_of, decode_stored, kind_of, trace_of, ts_of
 
 FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
 """The types of messages that say more of a trace than that they are there."""
@@ -27,14 +27,21 @@ _SERVICE, _TYPE = map(Kind._fields.index, ("service", "type"))
 
 
 class Tally(Struct, gc=False):
-    """What was counted of one trace."""
+    """What was counted of one trace in one client's stream."""
 
-    trace_id: str
+    trace_id: str | UnsetType
+    """UNSET: of the messages without a trace."""
+    client: str | UnsetType
     first: int
     """The least `ts`."""
     last: int
     counts: dict[tuple[Any, ...], int]
     """Messages by their kinds, in the order in which those were met."""
+
+    @property
+    def count(self) -> int:
+        """How many messages."""
+        return sum(self.counts.values())
 
     def add(self, first: int, last: int, kind: tuple[Any, ...], count: int) -> None:
         """Messages of a kind with these times."""
@@ -51,6 +58,7 @@ class Block:
     __slots__ = (
         "_column",
         "_followed",
+        "_lines",
         "_messages",
         "_parts",
         "_table",
@@ -89,6 +97,7 @@ class Block:
         self._column: Column | None = columns[1] if columns else None
         self._tallies = tallies
         self._followed: Sequence[Message] | None = None
+        self._lines: list[bytes] | None = None
 
     @classmethod
     def of(cls, raw: bytes, messages: Sequence[Message]) -> Block:
@@ -188,8 +197,16 @@ class Block:
         if self._messages is not None or 2 * len(places) > self.count:
             messages = self.messages
             return [messages[place] for place in places]
-        lines = self.lines
-        return [decode_stored(lines[place]) for place in places]
+        return list(map(decode_stored, self.lines_at(places)))
+
+    def lines_at(self, places: Collection[int]) -> list[bytes]:
+        """The lines at these indices. More may be asked for soon."""
+        if not places:
+            return []
+        if self._lines is None:
+            self._lines = self.lines
+        lines = self._lines
+        return [lines[place] for place in places]
 
     def of_types(self, types: Container[str]) -> list[Message]:
         """Its messages of these types. No others are parsed."""
@@ -209,26 +226,26 @@ class Block:
         return self._followed
 
     def tallies(self) -> Sequence[Tally]:
-        """What was counted of each trace, but for the sidecar's own messages about it. A trace may be there several times; those
-        that are met first come first."""
+        """What was counted of each trace and client, but for the sidecar's own messages. One may be there several times; those that
+        are met first come first."""
         if self._tallies is None:
             self._tallies = self._count()
         return self._tallies
 
     def _count(self) -> list[Tally]:
         messages = self.messages
-        traces = list(map(trace_of, messages))
+        keys: list[Any] = list(zip(map(trace_of, messages), map(client_of, messages), strict=True))
         table, column = self.columns
         own = {number for number in set(column) if table[number][_SERVICE] == OWN_SERVICE}
         if own:
-            traces = [UNSET if number in own else trace for trace, number in zip(traces, column, strict=True)]
-        return tally(traces, list(map(ts_of, messages)), table, column)
+            keys = [None if number in own else key for key, number in zip(keys, column, strict=True)]
+        return tally(keys, list(map(ts_of, messages)), table, column)
 
     # -- parts of it
 
     def release(self) -> None:
         """Nobody is expected to need the messages soon."""
-        self._messages = self._tallies = self._followed = None
+        self._messages = self._tallies = self._followed = self._lines = None
 
     def cut(self, start: int, stop: int) -> Block:
         """Its messages from index `start` to before `stop`."""
@@ -287,32 +304,30 @@ def compact(numbers: Sequence[int]) -> Column:
         return array("I", numbers)
 
 
-def tally(
-    traces: Sequence[Any], stamps: Sequence[int], table: Sequence[tuple[Any, ...]], column: Column
-) -> list[Tally]:
-    """The messages' trace ids (UNSET where one has none), their `ts`, and what `Block.columns` is -> what was counted of each trace.
-    Neighbours of one trace are looked at together."""
-    if not traces:
+def tally(keys: Sequence[Any], stamps: Sequence[int], table: Sequence[tuple[Any, ...]], column: Column) -> list[Tally]:
+    """For each message its trace and client (or None, where it does not count), its `ts`, and what `Block.columns` is -> what was
+    counted of each of these pairs. Neighbours of one are looked at together."""
+    if not keys:
         return []
-    count = len(traces)
-    changes = list(compress(range(1, count), map(ne, traces, islice(traces, 1, None))))
-    found: dict[str, Tally] = {}
+    count = len(keys)
+    changes = list(compress(range(1, count), map(ne, keys, islice(keys, 1, None))))
+    found: dict[Any, Tally] = {}
     if len(changes) * 4 > count:
-        for trace, ts, number in zip(traces, stamps, column, strict=True):
-            known = found.get(trace)
+        for key, ts, number in zip(keys, stamps, column, strict=True):
+            known = found.get(key)
             if known is not None:
                 known.add(ts, ts, table[number], 1)
-            elif trace is not UNSET:
-                found[trace] = Tally(trace, ts, ts, {table[number]: 1})
+            elif key is not None:
+                found[key] = Tally(key[0], key[1], ts, ts, {table[number]: 1})
         return list(found.values())
     for start, stop in pairwise([0, *changes, count]):
-        trace = traces[start]
-        if trace is UNSET:
+        key = keys[start]
+        if key is None:
             continue
         some = stamps[start:stop]
-        known = found.get(trace)
+        known = found.get(key)
         if known is None:
-            known = found[trace] = Tally(trace, some[0], some[0], {})
+            known = found[key] = Tally(key[0], key[1], some[0], some[0], {})
         first, last = min(some), max(some)
         for number, many in Counter(column[start:stop]).items():
             known.add(first, last, table[number], many)

@@ -177,6 +177,7 @@ kind_of: Callable[[Message], tuple[Any, ...]] = attrgetter(*Kind._fields)
 ts_of: Callable[[Message], Any] = attrgetter("ts")
 trace_of: Callable[[Message], Any] = attrgetter("trace_id")
 seq_of: Callable[[Message], Any] = attrgetter("seq")
+client_of: Callable[[Message], Any] = attrgetter("client")
 
 
 def decode_stored(line: bytes) -> Message:

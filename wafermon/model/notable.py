@@ -11,6 +11,8 @@ from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress,
 
 KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped")
 _DERIVED = frozenset({"job_stalled", "gone", "span_abandoned"})
+_FAILED, _KIND, _ESCAPE = b'"failed"', b'"kind"', b"\\u"
+"""One of them is in the line of each; an escape may say anything."""
 _POSSIBLE = {("progress", ""), ("event", "warning")}
 _TYPE, _LEVEL = map(Kind._fields.index, ("type", "level"))
 
@@ -42,14 +44,13 @@ def notables(block: Block) -> Iterator[Notable]:
     if not any(_possible(kind) for kind in block.kinds):
         return
     places = block.places({kind for kind in block.kinds if _possible(kind)})
+    lines = block.lines_at(places)
     found = [
-        (place, kind, message)
-        for place, message in zip(places, block.at(places), strict=True)
-        if (kind := _kind(message))
+        place for place, line in zip(places, lines, strict=True) if _FAILED in line or _KIND in line or _ESCAPE in line
     ]
-    lines = block.lines if found else []
-    for place, kind, message in found:
-        yield Notable(kind, lines[place], message)
+    for line, message in zip(block.lines_at(found), block.at(found), strict=True):
+        if kind := _kind(message):
+            yield Notable(kind, line, message)
 
 
 def _possible(kind: tuple[Any, ...]) -> bool:

@@ -27,6 +27,7 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
         "now": journal.now(),
         "started": started,
         **readiness(view),
+        "reads_with": view.receiver.reads_with,
         "connections": view.receiver.connections,
         "connections_total": receiver.connections,
         "connections_refused": receiver.refused,

@@ -27,54 +27,51 @@ from wafermon.model.messages import (
     Progress,
     SpanEnd,
     SpanStart,
-    dumps,
+    client_of,
     seq_of,
     trace_of,
     ts_of,
 )
-from wafermon.wire.lines import WITH_IDS, LineError, LineReader, Origin, decode_wire, wrong_id, wrong_shared
+from wafermon.wire.lines import WITH_IDS, LineError, LineReader, Origin, decode_wire, wrong_id
+from wafermon.wire.shapes import Allows, Shapes, prefix, shape_of, splice
 
 ALL = 1 << 60
 """More errors than a block can have."""
 
 
-class ReadBlock(NamedTuple):
-    """What the lines of a block say."""
+class Refused(NamedTuple):
+    """A bad line."""
 
-    lines: list[bytes]
-    """As they came, without their newlines; up to the one where reading stopped."""
+    line: bytes
+    """As it came, without its newline."""
+    error: LineError
+
+
+class ReadBlock(NamedTuple):
+    """What the lines of a block say, up to where reading stopped."""
+
+    size: int
+    """Their bytes, with the newlines."""
     block: Block
     """The good ones, as they are to be stored."""
-    errors: dict[int, LineError]
-    """What is wrong with the others, by their index in `lines`."""
-
-
-class _Shape(NamedTuple):
-    """What lines have in common that differ in nothing that is looked at once."""
-
-    added: dict[str, Any]
-    """What the connection's hello says, and they do not."""
-    odd: bool
-    """Something is wrong with them."""
+    numbers: Sequence[Any]
+    """The `seq` of each of those; UNSET or 0 where it has none."""
+    refused: Mapping[int, Refused]
+    """The others, by their place among all."""
 
 
 class BlockReader:
     """Reads the lines of one connection."""
 
-    def __init__(self, origin: Origin, unless_allowed: Callable[[str], tuple[str, str] | None] | None = None) -> None:
-        """`unless_allowed` says why no line of a service may come, as an error's code and detail; None where it may."""
+    def __init__(self, origin: Origin, unless_allowed: Allows | None = None) -> None:
         self.origin = origin
         self._one = LineReader(origin)
-        self._unless_allowed = unless_allowed or _allowed
+        self._unless_allowed = unless_allowed or allowed
         self._begin()
 
     def _begin(self) -> None:
         self._numbers: dict[tuple[Any, ...], int] = {}
-        self._shapes: list[_Shape] = []
-        self._table: list[tuple[Any, ...]] = []
-        """The kind of each shape."""
-        self._unusual: set[int] = set()
-        """The numbers of shapes that are odd, or to which something is added."""
+        self._shapes = Shapes(self.origin, self._unless_allowed)
 
     def read(self, block: bytes, now: int, most: int = ALL) -> ReadBlock:
         """`block` is whole lines, each ended by one newline; `now` (microseconds since the epoch) is the `ts` of those without.
@@ -90,21 +87,24 @@ class BlockReader:
         odd.update(_suspicious(block, lines))
         column = self._column(messages)
         used = set(column)
-        unusual = used & self._unusual
-        odd.update(_places(column, {number for number in unusual if self._shapes[number].odd}))
+        facts, table = self._shapes.facts, self._shapes.table
+        unusual = used & self._shapes.unusual
+        odd.update(_places(column, {number for number in unusual if facts[number].odd}))
         traces = list(map(trace_of, messages))
-        types = {self._table[number][_TYPE] for number in used}
+        types = {table[number][_TYPE] for number in used}
         odd.update(_with_wrong_ids(messages, set(traces), types))
-        if self.origin.numbered and _any_unset(map(seq_of, messages)):
-            odd.update(at for at, message in enumerate(messages) if message.seq is UNSET)
+        numbers = list(map(seq_of, messages))
+        if self.origin.numbered and _any_unset(numbers):
+            odd.update(at for at, number in enumerate(numbers) if number is UNSET)
         stamps = list(map(ts_of, messages))
         incomplete = unusual or _any_unset(stamps) or ("progress" in types and UNSET in traces)
         if not odd and not incomplete:
-            kinds = frozenset(self._table[number] for number in used)
-            columns = self._table, compact(column)
-            tallies = tally(traces, stamps, *columns)
+            kinds = frozenset(table[number] for number in used)
+            columns = table, compact(column)
+            keys = list(zip(traces, map(client_of, messages), strict=True))
+            tallies = tally(keys, stamps, *columns)
             done = Block(block, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
-            return ReadBlock(lines, done, {})
+            return ReadBlock(len(block), done, numbers, {})
         stored = lines.copy()
         if incomplete:
             self._complete(stored, messages, column, odd, now)
@@ -114,34 +114,17 @@ class BlockReader:
 
     def _column(self, messages: Sequence[Message]) -> list[int]:
         """The number of each message's shape."""
-        shapes = list(map(_shape_of, messages))
+        shapes = list(map(shape_of, messages))
         try:
             return list(map(self._numbers.__getitem__, shapes))
         except KeyError:
             pass
-        if len(self._shapes) >= KNOWN_SHAPES:
+        if len(self._numbers) >= KNOWN_SHAPES:
             self._begin()
         for shape in dict.fromkeys(shapes):
             if shape not in self._numbers:
-                self._learn(shape)
+                self._numbers[shape] = self._shapes.learn(shape)
         return list(map(self._numbers.__getitem__, shapes))
-
-    def _learn(self, shape: tuple[Any, ...]) -> None:
-        origin = self.origin
-        service, host, pid, client = shape[:4]
-        added: dict[str, Any] = {}
-        if service is UNSET and origin.service:
-            added["service"] = service = origin.service
-        if host is UNSET and origin.host:
-            added["host"] = origin.host
-        if pid is UNSET and origin.pid >= 0:
-            added["pid"] = origin.pid
-        wrong = wrong_shared(service, UNSET, UNSET, client, origin) or self._unless_allowed(service) is not None
-        number = self._numbers[shape] = len(self._shapes)
-        self._shapes.append(_Shape(added, bool(wrong)))
-        self._table.append((service, shape[4], shape[5], added.get("host", host), shape[6]))
-        if wrong or added:
-            self._unusual.add(number)
 
     # -- lines that are not stored as they came
 
@@ -153,37 +136,37 @@ class BlockReader:
         for at, (number, message, line) in enumerate(zip(column, messages, stored, strict=True)):
             if at in odd:
                 continue
-            added, untimed = self._shapes[number].added, message.ts is UNSET
-            prefix = prefixes.get((number, untimed))
-            if prefix is None:
-                prefix = prefixes[number, untimed] = _prefix({**added, "ts": now} if untimed else added)
+            added, untimed = self._shapes.facts[number].added, message.ts is UNSET
+            before = prefixes.get((number, untimed))
+            if before is None:
+                before = prefixes[number, untimed] = prefix({**added, "ts": now} if untimed else added)
             for name, value in added.items():
                 setattr(message, name, value)
             if untimed:
                 message.ts = now
             if message.trace_id is UNSET and type(message) is Progress:
                 message.trace_id = message.job_id
-                prefix = (prefix or b"{") + _prefix({"trace_id": message.job_id})[1:]
-            if prefix:
-                stored[at] = prefix + line[line.index(b"{") + 1 :]
+                before = with_trace(before, message.job_id)
+            stored[at] = splice(before, line)
 
     def _one_by_one(
         self, lines: list[bytes], stored: list[bytes], messages: list[Any], odd: AbstractSet[int], now: int, most: int
     ) -> ReadBlock:
         """Read the odd lines, each by itself."""
-        errors: dict[int, LineError] = {}
+        refused: dict[int, Refused] = {}
         for at in sorted(odd):
             try:
                 stored[at], messages[at] = self._read_line(lines[at], now)
             except LineError as error:
-                errors[at] = error
-                if len(errors) == most:
+                refused[at] = Refused(lines[at], error)
+                if len(refused) == most:
                     del lines[at + 1 :], stored[at + 1 :], messages[at + 1 :]
                     break
-        if errors:
-            stored = [line for at, line in enumerate(stored) if at not in errors]
-            messages = [message for at, message in enumerate(messages) if at not in errors]
-        return ReadBlock(lines, Block.of(b"\n".join([*stored, b""]) if stored else b"", messages), errors)
+        if refused:
+            stored = [line for at, line in enumerate(stored) if at not in refused]
+            messages = [message for at, message in enumerate(messages) if at not in refused]
+        good = Block.of(b"\n".join([*stored, b""]) if stored else b"", messages)
+        return ReadBlock(sum(map(len, lines)) + len(lines), good, list(map(seq_of, messages)), refused)
 
     def _read_line(self, line: bytes, now: int) -> tuple[bytes, Message]:
         stored, message = self._one.read_line(line, now)
@@ -193,9 +176,6 @@ class BlockReader:
 
 
 KNOWN_SHAPES = 4096
-_shape_of: Callable[[Message], tuple[Any, ...]] = attrgetter(
-    "service", "host", "pid", "client", "type", "level", "replay_to"
-)
 _span_of: Callable[[Message], Any] = attrgetter("span_id")
 _parent_of: Callable[[Any], Any] = attrgetter("parent_id")
 _OPENERS = bytes(range(256))
@@ -224,8 +204,13 @@ _LARGE_EXPONENT = re.compile(rb"e000+,")
 _MANY_DIGITS = b"0" * _FEW_DIGITS
 
 
-def _allowed(service: str) -> None:
+def allowed(service: str) -> None:
     """Any service may."""
+
+
+def with_trace(before: bytes, trace_id: str) -> bytes:
+    """A `prefix` that names a trace, too."""
+    return (before or b"{") + prefix({"trace_id": trace_id})[1:]
 
 
 def _decode(lines: Sequence[bytes], most: int) -> tuple[list[Any], set[int]]:
@@ -323,8 +308,3 @@ def _are_printable(ids: AbstractSet[str]) -> bool:
 def _are_span_ids(ids: AbstractSet[str]) -> bool:
     joined = "".join(ids).encode("utf-8", "surrogatepass")
     return not ids or (set(map(len, ids)) == {16} and not joined.translate(None, b"0123456789abcdef"))
-
-
-def _prefix(added: Mapping[str, Any]) -> bytes:
-    """A line that begins with these fields, up to where its own begin; nothing where there are none."""
-    return dumps(added)[:-1].encode() + b"," if added else b""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import pytest
+from columns import check
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import UNSET
 
 from wafermon.journal.groups import Mark, Span, Stamp, decode_group, encode_blocks, encode_commit, scan
 from wafermon.model import blocks as module
-from wafermon.model.blocks import FOLLOWED, Block, melted
-from wafermon.model.messages import OWN_SERVICE, Message, decode_stored, kind_of
+from wafermon.model.blocks import Block, melted
+from wafermon.model.messages import OWN_SERVICE
 
 T = 1_700_000_000_000_000
 BODIES: list[dict[str, object]] = [
@@ -25,8 +25,8 @@ BODIES: list[dict[str, object]] = [
 ]
 
 
-def line(body: int, ts: int, service: str, trace: str, host: str) -> bytes:
-    head = {"ts": T + ts, "service": service, "trace_id": trace, "host": host}
+def line(body: int, ts: int, service: str, trace: str, host: str, client: str = "") -> bytes:
+    head = {"ts": T + ts, "service": service, "trace_id": trace, "host": host, "client": client}
     return json.dumps({**BODIES[body], **{name: value for name, value in head.items() if value}}).encode() + b"\n"
 
 
@@ -38,48 +38,10 @@ lines = st.lists(
         st.sampled_from(["a", "b", OWN_SERVICE]),
         st.sampled_from(["", "t1", "t2"]),
         st.sampled_from(["", "h"]),
+        st.sampled_from(["", "c" * 16]),
     ),
     max_size=30,
 ) | st.integers(0, 40).map(lambda count: [line(0, n, "a", "t1", "") for n in range(count)])
-
-
-def check(block: Block, raw: bytes) -> None:
-    """It holds these lines, and its columns are those of their messages."""
-    messages = [decode_stored(one) for one in raw.split(b"\n")[:-1]]
-    kinds = [kind_of(message) for message in messages]
-    assert (block.raw, block.count) == (raw, len(messages))
-    assert block.kinds == set(kinds)
-    assert list(block.each_kind()) == kinds
-    assert all(block.first <= (message.ts or 0) <= block.last for message in messages)
-    for kind in block.kinds:
-        assert block.places({kind}) == [place for place, one in enumerate(kinds) if one == kind]
-    assert block.followed == [message for message in messages if message.type in FOLLOWED]
-    assert block.of_service("a") == [message for message in messages if message.service == "a"]
-    assert {one.trace_id: one for one in merged(block)} == {one: tallied(one, messages) for one in traces(messages)}
-    assert [one.trace_id for one in merged(block)] == traces(messages)
-    assert list(block.messages) == messages
-
-
-def traces(messages: Sequence[Message]) -> list[str]:
-    own = {message.trace_id: None for message in messages if message.trace_id and message.service != OWN_SERVICE}
-    return list(own)
-
-
-def tallied(trace: str, messages: Sequence[Message]) -> module.Tally:
-    found = [message for message in messages if message.trace_id == trace and message.service != OWN_SERVICE]
-    tally = module.Tally(trace, T + 10**6, 0, {})
-    for message in found:
-        tally.add(message.ts or 0, message.ts or 0, kind_of(message), 1)
-    return tally
-
-
-def merged(block: Block) -> list[module.Tally]:
-    found: dict[str, module.Tally] = {}
-    for one in block.tallies():
-        known = found.setdefault(one.trace_id, module.Tally(one.trace_id, one.first, one.last, {}))
-        for kind, count in one.counts.items():
-            known.add(one.first, one.last, kind, count)
-    return list(found.values())
 
 
 @given(lines, st.data())

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from columns import check
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 from sent_lines import BAD, GOOD, NOW, ORIGIN, event, line, nested
 
 from wafermon.model.messages import Message
 from wafermon.wire import reader as wire_reader
+from wafermon.wire import scanned as scan_reader
 from wafermon.wire.lines import LineError, LineReader, Origin
 from wafermon.wire.reader import BlockReader
+from wafermon.wire.scanned import ScannedReader, compiled
 
+Reader = BlockReader | ScannedReader
 Answer = tuple[bytes, Message] | tuple[str, str, str | None, int | None]
 BARE = Origin("bare", "somewhere", 4711)
 NAMELESS = Origin()
@@ -39,18 +45,34 @@ def one_by_one(lines: list[bytes], origin: Origin) -> list[Answer]:
     return answers
 
 
-def at_once(lines: list[bytes], reader: BlockReader, most: int = wire_reader.ALL) -> list[Answer]:
+def at_once(lines: list[bytes], reader: Reader, most: int = wire_reader.ALL) -> list[Answer]:
     """The answer to each line of a block, up to where it was read."""
     read = reader.read(b"".join(data + b"\n" for data in lines), NOW, most)
     block = read.block
-    assert read.lines == lines[: len(read.lines)]
-    assert block.count == len(block.lines) == len(block.messages) == len(read.lines) - len(read.errors)
-    if block.count:
-        stamps = [message.ts or 0 for message in block.messages]
-        assert (block.first, block.last) == (min(stamps), max(stamps))
+    count = block.count + len(read.refused)
+    assert read.size == sum(len(data) + 1 for data in lines[:count])
+    assert all(one.line == lines[at] for at, one in read.refused.items())
+    assert list(read.refused) == sorted(read.refused)
+    assert [number or UNSET for number in read.numbers] == [message.seq for message in block.messages]
+    check(block, block.raw)
     good = iter(zip(block.lines, block.messages, strict=True))
-    errors = {at: (one.code, one.detail, one.client, one.seq) for at, one in read.errors.items()}
-    return [errors[at] if at in errors else next(good) for at in range(len(read.lines))]
+    errors = {at: (one.code, one.detail, one.client, one.seq) for at, (_, one) in read.refused.items()}
+    return [errors[at] if at in errors else next(good) for at in range(count)]
+
+
+Make = Callable[[Origin], Reader]
+
+
+def pure(origin: Origin) -> Reader:
+    return BlockReader(origin, unless_allowed)
+
+
+def scanned(origin: Origin) -> Reader:
+    return ScannedReader(compiled(), origin, unless_allowed)
+
+
+MAKES: list[Make] = [pure, scanned] if compiled() else [pure]
+both = pytest.mark.parametrize("make", MAKES)
 
 
 def progress(**fields: Any) -> bytes:
@@ -109,20 +131,22 @@ ORIGINS = [ORIGIN, BARE, NAMELESS, Origin(service="forbidden"), Origin(client="9
 lines = st.lists(st.sampled_from([one for one in LINES if len(one) < 10_000]), min_size=1, max_size=30)
 
 
+@both
 @pytest.mark.parametrize("origin", ORIGINS, ids=range(len(ORIGINS)))
-def test_each_line_has_the_answer_that_it_has_alone(origin: Origin) -> None:
+def test_each_line_has_the_answer_that_it_has_alone(make: Make, origin: Origin) -> None:
     for data in LINES:
-        assert at_once([data], BlockReader(origin, unless_allowed)) == one_by_one([data], origin)
+        assert at_once([data], make(origin)) == one_by_one([data], origin)
 
 
+@both
 @pytest.mark.parametrize("origin", ORIGINS, ids=range(len(ORIGINS)))
-def test_neighbours_change_nothing(origin: Origin) -> None:
-    assert at_once(LINES, BlockReader(origin, unless_allowed)) == one_by_one(LINES, origin)
+def test_neighbours_change_nothing(make: Make, origin: Origin) -> None:
+    assert at_once(LINES, make(origin)) == one_by_one(LINES, origin)
 
 
-@given(lines, st.sampled_from(ORIGINS))
-def test_neighbours_change_nothing_in_any_order(lines: list[bytes], origin: Origin) -> None:
-    reader = BlockReader(origin, unless_allowed)
+@given(st.sampled_from(MAKES), lines, st.sampled_from(ORIGINS))
+def test_neighbours_change_nothing_in_any_order(make: Make, lines: list[bytes], origin: Origin) -> None:
+    reader = make(origin)
     for _ in range(2):  # the second time it knows their shapes
         assert at_once(lines, reader) == one_by_one(lines, origin)
 
@@ -133,28 +157,29 @@ pieces = st.sampled_from(
 
 
 @given(
+    st.sampled_from(MAKES),
     lines,
     st.lists(st.tuples(st.integers(0, 29), st.integers(0, 300), st.integers(0, 4), pieces)),
     st.sampled_from(ORIGINS),
 )
 def test_neighbours_change_nothing_in_a_block_that_somebody_changed(
-    lines: list[bytes], changes: list[tuple[int, int, int, bytes]], origin: Origin
+    make: Make, lines: list[bytes], changes: list[tuple[int, int, int, bytes]], origin: Origin
 ) -> None:
     for which, at, length, new in changes:
         data = lines[which % len(lines)]
         lines[which % len(lines)] = data[:at] + new + data[at + length :]
-    assert at_once(lines, BlockReader(origin, unless_allowed)) == one_by_one(lines, origin)
+    assert at_once(lines, make(origin)) == one_by_one(lines, origin)
 
 
-@given(lines, st.integers(1, 5))
-def test_reading_stops_after_so_many_errors(lines: list[bytes], most: int) -> None:
+@given(st.sampled_from(MAKES), lines, st.integers(1, 5))
+def test_reading_stops_after_so_many_errors(make: Make, lines: list[bytes], most: int) -> None:
     wanted, errors = [], 0
     for answer in one_by_one(lines, ORIGIN):
         wanted.append(answer)
         errors += len(answer) == 4
         if errors == most:
             break
-    reader = BlockReader(ORIGIN, unless_allowed)
+    reader = make(ORIGIN)
     got = at_once(lines, reader, most)
     while len(got) < len(wanted):  # it may stop earlier, where too many lines had to be read one by one
         assert got
@@ -162,12 +187,14 @@ def test_reading_stops_after_so_many_errors(lines: list[bytes], most: int) -> No
     assert got[: len(wanted)] == wanted
 
 
-def test_a_block_of_nothing_but_rubbish_is_left_early() -> None:
-    read = BlockReader(ORIGIN).read(b"x\n" * 100_000, NOW, 100)
-    assert (len(read.lines), len(read.errors), read.block.count) == (100, 100, 0)
+@both
+def test_a_block_of_nothing_but_rubbish_is_left_early(make: Make) -> None:
+    read = make(ORIGIN).read(b"x\n" * 100_000, NOW, 100)
+    assert (read.size, len(read.refused), read.block.count) == (200, 100, 0)
 
 
-def test_no_line_but_the_odd_ones_is_read_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_no_line_but_the_odd_ones_is_read_by_itself(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     alone: list[bytes] = []
     exactly = LineReader.read_line
 
@@ -178,18 +205,31 @@ def test_no_line_but_the_odd_ones_is_read_by_itself(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(LineReader, "read_line", read_line)
     good = [bare(), bare(ts=NOW, pid=1), bare(colour="blue"), bare(service="other"), progress()] * 20
     bad = bare(ts="x")
-    read = BlockReader(BARE).read(b"\n".join([*good, bad, *good, b""]), NOW)
-    assert (alone, read.block.count, list(read.errors)) == ([bad], 200, [100])
+    read = make(BARE).read(b"\n".join([*good, bad, *good, b""]), NOW)
+    assert (alone, read.block.count, list(read.refused)) == ([bad], 200, [100])
 
 
-def test_shapes_are_forgotten_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_shapes_are_forgotten_where_there_are_too_many(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire_reader, "KNOWN_SHAPES", 5)
-    reader = BlockReader(BARE)
+    monkeypatch.setattr(scan_reader, "MAX_SHAPES", 5)
+    reader = make(BARE)
     for start in range(0, 60, 3):
         some = [bare(service=f"s{number}") for number in range(start, start + 4)] + [bare(), event()]
         assert at_once(some, reader) == one_by_one(some, BARE)
 
 
-def test_a_line_without_a_number_is_one_error_among_others() -> None:
+@both
+def test_a_line_without_a_number_is_one_error_among_others(make: Make) -> None:
     lines = [line(type="resource"), line(type="resource", seq=None), line(type="resource").replace(b', "seq": 7', b"")]
-    assert [len(answer) for answer in at_once(lines, BlockReader(ORIGIN))] == [2, 4, 4]
+    assert [len(answer) for answer in at_once(lines, make(ORIGIN))] == [2, 4, 4]
+
+
+@both
+def test_a_connection_of_many_services_is_read_to_its_end(make: Make) -> None:
+    reader = make(NAMELESS)
+    some = [bare(service=f"s{number}", ts=NOW) for number in range(10_000)]
+    for start in range(0, 10_000, 2_500):
+        read = reader.read(b"".join(data + b"\n" for data in some[start : start + 2_500]), NOW)
+        assert read.block.lines == some[start : start + 2_500]
+        assert len(read.block.kinds) == 2_500

@@ -576,7 +576,7 @@ def _ends_finally(block: Block | None) -> bool:
     """Whether the last message says that nothing follows."""
     if block is None or all(kind[_TYPE] != Stats.type for kind in block.kinds):
         return False
-    last = block.messages[-1]
+    [last] = block.at([block.count - 1])
     return isinstance(last, Stats) and last.final is True
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from wafermon.journal import Rejected, Stream
 from wafermon.model.blocks import Block
-from wafermon.model.messages import seq_of
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.wire.lines import LineError, Origin
-from wafermon.wire.reader import BlockReader
+from wafermon.wire.reader import ReadBlock
+from wafermon.wire.scanned import reader
 
 MAX_JUMP = 1_000_000
 """A `seq` further ahead than this is refused."""
@@ -44,7 +44,7 @@ class Deduplicator:
     """Reads blocks of whole lines and moves the stream's appended mark over them."""
 
     def __init__(self, origin: Origin, stream: Stream | None, peer: str, principal: Principal = ANYBODY) -> None:
-        self._reader = BlockReader(origin, self._unless_allowed if principal.services is not None else None)
+        self._reader = reader(origin, self._unless_allowed if principal.services is not None else None)
         self._origin = origin
         self._principal = principal
         self._stream = stream
@@ -54,53 +54,53 @@ class Deduplicator:
 
     def take(self, block: bytes, now: int) -> Taken:
         """`block` is whole lines, each ended by a newline; `now` the receive time in microseconds since the epoch."""
-        lines, good, errors = self._reader.read(block, now, MAX_REFUSED)
-        taken = Taken(len(block) if not errors else sum(map(len, lines)) + len(lines))
-        stream = self._stream
+        read = self._reader.read(block, now, MAX_REFUSED)
+        taken = Taken(read.size)
+        stream, kept = self._stream, read.block
         if stream is None:
-            kept = good
-            for at, error in errors.items():
-                self._refuse(taken, lines[at], error, now)
-        elif self._in_order(good, errors):
-            kept = good
+            for line, error in read.refused.values():
+                self._refuse(taken, line, error, now)
+        elif self._in_order(read):
             before = stream.appended
-            for at, error in errors.items():
-                self._reject(taken, lines[at], error.code, error.detail, now, before + at + 1, numbered=True)
-            stream.appended = before + len(lines)
+            for at, (line, error) in read.refused.items():
+                self._reject(taken, line, error.code, error.detail, now, before + at + 1, numbered=True)
+            stream.appended = before + kept.count + len(read.refused)
             self._next = stream.appended + 1
         else:
-            kept = self._settle_each(taken, lines, good, errors, now)
+            kept = self._settle_each(taken, block.split(b"\n"), read, now)
         if kept.count:
             taken.block = kept
         return taken
 
-    def _in_order(self, good: Block, errors: Mapping[int, LineError]) -> bool:
+    def _in_order(self, read: ReadBlock) -> bool:
         """Whether each line has the number after that of the one before; one whose number can't be read has it."""
         stream = self._stream
         assert stream is not None
         first = stream.appended + 1
-        expected = list(range(first, first + good.count + len(errors)))
-        for at, error in errors.items():
+        expected = range(first, first + read.block.count + len(read.refused))
+        if read.numbers == expected:
+            return True
+        if 0 in read.refused and self._next != first:
+            return False
+        for at, (_, error) in read.refused.items():
             if error.client not in (None, stream.client) or error.seq not in (None, first + at):
                 return False
-        if errors and next(iter(errors)) == 0 and self._next != first:
-            return False
-        for place in reversed(list(errors)):
-            del expected[place]
-        return list(map(seq_of, good.messages)) == expected
+        wanted = (
+            [first + at for at in range(len(expected)) if at not in read.refused] if read.refused else list(expected)
+        )
+        return list(read.numbers) == wanted
 
-    def _settle_each(
-        self, taken: Taken, lines: Sequence[bytes], good: Block, errors: Mapping[int, LineError], now: int
-    ) -> Block:
-        """The good lines that were not there before."""
-        kept: list[int] = []
-        messages = enumerate(good.messages)
-        for at, line in enumerate(lines):
-            if at in errors:
-                self._refuse(taken, line, errors[at], now)
+    def _settle_each(self, taken: Taken, lines: Sequence[bytes], read: ReadBlock, now: int) -> Block:
+        """The good lines that were not there before; `lines` is all of them as they came."""
+        good, refused = read.block, read.refused
+        kept = list[int]()
+        numbers = enumerate(read.numbers)
+        for at in range(good.count + len(refused)):
+            if at in refused:
+                self._refuse(taken, *refused[at], now)
                 continue
-            index, message = next(messages)
-            if self._settle(taken, line, message.seq or None, now):
+            index, seq = next(numbers)
+            if self._settle(taken, lines[at], seq or None, now):
                 kept.append(index)
         return good if len(kept) == good.count else good.pick(kept)
 

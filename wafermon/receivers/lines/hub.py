@@ -27,6 +27,7 @@ from wafermon.receivers.lines.dedupe import Taken
 from wafermon.receivers.lines.states import State
 from wafermon.wire import frames
 from wafermon.wire import hello as hellos
+from wafermon.wire.scanned import compiled
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 0.02
@@ -113,6 +114,11 @@ class Receiver:
     @property
     def connections(self) -> int:
         return len(self._connections)
+
+    @property
+    def reads_with(self) -> str:
+        """What lines are read with: ``scanner``, or ``python`` where that was not built or is not wanted."""
+        return "python" if compiled() is None else "scanner"
 
     # -- what a connection asks
 

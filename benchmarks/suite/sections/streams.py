@@ -1,0 +1,42 @@
+"""The sidecar beside the naive server, for each of the streams that programs send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from suite.contestants import Contestant, Sidecar, naive
+from suite.figures import PEAK, PER_CPU, RATE
+from suite.measure import measure
+from suite.native import Load
+from suite.options import Options
+from suite.scripts import STREAMS, write
+from suite.section import Case, Figures, Ratio, Section
+
+
+def section(options: Options) -> Section:
+    return Section(
+        "streams",
+        "The sidecar beside the naive server, by what is sent",
+        tuple(cases(options)),
+        (RATE, PER_CPU, PEAK),
+        ratio=Ratio("per_cpu", "to naive"),
+    )
+
+
+def cases(options: Options) -> Iterator[Case]:
+    sidecar = Sidecar().contestant()
+    pure = replace(sidecar, environ=lambda: {**sidecar.environ(), "WAFERMON_PURE": "1"})
+    for stream in STREAMS:
+        load = replace(options.base, messages=options.messages // 2)
+        base = f"{stream}: naive"
+        for name, contestant in ((base, naive()), (stream, sidecar), (f"{stream}: without the scanner", pure)):
+            yield Case(name, partial(with_script, contestant, load, stream), stream, base)
+
+
+def with_script(contestant: Contestant, load: Load, stream: str, directory: Path) -> Figures:
+    """Each connection sends the script once."""
+    script = write(stream, load.messages // load.connections + 1, directory / "script")
+    return measure(contestant, replace(load, script=script), directory)
