@@ -71,5 +71,4 @@ fresh:
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3
-.PHONY: chaos soak fuzz plans kills rows mutants fresh s3 history
+.PHONY: chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

@@ -56,6 +56,8 @@ class Question:
     """The arguments that it takes."""
     ask: Callable[[Query, Mapping[str, str]], Awaitable[dict[str, Any]]]
     """Raises BadQuestion, NotThere, Unavailable."""
+    timed: bool = True
+    """Whether the answer says when it was given, as ``now``."""
 
 
 async def answer(query: Query, name: str, given: Mapping[str, str]) -> dict[str, Any]:
@@ -64,7 +66,8 @@ async def answer(query: Query, name: str, given: Mapping[str, str]) -> dict[str,
     for key in given:
         if key not in question.known:
             raise BadQuestion(f"unknown argument {key[:64]!r}; {name} takes {', '.join(question.known)}")
-    return {"now": query.now(), **await question.ask(query, given)}
+    found = await question.ask(query, given)
+    return {"now": query.now(), **found} if question.timed else found
 
 
 # -- arguments
@@ -206,6 +209,14 @@ async def one_trace(query: Query, given: str, source: str) -> str:
     return meant.found[0]
 
 
+async def _receipt(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
+    found = await query.receipt(given.get("id", ""), given.get("source", ""))
+    if found.found is None:
+        _whole(found)
+        raise NotThere(NOTHING)
+    return {**found.found}
+
+
 async def _compare(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     source = given.get("source", "")
     run = await one_trace(query, given.get("run", ""), source)
@@ -246,6 +257,7 @@ QUESTIONS: Mapping[str, Question] = {
     "jobs": Question(JOBS, _jobs),
     "runs": Question(("of", *(key for key in JOBS if key != "kind")), _runs),
     "trace": Question(("id", "limit", "source"), _trace),
+    "receipt": Question(("id", "source"), _receipt, timed=False),
     "compare": Question(("run", "other", "source"), _compare),
     "events": Question(("trace", "service", "level", "text", "context", *TIMES, *PAGING), _events),
     "errors": Question(("service", "text", *TIMES, *PAGING), _errors),

@@ -39,9 +39,9 @@ class Live:
     def receipt(self, name: str) -> Receipt | None:
         """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""
         facts = self._correlator.receipt_facts(name)
-        return receipt(facts.trace_id, record_of(facts), self.place) if facts is not None else None
+        return receipt(facts.trace_id, record_of(facts), self.place_of) if facts is not None else None
 
-    def place(self, backend: str) -> Place:
+    def place_of(self, backend: str) -> Place:
         """How far a backend is."""
         kept = self._places.stored(backend)
         return Place(kept and self._places.follow(kept), self._places.skipped(backend))

@@ -25,13 +25,14 @@ from wafermon.model.asking import (
 )
 from wafermon.model.errors import RetryableError
 from wafermon.model.kinds import Kinds
-from wafermon.model.messages import TERMINAL
+from wafermon.model.messages import OWN_SERVICE, TERMINAL
 from wafermon.model.progress import joined
 from wafermon.model.records import (
     ErrorRecord,
     EventRecord,
     JobRecord,
     KindRecord,
+    Receipt,
     ServiceRecord,
     SpanRecord,
     TraceRecord,
@@ -40,6 +41,7 @@ from wafermon.model.span_tree import tree
 from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
 from wafermon.query.eta import RUNS, eta
 from wafermon.query.live import POINTS, Live
+from wafermon.query.receipts import Place, receipt, stored_record
 
 T = TypeVar("T")
 CANDIDATES = 10
@@ -47,6 +49,8 @@ CANDIDATES = 10
 BASELINE_SECONDS = 30.0
 """For so long the last runs of a kind are remembered."""
 BASELINES = 256
+OWN_EVENTS = 1_000
+"""The most of the sidecar's own events of one trace that are looked at for its receipt."""
 
 
 class BadQuestion(ValueError):
@@ -231,6 +235,29 @@ class Query:
             return None
         jobs = found.found["jobs"]
         return shape_of(found.found), jobs[0]["kind"] if jobs else ""
+
+    async def receipt(self, name: str, source: str = "") -> Answer[Receipt | None]:
+        """Whether all of the trace of this id, or of the latest job of this id, arrived: by what memory knows, else by what
+        was kept when it had ended."""
+        answer: Answer[Receipt | None] = Answer(None)
+        live = self._live()
+        if live is not None:
+            answer.sources.append("live")
+            answer.found = live.receipt(name)
+        store_name, store = self._store(source)
+        if answer.found is not None or store is None:
+            return answer
+        meant = await self._try(answer, store_name, store.find(name, CANDIDATES)) or []
+        if not meant:
+            return answer
+        trace_id = name if name in meant else meant[0]
+        wanted = EventFilter(trace_id=trace_id, service=OWN_SERVICE)
+        found = await self._try(None, "", store.events(wanted, Page(OWN_EVENTS)))
+        record = stored_record(list(found.records)[::-1]) if found is not None else None
+        if record is not None and (name == trace_id or len(meant) == 1):
+            place_of = live.place_of if live is not None else lambda backend: Place(None)
+            answer.found = receipt(trace_id, record, place_of)
+        return answer
 
     # -- messages and roll-ups
 

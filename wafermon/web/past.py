@@ -16,20 +16,28 @@ from wafermon.web.answers import BadArgument, arguments, json, text
 
 
 class Past(Resource):
-    """One question. What the path says after the page's own becomes the argument `named_by_path`, where there is one."""
+    """One question. What the path says after the page's own becomes the argument `named_by_path`, where there is one; where it ends
+    as `below` says, it is another question about the same."""
 
     isLeaf = True
     log = Logger()
 
-    def __init__(self, query: Callable[[], Query], question: str, named_by_path: str = "") -> None:
+    def __init__(
+        self, query: Callable[[], Query], question: str, named_by_path: str = "", below: Mapping[str, str] | None = None
+    ) -> None:
+        """`below`: the end of a path, such as ``/receipt`` -> the question."""
         super().__init__()
         self._query = query
         self._question = question
         self._named_by_path = named_by_path
+        self._below = below or {}
 
     def render_GET(self, request: Request) -> bytes | int:
-        rest = _rest_of_path(request)
-        known = [name for name in QUESTIONS[self._question].known if name != self._named_by_path]
+        rest, question = _rest_of_path(request), self._question
+        for end, other in self._below.items():
+            if rest.endswith(end):
+                rest, question = rest.removesuffix(end), other
+        known = [name for name in QUESTIONS[question].known if name != self._named_by_path]
         try:
             given = arguments(request, *known)
         except BadArgument as problem:
@@ -38,7 +46,8 @@ class Past(Resource):
             given[self._named_by_path] = rest
         elif rest:
             return text(request, "there is nothing below this page", 404)
-        asked = Deferred.fromCoroutine(self._answer(request, given))
+        whole = None if question == self._question else {**given, self._named_by_path: _rest_of_path(request)}
+        asked = Deferred.fromCoroutine(self._answer(request, question, given, whole))
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 
@@ -58,12 +67,17 @@ class Past(Resource):
     def render_HEAD(self, request: Request) -> bytes | int:
         return self.render_GET(request)
 
-    async def _answer(self, request: Request, given: Mapping[str, str]) -> bytes:
+    async def _answer(
+        self, request: Request, question: str, given: Mapping[str, str], whole: Mapping[str, str] | None
+    ) -> bytes:
+        """`whole`: what is asked instead where nothing is known of that: an id may end as a question below it does."""
         try:
-            found: Any = await answer(self._query(), self._question, given)
+            found: Any = await answer(self._query(), question, given)
         except BadQuestion as problem:
             return text(request, str(problem), 400)
         except NotThere as problem:
+            if whole is not None:
+                return await self._answer(request, self._question, whole, None)
             return json(request, {"error": str(problem), "candidates": problem.candidates}, 404)
         except Unavailable as problem:
             return json(request, {"error": str(problem)}, 503)

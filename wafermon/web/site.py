@@ -21,7 +21,6 @@ from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
-from wafermon.web.receipts import Traces
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
@@ -95,7 +94,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path))
     api.putChild(b"clients", _Page(lambda request: _clients(view, request), "service", "connected", "limit"))
-    api.putChild(b"traces", Traces(view, Past(lambda: view.query, "trace", "id")))
+    api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}))
     events = Resource()
     events.putChild(b"search", Past(lambda: view.query, "events"))
     api.putChild(b"events", events)
