@@ -331,6 +331,8 @@ def _column(block: Block) -> str:
         return ""
     _, column = block.columns
     places = {number: place for place, number in enumerate(dict.fromkeys(column))}
+    if isinstance(column, bytes):
+        return column.translate(bytes(places.get(number, 0) for number in range(256))).hex()
     return bytes(map(places.__getitem__, column)).hex() if len(places) <= TOLD_KINDS else ""
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, UnsetType
 
-from wafermon.model.messages import OWN_SERVICE, Kind, Message, client_of, decode_stored, kind_of, trace_of, ts_of
+from wafermon.model.messages import OWN_SERVICE, Kind, Message, client_of, decode_all, kind_of, trace_of, ts_of
 
 FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
 """The types of messages that say more of a trace than that they are there."""
@@ -109,7 +109,7 @@ class Block:
     @classmethod
     def parse(cls, raw: bytes) -> Block:
         """Lines of which nothing is known yet. Raises msgspec.DecodeError for what no sidecar stores."""
-        return cls.of(raw, list(map(decode_stored, raw.split(b"\n")[:-1])))
+        return cls.of(raw, decode_all(raw.split(b"\n")[:-1]))
 
     @classmethod
     def join(cls, blocks: Sequence[Block]) -> Block:
@@ -153,7 +153,7 @@ class Block:
         return self._messages
 
     def _parsed(self) -> Iterable[Message]:
-        return map(decode_stored, self.lines) if self._messages is None else self._messages
+        return decode_all(self.lines) if self._messages is None else self._messages
 
     @property
     def lines(self) -> list[bytes]:
@@ -197,7 +197,7 @@ class Block:
         if self._messages is not None or 2 * len(places) > self.count:
             messages = self.messages
             return [messages[place] for place in places]
-        return list(map(decode_stored, self.lines_at(places)))
+        return decode_all(self.lines_at(places))
 
     def lines_at(self, places: Collection[int]) -> list[bytes]:
         """The lines at these indices. More may be asked for soon."""

@@ -7,7 +7,7 @@ back, is ujson's work. `wafermon.wire.lines` reads what clients send.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -189,6 +189,14 @@ def decode_stored(line: bytes) -> Message:
         value = _decode_any(line)
         known = Trace if value["type"] == "trace" else BY_TYPE[value["type"]]
         return convert(value, known)
+
+
+def decode_all(lines: Sequence[bytes]) -> list[Message]:
+    """The same for each of many lines."""
+    try:
+        return list(map(_decode_known, lines))
+    except msgspec.ValidationError:
+        return list(map(decode_stored, lines))
 
 
 encode_stored: Callable[[Message], bytes] = msgspec.json.Encoder().encode

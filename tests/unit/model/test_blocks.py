@@ -108,7 +108,7 @@ def test_what_the_journal_told_is_not_parsed(monkeypatch: pytest.MonkeyPatch) ->
     blocks = [Block.parse(raw)]
     body = [encode_blocks(blocks), raw]
     data = b"".join([*body, encode_commit(body, Stamp(T, 1), [])])
-    monkeypatch.setattr(module, "decode_stored", lambda line: pytest.fail("parsed"))
+    monkeypatch.setattr(module, "decode_all", lambda lines: pytest.fail("parsed"))
     [(_, block)] = decode_group(data, next(scan(data)), "j", 1, "").blocks
     assert len(block.kinds) == 150
     assert block.places({kind for kind in block.kinds if kind[1] == "metric"}) == list(range(2, 200, 3))
