@@ -22,8 +22,9 @@ TABLES = ("events", "metrics", "progress", "resources", "span_starts", "spans", 
 OWN = "wafermon"
 """The service of what the sidecar itself writes."""
 
-Key = tuple[str, int | str]
-"""A message's client and seq. The sidecar's own have no seq; there is one for each job, whose id serves."""
+Key = tuple[str, int | tuple[str, str]]
+"""A message's client and seq. The sidecar's own have no seq: where it is, and of which trace, serves."""
+SUMMARIES = ("trace", "traces")
 
 
 @dataclass
@@ -58,7 +59,7 @@ def in_files(folder: Path) -> Backend:
         data = path.read_bytes()
         for line in data[: data.rfind(b"\n") + 1].splitlines():
             message = json.loads(line)
-            number = message.get("seq") or message["trace_id"]
+            number = message.get("seq") or (message["type"], message["trace_id"])
             found.add(str(path.relative_to(folder)), message["service"], (message["client"], number))
     return found
 
@@ -74,7 +75,7 @@ def in_database(dsn: str) -> Backend:
             with connection.cursor() as cursor:
                 cursor.execute(f"SELECT service, client, seq, trace_id FROM {table}")
                 for service, client, seq, trace_id in cursor:
-                    found.add(table, service, (client, seq or trace_id))
+                    found.add(table, service, (client, seq or (table, trace_id)))
     finally:
         connection.close()
     return found
@@ -94,12 +95,18 @@ def somewhere(backends: dict[str, Backend], service: str) -> int:
     return len(set().union(*(backend.keys.get(service, set()) for backend in backends.values())))
 
 
+def summaries(backends: dict[str, Backend]) -> int:
+    """The traces that the sidecar has summed up."""
+    own = set().union(*(backend.keys.get(OWN, set()) for backend in backends.values()))
+    return len({number[1] for _, number in own if isinstance(number, tuple) and number[0] in SUMMARIES})
+
+
 def missing(backends: dict[str, Backend], sent: Counter[str], jobs: int) -> Iterator[str]:
     """What should be there and is not."""
     for service, count in sorted(sent.items()):
         if (found := somewhere(backends, service)) != count:
             yield f"{service} sent {count} messages, {found} of them have landed"
-    if (found := somewhere(backends, OWN)) < jobs:
+    if (found := summaries(backends)) < jobs:
         yield f"{jobs} jobs ran, {found} of them have a summary"
 
 

@@ -172,6 +172,7 @@ def test_a_job_that_ended_is_still_shown_with_its_finished_spans_and_events(serv
     ts = job(served, "lot/4711")
     until(lambda: served.get("/api/traces/lot%2F4711").get("status") == "done", "the end")
     until(lambda: served.metrics()["wafermon_traces_live"] == 0, "the trace's end", 30)
+    until(lambda: "spans" in served.get("/api/traces/lot%2F4711"), "its summary, which is journalled first")
     found = served.get("/api/traces/lot%2F4711")
     assert [
         (span["name"], span["depth"], span["status"], span["start"] - ts, span["duration"]) for span in found["spans"]

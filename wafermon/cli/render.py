@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from wafermon.model.messages import OWN_SERVICE
+
 _COLORS = {
     "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
     "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
@@ -364,13 +366,19 @@ def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
         lines.append(
             f"{left_out['spans']:,} more spans that ended are left out: these are the {len(found['spans']):,} that came first"
         )
-    if found["events"]:
-        lines += ["", *(message(event) for event in found["events"])]
+    events = [event for event in found["events"] if not _is_receipt(event)]
+    if events:
+        lines += ["", *map(message, events)]
     if left_out.get("events"):
         lines.append(
             f"{left_out['events']:,} earlier events are left out: these are the latest {len(found['events']):,}"
         )
     return lines
+
+
+def _is_receipt(event: Mapping[str, Any]) -> bool:
+    """What the sidecar keeps for `wafermon receipt`, which shows it in words."""
+    return event["service"] == OWN_SERVICE and (event.get("context") or {}).get("kind") == "receipt"
 
 
 def _series(series: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,6 +6,7 @@ both would count twice. A place that can't be asked is a problem that the answer
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -348,7 +349,7 @@ def _join_points(here: Any, there: Any, name: str, most: int) -> list[dict[str, 
     found: dict[Any, dict[str, Any]] = {}
     for point in [*there[name], *here[name]]:
         seq = point.get("seq")
-        key = (point.get("client"), seq) if seq is not None else repr(sorted(point.items(), key=lambda item: item[0]))
+        key = (point.get("client"), seq) if seq is not None else json.dumps(point, sort_keys=True)
         found[key] = point
     points = sorted(found.values(), key=lambda point: (point["ts"], str(point.get("client", "")), point.get("seq", 0)))
     return points[-most:] if most else []
