@@ -25,6 +25,7 @@ CASES = {
     "sdks": ["Python, logging.FileHandler"],
     "streams": ["mix, one in 500 lines", "mix, one in 500 lines: naive", "100 services in turn"],
 }
+WITHOUT_PLOT = ("streams",)
 
 
 def test_a_few_cases_of_each_kind(tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_few_cases_of_each_kind(tmp_path: Path) -> None:
         for case in measured.values():
             assert len(case["rounds"]) == 2
             assert case["name"] in done.stdout
-        assert f"{section}.svg" in {path.name for path in tmp_path.iterdir()}
+        assert section in WITHOUT_PLOT or f"{section}.svg" in {path.name for path in tmp_path.iterdir()}
     for case in found["sections"]["sidecar"]["cases"]:
         assert min(case["median"][figure] for figure in ("rate", "per_cpu", "peak", "written", "disk")) > 0
         assert case["ratio"]["median"] > 0

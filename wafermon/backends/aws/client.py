@@ -21,6 +21,8 @@ from wafermon.interfaces import RetryableError
 CONNECT_SECONDS = 10.0
 DEFAULT_REGION = "us-east-1"
 """What servers that are not AWS take, where they look at all."""
+NOT_READ = "BadRequest"
+"""What a server says of a request that is none."""
 
 # Whatever it has to say comes back as an error.
 logging.getLogger("botocore").addHandler(logging.NullHandler())
@@ -47,7 +49,19 @@ class Client:
         self._aborted = False
 
     def call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        """A service's answer. Raises CallFailed."""
+        """A service's answer. Raises CallFailed.
+
+        A server that refuses a conditional write without reading its body may take that body for the next request. So what it can't
+        read is asked once more, on a new connection: nothing was done."""
+        try:
+            return self._call(operation, arguments)
+        except CallFailed as failure:
+            if failure.code != NOT_READ:
+                raise
+        self.drop()
+        return self._call(operation, arguments)
+
+    def _call(self, operation: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if self._aborted:
             raise CallFailed(f"{self._target}: closed meanwhile", may_be_done=False)
         try:
