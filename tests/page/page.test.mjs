@@ -40,7 +40,7 @@ test("a receipt is one line that says complete only where it is", () => {
     backends: { files: { routed: 12403, stored: 12403 }, db: { routed: 1210, stored: null } } };
   assert.equal(receiptLine(receipt),
     "12,403 sent, 12,403 received, 12,403 of 12,403 stored in files, not yet all of 1,210 stored in db: complete");
-  assert.match(receiptLine({ ...receipt, complete: false, gaps: [{}], more_gaps: 2, unclosed: ["a"] }), /3 gaps, 1 programs not closed: not complete$/);
+  assert.match(receiptLine({ ...receipt, complete: false, gaps: [{}], more_gaps: 2, unclosed: ["a"] }), /3 gaps, 1 program not closed: not complete$/);
   assert.match(receiptLine({ ...receipt, complete: null }), /nobody can know/);
   assert.match(receiptLine({ ...receipt, complete: false, running: true }), /it still runs$/);
 });
@@ -125,3 +125,35 @@ test("a backend that fails says why and how far it is", () => {
     delivered: 5, retries: 2, dead_letters: 0, error: "refused", detail: "" } };
   assert.deepEqual(backendRows({ backends }), [["db (timescaledb)", "failing", "1,200 messages, 2.0 KiB, 1 min 1 s", "5", "2", "0", "refused"]]);
 });
+
+test("elements are kept by key, removed, put in order, and equal keys stay apart", async () => {
+  const { keep } = await at("dom.mjs");
+  const parent = list();
+  const put = (keys) => keep(parent, keys, (key) => key, (key) => ({ key, remove() { parent.take(this); }, get nextSibling() { return parent.after(this); } }), () => {});
+  put(["a", "b", "c"]);
+  const [, b, c] = parent.all;
+  parent.moves = 0;
+  put(["b", "c"]);
+  assert.deepEqual([parent.all, parent.moves], [[b, c], 0]);
+  put(["new", "b", "c"]);
+  assert.deepEqual([parent.all.map((one) => one.key), parent.moves], [["new", "b", "c"], 1]);
+  put(["c", "c", "b"]);
+  assert.deepEqual(parent.all.map((one) => one.key), ["c", "c", "b"]);
+  assert.ok(parent.all[0] === c && parent.all[2] === b);
+});
+
+// As much of an element as `keep` needs.
+function list() {
+  return {
+    all: [],
+    moves: 0,
+    get firstChild() { return this.all[0] ?? null; },
+    after(one) { return this.all[this.all.indexOf(one) + 1] ?? null; },
+    take(one) { this.all = this.all.filter((other) => other !== one); },
+    insertBefore(one, place) {
+      this.moves += 1;
+      this.take(one);
+      this.all.splice(place ? this.all.indexOf(place) : this.all.length, 0, one);
+    },
+  };
+}

@@ -16,26 +16,25 @@ export function setClass(node, name) {
   if (node.className !== name) node.className = name;
 }
 
-// Make the children of `parent` those of `items`, in their order. Elements are kept by key, so that focus stays where it is.
+// Make the children of `parent` those of `items`, in their order. Elements are kept by key and only moved where the order changed,
+// so that focus stays where it is. Where a key comes again, it counts as another one.
 export function keep(parent, items, keyOf, make, update) {
-  const known = (parent.kept ??= new Map());
-  const left = new Set(known.keys());
-  let place = parent.firstChild;
+  const known = parent.kept ?? new Map();
+  const wanted = new Map();
   for (const item of items) {
-    const key = keyOf(item);
-    left.delete(key);
-    let one = known.get(key);
-    if (!one) {
-      one = make(item);
-      known.set(key, one);
-    }
+    let key = keyOf(item);
+    while (wanted.has(key)) key += " again";
+    wanted.set(key, item);
+  }
+  for (const [key, one] of known) if (!wanted.has(key)) one.remove();
+  parent.kept = new Map();
+  let place = parent.firstChild;
+  for (const [key, item] of wanted) {
+    const one = known.get(key) ?? make(item);
+    parent.kept.set(key, one);
     update(one, item);
     if (one === place) place = place.nextSibling;
     else parent.insertBefore(one, place);
-  }
-  for (const key of left) {
-    known.get(key).remove();
-    known.delete(key);
   }
 }
 

@@ -7,6 +7,11 @@ export function count(value) {
   return Number.isFinite(value) ? COUNT.format(value) : "";
 }
 
+// "1 span", "1,200 spans"
+export function counted(value, what) {
+  return `${count(value)} ${what}${value === 1 ? "" : "s"}`;
+}
+
 export function duration(microseconds) {
   if (!Number.isFinite(microseconds)) return "";
   if (microseconds <= 0) return "0 s";
@@ -77,11 +82,11 @@ export function receiptLine(receipt) {
     parts.push(`${stored} of ${count(one.routed)} stored in ${name}`);
   }
   const missing = (receipt.gaps ?? []).length + (receipt.more_gaps ?? 0);
-  if (missing) parts.push(`${count(missing)} gaps`);
+  if (missing) parts.push(counted(missing, "gap"));
   if (receipt.dropped) parts.push(`${count(receipt.dropped)} dropped by its SDKs`);
   if (receipt.rejected) parts.push(`${count(receipt.rejected)} rejected`);
   const unclosed = (receipt.unclosed ?? []).length + (receipt.more_unclosed ?? 0);
-  if (unclosed) parts.push(`${count(unclosed)} programs not closed`);
+  if (unclosed) parts.push(`${counted(unclosed, "program")} not closed`);
   return `${parts.join(", ")}: ${verdict(receipt)}`;
 }
 

@@ -66,7 +66,9 @@ export class Jobs {
     const answer = await get(`/api/jobs?${given}`);
     setText(this.problems, answer.problems.join("; "));
     const going = list === this.going;
-    keep(list.body, answer.jobs, (job) => `${job.trace_id} ${job.job_id}`, () => jobRow(going ? HEADINGS.going : HEADINGS.over),
+    // By when they began: by when they were heard of they would change places all the time.
+    const jobs = going ? [...answer.jobs].sort((one, other) => other.first - one.first) : answer.jobs;
+    keep(list.body, jobs, (job) => `${job.trace_id} ${job.job_id}`, () => jobRow(going ? HEADINGS.going : HEADINGS.over),
       (cells, job) => fill(cells, job, answer.now, going));
     setText(list.note, noteOn(answer, going));
     if (!going) {

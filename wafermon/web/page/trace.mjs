@@ -1,7 +1,7 @@
 // One trace: what its jobs say, its spans over time, its latest events.
 
 import { element, keep, setClass, setText } from "./dom.mjs";
-import { clock, count, duration, eta, receiptLine } from "./format.mjs";
+import { clock, count, counted, duration, eta, receiptLine } from "./format.mjs";
 import { labelled, showProgress } from "./jobs.mjs";
 import { Refused } from "./poll.mjs";
 import { hashOf } from "./route.mjs";
@@ -10,7 +10,9 @@ import { layout } from "./waterfall.mjs";
 const MESSAGES = 1_000;
 const RECEIPT_EVERY = 5;
 const GOING_ON_EVERY = 2_000;
+const SOON = 1_000;
 const OVER_EVERY = 10_000;
+const STALE = 12_000;
 const LEVELS = ["debug", "info", "warning", "error", "critical"];
 
 export class Trace {
@@ -64,6 +66,8 @@ export class Trace {
     if (this.rounds % RECEIPT_EVERY === 1) await this.askReceipt(get, path);
     else this.show(await get(`${path}?limit=${MESSAGES}`));
     this.rounds += 1;
+    const over = this.answer?.status !== "running";
+    this.every = this.rounds === 1 ? SOON : over ? OVER_EVERY : GOING_ON_EVERY;
   }
 
   async askReceipt(get, path) {
@@ -81,7 +85,6 @@ export class Trace {
   show(answer) {
     this.answer = answer;
     this.received = performance.now();
-    this.every = answer.status === "running" ? GOING_ON_EVERY : OVER_EVERY;
     setText(this.problems, answer.problems.join("; "));
     setText(this.state, answer.status);
     setClass(this.state, `state ${answer.status}`);
@@ -96,8 +99,9 @@ export class Trace {
   }
 
   // Open spans grow between two answers too.
+  // While there are none, nothing is known of them.
   tick() {
-    if (!this.answer) return;
+    if (!this.answer || performance.now() - this.received > STALE) return;
     this.showNumbers();
     if (this.answer.status !== "running") return;
     if (this.drawn.rows.some((one) => one.open)) this.showSpans();
@@ -108,8 +112,8 @@ export class Trace {
     const end = answer.status === "running" ? this.now() : answer.last;
     const words = [
       `${answer.status === "running" ? "for" : "took"} ${duration(end - answer.first)}`,
-      `${count(answer.spans.length + (answer.left_out.spans ?? 0))} spans`,
-      `${count(answer.errors)} errors`,
+      counted(answer.spans.length + (answer.left_out.spans ?? 0), "span"),
+      counted(answer.errors, "error"),
       answer.services.join(", "),
     ];
     setText(this.numbers, words.filter(Boolean).join(" · "));
