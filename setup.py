@@ -27,6 +27,7 @@ setup(
         "wafermon": ["py.typed"],
         "wafermon.config": ["*.yaml"],
         "wafermon.backends": ["*/*.sql", "*/*.pyi"],
+        "wafermon.web": ["page/*"],
         "wafermon.wire": ["*.pyi"],
     },
     ext_modules=EXTENSIONS,

@@ -77,6 +77,12 @@ def test_a_wheel_holds_the_package_and_nothing_of_twisted(wheel: Path) -> None:
     assert sdk == {f"wafermon/monitoring_sdk/{path.name}": path.read_bytes() for path in there}
 
 
+def test_a_wheel_holds_all_of_the_live_page(wheel: Path) -> None:
+    there = {str(path.relative_to(ROOT)) for path in (ROOT / "wafermon/web/page").iterdir()}
+    with zipfile.ZipFile(wheel) as archive:
+        assert there and there <= set(archive.namelist())
+
+
 def compiled(wheel: Path) -> set[str]:
     """What is in C, without the endings."""
     with zipfile.ZipFile(wheel) as archive:

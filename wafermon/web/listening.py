@@ -32,7 +32,7 @@ LOOK_SECONDS = 1.0
 """How often certificates and tokens are looked at."""
 WAITING_MAX = 256
 """Refusals that wait to be said at one port; beyond that they are said at once."""
-PART_OF = {b"": "page", b"health": "health", b"metrics": "metrics", b"api": "api"}
+PART_OF = {b"": "page", b"page": "page", b"health": "health", b"metrics": "metrics", b"api": "api"}
 """The first step of a path -> what it is a part of. Anything else is no page at all."""
 Entry = tuple[HttpListener, AccessRules]
 Address = tuple[str, ...]

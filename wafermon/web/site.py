@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, exposition
@@ -13,6 +14,7 @@ from twisted.web.server import Request
 
 from wafermon.model.changes import Change
 from wafermon.model.settings import HttpListener
+from wafermon.web import assets
 from wafermon.web.answers import BadArgument, arguments, json, number, text
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
@@ -31,6 +33,7 @@ CLIENTS_SHOWN = 100
 CLIENTS_MOST = 10_000
 INDEX = f"""wafermon
 
+/                   the live page, for a browser
 {HEALTH}
 /metrics            for Prometheus
 /api/status         everything at once, as JSON
@@ -83,7 +86,9 @@ class HttpServer:
 def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: Any) -> Resource:
     root = Resource()
     health, api, figures = _Folder(HEALTH), _Folder(INDEX), registry(view, delay)
-    root.putChild(b"", _Page(lambda request: text(request, INDEX)))
+    found = assets.load()
+    root.putChild(b"", _Page(lambda request: _index(found[assets.INDEX], request)))
+    root.putChild(b"page", _page(found))
     root.putChild(b"health", health)
     root.putChild(b"api", api)
     root.putChild(b"metrics", _Page(lambda request: _metrics(figures, request)))
@@ -117,6 +122,23 @@ def _clients(view: View, request: Request) -> bytes:
     shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]
     rest = {"total": len(found), "left_out": len(found) - len(shown)}
     return json(request, {"now": view.journal.now(), "clients": shown, **rest})
+
+
+def _index(page: assets.Asset, request: Request) -> bytes:
+    """The page for browsers, a list of paths for all who do not ask for HTML."""
+    request.setHeader(b"vary", b"accept")
+    if "text/html" in (request.getHeader("accept") or "").lower():
+        return assets.index(request, page)
+    return text(request, INDEX)
+
+
+def _page(found: dict[str, assets.Asset]) -> Resource:
+    """What the page is made of, below its own path."""
+    folder = _Folder("the page is at /")
+    for name, asset in found.items():
+        if name != assets.INDEX:
+            folder.putChild(name.encode(), _Page(partial(assets.part, asset=asset)))
+    return folder
 
 
 def _ready(view: View, request: Request) -> bytes:
