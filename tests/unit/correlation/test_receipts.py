@@ -567,3 +567,15 @@ def test_the_engine_journals_it_once() -> None:
     assert [pending.key for pending in again.pending()] == [one.key]
     again.came_back([decode_stored(encode_stored(one.message))])
     assert again.pending() == []
+
+
+@pytest.mark.parametrize("line", [
+    '{"type":"event","trace_id":"job"}', '{"type":"progress","job_id":"job"}', '{"type":"progress","trace_id":"job","job_id":"x"}',
+])  # fmt: skip
+def test_a_refused_line_counts_in_the_trace_that_it_names(line: str) -> None:
+    assert ledgers._trace_of(line.encode()) == "job"
+
+
+@pytest.mark.parametrize("line", ['{"type":"event","job_id":"job"}', '{"trace_id":7}', "[]", "{", '{"trace_id":""}'])
+def test_a_refused_line_that_names_no_trace(line: str) -> None:
+    assert ledgers._trace_of(line.encode()) == ""

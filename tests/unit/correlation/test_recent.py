@@ -149,3 +149,10 @@ def test_a_trace_of_which_only_the_summary_is_known_is_shown_by_that() -> None:
     }  # fmt: skip
     assert shown["jobs"] == [] and shown["spans"] == []
     assert views.trace(OrderedDict(), recent, "another", Programs()) is None
+
+
+def test_a_job_is_listed_with_its_trace() -> None:
+    recent = Recent()
+    observe(recent, line("progress", "lot-1"))
+    [job] = views.jobs(OrderedDict(), recent, 10)
+    assert (job["trace_id"], job["job_id"]) == ("lot-1", "lot-1")

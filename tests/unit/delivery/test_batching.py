@@ -140,3 +140,13 @@ def test_waits_double_up_to_the_longest_and_begin_anew() -> None:
     assert [without_limit.next() for _ in range(4)] == [1, 2, 4, 8]
     without_limit.tries = 10_000
     assert without_limit.next() == 2.0**60
+
+
+def test_a_batch_holds_all_bytes_of_its_pieces_and_no_piece_more() -> None:
+    size = len(block(range(11, 15)).raw)
+    gatherer = Gatherer("one", BatchLimits(messages=0, bytes=2 * size + 1), START)
+    for first in (11, 21, 31, 41):
+        gatherer.add(group(block(range(first, first + 4))), ALL)
+    assert gatherer.take().count == 12, "the third piece makes it full"
+    assert gatherer.take().count == 4
+    assert not gatherer.full and gatherer.count == 0

@@ -66,3 +66,12 @@ def test_what_is_refused_of_the_sidecars_own_is_not_told() -> None:
     scene = Scene()
     scene.counts.add([message(service="wafermon")])
     assert scene.told() == []
+
+
+def test_the_words_for_one_and_for_several() -> None:
+    scene = Scene()
+    scene.counts.add([message(), message("other"), message("other")])
+    [entry] = scene.journal.committed
+    assert entry.block is not None
+    said = [one.message for one in entry.block.messages if isinstance(one, Event)]
+    assert said == ["db refused 1 message, now dead letters", "db refused 2 messages, now dead letters"]
