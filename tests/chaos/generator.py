@@ -86,6 +86,8 @@ class Stream:
         claim, sent, rest = self.claim, self.claim.acked, b""
         begun, heard = time.monotonic(), time.monotonic()
         base = claim.claimed
+        replies = select.poll()  # `select.select` takes no descriptor above 1023
+        replies.register(connection, select.POLLIN)
         while not self._over:
             now = time.monotonic()
             if self._claiming and sent == claim.claimed:
@@ -98,7 +100,7 @@ class Stream:
                 connection.sendall(lines(claim.service, self.client, sent + 1, last))
                 sent = last
             pause = 0.01 if self._rate else self._dice.uniform(0, 0.03)
-            if select.select([connection], [], [], pause)[0]:
+            if replies.poll(pause * 1000):
                 chunk = connection.recv(1 << 16)
                 if not chunk:
                     return

@@ -6,8 +6,7 @@ The page runs no script and loads nothing but what this port serves, and no othe
 from __future__ import annotations
 
 from hashlib import sha256
-from importlib.resources import files
-from pathlib import PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from twisted.web.server import Request
@@ -42,8 +41,8 @@ class Asset(NamedTuple):
 def load() -> dict[str, Asset]:
     """By name. Raises OSError where the installation is incomplete."""
     found = {}
-    for file in files("wafermon.web").joinpath("page").iterdir():
-        media_type = TYPES.get(PurePath(file.name).suffix)
+    for file in Path(__file__).with_name("page").iterdir():
+        media_type = TYPES.get(file.suffix)
         if media_type is not None:
             content = file.read_bytes()
             found[file.name] = Asset(content, media_type, b'"%s"' % sha256(content).hexdigest()[:32].encode())
