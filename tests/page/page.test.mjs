@@ -7,7 +7,7 @@ const { ago, bytes, clock, duration, eta, percent, receiptLine } = await at("for
 const { hashOf, parse } = await at("route.mjs");
 const { layout } = await at("waterfall.mjs");
 const { pause, wordsOf } = await at("poll.mjs");
-const { chosen } = await at("trace.mjs");
+const { chosen, isReceipt } = await at("trace.mjs");
 const { backendRows } = await at("sidecar.mjs");
 
 const span = (id, start, length, more = {}) => ({
@@ -157,3 +157,10 @@ function list() {
     },
   };
 }
+
+test("what the sidecar keeps for receipts is no event to show", () => {
+  assert.equal(isReceipt({ service: "wafermon", context: { kind: "receipt" } }), true);
+  assert.equal(isReceipt({ service: "wafermon", context: { kind: "gone" } }), false);
+  assert.equal(isReceipt({ service: "loader", context: { kind: "receipt" } }), false);
+  assert.equal(isReceipt({ service: "wafermon" }), false);
+});

@@ -150,12 +150,18 @@ export class Trace {
 
   showEvents() {
     if (!this.answer) return;
-    const { events, left_out: leftOut } = this.answer;
+    const { left_out: leftOut } = this.answer;
+    const events = this.answer.events.filter((event) => !isReceipt(event));
     const shown = chosen(events, this.filters).reverse();
     keep(this.events, shown, (event) => `${event.client} ${event.seq} ${event.ts}`, eventLine, () => {});
     const earlier = leftOut.events ? ` ${count(leftOut.events)} earlier ones are not here: wafermon events has them.` : "";
     setText(this.eventsNote, `${count(shown.length)} of the latest ${count(events.length)}, the latest first.${earlier}`);
   }
+}
+
+// What the sidecar keeps for receipts; the line at the top says it in words.
+export function isReceipt(event) {
+  return event.service === "wafermon" && event.context?.kind === "receipt";
 }
 
 // Events of at least a level, with a text somewhere in their message, service or context. The array is a new one.
