@@ -3,6 +3,7 @@
 #   make chaos TIME=600 SEED=4711   break things at random and count; without SEED one is chosen, and printed
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
+#   make fuzz-scan TIME=60          the scanner in C, by libFuzzer under the sanitizers
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
 #   make history KILLS=50           the sidecar killed so often under load, and a count over its history
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
