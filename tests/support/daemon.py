@@ -169,7 +169,9 @@ class Client:
             self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.socket.settimeout(PATIENCE)
         self.replies = self.socket.makefile("rb")
-        self.send_line({"v": 2, "type": "hello", "client": self.client, "service": service, "ack": True, **hello})
+        # A refused client that comes late to write finds the connection cut; why is still there to be read.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.send_line({"v": 2, "type": "hello", "client": self.client, "service": service, "ack": True, **hello})
         self.welcome = self.reply()
 
     def line(self, seq: int, **fields: Any) -> dict[str, Any]:
