@@ -245,11 +245,19 @@ for job in $(wafermon jobs --json --limit 1000 | "$python" -c 'import json, sys;
   echo
   wafermon receipt "$job" --wait 60s || status=1
 done
+case " $apps " in
+  *" perl "*)
+    heading "The past: wafermon runs lot-N26A002, the runs of one kind of job"
+    wafermon runs lot-N26A002
+    heading "Two of them beside each other: wafermon compare lot-N26A002 lot-N26A005"
+    wafermon compare lot-N26A002 lot-N26A005
+    ;;
+esac
 heading "The routes, in $config"
 sed -n '/^routes:/,/^[^ r]/p' "$config"
 stop
 
 echo
-echo "The files are in $data: files/ and nfs/ (the backends), journal/, lots/, perl/wafers.db, programs.log, sidecar.log"
+echo "The files are in $data: files/, nfs/ and history/ (the backends), journal/, lots/, perl/wafers.db, programs.log, sidecar.log"
 [ -z "$with_database" ] || echo "The database is gone, and its folder with it."
 exit "$status"

@@ -125,7 +125,7 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
 def runs(found: Mapping[str, Any], now: int) -> list[str]:
     """The runs of one kind of job, each with a bar as long as it took."""
     if not found["runs"]:
-        return [f"no runs of {plain(found['kind'])}"]
+        return [f"no runs of {plain(found['kind'])}; `wafermon runs` shows the kinds that there are"]
     took = [max(0, _until(job, now) - job["first"]) for job in found["runs"]]
     longest = max(1, *took)
     rows = [

@@ -204,19 +204,36 @@ def _covered(begin: int, end: int, children: Iterable[SpanRecord], last: int) ->
 
 def _critical(children: Mapping[str, Sequence[SpanRecord]], last: int) -> list[str]:
     """The spans of the critical path, in the order of time: from the end of each back, the child that ended last, then the one
-    that ended last before that began, and so on."""
+    that ended last before that began, and so on. A span's end is that of all below it: what a queue hands on may go on when the
+    span that handed it on has ended, and the run waits for it all the same."""
+    ends = _ends(children, last)
     found: dict[str, SpanRecord] = {}
     stack: list[tuple[str, int]] = [("", 2**63)]
     while stack:
         parent, until = stack.pop()
         # The roots' own order: only the one that ends last decides where there are several side by side.
-        for child in sorted(children.get(parent, ()), key=lambda span: _end(span, last), reverse=True):
-            if child["span_id"] in found or _end(child, last) > until:
+        for child in sorted(children.get(parent, ()), key=lambda span: ends[span["span_id"]], reverse=True):
+            end = ends[child["span_id"]]
+            if child["span_id"] in found or end > until:
                 continue
             found[child["span_id"]] = child
-            stack.append((child["span_id"], _end(child, last)))
+            stack.append((child["span_id"], end))
             until = child["start"]
     return sorted(found, key=lambda span_id: (found[span_id]["start"], found[span_id]["depth"]))
+
+
+def _ends(children: Mapping[str, Sequence[SpanRecord]], last: int) -> dict[str, int]:
+    """When each span and all below it had ended."""
+    reached = {span["span_id"]: _end(span, last) for span in children.get("", ())}
+    for span_id in (order := list(reached)):  # grows: parents stand before their children
+        for child in children.get(span_id, ()):
+            if child["span_id"] not in reached:
+                reached[child["span_id"]] = _end(child, last)
+                order.append(child["span_id"])
+    for span_id in reversed(order):
+        below = (reached[child["span_id"]] for child in children.get(span_id, ()))
+        reached[span_id] = max(reached[span_id], *below, 0)
+    return reached
 
 
 def _in_order(run: Shape, other: Shape) -> list[Place]:

@@ -89,6 +89,17 @@ def test_the_critical_path_is_what_the_end_waited_for() -> None:
     assert shape_of(run).side["critical_path"] == ["etl/lot", "etl/read", "etl/load", "etl/index"]
 
 
+def test_the_critical_path_goes_on_with_what_a_queue_handed_on() -> None:
+    """The end waits for `load`, which began when the span that put it into the queue was about to end, or had ended."""
+    run = trace(
+        "a", ("receive", "", 0, 45), ("check", "receive", 1, 10), ("process", "receive", 50, 30),
+        ("load", "process", 88, 11), ("log", "receive", 44, 3),
+    )  # fmt: skip
+    assert shape_of(run).side["critical_path"] == [
+        "etl/receive", "etl/check", "etl/log", "etl/process", "etl/load",
+    ]  # fmt: skip
+
+
 def test_a_run_that_goes_on_counts_until_now() -> None:
     run = trace("a", ("lot", "", 0, None), ("read", "lot", 0, 3), last=12 * S)
     assert shape_of(run).steps["etl/lot",].duration == 12 * S
