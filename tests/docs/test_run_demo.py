@@ -63,6 +63,16 @@ def test_it_shows_the_jobs_a_trace_of_each_application_and_what_landed(everythin
     assert len(re.findall(r"^(?:lot|upload|yield)-\S+  complete$", everything, re.MULTILINE)) == 18
 
 
+def test_it_has_a_past_that_is_compared(everything: str) -> None:
+    past = everything[everything.index("== The past: ") :]
+    assert len(re.findall(r"^lot-N26A\S+ +(?:done|failed) ", past, re.MULTILINE)) == 12
+    compared = past[past.index("== Two of them beside each other: ") :]
+    assert re.search(r"^lot-N26A002 done, \S+ \S+, beside lot-N26A005, ", compared, re.MULTILINE)
+    [path] = re.findall("^critical path  (.*)$", compared, re.MULTILINE)
+    ends = ["file-receiver/receive", "queue-service/process", "db-loader/load"]
+    assert [one for one in path.split(" > ") if one in ends] == ends, "over three programs, and past the queue"
+
+
 LANGUAGES = {"javac": ["spec-check"], "go": ["wafer-map"], "node": ["web-front"]}
 """Commands, and the services that are there where they are. The maps need both."""
 
