@@ -15,7 +15,7 @@ from claims import Claim
 from daemon import Daemon, until
 from generator import Stream, mark
 from injected import Injected
-from oracle import Files, Store, Table, Verdict, count, drain
+from oracle import Files, History, Store, Table, Verdict, count, drain
 from proxy import Proxy
 from receipts import differences, say_final
 
@@ -28,6 +28,7 @@ journal: {{{{dir: journal, segment_bytes: 1MiB, max_bytes: 64MiB, spill_dir: spi
 backends:
   files: {{{{plugin: filesystem, path: "logs/{{{{service}}}}.jsonl", batch: {{{{age: 20ms}}}}, retry: {{{{max: 200ms}}}}}}}}
   more: {{{{plugin: filesystem, path: "more/{{{{service}}}}.jsonl", batch: {{{{age: 50ms}}}}, retry: {{{{max: 200ms}}}}}}}}
+  past: {{{{plugin: history, dir: past, keep: 0, batch: {{{{age: 50ms}}}}, retry: {{{{max: 200ms}}}}}}}}
 {database}
 routes: [{{{{to: [{to}]}}}}]
 dead_letters: {{{{dir: dead-letters}}}}
@@ -35,7 +36,7 @@ dead_letters: {{{{dir: dead-letters}}}}
 DATABASE = (
     '  db: {{{{plugin: timescaledb, dsn: "{dsn}", timeout: 2s, batch: {{{{age: 20ms}}}}, retry: {{{{max: 200ms}}}}}}}}'
 )
-BACKENDS = ("files", "more", "db")
+BACKENDS = ("files", "more", "past", "db")
 """In the order of the stores."""
 PATIENCE = 120.0
 TWISTEDS_OWN = "Could not reserve EMFILE recovery file descriptor.\n\tTraceback"
@@ -45,7 +46,7 @@ TWISTEDS_OWN = "Could not reserve EMFILE recovery file descriptor.\n\tTraceback"
 def config(dsn: str = "") -> str:
     """What a Daemon fills in."""
     database = DATABASE.format(dsn=dsn) if dsn else ""
-    return CONFIG.format(database=database, to="files, more, db" if dsn else "files, more")
+    return CONFIG.format(database=database, to="files, more, past, db" if dsn else "files, more, past")
 
 
 class Scene:
@@ -59,7 +60,9 @@ class Scene:
         self.daemon = Daemon(directory, config(dsn))
         self.daemon.environ = dict(self.injected.environ)
         self.proxy = Proxy(directory / "w.sock")
-        self.stores: list[Store] = [Files(directory / "logs"), Files(directory / "more")]
+        self.stores: list[Store] = [
+            Files(directory / "logs"), Files(directory / "more"), History(directory / "past"),
+        ]  # fmt: skip
         if stored_at:
             self.stores.append(Table(stored_at))
         self.claims: list[Claim] = []
