@@ -44,7 +44,7 @@ BATCH = 5_000
 AT_A_TIME = 40
 T0 = 1_790_000_000_000_000
 ROUND_SECONDS = 1_600
-"""So long do forty jobs take: about a million messages a day."""
+"""So long do forty jobs take: about a million messages per day."""
 
 
 def job(number: int, start: int, chance: random.Random) -> list[tuple[int, str]]:

@@ -2,7 +2,7 @@
 
     python benchmarks/hostile.py [--messages 1000000] [--rate 5000]
 
-Three runs, each with a client that sends 2,000 messages a second and takes the time until their acks:
+Three runs, each with a client that sends 2,000 messages per second and takes the time until their acks:
 
 - alone;
 - beside one ordinary client that sends `--messages` at `--rate` a second, all of one service and one job;

@@ -9,7 +9,7 @@
  * and `seconds`, and for --rate the time from when a packet was due until the ack of its last message (p50, p99, most; ms).
  *
  *   --write N    messages in one write; 0: as many as the socket takes
- *   --rate N     messages a second over all connections, a packet every 0.5 ms, each in turn; 0: as fast as they are taken
+ *   --rate N     messages per second over all connections, a packet every 0.5 ms, each in turn; 0: as fast as they are taken
  *   --services, --traces   names that the messages take in turn: message number M of all takes M modulo N
  *   --mixed 1    events, metrics, progress and ends of spans instead of events alone
  *   --script F   the lines to send, instead of those of a size: without client, seq and the closing brace, which are added. Each connection
@@ -34,7 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WINDOW = 4 << 20, CHUNK = 1 << 18 }; /* bytes a connection sends ahead of its acks, as an SDK does; bytes a write */
+enum { WINDOW = 4 << 20, CHUNK = 1 << 18 }; /* bytes that a connection sends ahead of its acks, as an SDK does; bytes per write */
 static const double TICK = 0.0005; /* s; short, since loopback holds back what is more than a segment of 64 KiB until a delayed ACK */
 
 static struct {
@@ -118,7 +118,7 @@ static void read_options(int count, char **words) {
         if (which == known || i + 1 == count) fail("what is %s? see the head of load.c", words[i]);
         *NAMES[which].value = atol(words[i + 1]);
     }
-    if (!options.port || options.connections < 1 || options.messages < options.connections) fail("a port, and a message a connection, are needed");
+    if (!options.port || options.connections < 1 || options.messages < options.connections) fail("a port, and a message per connection, are needed");
 }
 
 /* Message `number` of all, as an SDK sends it, exactly options.size bytes with its newline. */

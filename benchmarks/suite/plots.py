@@ -54,7 +54,7 @@ def by_cpu(results: Results, axes: Any) -> None:
 def by_cost(results: Results, axes: Any) -> None:
     bars(results.ratios, results, axes, list(results.section.cases))
     axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xlabel("CPU a message, to that of “one of each”")
+    axes.set_xlabel("CPU per message, to that of “one of each”")
 
 
 def curve(results: Results, axes: Any) -> None:

@@ -1,7 +1,7 @@
 /*
  * driver - the C SDK's driver program for sdk/conformance; its README.md has the table of calls and notations.
  *
- * One request a line on stdin, one answer a line on stdout. Whatever a request allocates stays until the driver ends.
+ * One request per line on stdin, one answer per line on stdout. Whatever a request allocates stays until the driver ends.
  */
 #define _DEFAULT_SOURCE
 #define _POSIX_C_SOURCE 200809L

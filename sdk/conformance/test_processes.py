@@ -229,7 +229,7 @@ def test_trace_reaches_children(driver: Driver, sidecar: FakeSidecar, child: str
 
 @pytest.mark.languages("python")
 def test_trace_passes_through_every_language(driver: Driver, sidecar: FakeSidecar, tmp_path: Path) -> None:
-    """A chain of processes, one a language, each the child of the one before."""
+    """A chain of processes, one per language, each the child of the one before."""
     order = [available(name) for name in LANGUAGES]
     stdin = ""
     for depth, language in reversed(list(enumerate(order))):

@@ -3,7 +3,7 @@
  *
  *     node bench.js [SECONDS]
  *
- * Each way gets the same context of four at 5,000 calls a second, timed call by call; the event loop turns between them,
+ * Each way gets the same context of four at 5,000 calls per second, timed call by call; the event loop turns between them,
  * as in a server. Then a burst of 10,000 in one go. The sidecar is a process of its own that acknowledges what comes, or
  * one that accepts and never answers, or none at all.
  */

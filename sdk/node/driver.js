@@ -1,5 +1,5 @@
 /**
- * The conformance driver of the Node.js SDK: one JSON request a line on stdin, one JSON answer a line on stdout.
+ * The conformance driver of the Node.js SDK: one JSON request per line on stdin, one JSON answer per line on stdout.
  *
  * The protocol is in ../conformance/README.md. Between two requests the event loop turns, so the SDK works as it does
  * in any program that waits for something.

@@ -1,5 +1,5 @@
 #!/usr/bin/env perl
-# Carries out the calls of the conformance suite: one JSON request a line on stdin, one JSON answer a line on stdout.
+# Carries out the calls of the conformance suite: one JSON request per line on stdin, one JSON answer per line on stdout.
 # See ../conformance/README.md.
 
 use strict;

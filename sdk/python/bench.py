@@ -2,7 +2,7 @@
 
     python bench.py [seconds]
 
-Each way gets the same four-key context at 5,000 calls a second from one thread, timed call by call. The sidecar is a
+Each way gets the same four-key context at 5,000 calls per second from one thread, timed call by call. The sidecar is a
 process of its own that welcomes and acknowledges, or one that never answers, or none at all.
 """
 

@@ -1,4 +1,4 @@
-# The conformance driver: one JSON request a line on stdin, one JSON answer a line on stdout (sdk/conformance/README.md).
+# The conformance driver: one JSON request per line on stdin, one JSON answer per line on stdout (sdk/conformance/README.md).
 
 here <- dirname(sub("^--file=", "", grep("^--file=", commandArgs(FALSE), value = TRUE)[[1L]]))
 source(file.path(here, "monitoring_sdk.R"))

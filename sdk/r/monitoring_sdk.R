@@ -21,7 +21,7 @@
 .wm_max_file <- 1024^2
 .wm_max_spill <- 64 * 1024^2
 .wm_max_depth <- 8
-.wm_batch <- 64                # lines a write; with the chunk it bounds what one call can cost
+.wm_batch <- 64                # lines per write; with the chunk it bounds what one call can cost
 .wm_chunk <- 16384             # Linux calls a socket writable when a third of its buffer is free, which holds this
 .wm_small <- 2048
 .wm_frame_least <- 1024        # bytes of lines that are worth a frame, and that go into one

@@ -31,7 +31,7 @@ class Stream:
     """One acknowledged stream, through everything, as an SDK does: it reconnects, and sends again what is not acknowledged."""
 
     def __init__(self, address: Callable[[], tuple[str, int]], service: str, rate: float = 0, seed: int = 0) -> None:
-        """`rate` is in messages a second; 0: bursts of random sizes at random times."""
+        """`rate` is in messages per second; 0: bursts of random sizes at random times."""
         self.claim = Claim(service)
         self.connects = 0
         self.failure = ""

@@ -41,7 +41,7 @@ dead_letters: {{dir: dead-letters}}
 STREAMS = 4
 RELOAD_SECONDS, RESTART_SECONDS, WARM_SECONDS = 5.0, 30.0, 60.0
 MOST_SLOPE = 1.0
-"""MiB a minute."""
+"""MiB per minute."""
 MOST_JOURNAL = 64.0
 """MiB: it holds what is not delivered, and the segments under way."""
 MOST_DESCRIPTORS = 8
@@ -69,7 +69,7 @@ def sample(daemon: Daemon, begun: float) -> Sample:
 
 
 def slope(samples: list[Sample]) -> float:
-    """Of resident memory, in MiB a minute."""
+    """Of resident memory, in MiB per minute."""
     apart = (samples[-1].seconds - samples[0].seconds) / 4
     return statistics.median(
         (b.rss - a.rss) / (b.seconds - a.seconds) * 60
@@ -133,12 +133,12 @@ def judge(samples: list[Sample]) -> list[str]:
     opened = warm[-1].descriptors - warm[0].descriptors
     print(
         f"in the last {samples[-1].seconds - samples[0].seconds:.0f} s: resident {warm[0].rss:.1f} to {warm[-1].rss:.1f} MiB, "
-        f"slope {growth:+.2f} MiB a minute; {warm[0].descriptors} to {warm[-1].descriptors} descriptors; "
+        f"slope {growth:+.2f} MiB per minute; {warm[0].descriptors} to {warm[-1].descriptors} descriptors; "
         f"journal {journal:.1f} MiB at most, {samples[-1].journal:.1f} at the end"
     )
     found = []
     if growth > MOST_SLOPE and warm[-1].seconds - warm[0].seconds >= WARM_SECONDS:
-        found.append(f"memory grows by {growth:.2f} MiB a minute")
+        found.append(f"memory grows by {growth:.2f} MiB per minute")
     if opened > MOST_DESCRIPTORS:
         found.append(f"{opened} descriptors more than in the beginning")
     if journal > MOST_JOURNAL:
@@ -149,7 +149,7 @@ def judge(samples: list[Sample]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__.split("\n")[0])
     parser.add_argument("--time", type=float, default=600, help="seconds (600)")
-    parser.add_argument("--rate", type=float, default=20_000, help="messages a second (20000)")
+    parser.add_argument("--rate", type=float, default=20_000, help="messages per second (20000)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="wafermon-soak-") as directory, Daemon(Path(directory), CONFIG) as daemon:
         address = ("127.0.0.1", daemon.port)

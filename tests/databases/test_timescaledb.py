@@ -160,7 +160,7 @@ async def test_sql_in_a_message_stays_a_message(database: Database) -> None:
 
 
 class TestTraces:
-    """One row a trace, added up over its parts."""
+    """One row per trace, added up over its parts."""
 
     @staticmethod
     def part(n: int, **fields: Any) -> bytes:

@@ -98,7 +98,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "",
 
 
 def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
-    """A line a job. `now` is microseconds since the epoch."""
+    """A line per job. `now` is microseconds since the epoch."""
     if not found:
         return ["no jobs"]
     ends = [_end_of(job, now) for job in found]
@@ -393,7 +393,7 @@ def _series(series: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list[str]:
-    """A line a span, in their order: name (by depth), service, status, start, duration, and when it ran between the first
+    """A line per span, in their order: name (by depth), service, status, start, duration, and when it ran between the first
     start and the last end. One that is open reaches to `last`, as it is known so far."""
     first = min(span["start"] for span in spans)
     ends = [span["start"] + span["duration"] if span["duration"] is not None else last for span in spans]

@@ -90,7 +90,7 @@ def _as_span(sdk: MonitoringSDK, name: str, level: str, arguments: Sequence[str]
 
 
 def _run(sdk: MonitoringSDK, level: str, arguments: Sequence[str], environ: dict[str, str]) -> int:
-    """Until the command ends; what it leaves behind running is not waited for. Raises OSError where it can't start."""
+    """Until the command ends; what it leaves running is not waited for. Raises OSError where it can't start."""
     process: subprocess.Popen[bytes] | None = None
     early: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Notices that a file is another one by now: written anew, renamed over, or behind a symlink that was swapped.
+"""Notices that a file is another one by now: written anew, replaced by a rename, or reached by a symlink that was changed.
 
 It looks at it every half second. That sees whatever an editor, a deployment or Kubernetes does (there `..data`, a link
 two directories up, is swapped), on every file system, and misses nothing when many changes come at once.

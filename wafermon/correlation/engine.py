@@ -7,7 +7,7 @@ snapshot was taken and restored between them. Three rules make it so:
   time and names the date of that time, as the group before had it, however late the next group comes; before a group is taken, everything due
   by then has fired.
 - What was derived stays in `awaiting`, also in snapshots, until it comes back through the journal. After a restart
-  the groups behind the snapshot derive the same keys again, the stored ones strike theirs, and what is left was lost.
+  the groups after the snapshot derive the same keys again, the stored ones strike theirs, and what is left was lost.
 - Everything that decides is in the snapshot, the settings in force too.
 
 Of most messages nothing but the number in a trace is looked at. A trace waits under one deadline that is never later than the real one: messages

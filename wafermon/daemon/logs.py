@@ -45,7 +45,7 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 
 def with_priority(event: LogEvent) -> str | None:
-    """An event's lines, each behind its priority: ``<3>``. The journal knows the time itself. None for an event without words."""
+    """An event's lines, each after its priority: ``<3>``. The journal knows the time itself. None for an event without words."""
     # A traceback's lines are indented by a tab, which keeps them together for a reader.
     text = formatEventAsClassicLogText(event, formatTime=lambda _: "")
     if text is None:

@@ -39,10 +39,10 @@ from wafermon.web import HttpServer, ListenerState
 ACK_SECONDS = 2.0
 """How long a stop waits for the journal to have what was received; the rest comes again."""
 GRACE_SECONDS = 5.0
-"""How long a stop waits for each backend to take what it lacks; the rest is delivered after the next start."""
+"""How long a stop waits for each backend to take what is pending for it; the rest is delivered after the next start."""
 ENDING_SHARE = 0.25
 """Of what is left of `stop_within` when the backends end: what each has to answer and close, after its grace; then it is left
-behind. That is 5 of 20 s, and what hangs takes nothing of the others, which end beside it, nor of the journal."""
+running. That is 5 of 20 s, and what hangs takes nothing of the others, which end beside it, nor of the journal."""
 OPENERS = 2
 """Threads that decompress what clients send."""
 THREADS = 8
@@ -50,7 +50,7 @@ THREADS = 8
 
 
 class CannotStart(SystemExit):
-    """Something that a person has to mend first. Already logged; ends the process with 1."""
+    """Something that a person has to fix first. Already logged; ends the process with 1."""
 
 
 class Sidecar(Service):
@@ -334,7 +334,7 @@ class Sidecar(Service):
     # -- stop
 
     def stopService(self) -> Deferred[None]:
-        """Fires after `stop_within` seconds at the latest. What hangs then is left behind in threads that do not keep the
+        """Fires after `stop_within` seconds at the latest. What hangs then is left running in threads that do not keep the
         process from ending."""
         self._stop_by = self._reactor.seconds() + self.config.stop_within
         stopped: Deferred[None] = Deferred()
@@ -351,7 +351,7 @@ class Sidecar(Service):
         return stopped
 
     def _stop_is_late(self, stopped: Deferred[None]) -> None:
-        message = "wafermon has not stopped within {seconds:g} s: {phase} hangs, and is left behind"
+        message = "wafermon has not stopped within {seconds:g} s: {phase} hangs, and is left running"
         self.log.critical(message, seconds=self.config.stop_within, phase=self._stop_phase)
         for pool in (self._writer, self._pool, self._openers, self._spill_thread):
             pool.leave()

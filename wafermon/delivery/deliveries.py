@@ -275,7 +275,7 @@ class Deliveries(Mapping[str, Delivery]):
             ended.addErrback(lambda failure: self.log.failure("{name} did not end", failure, name=name))
         await at_most(self._reactor, ending, ended)
         if self._slots.get(name) is slot:
-            self.log.error("{name} is left behind: {why}", name=name, why=delivery.awaited or "it does not end")
+            self.log.error("{name} is left running: {why}", name=name, why=delivery.awaited or "it does not end")
             delivery.leave()
 
     async def _deliver_rest(self, delivery: Delivery, grace: float) -> None:

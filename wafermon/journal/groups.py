@@ -169,7 +169,7 @@ class Group:
         return sum(block.count for _, block in self.blocks)
 
     def after(self, offset: int) -> Group:
-        """What of it stands at or behind `offset` of its segment, which is the start of a line."""
+        """What of it stands at or after `offset` of its segment, which is the start of a line."""
         if offset <= self.start.offset:
             return self
         blocks = []

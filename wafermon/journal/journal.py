@@ -5,7 +5,7 @@ Promises (docs/journal.md tells the reasons):
 - An entry is announced (`Entry.settled`) only once its group is written and, with ``sync: always``, synced.
 - Groups are whole or not there; entries keep the order in which they were appended.
 - A position is never used twice, whatever fails.
-- A segment is deleted only when every cursor's durable lower bound is behind it.
+- A segment is deleted only when every cursor's durable lower bound is past it.
 - A failing disk loses nothing and ends nothing: entries wait, `congested` says so, and all goes on by itself.
 
 All public methods run in the reactor's thread and never block; the disk's work is done by one thread of its own.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Position(NamedTuple):
-    """A place in one journal: everything before it is behind the cursor. Never reused."""
+    """A place in one journal: the cursor is past everything before it. Never reused."""
 
     journal: str
     segment: int

@@ -154,7 +154,7 @@ class Port(Section):
     )
     token_file: FilePath | None = Field(
         default=None,
-        description="Clients must name one of this file's tokens in their hello. One token a line; behind it, where it "
+        description="Clients must name one of this file's tokens in their hello. One token per line; after it, where it "
         "may only speak for some services, their globs: `TOKEN receiver-* cron`. Read again when it changes.",
     )
     owner: User | None = Field(default=None, description="Of a `unix:` endpoint: the user that the socket belongs to.")

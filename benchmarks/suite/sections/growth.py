@@ -26,7 +26,7 @@ def section(options: Options) -> Section:
         "What a message costs where there is more of something",
         tuple(cases(options)),
         (RATE, PER_CPU, PEAK, WRITTEN, WAITS),
-        ratio=Ratio("per_cpu", "CPU a message, to the base", inverse=True),
+        ratio=Ratio("per_cpu", "CPU per message, to the base", inverse=True),
     )
 
 

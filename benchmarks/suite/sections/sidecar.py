@@ -53,7 +53,7 @@ def cases(options: Options) -> Iterator[Case]:
         name = "1 connection" if connections == 1 else f"{connections} connections"
         yield case("connections", name, "1 connection", same)
 
-    yield case("writes", "one message a write", BASE, replace(load, write=1))
+    yield case("writes", "one message per write", BASE, replace(load, write=1))
 
     yield case("sizes", "100 bytes", BASE, replace(load, size=100))
     yield case("sizes", "2 KiB", BASE, replace(load, size=2048, messages=load.messages // 4))

@@ -4,7 +4,7 @@
 //
 //	go run ./bench [seconds]
 //
-// Each way gets the same four fields at 5,000 calls a second from one goroutine, timed call by call. The sidecar is a
+// Each way gets the same four fields at 5,000 calls per second from one goroutine, timed call by call. The sidecar is a
 // process of its own that welcomes and acknowledges, or one that never answers, or none at all.
 package main
 

@@ -1,4 +1,4 @@
-// The conformance driver of the Go SDK: one JSON request a line on stdin, one JSON answer a line on stdout. The protocol
+// The conformance driver of the Go SDK: one JSON request per line on stdin, one JSON answer per line on stdout. The protocol
 // is in ../../conformance/README.md.
 package main
 

@@ -20,7 +20,7 @@ import wafermon.sdk.Stats;
 /**
  * What a call costs, beside other loggers to a file in the same run: {@code java -jar build/bench.jar [SECONDS]}
  *
- * <p>Each way gets the same four-key context at 5,000 calls a second from one thread, timed call by call, after as many
+ * <p>Each way gets the same four-key context at 5,000 calls per second from one thread, timed call by call, after as many
  * that are not timed. The sidecar is a process of its own that welcomes and acknowledges, or one that never answers, or
  * none at all. Logback is measured where it is on the class path, see README.md.
  */

@@ -16,7 +16,7 @@ import java.util.Map;
 import wafermon.sdk.MonitoringSDK;
 
 /**
- * The conformance driver of the Java SDK: one JSON request a line on stdin, one JSON answer a line on stdout.
+ * The conformance driver of the Java SDK: one JSON request per line on stdin, one JSON answer per line on stdout.
  *
  * <p>The protocol is in ../../conformance/README.md. Java can't change its environment, so {@code setenv} changes a copy
  * that SDKs are opened with.

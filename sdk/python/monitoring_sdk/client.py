@@ -97,7 +97,7 @@ class MonitoringSDK:
         # what calls touch, at hand: these two stay the same for ever, in a forked child too
         self._inbox = self._sender.inbox
         self._here = self._sender.here
-        # one a handle, not one a module: two SDKs in one process have spans of their own
+        # one per handle, not one per module: two SDKs in one process have spans of their own
         self._scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("wafermon_scope", default=None)
         self._spans: dict[str, OpenSpan] = {}
         PROCESS.add(self._sender)

@@ -83,7 +83,7 @@ def test_one_that_is_left_behind_at_the_stop() -> None:
         running.wait(6.0)
     assert said == [
         "info: one keeps what is pending for the next start",
-        "error: one is left behind: write: no answer for 6 s",
+        "error: one is left running: write: no answer for 6 s",
     ]
     hangs.callback(None)
     running.wait(1.0)

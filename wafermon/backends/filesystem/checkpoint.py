@@ -1,6 +1,6 @@
 """What is durable: the position, and for each file that may hold more than that, how much of it counts.
 
-A log of records, one a line: CRC-32 of the rest in hex, a space, JSON. The state is all of them, one over the other.
+A log of records, one per line: CRC-32 of the rest in hex, a space, JSON. The state is all of them, one over the other.
 
     5e1b2c3d {"position":"j:1:4096","files":{"/log/a.jsonl":[1234,5678],"/log/b.jsonl":null}}
 

@@ -33,7 +33,7 @@ UNKNOWN = "unknown"
 """Stands for a host that the message does not name."""
 
 _ROOM = 217
-"""Bytes of a path component before its suffix: 200 and a hash. `.NUMBER.jsonl.gz.tmp` fits behind it in 255."""
+"""Bytes of a path component before its suffix: 200 and a hash. `.NUMBER.jsonl.gz.tmp` fits after it in 255."""
 _HASH = 16
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _UNSAFE = re.compile(rb"[^A-Za-z0-9._-]")

@@ -1,4 +1,4 @@
-"""A past with nothing to install: compressed lines and small tables in SQLite files, one a day. docs/history.md tells more."""
+"""A past with nothing to install: compressed lines and small tables in SQLite files, one per day. docs/history.md tells more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class HistoryOptions(Options):
     """The past of jobs, traces and events, in SQLite files that this sidecar keeps itself."""
 
     dir: FilePath = Field(
-        description="Where the files are, one a day of receive time: a directory of its own, on a local disk.",
+        description="Where the files are, one per day of receive time: a directory of its own, on a local disk.",
         examples=["/var/lib/wafermon/history"],
     )
     keep: Duration = Field(default=30 * 86_400.0, description="After this time a day's file is removed; 0 never.")

@@ -178,7 +178,7 @@ class SpillTaker:
         return self._names[owner]
 
     def _tell(self) -> None:
-        """At most one line a minute, whatever programs leave there."""
+        """At most one line per minute, whatever programs leave there."""
         now = self._reactor.seconds()
         if now - self._told >= TOLD_SECONDS:
             self._told = now
