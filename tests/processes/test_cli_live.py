@@ -189,7 +189,7 @@ def test_drain_waits_until_the_backend_has_everything(served: Served) -> None:
     client.send(range(1, 3_001))
     client.until_acked(3_000)
     done = ask(served, "drain")
-    assert (done.returncode, done.stdout) == (0, "delivered: files lack nothing\n")
+    assert (done.returncode, done.stdout) == (0, "all is delivered: nothing is pending for files\n")
     assert len(served.stored("test")) == 3_000
     found: dict[str, Any] = json.loads(ask(served, "drain", "--json", "--backend", "files").stdout)
     assert found["drained"] is True
@@ -206,7 +206,7 @@ def test_drain_shows_what_is_missing_and_gives_up(tmp_path: Path) -> None:
         client.until_acked(10)
         done = ask(served, "drain", "--timeout", 1)
         assert done.returncode == 1
-        assert "files lacks 10 messages" in done.stderr and "and fails: " in done.stderr
+        assert "files: 10 messages pending" in done.stderr and "and fails: " in done.stderr
         assert "not drained within 1 s" in done.stderr
         os.unlink(tmp_path / "logs")
         assert ask(served, "drain").returncode == 0

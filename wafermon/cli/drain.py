@@ -31,7 +31,7 @@ def command(http: Site, backend: str, timeout: float | None, as_json: bool) -> N
         if found["drained"]:
             for orphan in render.orphans(found["cursors_without_backend"]):
                 click.echo(f"not waited for: {orphan}", err=True)
-            click.echo(line if as_json else f"delivered: {', '.join(found['backends'])} lack nothing")
+            click.echo(line if as_json else f"all is delivered: nothing is pending for {', '.join(found['backends'])}")
             return
         now = "; ".join(_missing(name, one) for name, one in found["backends"].items())
         if now != shown:
@@ -43,5 +43,5 @@ def command(http: Site, backend: str, timeout: float | None, as_json: bool) -> N
 
 
 def _missing(name: str, one: dict[str, Any]) -> str:
-    text = f"{name} lacks {one['lag_messages']:,} messages, {render.size(one['lag_bytes'])}"
+    text = f"{name}: {one['lag_messages']:,} messages pending, {render.size(one['lag_bytes'])}"
     return text + (f", and fails: {render.plain(one['error'])}" if one["error"] else "")

@@ -17,7 +17,7 @@ from wafermon.cli.parameters import http_option, json_option, watch_option
 @json_option
 @http_option
 def command(http: Site, as_json: bool, watch: bool) -> None:
-    """Show how the running sidecar is doing: its journal, its listeners, each backend with what it lacks.
+    """Show how the running sidecar is doing: its journal, its listeners, each backend with what is pending for it.
 
     Exit status: 0 ready, 1 not ready, or nobody answers.
     """
