@@ -200,7 +200,7 @@ class IHistory(Interface):
     kinds = Attribute("The `wafermon.model.kinds.Kinds` by which it tells kinds of jobs.")
 
     def jobs(wanted: JobFilter, page: Page) -> Deferred[Found[JobRecord]]:
-        """Jobs by the time that they were last heard of; with their `total`. `eta` is None: whoever asks works it out."""
+        """Jobs by the time that they were last heard of; with their `total`. `eta` is None: the caller computes it."""
 
     def kinds_of_jobs(since: int, until: int) -> Deferred[list[KindRecord]]:
         """The kinds of the jobs that were last heard of in this time, the latest first."""

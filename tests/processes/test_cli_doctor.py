@@ -113,7 +113,7 @@ def test_what_others_could_read_or_remove(tmp_path: Path) -> None:
     (tmp_path / "spill").chmod(0o777)
     status, found = findings(path)
     assert status == 1
-    assert found["error"] == [(f"everybody can read token_file {tokens}", f"chmod o= {tokens}")]
+    assert found["error"] == [(f"all users can read token_file {tokens}", f"chmod o= {tokens}")]
     warned = dict(found["warning"])
     assert warned[f"the journal: others can look into {tmp_path}/journal"] == f"chmod 700 {tmp_path}/journal"
     assert warned[f"anybody can remove files from the spill folder {tmp_path}/spill"].endswith(

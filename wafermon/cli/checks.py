@@ -63,7 +63,7 @@ def secrets(config: Config) -> Iterator[Finding]:
             if not os.access(path, os.R_OK):
                 yield Finding("error", f"{name} {path} can't be read", "name a file that the sidecar's user can read")
             elif name in ("key", "token_file") and path.stat().st_mode & 0o007:
-                yield Finding("error", f"everybody can read {name} {path}", f"chmod o= {path}")
+                yield Finding("error", f"all users can read {name} {path}", f"chmod o= {path}")
             else:
                 yield Finding("ok", f"{name} {path} can be read")
 

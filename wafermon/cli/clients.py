@@ -1,4 +1,4 @@
-"""``wafermon clients``: who is connected, and who was."""
+"""``wafermon clients``: the clients that are connected, and those that were."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wafermon.cli.past import MOST, columns, rest_of
 @json_option
 @http_option
 def command(http: Site, service: str, connected: bool, limit: int, as_json: bool, watch: bool) -> None:
-    """Show who is connected or was, as far as the sidecar remembers: service, user, address, SDK, when it was heard of last, what
+    """Show the clients that are connected or were, as far as the sidecar remembers: service, user, address, SDK, when it was heard of last, what
     it sent, dropped and spilled, and whether it said that this is all."""
 
     def lines(found: dict[str, Any]) -> list[str]:

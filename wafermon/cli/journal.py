@@ -34,7 +34,7 @@ _directory = click.argument("directory", metavar="DIR", type=click.Path(path_typ
 @command.command("list")
 @_directory
 def list_(directory: Path) -> None:
-    """Show what DIR holds: a line per segment, then how far everybody has read."""
+    """Show what DIR holds: a line per segment, then how far each cursor has read."""
     with _locked(directory):
         journal, cursors = _state(directory)
         click.echo(f"journal {journal}")

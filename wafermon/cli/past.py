@@ -158,7 +158,7 @@ def show_list(
 
 
 def tell_rest(found: Mapping[str, Any], name: str) -> None:
-    """On stderr: what is not shown, how to see it, and who could not be asked."""
+    """On stderr: what is not shown, how to see it, and what could not be asked."""
     for line in rest_of(found, name):
         click.echo(line, err=True)
 

@@ -86,7 +86,7 @@ def examine(path: Path) -> Content:
 
 
 def lines_of(file: IO[bytes], size: int) -> Iterator[Line]:
-    """The lines among the first `size` bytes; what somebody appends meanwhile is left alone."""
+    """The lines among the first `size` bytes; what is appended meanwhile is left alone."""
     number = end = 0
     while end < size and (data := file.readline(min(LONGEST, size - end))):
         number += 1

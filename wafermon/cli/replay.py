@@ -70,7 +70,7 @@ def command(files: tuple[Path, ...], url: Address, token: str | None, service: s
 
 
 class NotYours(Exception):
-    """A spill file that somebody else is writing or sending."""
+    """A spill file that another process is writing or sending."""
 
 
 @dataclass
@@ -360,7 +360,7 @@ def claimed(path: Path) -> Iterator[tuple[Path, Any]]:
             ) from None
         taken = path if path.suffix == ".taken" else path.with_name(path.name + ".taken")
         if not os.path.samestat(os.fstat(fd), path.lstat()):
-            raise NotYours("somebody else has just sent it")
+            raise NotYours("another process has just sent it")
         path.rename(taken)
         removed: list[None] = []
 

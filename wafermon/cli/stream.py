@@ -46,7 +46,7 @@ def cant_be_reached(address: Address, why: str) -> str:
 
 
 def nobody_there(address: Address) -> str:
-    """Why nobody can be listening at an address; empty where somebody is, or where that does not show at once."""
+    """Why nothing can be listening at an address; empty where something is, or where that does not show at once."""
     try:
         if address.scheme == "unix":
             with socket.socket(socket.AF_UNIX) as probe:

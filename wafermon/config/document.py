@@ -139,7 +139,7 @@ accepted, however late it is delivered; a backend that is new gets what is accep
 - A listener that stays at its address stays open, and only what it asks of clients changes. Who is connected stays so, unless
   the new rules would not let him in. A listener that goes takes nobody with it.
 - A backend whose keys change is replaced between two batches and goes on where it was. One that goes follows its `on_remove`.
-- Limits are for who connects from then on: a client may send lines as long as its welcome said.
+- Limits hold for clients that connect from then on: a client may send lines as long as its welcome said.
 - `journal.dir` and `dead_letters.dir` can't change while wafermon runs: such a config is refused, and says so.
 - Files that listeners name (certificates, tokens) are read again when they change, without any reload.
 

@@ -27,7 +27,7 @@ from wafermon.model.position import Position
 CURSOR = "!correlation"
 CHECKPOINT_SECONDS = 30.0
 SHARE = 0.5
-"""Of the time of everybody else, for a checkpoint while it is encoded."""
+"""Of the reactor's time, for a checkpoint while it is encoded."""
 CHECKPOINT_BYTES = 1 << 30
 """A larger file is no checkpoint of ours."""
 ADVANCE_SECONDS = 1.0
@@ -342,7 +342,7 @@ class Correlator:
 
     def _tell_start(self) -> None:
         """Who was connected before this process may never come again: the first that comes has the start told. Where nobody does,
-        and somebody was connected, it is told here. Nothing else waits to be journalled now, so that nobody has come."""
+        and a program was connected, it is told here. Nothing else waits to be journalled now, so that nobody has come."""
         late = self._reactor.seconds() - self._live_since >= START_SECONDS
         if late and not self._start_told and self.engine.programs_connected:
             self._start_told = True
@@ -407,4 +407,4 @@ class Correlator:
 
 
 def _nothing() -> None:
-    """For whoever only waits for a lock."""
+    """For a caller that only waits for a lock."""

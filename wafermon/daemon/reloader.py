@@ -59,7 +59,7 @@ NEXT: Mapping[tuple[State, Event], State] = {
 """All transitions; no other is possible."""
 
 PAUSE_SECONDS = 0.2
-"""Between two readings, however often somebody asks: the last word is always read."""
+"""Between two readings, however often one is asked for: the last state of the file is always read."""
 
 
 class Reloader:

@@ -25,7 +25,7 @@ class _Call:
 
 
 class Calls:
-    """A call goes on whoever still waits for it, and nothing of a backend is ever cancelled."""
+    """A call goes on even if nothing waits for it any more, and nothing of a backend is ever cancelled."""
 
     def __init__(self, seconds: Callable[[], float], timeout: float) -> None:
         """`seconds` is a monotone clock. A call without an answer for `timeout` seconds is late."""

@@ -30,7 +30,7 @@ FILE_BYTES = 32 << 20
 READ_BYTES = 64 << 20
 """So much of the newest two files is read at a start, at most: what was written since the cursor was saved is in there."""
 OURS = re.compile(r"[0-9]{8}\.jsonl")
-"""The names that we make. All others in the directory are somebody else's."""
+"""The names that we make. All others in the directory are not ours."""
 
 
 @dataclass(frozen=True, slots=True)

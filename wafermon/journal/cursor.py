@@ -122,7 +122,7 @@ class Cursor:
 
     async def _read_disk(self) -> None:
         """Fill `_ready`."""
-        while self._fetching is not None:  # of somebody who was cancelled
+        while self._fetching is not None:  # of a caller that was cancelled
             await self._turn(self._fetching)
         position = self.next = self._source.follow(self.next)
         try:
@@ -197,7 +197,7 @@ class Cursor:
 
     def skip(self, end: Position, position: Position, read: int) -> None:
         """Let go of the segment that ends at `end`: `kept` is at least `position`, the start of the next one. So many messages of
-        it had been read; whoever read them may still be done with them."""
+        it had been read; their reader may still be done with them."""
         if read:
             upto = position if self.next >= end else self.next
             self._ahead.append(_ReadAhead(self.kept, min(self.next, end), read, upto))
@@ -218,7 +218,7 @@ class Cursor:
 
 
 class _Fault(Exception):
-    """Wraps what a thread raised, so that a CancelledError of its own is told from one of whoever stops reading."""
+    """Wraps what a thread raised, so that a CancelledError of its own is told from one of a caller that stops reading."""
 
     def __init__(self, cause: BaseException | None) -> None:
         self.cause = cause or Exception()

@@ -58,7 +58,7 @@ class Follower(Protocol):
 
 
 class CancelledElsewhere(Exception):
-    """What was waited for was cancelled, and not by the one who waits. Twisted's time-outs and every HTTP client do that."""
+    """What was waited for was cancelled, and not by the one that waits. Twisted's time-outs and every HTTP client do that."""
 
 
 class Outstanding:
@@ -73,7 +73,7 @@ class Outstanding:
         self._since: dict[Deferred[Any], tuple[str, float]] = {}
 
     def wait(self, what: str, answer: Deferred[T]) -> Deferred[T]:
-        """The same answer. `what` names who is asked, as "the disk of /var/lib/x". Fails with CancelledElsewhere where `answer` is
+        """The same answer. `what` names what is asked, as "the disk of /var/lib/x". Fails with CancelledElsewhere where `answer` is
         cancelled by anything but a cancel of the Deferred returned here."""
         cancelled = False
 

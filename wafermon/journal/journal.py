@@ -105,7 +105,7 @@ class Figures:
     skipped_segments: dict[str, int] = field(default_factory=dict)
     """By cursor: segments let go because the journal was full and the cursor may skip."""
     skipped_messages: dict[str, int] = field(default_factory=dict)
-    """By cursor: the messages in them that were not delivered, whoever they were for. What had been read counts only once it
+    """By cursor: the messages in them that were not delivered, whichever backend they were for. What had been read counts only once it
     is clear that it is not delivered any more."""
     discarded_messages: int = 0
     """Those that cursors had not passed which were discarded."""
@@ -187,7 +187,7 @@ class Journal:
         self._fault = self._disk.full
 
     async def close(self) -> None:
-        """Write what waits, save where everybody is, let go of the directory. A disk that fails ends nothing: what was not
+        """Write what waits, save where each cursor is, let go of the directory. A disk that fails ends nothing: what was not
         written was not acknowledged."""
         self._closing = True
         if self._busy:
@@ -330,7 +330,7 @@ class Journal:
                 return self.marks.of_client(client, saved)
 
     def checkpointed(self) -> Deferred[None]:
-        """Fires once it is durable where everybody is now. Fails with OSError or sqlite3.Error where the disk does."""
+        """Fires once it is durable where each cursor is now. Fails with OSError or sqlite3.Error where the disk does."""
         return self._checkpointed()
 
     def append(self, entry: Entry) -> None:
@@ -523,7 +523,7 @@ class Journal:
         return group.time if group else 0
 
     def _read_once(self, position: Position, end: Position) -> list[Group]:
-        """In a thread; so whoever asked may go, and no file stays open."""
+        """In a thread; so the caller may be cancelled, and no file stays open."""
         reader = Reader(self.dir, self.id, self.files)
         try:
             stop = end.offset if position.segment == end.segment else self._index.length(position.segment)
@@ -601,7 +601,7 @@ class Journal:
             self.note_skipped(name, self.follow(place), self.end)
 
     def forget(self, name: str) -> None:
-        """This cursor holds nothing any more; whoever reads with it stops."""
+        """This cursor holds nothing any more; its reader stops."""
         self._note_let_go(name)
         cursor = self._places.cursors.get(name)
         if cursor is not None:
@@ -689,7 +689,7 @@ class Journal:
     # -- checkpoints
 
     def checkpoint_soon(self) -> None:
-        """Save where everybody is, and let go of what nobody needs any more."""
+        """Save where each cursor is, and let go of what no cursor needs any more."""
         if not self._checkpoint_due and not self._closing:
             self._checkpoint_due = True
             self._reactor.callLater(0, self._checkpoint_now)

@@ -1,4 +1,4 @@
-"""What the journal still holds of the past, for whoever only wants to have seen it."""
+"""What the journal still holds of the past, for a reader that only wants to have seen it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Held(NamedTuple):
 
     kept: Position
     attached: bool
-    """Whether somebody reads with it. If not, it holds its segments until somebody does, or it is discarded."""
+    """Whether a reader uses it. If not, it holds its segments until one does, or it is discarded."""
     holds: Stretch
 
 
@@ -91,12 +91,12 @@ class Places:
         return min(place.segment for place in [*places.values(), *self.all().values()] if place is not None)
 
     def holders(self, segment: int) -> list[Cursor] | None:
-        """Who may let go of this segment or of one before it, which is all who hold it; None where one of them must not."""
+        """The cursors that may let go of this segment or of one before it, which are all that hold it; None where one of them must not."""
         if any(place.segment <= segment for place in self.detached().values()):
             return None
         holding = [cursor for cursor in self.cursors.values() if cursor.kept.segment <= segment]
         return holding if all(cursor.may_skip for cursor in holding) else None
 
     def reading(self) -> Iterable[Position]:
-        """Where everybody reads next."""
+        """Where each cursor reads next."""
         return [cursor.next for cursor in self.cursors.values()]

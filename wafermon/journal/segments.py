@@ -38,7 +38,7 @@ class SegmentFile:
         create: bool = False,
         cuts: bool = False,
     ) -> None:
-        """`create` a new one to append to; one that is there is read, and where somebody `cuts` it, changed."""
+        """`create` a new one to append to; one that is there is read, and where the caller `cuts` it, changed."""
         self.number = number
         self.path = path_of(directory, number)
         self.length = 0

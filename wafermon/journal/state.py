@@ -66,7 +66,7 @@ class State:
             self.journal: str = self._fact("journal")
             """The journal's id, 16 hex."""
             self.lost = int(self._fact("lost", "0"))
-            """Up to this segment it is not known who has read what: there was another state, which is gone."""
+            """Up to this segment it is not known which cursor has read what: there was another state, which is gone."""
         except BaseException:
             self.close()
             raise

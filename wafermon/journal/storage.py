@@ -73,7 +73,7 @@ class Disk:
         self.damaged = 0
         """Stretches that could not be read and were set aside."""
         self.sealed = False
-        """Whether a segment was sealed since somebody last looked and set this back."""
+        """Whether a segment was sealed since this was last read and set back."""
         self.full = ""
         """Why `open` could not hold the reserve back; else empty."""
         self.state: State

@@ -1,7 +1,7 @@
 """Lines, and what they have in common: what passes through the sidecar without being looked at one by one.
 
 A block has columns beside its lines: the kind of each message, as a small number, and what was counted of each trace. They are made when
-the lines are read, or are in the journal, or are found out from the messages by whoever needs them first.
+the lines are read, or are in the journal, or are found out from the messages by the first that needs them.
 """
 
 from __future__ import annotations

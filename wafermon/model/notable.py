@@ -1,4 +1,4 @@
-"""The few messages that should not wait until somebody looks: stalled, failed and gone jobs, abandoned spans, messages that
+"""The few messages that should not wait until someone looks: stalled, failed and gone jobs, abandoned spans, messages that
 an SDK had to drop. Pure; blocks that can hold none are not looked into."""
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 - What a connection has from its listening socket is set before there is one: the receive buffer (the protocol's 1 MiB; the
   kernel may allow less), and that no ack waits for the client's kernel to confirm the one before.
-- A Unix socket never exists with a looser mode than it should have; what a killed process left behind is removed, what
+- A Unix socket never exists with a looser mode than it should have; what a killed process left is removed, what
   a living one uses is not.
 - A TCP port can be bound to another interface while the old one still serves.
 """
@@ -116,7 +116,7 @@ def own(listener: Port) -> None:
 
 
 def remove_stale(path: str) -> None:
-    """Remove a socket that nobody listens on. Raises OSError where somebody does, or where it is no socket."""
+    """Remove a socket that no process listens on. Raises OSError where one does, or where it is no socket."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(errno.EEXIST, f"{path} is there and is no socket; remove it, or choose another path")

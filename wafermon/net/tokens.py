@@ -1,4 +1,4 @@
-"""A listener's token file: who may come in, and as which services.
+"""A listener's token file: which clients may come in, and as which services.
 
 One token a line. Behind it, separated by spaces, may stand globs of the services that it may speak for:
 

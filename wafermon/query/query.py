@@ -55,7 +55,7 @@ OWN_EVENTS = 1_000
 
 
 class BadQuestion(ValueError):
-    """What is wrong with a question, for whoever asked it."""
+    """What is wrong with a question, for the one who asked it."""
 
 
 @dataclass
@@ -285,7 +285,7 @@ class Query:
             answer.found = found
         return answer
 
-    # -- who is asked
+    # -- what is asked
 
     def _store(self, source: str) -> tuple[str, Any]:
         """The stored place to ask, by name. Raises BadQuestion where there is none of that name."""

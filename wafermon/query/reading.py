@@ -43,7 +43,7 @@ class Reader(Protocol):
 
 @implementer(IHistory)
 class Asked:
-    """`reader` says who is asked; `ask` runs what blocks, and its Deferred fails with RetryableError."""
+    """`reader` says what is asked; `ask` runs what blocks, and its Deferred fails with RetryableError."""
 
     kinds: Kinds
 

@@ -24,7 +24,7 @@ class BoundedRequest(Request):
     channel: Any
 
     def getHeader(self, key: AnyStr) -> AnyStr | None:
-        """A header's last value. Of one that is no UTF-8, the bytes at fault are replaced: Twisted's own raises for all who ask."""
+        """A header's last value. Of one that is no UTF-8, the bytes at fault are replaced: Twisted's own method raises."""
         if isinstance(key, bytes):
             return super().getHeader(key)
         value = super().getHeader(key.encode("ascii"))

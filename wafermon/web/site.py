@@ -45,8 +45,8 @@ INDEX = f"""wafermon
 /api/traces/ID/receipt  whether all of a trace or job arrived, and what is missing
 /api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
 /api/errors         what went wrong, each kind once
-/api/services       who sent how much
-/api/clients        who is connected, and who was; ?service=GLOB&connected=true&limit=N
+/api/services       how much each service sent
+/api/clients        clients that are connected or were; ?service=GLOB&connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
@@ -125,7 +125,7 @@ def _clients(view: View, request: Request) -> bytes:
 
 
 def _index(page: assets.Asset, request: Request) -> bytes:
-    """The page for browsers, a list of paths for all who do not ask for HTML."""
+    """The page for browsers, a list of paths where HTML is not asked for."""
     request.setHeader(b"vary", b"accept")
     if "text/html" in (request.getHeader("accept") or "").lower():
         return assets.index(request, page)

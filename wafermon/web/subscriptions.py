@@ -1,4 +1,4 @@
-"""Those who look on while messages come: each gets what its globs let through, as far as it keeps up.
+"""The watchers of messages as they come: each gets what its globs let through, as far as it keeps up.
 
 The sidecar never waits for one. What does not fit into a watcher's buffer, or is more than a person can follow, is left
 out, counted and told. Without watchers nothing is done at all.

@@ -39,7 +39,7 @@ class Client:
         self._config = {
             "connect_timeout": min(CONNECT_SECONDS, timeout),
             "read_timeout": timeout,
-            "retries": {"total_max_attempts": 1},  # whoever calls tries again, and knows what that means
+            "retries": {"total_max_attempts": 1},  # the caller tries again, and knows what that means
             "user_agent_extra": "wafermon",
             **config,
         }

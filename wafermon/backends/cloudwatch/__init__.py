@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @implementer(IBackendFactory)
 class CloudWatchFactory:
-    """`plugin: cloudwatch`. Its library is an extra: whoever does not name it in a config does not need it."""
+    """`plugin: cloudwatch`. Its library is an extra: a config that does not name it does not need it."""
 
     name = "cloudwatch"
     batch = BatchLimits(messages=10_000, bytes=1 << 20, age=5.0)

@@ -217,7 +217,7 @@ class FilesystemBackend:
 
 
 def ended(call: Deferred[Any]) -> Deferred[None]:
-    """Fires when `call` has fired, whatever came of it, and leaves its result to whoever waits for that."""
+    """Fires when `call` has fired, whatever came of it, and leaves its result to the caller."""
     done: Deferred[None] = Deferred()
 
     def pass_on(result: Any) -> Any:

@@ -158,7 +158,7 @@ async def _failing(error: Exception) -> Any:
 
 
 def _ended(call: Deferred[Any]) -> Deferred[None]:
-    """Fires when `call` has fired, whatever came of it, and leaves its result to whoever waits for that."""
+    """Fires when `call` has fired, whatever came of it, and leaves its result to the caller."""
     done: Deferred[None] = Deferred()
 
     def pass_on(result: Any) -> Any:

@@ -28,7 +28,7 @@ BESIDE = ("", "-wal", "-shm", "-journal")
 UNFINISHED = ".new"
 """What the name of a file ends with until its tables are made."""
 BUSY_SECONDS = 1.0
-"""How long a lock of somebody else is waited for."""
+"""How long a lock of another process is waited for."""
 
 
 class Day(NamedTuple):
@@ -93,7 +93,7 @@ def make(path: Path, files: Files) -> None:
 
 
 def open_to_write(path: Path) -> sqlite3.Connection:
-    """A file that is there. Raises sqlite3.Error, or NotHistory for a file that is somebody else's."""
+    """A file that is there. Raises sqlite3.Error, or NotHistory for a file that is not ours."""
     db = sqlite3.connect(
         f"file:{quote(str(path.absolute()))}?mode=rw",
         uri=True,
@@ -119,13 +119,13 @@ def seal(db: sqlite3.Connection) -> None:
     try:
         db.execute("PRAGMA journal_mode=DELETE")
     except sqlite3.Error:
-        pass  # somebody reads it now, or the disk is full: as it is, it can be read just as well
+        pass  # another process reads it now, or the disk is full: as it is, it can be read just as well
     finally:
         db.close()
 
 
 def open_to_read(path: Path) -> sqlite3.Connection:
-    """A file to read, beside whoever writes. Raises FileNotFoundError, sqlite3.Error, NotHistory."""
+    """A file to read, while another process may write. Raises FileNotFoundError, sqlite3.Error, NotHistory."""
     path.stat()
     try:
         return _connect(path, "mode=ro")

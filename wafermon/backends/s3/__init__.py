@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @implementer(IBackendFactory)
 class S3Factory:
-    """`plugin: s3`. Its library is an extra: whoever does not name it in a config does not need it."""
+    """`plugin: s3`. Its library is an extra: a config that does not name it does not need it."""
 
     name = "s3"
     batch = BatchLimits(messages=0, bytes=16 << 20, age=60.0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @implementer(IBackendFactory)
 class TimescaleFactory:
-    """`plugin: timescaledb`. Its libraries are an extra: whoever does not name it in a config does not need them."""
+    """`plugin: timescaledb`. Its libraries are an extra: a config that does not name it does not need them."""
 
     name = "timescaledb"
 

@@ -36,7 +36,7 @@ Rows = list[tuple[Any, ...]]
 
 class Polled(txpostgres._PollingMixin):  # type: ignore[misc]  # it is without types
     """What polls a connection. The reactor never watches the socket while libpq works on it: libpq may close it, and
-    the system would give its number to somebody else, for whom the reactor would then be deaf."""
+    the system would give its number to another file, which the reactor would then not watch."""
 
     def doRead(self) -> None:
         self.reactor.removeWriter(self)
@@ -74,7 +74,7 @@ class Wire(Polled, txpostgres.Connection):  # type: ignore[misc]
             self.reactor.addReader(self)
 
     def close(self) -> None:
-        """Also where a query is under way: the reactor must forget the descriptor before somebody else gets it."""
+        """Also where a query is under way: the reactor must forget the descriptor before another file gets its number."""
         if self.pollable() is not None:
             for query in self._cursors:
                 self.reactor.removeReader(query)

@@ -1,7 +1,7 @@
 """Batches by COPY, on a second connection that blocks, for a thread of the backend's own.
 
 A batch is one transaction: the statement that moves the cursor, and stores the lines that are not taken as rows; a COPY for
-each table; COMMIT. The statement comes first, so that whoever claims the cursor waits for all of it.
+each table; COMMIT. The statement comes first, so that another process that claims the cursor waits for all of it.
 """
 
 from __future__ import annotations

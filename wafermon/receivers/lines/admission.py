@@ -50,5 +50,5 @@ class Admission:
         return self._tokens is not None and self._tokens.binds_services
 
     def refresh(self) -> bool:
-        """Look at the tokens again; tells whether who is admitted may have changed."""
+        """Look at the tokens again; tells whether other clients may be admitted now."""
         return self._tokens is not None and self._tokens.refresh()

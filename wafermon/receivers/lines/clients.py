@@ -1,4 +1,4 @@
-"""Who is connected, and who was: what is known of the latest clients, for people. In memory alone, bounded, and nothing is decided by it."""
+"""The clients that are connected or were: what is known of the latest clients, for people. In memory alone, bounded, and nothing is decided by it."""
 
 from __future__ import annotations
 

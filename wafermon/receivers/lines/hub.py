@@ -1,4 +1,4 @@
-"""What the connections share: the journal, the limits, who is connected, and the second's tick."""
+"""What the connections share: the journal, the limits, the clients, and the tick of each second."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class _Part(Enum):
     LINES = "lines"
     FRAME = "a frame's bytes"
     WHOLE = "a frame that is whole"
-    OPENING = "a frame that somebody makes lines of"
+    OPENING = "a frame that is being decompressed"
     OPENED = "a frame's lines"
 
 

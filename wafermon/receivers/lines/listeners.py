@@ -44,7 +44,7 @@ class OpenListener:
         self.port: Any = ports.listen(listener, _Entrance(self), reactor, beside)
 
     def change(self, listener: Listener, gate: Admission) -> None:
-        """From now on ask this of who comes."""
+        """From now on ask this of new connections."""
         self.listener = listener
         self.gate = gate
         self.factory = gate.credentials.wrap(self._plain) if gate.credentials else self._plain
@@ -63,7 +63,7 @@ class OpenListener:
         return self.gate.admit(token, transport)
 
     def refresh(self) -> None:
-        """Read the tokens again if they have changed, and have nobody inside who has none any more."""
+        """Read the tokens again if they have changed, and close the connections whose token is gone."""
         if self.gate.refresh():
             self.clear()
 
@@ -154,7 +154,7 @@ class Listeners:
     def _commit(self, gates: _Admissions, opened: dict[Address, OpenListener], going: Sequence[OpenListener]) -> None:
         for door in going:
             if hasattr(door.port, "doRead"):
-                door.port.doRead()  # who has come already is let in
+                door.port.doRead()  # connections that wait already are accepted
             self.log.info("No more listening on {endpoint}", endpoint=door.listener.endpoint)
         _close(going)
         for door in opened.values():

@@ -207,7 +207,7 @@ class SpillTaker:
         return self._journal.marks.connected(name["client"], partial(may_be_of, owner=found.owner))
 
     async def _journalled(self, claimed: Claim) -> None:
-        """Journal a file's lines, and remove it once they are durable, whoever appended them."""
+        """Journal a file's lines, and remove it once they are durable, whichever connection or file brought them."""
         name = NAME.fullmatch(claimed.path.name)
         assert name is not None
         await self._for_the_journal(self._journal.settled())
@@ -239,7 +239,7 @@ class SpillTaker:
     async def _hold(self, client: str, owner: int) -> Stream:
         """The file's stream: the one under which its owner began to send it, if it did. What was sent with a token is known
         as well, though not whose token that was: lines that such a mark covers are dropped. Another user's marks count for
-        nothing, since everybody can read the names of the files."""
+        nothing, since all users can read the names of the files."""
         marks = self._journal.marks
         stream = await self._journal.hold(f"uid:{owner}", client)
         if not stream.appended:
