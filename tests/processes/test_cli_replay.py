@@ -197,18 +197,18 @@ def test_letters_that_can_not_be_messages_are_told(daemon: Daemon, tmp_path: Pat
     assert [line["message"] for line in settled(daemon)] == ["good"]
 
 
-def test_what_the_daemon_buried_is_read_and_a_mended_line_goes(daemon: Daemon, tmp_path: Path) -> None:
+def test_what_the_daemon_set_aside_is_read_and_a_mended_line_goes(daemon: Daemon, tmp_path: Path) -> None:
     client = daemon.client()
     client.send([1], level="loud")
     client.until_acked(1)
     client.drop()
-    (buried,) = until(daemon.letters)
+    (letter,) = until(daemon.letters)
     (file,) = (tmp_path / "dead-letters").iterdir()
     status, _, said = replay(daemon, file)
     assert status == 1
     assert said.startswith(f"{file}:1: bad_message: level: ")
-    mended = {**buried, "line": buried["line"].replace("loud", "info")}
-    assert replay(daemon, write(tmp_path / "mended", [mended]))[0] == 0
+    fixed = {**letter, "line": letter["line"].replace("loud", "info")}
+    assert replay(daemon, write(tmp_path / "fixed", [fixed]))[0] == 0
     (line,) = stored(daemon, 1)
     assert (line["level"], line["replay_of"]) == ("info", {"client": client.client, "seq": 1})
 

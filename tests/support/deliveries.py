@@ -89,7 +89,7 @@ class Running:
         """The numbers that a backend has, in the order in which it got them."""
         return list(map(number_of, self.places[name or self.names[0]].lines))
 
-    def buried(self) -> list[int]:
+    def dead(self) -> list[int]:
         return [number_of(letter.line) for letter in self.letters.letters]
 
     def sizes(self) -> list[int]:

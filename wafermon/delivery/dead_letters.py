@@ -57,7 +57,7 @@ class Letter:
 
     @property
     def id(self) -> str:
-        """16 hex; the same whenever the same line is buried for the same backend."""
+        """16 hex; the same whenever the same line is set aside for the same backend."""
         return hashlib.blake2b(f"{self.position} {self.backend}".encode(), digest_size=8).hexdigest()
 
     def encode(self) -> bytes:

@@ -566,7 +566,7 @@ class Delivery:
                 continue
             error = self._as_permanent(error, gathered, unknown)
             if isinstance(error, Refused):
-                gathered = await self._bury_some(gathered, error)
+                gathered = await self._set_some_aside(gathered, error)
             elif not isinstance(error, PermanentError) or not gathered.count:
                 self.figures.retries += 1
                 await self._wait_after(error, "can't take a batch")
@@ -611,21 +611,21 @@ class Delivery:
             self.figures.retries += 1
             await self._wait_after(_suspect(error), "refuses message after message")
             return gathered
-        await self._bury(gathered, {0: str(error)}, error.code)
-        if verdict is Verdict.BURY_AND_WAIT:
+        await self._set_aside(gathered, {0: str(error)}, error.code)
+        if verdict is Verdict.SET_ASIDE_AND_WAIT:
             await self._wait_after(_suspect(error), "refuses message after message")
         return gathered.empty()
 
-    async def _bury_some(self, gathered: Gathered, error: Refused) -> Gathered:
+    async def _set_some_aside(self, gathered: Gathered, error: Refused) -> Gathered:
         """Bury the messages that were named; answers with the others."""
         named, rest = gathered.divide(error.reasons)
-        if self._refusals.judge(error.code, self._reactor.seconds()) is not Verdict.BURY:
+        if self._refusals.judge(error.code, self._reactor.seconds()) is not Verdict.SET_ASIDE:
             await self._wait_after(_suspect(error), "refuses message after message")
         reasons = [error.reasons[index] for index in sorted(error.reasons)]
-        await self._bury(named, dict(enumerate(reasons)), error.code)
+        await self._set_aside(named, dict(enumerate(reasons)), error.code)
         return rest
 
-    async def _bury(self, gathered: Gathered, reasons: Mapping[int, str], code: str) -> None:
+    async def _set_aside(self, gathered: Gathered, reasons: Mapping[int, str], code: str) -> None:
         """Its messages become dead letters, durably. `reasons` are by index."""
         batch = gathered.batch()
         letters: list[Letter] = [
@@ -638,7 +638,7 @@ class Delivery:
                 break
             except OSError as error:
                 await self._wait_after(error, "refuses messages that can't be written as dead letters")
-        self._refusals.buried(code, len(letters))
+        self._refusals.set_aside(code, len(letters))
         self._letter_counts.add(batch.messages)
         self.figures.dead_letters += len(letters)
         self._tell_refused(len(letters), reasons[0])

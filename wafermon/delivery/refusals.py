@@ -11,11 +11,11 @@ MOST = 20
 class Verdict(Enum):
     """What to do with a message that was refused."""
 
-    BURY = "bury"
+    SET_ASIDE = "set aside"
     """It becomes a dead letter."""
     WAIT = "wait"
     """The backend counts as failing: the message is tried again after a wait."""
-    BURY_AND_WAIT = "bury and wait"
+    SET_ASIDE_AND_WAIT = "set aside and wait"
     """It becomes a dead letter, and the next one is not tried before a wait."""
 
 
@@ -23,7 +23,7 @@ class Refusals:
     """The row of one backend."""
 
     def __init__(self, give_up: float) -> None:
-        """After `give_up` seconds of waiting messages are buried again; 0: never."""
+        """After `give_up` seconds of waiting messages are set aside again; 0: never."""
         self._give_up = give_up
         self._code = ""
         self._count = 0
@@ -38,13 +38,13 @@ class Refusals:
     def judge(self, code: str, now: float) -> Verdict:
         """A single message was refused with this code."""
         if code != self._code or self._count < MOST:
-            return Verdict.BURY
+            return Verdict.SET_ASIDE
         if self._since is None:
             self._since = now
         over = self._give_up and now - self._since >= self._give_up
-        return Verdict.BURY_AND_WAIT if over else Verdict.WAIT
+        return Verdict.SET_ASIDE_AND_WAIT if over else Verdict.WAIT
 
-    def buried(self, code: str, count: int = 1) -> None:
+    def set_aside(self, code: str, count: int = 1) -> None:
         """So many messages became dead letters."""
         if code != self._code:
             self._code, self._count, self._since = code, 0, None

@@ -66,7 +66,7 @@ def test_a_call_of_the_backend_that_fails_once(outstanding: int, error: Callable
         running.put(first, first + 9)
     running.wait(LONGEST)
     assert running.stored() == list(range(1, 61))
-    assert running.buried() == []
+    assert running.dead() == []
     assert running.delivery.error == "" and running.delivery.figures.last_error
     assert running.supervisor.states["one"].restarts == 0
 
@@ -85,7 +85,7 @@ def test_a_call_of_others_that_fails_once(outstanding: int, error: Callable[[], 
         running.put(first, first + 9)
     running.wait(3 * LONGEST)
     assert running.stored() == [n for n in range(1, 61) if n != 7]
-    assert running.buried() == [7]
+    assert running.dead() == [7]
     assert running.delivery.error == ""
 
 
@@ -123,12 +123,12 @@ def test_what_hangs_elsewhere_is_waited_for(call: str) -> None:
     running.start()
     running.put(1, 10)
     running.wait(100.0)
-    assert running.buried() == []
+    assert running.dead() == []
     assert set(running.stored()) <= set(range(1, 7)), "nothing past a message that is not yet named"
     hangs.callback(None)
     running.wait(LONGEST)
     assert running.stored() == [n for n in range(1, 11) if n != 7]
-    assert running.buried() == [7]
+    assert running.dead() == [7]
 
 
 # Failures that pass
@@ -164,17 +164,17 @@ def test_the_same_unknown_error_ten_times_in_a_row_is_a_refusal_and_a_cancel_nev
     running.start()
     running.put(1, 1)
     running.wait(200.0)
-    assert running.buried() == [1] and running.letters.letters[0].reason == "ValueError: odd"
+    assert running.dead() == [1] and running.letters.letters[0].reason == "ValueError: odd"
     for passing in (CancelledError, lambda: RetryableError("x"), lambda: Superseded("x")):
         running.place.fail_next("write", *[passing() for _ in range(3 * UNKNOWN_TRIES)])
         running.put(2, 2)
         running.wait(3 * UNKNOWN_TRIES * LONGEST)
-        assert running.buried() == [1]
+        assert running.dead() == [1]
     nine = [ValueError("odd") for _ in range(UNKNOWN_TRIES - 1)]
     running.place.fail_next("write", *nine, ValueError("other"), *nine)
     running.put(3, 3)
     running.wait(2 * UNKNOWN_TRIES * LONGEST)
-    assert running.buried() == [1] and running.stored() == [2, 2, 2, 3]
+    assert running.dead() == [1] and running.stored() == [2, 2, 2, 3]
 
 
 # Refusals
@@ -203,13 +203,13 @@ def test_messages_that_are_named_become_dead_letters_and_the_rest_comes_again_wi
     running.journal.put(range(1, 21))
     running.wait(10.0)
     assert running.stored() == [n for n in range(1, 21) if n not in (3, 13)]
-    assert running.buried() == [3, 13]
+    assert running.dead() == [3, 13]
     first, again = [batch for batch in running.place.writes if batch.start == running.journal.groups[0].start][-2:]
     assert (first.start, first.end) == (again.start, again.end)
     assert (first.count, again.count) == (10, 9)
 
 
-def test_nothing_is_buried_while_a_later_batch_is_durable() -> None:
+def test_nothing_is_set_aside_while_a_later_batch_is_durable() -> None:
     running = Running(3, poison=b'"m5"', held=True).start()
     for first in (1, 11, 21):
         running.put(first, first + 9)
@@ -218,7 +218,7 @@ def test_nothing_is_buried_while_a_later_batch_is_durable() -> None:
     running.letters.faults.fail_next("put", hangs)
     running.place.release()
     running.wait(5.0)
-    assert running.stored() == [1, 2, 3, 4], "up to the message that is being buried"
+    assert running.stored() == [1, 2, 3, 4], "up to the message that is being set aside"
     hangs.callback(None)
     running.wait(5.0)
     assert running.stored() == [n for n in range(1, 31) if n != 5]
@@ -228,15 +228,15 @@ def test_a_refusal_that_names_everything_or_nonsense_is_no_more_than_a_refusal()
     running = Running().start()
     running.place.fail_next("write", Refused({0: "a", 1: "b"}))
     running.put(1, 2)
-    assert running.stored() == [1, 2] and running.buried() == [], "halves were tried before anything is buried"
+    assert running.stored() == [1, 2] and running.dead() == [], "halves were tried before anything is set aside"
     for nonsense in ({}, {7: "out of range"}, {-1: "x"}):
         running.place.fail_next("write", Refused(nonsense))
         running.put(3, 4)
         running.wait(LONGEST)
-    assert running.stored() == [1, 2, 3, 4, 3, 4, 3, 4] and running.buried() == []
+    assert running.stored() == [1, 2, 3, 4, 3, 4, 3, 4] and running.dead() == []
     running.place.fail_next("write", Refused({0: "alone"}))
     running.put(5, 5)
-    assert running.buried() == [5]
+    assert running.dead() == [5]
 
 
 def test_an_empty_batch_that_is_refused_is_tried_again() -> None:
@@ -246,27 +246,27 @@ def test_an_empty_batch_that_is_refused_is_tried_again() -> None:
     running.put(1, 1)
     running.wait(LONGEST)
     running.put(2, 2)
-    assert running.buried() == [1] and running.stored() == [2]
+    assert running.dead() == [1] and running.stored() == [2]
 
 
 def test_a_backend_that_refuses_everything_counts_as_failing() -> None:
     running = Running(poison=b"event").start()
     running.journal.put(range(1, 41))
     running.wait(5.0)
-    assert running.buried() == list(range(1, MOST + 1)), "twenty are believed"
+    assert running.dead() == list(range(1, MOST + 1)), "twenty are believed"
     running.wait(GIVE_UP - 60.0)
-    assert len(running.buried()) == MOST
+    assert len(running.dead()) == MOST
     assert running.delivery.health().state == "failing"
     assert "refuses message after message" in running.delivery.health().detail
     running.wait(120.0)
-    then = len(running.buried())
+    then = len(running.dead())
     assert MOST < then <= MOST + 6, "one each backoff"
     running.wait(10 * LONGEST)
-    assert then + 9 <= len(running.buried()) <= then + 11
+    assert then + 9 <= len(running.dead()) <= then + 11
     assert running.delivery.health().state == "failing"
     running.place.poison = b""
     running.wait(2 * LONGEST)
-    assert running.stored() == [n for n in range(1, 41) if n not in running.buried()]
+    assert running.stored() == [n for n in range(1, 41) if n not in running.dead()]
     assert running.delivery.health().state == "ok"
 
 
@@ -276,7 +276,7 @@ def test_a_backend_that_takes_messages_again_loses_none_that_waited() -> None:
     running.wait(100.0)
     running.place.poison = b""
     running.wait(LONGEST)
-    assert running.buried() == list(range(1, MOST + 1))
+    assert running.dead() == list(range(1, MOST + 1))
     assert running.stored() == list(range(MOST + 1, 41))
 
 
@@ -284,14 +284,14 @@ def test_give_up_0_waits_for_ever() -> None:
     running = Running(poison=b"event").start(retry=Retry(give_up=0.0))
     running.journal.put(range(1, 31))
     running.wait(10 * GIVE_UP, step=1.0)
-    assert len(running.buried()) == MOST
+    assert len(running.dead()) == MOST
 
 
 def test_many_refusals_with_something_accepted_between_are_believed() -> None:
     running = Running(poison=b'1"').start()
     running.journal.put(range(1, 400))
     running.wait(20.0)
-    assert running.buried() == [n for n in range(1, 400) if n % 10 == 1]
+    assert running.dead() == [n for n in range(1, 400) if n % 10 == 1]
     assert len(running.stored()) == 399 - 40 and running.delivery.health().state == "ok"
 
 
@@ -312,7 +312,7 @@ def test_refusals_are_told_at_once_and_then_once_in_a_while() -> None:
         globalLogPublisher.removeObserver(observe)  # type: ignore[arg-type]
     assert told[0] == 1 and len(told) == 3, "ten seconds lie between two"
     assert all(9 <= count <= 11 for count in told[1:])
-    assert len(running.buried()) == 30
+    assert len(running.dead()) == 30
 
 
 def test_a_batch_is_sent_when_its_oldest_message_is_old_enough_and_not_before() -> None:
@@ -596,7 +596,7 @@ def test_version_1_backends_work() -> None:
     running.put(1, 10)
     running.wait(5.0)
     assert running.delivery.outstanding == 1 and running.delivery.exactly_once
-    assert running.stored() == [1, 2, *range(4, 11)] and running.buried() == [3]
+    assert running.stored() == [1, 2, *range(4, 11)] and running.dead() == [3]
 
 
 def test_lag_is_in_messages_bytes_and_seconds() -> None:

@@ -37,7 +37,7 @@ def test_what_is_refused_becomes_dead_letters() -> None:
         running.put(1, 5)
         running.wait(60.0)
     assert said == ["error: one refuses messages, now dead letters: 1, the last because of: b'\"m3\"' can't be stored"]
-    assert running.buried() == [3]
+    assert running.dead() == [3]
 
 
 def test_one_that_refuses_message_after_message() -> None:
@@ -48,9 +48,9 @@ def test_one_that_refuses_message_after_message() -> None:
         running.wait(30.0)
     suspect = "it refuses message after message, and has taken none since: b'\"m' can't be stored"
     assert f"error: one refuses message after message, trying again: {suspect}" in said
-    assert len(running.buried()) == MOST
+    assert len(running.dead()) == MOST
     running.wait(200.0)
-    assert len(running.buried()) > MOST, "after `give_up` one is buried with each wait"
+    assert len(running.dead()) > MOST, "after `give_up` one is set aside with each wait"
 
 
 def test_one_that_goes_and_keeps_its_place_or_not() -> None:
