@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from collector import collector, taken  # noqa: F401  # fixtures
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
 from moto_server import log_group, moto_server  # noqa: F401  # fixtures
