@@ -8,6 +8,8 @@
 #   make history KILLS=50           the sidecar killed so often under load, and a count over its history
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
+#   make wheelhouse deb deb-check   the wheels for machines without a network, the Debian packages, and these installed, used, upgraded
+#                                   and purged on a booted Debian 12 and 13 (root, debootstrap, systemd-nspawn); RELEASE=trixie: one of them
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
 #   make kills  KILLS=50 CRASHES=20 a sidecar that is killed, and a database server that crashes, under load: what was
 #                                   acknowledged must be there once
@@ -69,7 +71,16 @@ rows:
 fresh:
 	tests/fresh
 
+wheelhouse:
+	packaging/wheelhouse $(RELEASE)
+
+deb: wheelhouse
+	packaging/deb $(RELEASE)
+
+deb-check:
+	packaging/deb-check $(RELEASE)
+
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: wheelhouse deb deb-check chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "clients", "compare", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
+    "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
     "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 
@@ -24,7 +28,29 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"wafermon.cli.{cmd_name}").command
+        command.name = cmd_name
+        if "_WAFERMON_COMPLETE" in os.environ:
+            import_module("wafermon.cli.live_words").attach(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        word = args[0]
+        if word not in COMMANDS and not word.startswith("-") and not ctx.resilient_parsing:
+            close = get_close_matches(word, COMMANDS, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]!r}?" if close else "`wafermon --help` lists them"
+            ctx.fail(f"there is no command {word!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """An interrupt ends the program as it ends any other: without a word, and so that a shell's loop ends too."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+            raise
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -67,14 +67,18 @@ class Site(Address):
     """Where a sidecar serves HTTP."""
 
     access = Access()
+    patience = PATIENCE
+    """Seconds for an answer to begin."""
 
     def connect(self) -> http.client.HTTPConnection:
         """Raises OSError."""
         if self.scheme == "unix":
-            return _OverUnix(self.host)
+            return _OverUnix(self.host, self.patience)
         if self.scheme == "https":
-            return http.client.HTTPSConnection(self.host, self.port, timeout=PATIENCE, context=self.access.context())
-        return http.client.HTTPConnection(self.host, self.port, timeout=PATIENCE)
+            return http.client.HTTPSConnection(
+                self.host, self.port, timeout=self.patience, context=self.access.context()
+            )
+        return http.client.HTTPConnection(self.host, self.port, timeout=self.patience)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -91,13 +95,14 @@ def parse_site(url: str, access: Access) -> Site:
 
 
 class _OverUnix(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE)
+    def __init__(self, path: str, patience: float) -> None:
+        super().__init__("localhost", timeout=patience)
         self._path = path
+        self._patience = patience
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(self._patience)
         self.sock.connect(self._path)
 
 
@@ -138,7 +143,7 @@ def _answer(site: Site, method: str, path: str, arguments: dict[str, object]) ->
         if answer.status >= 400 and path != "/health/ready":
             raise Refused(f"{site} answers {answer.status}: {_reason(answer.read())}")
         if connection.sock is not None:
-            connection.sock.settimeout(3 * PATIENCE)
+            connection.sock.settimeout(3 * site.patience)
         yield answer
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(_no_answer(site, error)) from None

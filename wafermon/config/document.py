@@ -210,6 +210,16 @@ def _rows(section: type[Section], chosen: list[str], prefix: str) -> Iterator[tu
             yield f"`{prefix}{key}`", kind, _default(info, kind), info.description or ""
 
 
+def default_of(section: type[Section], key: str, value: Any = None) -> str:
+    """The default of a key in Markdown, as the page has it, or that `value` in its place; empty for a mapping's, whose keys have
+    their own."""
+    annotation = declared(section, key)
+    if section_of(annotation):
+        return ""
+    kind = wording(annotation).removeprefix("a ").removeprefix("an ")
+    return _default(keys(section)[key], kind) if value is None else f"`{_written(value, kind)}`"
+
+
 def _default(info: FieldInfo, kind: str) -> str:
     """A default as a config would write it."""
     extra = info.json_schema_extra
@@ -217,7 +227,7 @@ def _default(info: FieldInfo, kind: str) -> str:
         return str(extra["default"])
     if info.is_required():
         return "required"
-    value: Any = info.default
+    value: Any = info.get_default(call_default_factory=True)
     if value is None:
         return "none"
     return f"`{_written(value, kind)}`"
