@@ -44,7 +44,7 @@ class PowerLossOfFiles(RuleBasedStateMachine):
         self.begin()
 
     def begin(self) -> None:
-        """A start, and what the journal has that is not stored."""
+        """A start, and what the journal has that is not stored: all of it at a time."""
         names = Template(str(self.disk / "log" / "{service}.jsonl"))
         self.store = FileStore(names, 1500, self.disk / "state", lambda: NOON, self.files)
         self.tidier = Tidier(names, self.store, True, 0, lambda: NOON, self.files)
@@ -53,9 +53,8 @@ class PowerLossOfFiles(RuleBasedStateMachine):
         assert self.answered is None or (reached is not None and reached >= self.answered), (
             "what was answered for is gone"
         )
-        for one in self.batches:
-            if reached is None or one.end > reached:
-                self.store.write(one)
+        if missing := [one for one in self.batches if reached is None or one.end > reached]:
+            self.store.write(*missing)
         self.answered = self.batches[-1].end if self.batches else None
         self.check()
 
@@ -94,6 +93,29 @@ class PowerLossOfFiles(RuleBasedStateMachine):
         self.answered = one.end
         self.check()
 
+    @rule(
+        counts=st.lists(st.integers(0, 8), min_size=2, max_size=4),
+        services=st.integers(1, 3),
+        fails=st.sampled_from(CALLS),
+    )
+    def write_several(self, counts: list[int], services: int, fails: str) -> None:
+        """Several batches at a time; where that fails one after the other, as the delivery does."""
+        several = [self.next_batch(count, services) for count in counts]
+        self.files.fails, self.files.about = fails, ".jsonl"
+        try:
+            self.store.write(*several)
+        except OSError:
+            for one in several:
+                for _ in range(4):
+                    with contextlib.suppress(OSError):
+                        self.store.write(one)
+                        break
+                else:
+                    raise AssertionError("not stored though nothing fails any more") from None
+        self.files.fails = ""
+        self.answered = several[-1].end
+        self.check()
+
     @rule(fails=st.sampled_from(CALLS))
     def tidy(self, fails: str) -> None:
         self.files.fails, self.files.about = fails, ""
@@ -101,10 +123,16 @@ class PowerLossOfFiles(RuleBasedStateMachine):
         self.files.fails = ""
         self.check()
 
-    @rule(count=st.integers(1, 8), services=st.integers(1, 3), syncs=st.integers(0, 6), data=st.data())
-    def cut_within_a_write(self, count: int, services: int, syncs: int, data: st.DataObject) -> None:
+    @rule(
+        count=st.integers(1, 8),
+        services=st.integers(1, 3),
+        batches=st.integers(1, 3),
+        syncs=st.integers(0, 6),
+        data=st.data(),
+    )
+    def cut_within_a_write(self, count: int, services: int, batches: int, syncs: int, data: st.DataObject) -> None:
         """The power goes at one of its syncs."""
-        one = self.next_batch(count, services)
+        several = [self.next_batch(count, services) for _ in range(batches)]
         sync, left = self.files.sync, syncs
 
         def until(fd: int) -> None:
@@ -119,8 +147,8 @@ class PowerLossOfFiles(RuleBasedStateMachine):
 
         self.files.sync, self.files.truncate = until, never  # type: ignore[method-assign]
         with contextlib.suppress(KeyboardInterrupt):
-            self.store.write(one)
-            self.answered = one.end
+            self.store.write(*several)
+            self.answered = several[-1].end
         self.cut(data)
 
     @rule(data=st.data())

@@ -100,7 +100,7 @@ class Recent:
 
     def _keep(self, block: Block) -> None:
         self._blocks.append(block.raw)
-        self._bytes += len(block.raw) + BLOCK_COST
+        self._bytes += block.size + BLOCK_COST
         while self._bytes > BLOCK_BYTES:
             self._bytes -= len(self._blocks.popleft()) + BLOCK_COST
 

@@ -47,7 +47,7 @@ class Piece:
         """Its first `count` chosen messages, and the rest."""
         at = count if self.chosen is None else self.chosen[count]
         first, second = self.block.split(at)
-        middle = self.start._replace(offset=self.start.offset + len(first.raw))
+        middle = self.start._replace(offset=self.start.offset + first.size)
         if self.chosen is None:
             return replace(self, end=middle, block=first), replace(self, start=middle, block=second)
         rest = [index - at for index in self.chosen[count:]]
@@ -117,7 +117,7 @@ class Gathered:
 
 def select(start: Position, block: Block, table: Table, backend: str, time: int) -> Piece | None:
     """What of a block that stands at `start` and was received at `time` goes to a backend."""
-    end = start._replace(offset=start.offset + len(block.raw))
+    end = start._replace(offset=start.offset + block.size)
     wanted = {kind for kind in block.kinds if _goes_to(Kind(*kind), table, backend)}
     if len(wanted) == len(block.kinds):
         return Piece(start, end, block, None, time)
@@ -181,7 +181,7 @@ class Gatherer:
             if piece is not None:
                 self._pieces.append(piece)
                 self._count += piece.count
-                self._bytes += len(piece.block.raw)
+                self._bytes += piece.block.size
         self._through = group.end
 
     def take(self) -> Gathered:
@@ -200,7 +200,7 @@ class Gatherer:
                 self._pieces.appendleft(rest)
             pieces.append(piece)
             count += piece.count
-            size += len(piece.block.raw)
+            size += piece.block.size
         self._count -= count
         self._bytes -= size
         end = self._pieces[0].start if self._pieces else self._through

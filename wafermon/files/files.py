@@ -73,6 +73,14 @@ class Files:
         """The file's bytes and its length last."""
         os.fdatasync(fd)
 
+    def begin_sync(self, fd: int, at: int) -> None:
+        """Let the disk begin with the bytes from offset `at` on; `sync` waits for them and tells their errors. Of many files each is
+        begun before the first is waited for. Nothing depends on it."""
+        with suppress(OSError):
+            os.posix_fadvise(
+                fd, at, 0, os.POSIX_FADV_DONTNEED
+            )  # begins to write what is dirty, and drops only what is not
+
     def truncate(self, fd: int, length: int) -> None:
         """It lasts after `sync`."""
         os.ftruncate(fd, length)

@@ -176,7 +176,7 @@ class Group:
         for at, block in self.blocks:
             if at >= offset:
                 blocks.append((at, block))
-            elif at + len(block.raw) > offset:
+            elif at + block.size > offset:
                 gone = block.raw.count(b"\n", 0, offset - at)
                 blocks.append((offset, block.cut(gone, block.count)))
         rejected = [(at, one) for at, one in self.rejected if at >= offset]
@@ -309,7 +309,7 @@ def encode_blocks(blocks: Sequence[Block]) -> bytes:
     """What the lines of large blocks have in common, so that nobody has to parse them to find out; else nothing."""
     if not any(map(_worth_telling, blocks)):
         return b""
-    told = [_tell(block) if _worth_telling(block) else [len(block.raw)] for block in blocks]
+    told = [_tell(block) if _worth_telling(block) else [block.size] for block in blocks]
     columns = [_column(block) for block in blocks]
     line = f"!columns {dumps(columns)}\n" if any(columns) else ""
     return f"{line}!blocks {dumps(told)}\n".encode()
@@ -322,7 +322,7 @@ def _worth_telling(block: Block) -> bool:
 def _tell(block: Block) -> list[Any]:
     table, column = block.columns
     kinds = [[None if field is UNSET else field for field in table[number]] for number in dict.fromkeys(column)]
-    return [len(block.raw), block.count, block.first, block.last, kinds]
+    return [block.size, block.count, block.first, block.last, kinds]
 
 
 def _column(block: Block) -> str:

@@ -86,7 +86,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        size = len(self.block.raw) if self.block else 0
+        size = self.block.size if self.block else 0
         return size + sum(200 + len(one.line) for one in self.rejected) + 100 * len(self.presence)
 
 

@@ -231,7 +231,7 @@ class Disk:
         offset = start.offset + len(head)
         for block in blocks:
             group.blocks.append((offset, block))
-            offset += len(block.raw)
+            offset += block.size
         for one, encoded in zip(rejected, refused, strict=True):
             group.rejected.append((offset, one))
             offset += len(encoded)

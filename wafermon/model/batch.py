@@ -44,6 +44,11 @@ class Batch:
         return self.block.raw
 
     @property
+    def size(self) -> int:
+        """The bytes of `raw`."""
+        return self.block.size
+
+    @property
     def lines(self) -> list[bytes]:
         """The raw lines without their newlines."""
         return self.block.lines

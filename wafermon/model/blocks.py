@@ -61,18 +61,19 @@ class Block:
         "_lines",
         "_messages",
         "_parts",
+        "_raw",
         "_table",
         "_tallies",
         "count",
         "first",
         "kinds",
         "last",
-        "raw",
+        "size",
     )
 
     def __init__(
         self,
-        raw: bytes,
+        raw: bytes | None,
         count: int,
         kinds: frozenset[tuple[Any, ...]],
         first: int,
@@ -82,8 +83,9 @@ class Block:
         tallies: Sequence[Tally] | None = None,
     ) -> None:
         """`columns`: see `Block.columns`; `tallies`: see `Block.tallies`."""
-        self.raw = raw
-        """The lines, each ended by a newline."""
+        self._raw = raw
+        self.size = len(raw or b"")
+        """Of `raw`."""
         self.count = count
         self.kinds = kinds
         """The distinct `messages.Kind`s among them, as plain tuples."""
@@ -118,13 +120,14 @@ class Block:
             return blocks[0]
         filled = [block for block in blocks if block.count]
         joined = cls(
-            b"".join([block.raw for block in blocks]),
+            None,
             sum(block.count for block in blocks),
             frozenset().union(*(block.kinds for block in blocks)),
             min((block.first for block in filled), default=0),
             max((block.last for block in filled), default=0),
         )
         joined._parts = filled
+        joined.size = sum(block.size for block in filled)
         return joined
 
     @classmethod
@@ -132,6 +135,7 @@ class Block:
         """The same without parts: what is looked at once for a block is looked at once for all."""
         melted = cls.join(blocks)
         if melted._parts:
+            melted._raw = melted.raw
             melted._table, melted._column = melted.columns
             parts, melted._parts = melted._parts, ()
             if all(part._messages is not None for part in parts):
@@ -144,6 +148,13 @@ class Block:
     def parts(self) -> Sequence[Block]:
         """The blocks that it was joined of. What came from one connection at once has more in common than the whole."""
         return self._parts or (self,)
+
+    @property
+    def raw(self) -> bytes:
+        """The lines, each ended by a newline."""
+        if self._raw is None:  # many get by without the copy
+            self._raw = b"".join([block.raw for block in self._parts])
+        return self._raw
 
     @property
     def messages(self) -> Sequence[Message]:

@@ -39,7 +39,7 @@ def cases(options: Options) -> Iterator[Case]:
     yield case("", BASE)
     for services in (10, 100, 1_000):
         few = replace(one, services=services, messages=min(one.messages, 200_000))
-        yield case("services", f"{services:,} services", few, many_services(services))
+        yield case("services", f"{services:,} services", few)
     for routes in (100, 10_000):
         yield case("routes", f"{routes:,} routes", sidecar=Sidecar(routes=routes))
     for traces in (1_000, 1_000_000):
@@ -52,11 +52,6 @@ def cases(options: Options) -> Iterator[Case]:
     for share in (0.1, 1.0):
         size = int(options.backlog * share)
         yield Case(f"{size >> 20:,} MiB of journal", partial(with_backlog, size, one), "backlog", BASE)
-
-
-def many_services(count: int) -> Sidecar:
-    """In one file where a file each would measure the disk's syncs: the limit of open files is 256."""
-    return Sidecar() if count <= 100 else Sidecar({"files": files().replace("{service}", "all")})
 
 
 def with_backlog(size: int, load: Load, directory: Path) -> Figures:

@@ -25,6 +25,7 @@ class TestContract(BackendContract):
     def unreachable(self) -> Iterator[None]:
         """Root may write anywhere, but nobody can make a directory where a file is."""
         log, aside = self.directory / "log", self.directory / "aside"
+        log.mkdir(exist_ok=True)
         log.rename(aside)
         log.write_text("in the way")
         try:

@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 
 from wafermon.backends.filesystem import FilesystemBackend, filesystem
 from wafermon.backends.filesystem.checkpoint import Checkpoint, Entry
-from wafermon.backends.filesystem.store import MAX_OPEN, FileStore
+from wafermon.backends.filesystem.store import LEAST_OPEN, FileStore
 from wafermon.contract import batch, line
 from wafermon.files import Files
 from wafermon.files.files import StrPath
@@ -185,17 +185,18 @@ def test_keep_deletes_what_is_old_and_ours_and_not_in_use(place: Callable[..., P
 # -- limits ------------------------------------------------------------------------------------------------------
 
 
-def test_no_more_files_are_open_than_allowed(place: Callable[..., Place]) -> None:
+def test_no_more_files_are_open_than_allowed(place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
     files = place()
     for first in (0, 300, 100):
         files.write_all({"service": f"s{n}"} for n in range(first, first + 600))
-        assert files.store.open_files == MAX_OPEN
+        assert files.store.open_files == LEAST_OPEN
     mine = [
         os.readlink(f"/proc/self/fd/{fd}")
         for fd in os.listdir("/proc/self/fd")
         if os.path.exists(f"/proc/self/fd/{fd}")
     ]
-    assert sum(path.startswith(str(files.log)) for path in mine) == MAX_OPEN
+    assert sum(path.startswith(str(files.log)) for path in mine) == LEAST_OPEN
     assert sorted(seq for seqs in files.files().values() for seq in seqs) == list(range(1, 1801))
 
 
@@ -418,8 +419,9 @@ class BrokenDisk(Files):
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize("then", ["retry", "crash"])
-def test_whatever_call_fails_each_line_is_stored_once(tmp_path: Path, lasting: bool, then: str) -> None:
-    """Each of the calls of a write fails in turn; then the same batch again, or a crash and the same batch again."""
+@pytest.mark.parametrize("batches", [1, 2])
+def test_whatever_call_fails_each_line_is_stored_once(tmp_path: Path, lasting: bool, then: str, batches: int) -> None:
+    """Each of the calls of a write fails in turn; then the same batches again, or a crash and the same batches again."""
     failed = 0
     for call in range(1, 60):
         (tmp_path / str(call)).mkdir()
@@ -429,23 +431,26 @@ def test_whatever_call_fails_each_line_is_stored_once(tmp_path: Path, lasting: b
         files.store = files.another(disk)
         files.store.open()
         files.write_all({"service": f"s{n % 2}"} for n in range(8))
-        todo = batch(files.at, [line(seq, service=f"s{seq % 3}") for seq in range(9, 18)])
+        first = batch(files.at, [line(seq, service=f"s{seq % 3}") for seq in range(9, 9 + 9 // batches)])
+        todo = [first]
+        if batches > 1:
+            todo.append(batch(first.end, [line(seq, service=f"s{seq % 3}") for seq in range(9 + 9 // batches, 18)]))
         disk.left, disk.lasting = call, lasting
         for _ in range(3):
             try:
-                files.store.write(todo)
+                files.store.write(*todo)
             except OSError as error:
                 assert error.filename
                 failed += 1
         disk.left, disk.lasting = -1, False
         if then == "crash":
             files.store = files.another()
-            assert files.store.open() in (files.at, todo.end)
-        files.store.write(todo)
+            assert files.store.open() in (files.at, todo[-1].end)
+        files.store.write(*todo)
         stored = sorted(seq for seqs in files.files().values() for seq in seqs)
         assert stored == list(range(1, 18)), f"call {call}"
         files.store.close()
-        assert files.another().open() == todo.end
+        assert files.another().open() == todo[-1].end
     assert failed > 15, failed
 
 
@@ -510,4 +515,4 @@ def test_errors_say_what_to_do(tmp_path: Path) -> Deferred[None]:
 
 def test_limits_of_this_process_are_enough() -> None:
     """The tests above open as many files as the backend does at most."""
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > MAX_OPEN + 50
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > LEAST_OPEN + 50

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import Field, PlainValidator
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -30,8 +32,10 @@ from wafermon.interfaces import (
     Options,
     PermanentError,
     Position,
+    PositionMoved,
     RetryableError,
     Size,
+    Superseded,
 )
 
 TIDY_EVERY = 60
@@ -40,7 +44,23 @@ TIDY_EVERY = 60
 THREADS = 2
 """One for batches, and one that tidies up beside them."""
 
+OUTSTANDING = 8
+"""Batches that may wait to be synced together."""
+
+REST = 3.0
+"""After a write batches gather for so many times as long as it took: syncs take a quarter of the time at most."""
+MOST_REST = 0.5
+"""But no longer than so many seconds."""
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """A batch, and who waits for it."""
+
+    batch: Batch
+    answer: Deferred[None] = field(default_factory=Deferred)
 
 
 def _template(value: Any) -> Template:
@@ -96,7 +116,7 @@ class FilesystemBackend:
     """The store and the tidier, with their work done in the thread pool."""
 
     log = Logger()
-    outstanding = 1
+    outstanding = OUTSTANDING
     exactly_once = True
 
     def __init__(self, options: FilesystemOptions, context: BackendContext, files: Files | None = None) -> None:
@@ -108,6 +128,12 @@ class FilesystemBackend:
         self._tidying: Deferred[None] | None = None
         self._calls: set[Deferred[Any]] = set()
         """What was asked for and has not been answered."""
+        self._waiting: deque[_Waiting] = deque()
+        """Batches that no thread has yet, the oldest first."""
+        self._writing = False
+        """Whether a thread has some."""
+        self._rests_until = 0.0
+        self._next_write: IDelayedCall | None = None
         self._state = "starting"
         self._detail = ""
 
@@ -130,17 +156,86 @@ class FilesystemBackend:
 
     async def _open(self) -> Position | None:
         position = await self._attempt(self._store.open)
+        self._rests_until = 0.0
         self._tidier.start()
         self._tidy()
         return position
 
-    def write(self, batch: Batch) -> Deferred[None]:
-        return self._call(self._write(batch))
+    # -- batches: those that come while some are written, and for a while after it, are written together
 
-    async def _write(self, batch: Batch) -> None:
+    def write(self, batch: Batch) -> Deferred[None]:
         if self._state in ("starting", "closed"):
-            raise RetryableError(f"the backend is {self._state}")
-        if await self._attempt(self._store.write, batch):
+            return fail(RetryableError(f"the backend is {self._state}"))
+        one = _Waiting(batch)
+        self._waiting.append(one)
+        self._write_when_due()
+        return one.answer
+
+    def _write_when_due(self) -> None:
+        if self._writing or not self._waiting:
+            return
+        rest = self._rests_until - self._context.reactor.seconds()
+        full = len(self._waiting) >= OUTSTANDING or self._waiting_bytes() >= self._store.most_bytes
+        if rest > 0 and not full:
+            if self._next_write is None:
+                self._next_write = self._context.reactor.callLater(rest, self._write_after_rest)
+            return
+        if self._next_write is not None:
+            self._next_write.cancel()
+            self._next_write = None
+        self._writing = True
+        self._call(self._write_some(self._taken()))
+
+    def _write_after_rest(self) -> None:
+        self._next_write = None
+        self._rests_until = 0.0
+        self._write_when_due()
+
+    def _waiting_bytes(self) -> int:
+        return sum(one.batch.size for one in self._waiting)
+
+    def _taken(self) -> list[_Waiting]:
+        """The oldest of those that wait, as many as are written at a time: one at least."""
+        some = [self._waiting.popleft()]
+        size = some[0].batch.size
+        while self._waiting and (size := size + self._waiting[0].batch.size) <= self._store.most_bytes:
+            some.append(self._waiting.popleft())
+        return some
+
+    def _fail(self, some: list[_Waiting], error: Exception) -> None:
+        """The oldest failed with this, and with it all that are younger."""
+        self._waiting.clear()
+        for one in some:
+            one.answer.errback(error)
+            error = Superseded("an older batch failed")
+
+    async def _write_some(self, some: list[_Waiting]) -> None:
+        """Answer for each. Where they can't be written together, one after the other shows whose fault that is."""
+        since = self._context.reactor.seconds()
+        failed: Exception | None = None
+        rotated = False
+        try:
+            try:
+                rotated = await self._attempt(self._store.write, *(one.batch for one in some))
+            except PositionMoved:
+                raise
+            except Exception:
+                if len(some) == 1:
+                    raise
+                while some:
+                    rotated |= await self._attempt(self._store.write, some[0].batch)
+                    some.pop(0).answer.callback(None)
+        except Exception as error:  # noqa: BLE001  # the delivery judges it
+            failed = error
+        now = self._context.reactor.seconds()
+        self._rests_until = now + min(REST * (now - since), MOST_REST)
+        if failed is not None:
+            self._fail([*some, *self._waiting], failed)
+        for one in some if failed is None else ():
+            one.answer.callback(None)
+        self._writing = False
+        self._write_when_due()
+        if rotated:
             self._tidy()
 
     def close(self) -> Deferred[None]:
@@ -151,6 +246,11 @@ class FilesystemBackend:
         if self._next_tidy is not None:
             self._next_tidy.cancel()
             self._next_tidy = None
+        if self._next_write is not None:
+            self._next_write.cancel()
+            self._next_write = None
+        if not self._writing:  # else they fail with what is written: nothing comes back from a closed backend
+            self._fail(list(self._waiting), RetryableError("the backend was closed"))
         self._tidier.stop()
         for call in list(self._calls):
             await ended(call)  # a thread can't be ended

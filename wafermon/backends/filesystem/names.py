@@ -90,20 +90,16 @@ class Template:
     def __repr__(self) -> str:
         return f"Template({self.text!r})"
 
-    def group(self, batch: Batch) -> dict[str, bytes]:
-        """A batch's lines by the path of their file, in the batch's order."""
-        if not batch.count:
-            return {}
-        if (path := self._common(batch.block)) is not None:
-            return {path: batch.raw}
+    def group(self, batch: Batch) -> dict[str, list[bytes]]:
+        """A batch's lines by the path of their file, in the batch's order, in pieces."""
         groups: dict[str, list[bytes]] = {}
-        for part in batch.block.parts:
+        for part in batch.block.parts if batch.count else ():
             if (path := self._common(part)) is not None:
                 groups.setdefault(path, []).append(part.raw)
             else:
                 for path, raw in self._split(part).items():
                     groups.setdefault(path, []).append(raw)
-        return {path: b"".join(pieces) for path, pieces in groups.items()}
+        return groups
 
     def _common(self, block: Block) -> str | None:
         """The path of all lines, where it is one."""

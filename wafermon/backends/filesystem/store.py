@@ -11,8 +11,9 @@ What recovery rests on:
 6. Nothing is known of a file whose sync failed: it is rotated, and stays listed, so that it is cut again at each start, until
    it is gone. What was not synced is written to a new file.
 
-Paths are those of the real directories: two names of one directory, by a symlink, are one. A batch costs one sync for each of
-its files, and one for the checkpoint.
+Paths are those of the real directories: two names of one directory, by a symlink, are one. A write costs one sync for each of
+its files, however many batches it has, and one for the checkpoint. The disk is told of all files before the first of them is
+waited for: a file system's journal then takes many of them at a time.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -38,10 +40,12 @@ from wafermon.files import Files, NotOurs, naming
 from wafermon.interfaces import Batch, Position, PositionMoved, RetryableError
 from wafermon.model.messages import loads
 
-MAX_OPEN = 256
-"""Files that are open at once; the one that was written longest ago is closed first."""
+LEAST_OPEN, MOST_OPEN = 256, 2048
+"""Files that are open at once, by how many the process may have; the one that was written longest ago is closed first."""
 IDLE = 300
 """Seconds after which a file that nobody writes to is closed."""
+MOST_BYTES = 16 << 20
+"""What is written before it is synced."""
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
 HIGHEST = 10**12 - 1
@@ -84,12 +88,20 @@ class FileStore:
         self._now = now
         self._files = files or Files()
         self._checkpoint = Checkpoint(self._files, state_dir)
+        self._most_open = _most_open()
         self._open: dict[str, OpenFile] = {}
+        self._by_inode: dict[tuple[int, int], str] = {}
+        """The path of each open file by its device and inode."""
         self._doubtful: set[str] = set()
         """Paths of files whose sync failed."""
         self._ready = False
         self._unclean = False
         self._lock = threading.Lock()
+
+    @property
+    def most_bytes(self) -> int:
+        """How much one `write` of several batches may hold, so that rotation keeps its bound."""
+        return min(self.rotate_bytes or MOST_BYTES, MOST_BYTES)
 
     @property
     def open_files(self) -> int:
@@ -135,6 +147,7 @@ class FileStore:
             self._close(self._open.popitem()[1])
 
     def _close(self, file: OpenFile) -> None:
+        self._by_inode.pop((file.device, file.inode), None)
         with suppress(OSError):  # all that counts is synced
             self._files.close(file.fd)
 
@@ -246,9 +259,9 @@ class FileStore:
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def write(self, batch: Batch) -> bool:
-        """Make a batch durable, and tell whether a file was rotated. Raises OSError: then nothing of it counts;
-        PositionMoved: then `open` is to be asked."""
+    def write(self, *batches: Batch) -> bool:
+        """Make batches durable, one or more in order, and tell whether a file was rotated. Raises OSError: then nothing of them
+        counts; PositionMoved: then `open` is to be asked."""
         with self._lock:
             if not self._ready:
                 raise RetryableError("the files are not open")
@@ -256,51 +269,59 @@ class FileStore:
             if self._unclean:
                 self._cut_back()
             at = self._checkpoint.position
-            if at and at.journal == batch.end.journal and batch.end <= at:
-                return False  # its caller gave up waiting, and it was stored all the same
-            groups = self._by_real_path(self.names.group(batch))
+            # What is there already: its caller gave up waiting, and it was stored all the same.
+            todo = [one for one in batches if not (at and at.journal == one.end.journal and one.end <= at)]
+            if not todo:
+                return False
+            groups = self._grouped(todo)
             self._unclean = True
             try:
-                rotated = self._append(groups, batch.end)
+                rotated = self._append(groups, todo[-1].end)
             except BaseException:
                 self._cut_back()
                 raise
             self._unclean = False
-            self.written += len(batch.raw)
+            self.written += sum(batch.size for batch in todo)
             return rotated
 
-    def _by_real_path(self, groups: Mapping[str, bytes]) -> dict[str, bytes]:
-        """Two directories that are one, by a symlink, are one."""
+    def _grouped(self, batches: Iterable[Batch]) -> dict[str, list[bytes]]:
+        """Their lines by the path of their file, in pieces. Two directories that are one, by a symlink, are one."""
         real: dict[str, str] = {}
-        found: dict[str, bytes] = {}
-        for path, data in groups.items():
-            directory, name = os.path.split(path)
-            if directory not in real:
-                real[directory] = os.path.realpath(directory)
-            path = os.path.join(real[directory], name)
-            found[path] = found[path] + data if path in found else data
+        found: dict[str, list[bytes]] = {}
+        for batch in batches:
+            for path, pieces in self.names.group(batch).items():
+                if path not in real:
+                    directory, name = os.path.split(path)
+                    if directory not in real:
+                        real[directory] = os.path.realpath(directory)
+                    real[path] = os.path.join(real[directory], name)
+                found.setdefault(real[path], []).extend(pieces)
         return found
 
-    def _append(self, groups: Mapping[str, bytes], end: Position) -> bool:
+    def _append(self, groups: Mapping[str, Sequence[bytes]], end: Position) -> bool:
         rotated = False
+        sizes = {path: sum(map(len, pieces)) for path, pieces in groups.items()}
         lengths: dict[str, int] = {}
         paths = iter(groups)
-        while chunk := list(islice(paths, MAX_OPEN)):
+        while chunk := list(islice(paths, self._most_open)):
             self._make_room(chunk)
             for path in chunk:
                 with naming(path):
-                    rotated |= self._prepare(path, len(groups[path]))
+                    rotated |= self._prepare(path, sizes[path])
             files = {path: self._open[path] for path in chunk}
             fresh = {path: file.entry for path, file in files.items() if self._checkpoint.files.get(path) != file.entry}
             if fresh:
                 self._checkpoint.commit(None, fresh)
             for path, file in files.items():
                 with naming(path):
-                    self._files.append_all(file.fd, groups[path])
+                    self._files.append_all(file.fd, b"".join(groups[path]))
+            if len(files) > 1:
+                for file in files.values():
+                    self._files.begin_sync(file.fd, file.length)
             for path, file in files.items():
                 with naming(path):
                     self._sync(path, file)
-                    lengths[path] = self._length_now(path, file, len(groups[path]))
+                    lengths[path] = self._length_now(path, file, sizes[path])
 
         changes: dict[str, Entry | None] = {
             path: None for path in self._checkpoint.files if path not in self._open and not self._is_doubtful(path)
@@ -353,7 +374,7 @@ class FileStore:
 
     def _make_room(self, paths: list[str]) -> None:
         wanted = set(paths)
-        excess = len(wanted | self._open.keys()) - MAX_OPEN
+        excess = len(wanted | self._open.keys()) - self._most_open
         for path in list(self._open):
             if excess <= 0:
                 break
@@ -363,20 +384,25 @@ class FileStore:
 
     def _prepare(self, path: str, size: int) -> bool:
         """Have `path` open, the right file and with room for `size` bytes; tell whether one was rotated for that."""
-        file = self._open.pop(path, None)
+        file = self._open.get(path)
         if file is not None and not self._is_there(path, file):
-            self._close(file)
+            self._close(self._open.pop(path))
             file = None
         if file is None:
             file = self._open_file(path)
-        self._open[path] = file  # now the last one used
+        self._open.pop(path, None)
+        self._keep_open(path, file)  # now the last one used
         file.used = self._now()
         doubtful = path in self._doubtful
         if not doubtful and (not self.rotate_bytes or not file.length or file.length + size <= self.rotate_bytes):
             return False
         self._rotate(path)
-        self._open[path] = self._open_file(path)
+        self._keep_open(path, self._open_file(path))
         return True
+
+    def _keep_open(self, path: str, file: OpenFile) -> None:
+        self._open[path] = file
+        self._by_inode[file.device, file.inode] = path
 
     def _is_there(self, path: str, file: OpenFile) -> bool:
         """Whether an open file is still what its name means, and as long as we left it."""
@@ -401,9 +427,9 @@ class FileStore:
             found = self._files.status(fd)
             if not stat.S_ISREG(found.st_mode):
                 raise FileExistsError(errno.EEXIST, "is not a regular file", path)
-            for other, file in self._open.items():
-                if (file.device, file.inode) == (found.st_dev, found.st_ino) and other != path:
-                    raise FileExistsError(errno.EEXIST, f"is a second name of {other}; remove one of them", path)
+            other = self._by_inode.get((found.st_dev, found.st_ino), path)
+            if other != path:
+                raise FileExistsError(errno.EEXIST, f"is a second name of {other}; remove one of them", path)
             length = found.st_size
             if not length:
                 self._files.sync_directory(directory)
@@ -482,10 +508,16 @@ class FileStore:
         return os.path.join(os.path.realpath(directory), name)
 
     def _in_use(self, path: str, found: os.stat_result) -> bool:
-        if any((file.device, file.inode) == (found.st_dev, found.st_ino) for file in self._open.values()):
+        if (found.st_dev, found.st_ino) in self._by_inode:
             return True
         path = self._real(path)
         return path in self._open or (path in self._checkpoint.files and not self.names.is_rotated(path))
+
+
+def _most_open() -> int:
+    """A quarter of what the process may have open: connections and other backends want theirs."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_OPEN if soft == resource.RLIM_INFINITY else max(LEAST_OPEN, min(MOST_OPEN, soft // 4))
 
 
 def _is_message(line: bytes) -> bool:
