@@ -12,7 +12,8 @@ from wafermon.correlation.receipts import KEPT, KIND, in_words, record_of
 from wafermon.correlation.traces import Job, LiveTrace, Span
 from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 
-WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id", KIND: "number"}
+EVICTED = "traces_evicted"
+WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id", KIND: "number", EVICTED: "minute"}
 """The kinds of derived events, each with the field of its context that says what it is about."""
 OLDER = ("span_abandoned", "job_stalled")
 """Those that sidecars of 2.0.0 know in a snapshot."""
@@ -106,6 +107,19 @@ def job_gone(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> E
         context["open_spans"] = spans[:OPEN_SPANS]
     message = f"job {job_id} is gone: its program {job.service} ended at {job.percent:g} % without a word".rstrip()
     return _warning("gone", job_id, message, context, trace, client, ts)
+
+
+def traces_evicted(minute: int, count: int, client: str, ts: int) -> Event:
+    """So many traces ended without a summary in a minute of journal time, which is counted from its beginning."""
+    return Event(
+        v=2,
+        ts=ts,
+        service=OWN_SERVICE,
+        client=client,
+        level="warning",
+        message=f"{count} traces that had neither a span nor a job ended early and without a summary: `correlation.max_traces` are followed",
+        context={"kind": EVICTED, "minute": minute, "count": count},
+    )
 
 
 def receipt(facts: Facts, client: str, ts: int) -> Event:

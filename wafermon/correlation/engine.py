@@ -47,6 +47,9 @@ ALL_SPANS = 200_000
 """How many span ids are held in all traces together."""
 _PROGRAM = " "
 """Before a program's id among the deadlines: no trace id holds a space."""
+_EVICTED = ""
+"""Among the deadlines: to tell of evicted traces. No trace id is empty."""
+MINUTE = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class Snapshot(Struct):
     """Derived messages of the kinds that 2.0.0 does not know."""
     ledger: bytes = b""
     """The ledger's own snapshot."""
+    evicted: int = 0
+    """Traces that ended without a summary and have not been told of yet."""
+    evicted_due: int = 0
+    """When they are; 0 where there are none."""
+    more_at: list[int] = []
+    """Where `awaiting_more` stand among all that are awaited; they come last where that was not kept."""
 
 
 class Engine:
@@ -109,6 +118,9 @@ class Engine:
         self._deadlines = Deadlines()
         self._programs = Programs()
         self._span_ids = 0
+        self._evicted = 0
+        """See `Snapshot`."""
+        self._evicted_due = 0
         self._out: list[Derived] = []
         self._handlers: dict[str, Callable[[LiveTrace, Any], None]] = {
             "progress": self._progress,
@@ -292,9 +304,13 @@ class Engine:
             if n % PART == 0:
                 yield b""
         ended, live = list(self._ended.items()), msgspec.Raw(traces)
-        older, newer = list[Any](), list[Any]()
-        for one in self._awaiting.values():
-            (older if derived.is_older(one.message) else newer).append(one.message)
+        older, newer, places = list[Any](), list[Any](), list[int]()
+        for place, one in enumerate(self._awaiting.values()):
+            if derived.is_older(one.message):
+                older.append(one.message)
+            else:
+                newer.append(one.message)
+                places.append(place)
         ledger = b""
         for ledger in self.ledger.snapshot_in_parts():
             if not ledger:
@@ -313,6 +329,9 @@ class Engine:
                 list(self._programs),
                 newer,
                 ledger,
+                self._evicted,
+                self._evicted_due,
+                places,
             )
         )
 
@@ -340,10 +359,15 @@ class Engine:
         self._date = state.date
         self._live = OrderedDict((trace.id, trace) for trace in state.live)
         self._ended = OrderedDict(state.ended)
-        self._awaiting = {one.key: one for one in map(derived.derived, [*state.awaiting, *state.awaiting_more])}
+        awaiting = list(state.awaiting)
+        places = state.more_at or [len(awaiting) + n for n in range(len(state.awaiting_more))]
+        for message, place in zip(state.awaiting_more, places, strict=True):
+            awaiting.insert(place, message)
+        self._awaiting = {one.key: one for one in map(derived.derived, awaiting)}
         self._programs = Programs(state.programs)
         self._span_ids = sum(trace.span_ids() for trace in state.live)
         self.counters |= state.counters
+        self._evicted, self._evicted_due = state.evicted, state.evicted_due
         self._requeue()
 
     def _taken(self) -> list[Derived]:
@@ -363,10 +387,37 @@ class Engine:
         room = self._rules.max_traces
         while room and len(self._live) >= room:
             self.counters["evicted_traces"] += 1
-            self._end(next(iter(self._live.values())), self._now + self._date)
+            oldest = next(iter(self._live.values()))
+            if oldest.only_counts():
+                self._forget(oldest)
+            else:
+                self._end(oldest, self._now + self._date)
         trace = LiveTrace(trace_id, part, self._now, self._now, ts, ts)
         self._live[trace_id] = trace
         return trace
+
+    def _forget(self, trace: LiveTrace) -> None:
+        """It ends without a summary: where each message is of a trace of its own, that would be as many messages again. How many they are is
+        told once a minute. A part that nobody was told of was none."""
+        del self._live[trace.id]
+        self._deadlines.remove(trace.id, trace.queued)
+        self.ledger.forgotten(trace.id)
+        if trace.part > 1:
+            self._remember(trace.id, trace.part - 1)
+        self._evicted += 1
+        if not self._evicted_due:
+            self._evicted_due = self._now - self._now % MINUTE + MINUTE
+            self._deadlines.put(_EVICTED, self._evicted_due)
+
+    def _tell_evicted(self, at: int) -> None:
+        self._emit(derived.traces_evicted(at // MINUTE - 1, self._evicted, self.journal_id, at + self._date))
+        self._evicted = self._evicted_due = 0
+
+    def _remember(self, trace_id: str, part: int) -> None:
+        self._ended[trace_id] = part
+        room = self._rules.max_traces
+        while room and len(self._ended) > room:
+            self._ended.popitem(last=False)
 
     def _progress(self, trace: LiveTrace, message: Progress) -> None:
         ts: Any = message.ts
@@ -443,6 +494,8 @@ class Engine:
         for program in self._programs:
             if program.due:
                 self._deadlines.put(_PROGRAM + program.id, program.due)
+        if self._evicted_due:
+            self._deadlines.put(_EVICTED, self._evicted_due)
 
     def _pass(self, time: int, elapsed: int | None) -> None:
         """Come to the next group."""
@@ -455,6 +508,9 @@ class Engine:
         self._now = now = max(self._now, elapsed)
         while due := self._deadlines.pop(now):
             queued, trace_id = due
+            if trace_id == _EVICTED:
+                self._tell_evicted(queued)
+                continue
             if trace_id.startswith(_PROGRAM):
                 self._lost(trace_id.removeprefix(_PROGRAM), queued)
                 continue
@@ -484,7 +540,4 @@ class Engine:
             self._programs.release(job.program, trace.id)
         self._span_ids -= trace.span_ids()
         self._emit(derived.trace_ended(trace, self.journal_id, ts, trace.outcome()))
-        self._ended[trace.id] = trace.part
-        room = self._rules.max_traces
-        while room and len(self._ended) > room:
-            self._ended.popitem(last=False)
+        self._remember(trace.id, trace.part)

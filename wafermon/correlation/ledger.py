@@ -294,6 +294,8 @@ class Ledger:
         """The traces of which the group tells a receipt."""
         self._last_words: list[str] = []
         """Clients of this group that have said that nothing follows."""
+        self._forgotten: dict[str, None] = {}
+        """Traces that end with the group, and no summary says so."""
 
     def begin_late(self, elapsed: int, traces: Iterable[str] | None) -> None:
         """There are groups before the first one to come that were not observed, or not counted: streams that begin in the middle
@@ -302,6 +304,11 @@ class Ledger:
         self._blind = traces is None
         for trace_id in traces or ():
             self._traces[trace_id] = Account(0, elapsed, before=True)
+
+    def forgotten(self, trace_id: str) -> None:
+        """It ends with the group that is observed next, and no summary says so."""
+        if len(self._forgotten) < TRACES:
+            self._forgotten[trace_id] = None
 
     # -- groups
 
@@ -327,6 +334,10 @@ class Ledger:
                 self._take_in_parts(block, group, table, numbered)
             else:
                 self._take_counts(block, group, table, numbered)
+        for trace_id in self._forgotten:
+            if account := self._traces.get(trace_id):
+                account.ended = account.ended or self._order
+        self._forgotten.clear()
         for client in numbered:
             self._look_at_files(client)
         for client in self._last_words:

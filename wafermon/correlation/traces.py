@@ -103,6 +103,10 @@ class LiveTrace(Struct, gc=False):
     queued: int = NEVER
     """The deadline under which the engine looks at it next; never later than `due`."""
 
+    def only_counts(self) -> bool:
+        """Whether it never had a span or a job."""
+        return "span_start" not in self.counts and "span_end" not in self.counts and "progress" not in self.counts
+
     def span_ids(self) -> int:
         """How many are held."""
         return len(self.spans) + len(self.early or ())

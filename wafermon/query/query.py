@@ -195,6 +195,8 @@ class Query:
         for other, place in [(name, store)] if source else self._stored().items():
             if place is not None and there is None:
                 there = await self._try(answer, other, place.trace(trace_id, messages))
+        if there is not None and here is None and live is not None:
+            there = without_summary(there)
         answer.found = join_traces(here, there, messages)
         if answer.found is not None:
             jobs: Answer[Found[JobRecord]] = Answer(Found(answer.found["jobs"]))
@@ -319,6 +321,13 @@ def median_run(runs: Sequence[JobRecord]) -> int | None:
     """How long a run takes, in microseconds; None without one."""
     took = [run["last_progress"] - run["first"] for run in runs]
     return round(median(took)) if took else None
+
+
+def without_summary(stored: TraceRecord) -> TraceRecord:
+    """A trace that is not followed (any more). One that never had a span or a job, and ended early, has no summary that says so."""
+    if stored["status"] != "running" or stored["jobs"] or stored["spans"]:
+        return stored
+    return {**stored, "status": "idle"}
 
 
 def join_traces(here: TraceRecord | None, there: TraceRecord | None, messages: int) -> TraceRecord | None:

@@ -287,18 +287,18 @@ def test_ended_spans_of_an_unknown_start_are_remembered_within_the_limit() -> No
 
 def test_a_trace_too_many_ends_the_one_that_was_quiet_longest() -> None:
     it = engine(max_traces=2)
-    it.observe([message("event", "a"), message("event", "b")], T)
+    it.observe([message("event", "a"), message("span_end", "b")], T)
     it.observe([message("event", "a")], T + S)
     derived = it.observe([message("event", "c")], T + 2 * S)
-    counts = {"event": 1, "level.info": 1}
-    assert bodies(derived) == [summary(T + 2 * S, trace_id="b", counts=counts, status="idle")]
+    counts = {"span_end": 1}
+    assert bodies(derived) == [summary(T + 2 * S, trace_id="b", counts=counts, status="done")]
     assert it.counters["evicted_traces"] == 1
     assert [trace["trace_id"] for trace in it.traces()] == ["c", "a"]
 
 
 def test_a_trace_evicted_twice_at_one_time_has_two_keys() -> None:
     it = engine(max_traces=1)
-    derived = [one for _ in range(2) for one in it.observe([message("event", name) for name in "abc"], T)]
+    derived = [one for _ in range(2) for one in it.observe([message("span_end", name) for name in "abc"], T)]
     assert len({one.key for one in derived}) == len(derived) == 5
     assert it.awaiting == 5
 
@@ -306,9 +306,9 @@ def test_a_trace_evicted_twice_at_one_time_has_two_keys() -> None:
 def test_a_group_is_taken_trace_by_trace() -> None:
     """However its messages are mixed, none is evicted before it was looked at whole."""
     it = engine(max_traces=1)
-    [first, second] = it.observe([message("event", name) for name in "abcabc"], T)
+    [first, second] = it.observe([message("span_end", name) for name in "abcabc"], T)
     assert [one.message.trace_id for one in (first, second)] == ["a", "b"]
-    assert first.message.counts == {"event": 2, "level.info": 2}  # type: ignore[union-attr]
+    assert first.message.counts == {"span_end": 2}  # type: ignore[union-attr]
 
 
 def test_no_limits() -> None:
