@@ -50,6 +50,66 @@ def decode(signal: Signal, data: bytes) -> Request:
     return _read(_message(signal, "Request"), _SHAPES[signal], data)
 
 
+class TooMany(ValueError):
+    """A request of more messages within each other than are wanted: each costs memory, and takes two bytes."""
+
+
+def check_count(signal: Signal, data: bytes, most: int) -> None:
+    """Count the messages of a request before any is made. Raises TooMany or Malformed. Takes up to a second for a million."""
+    pending = [(0, len(data), _inner(_message(signal, "Request").DESCRIPTOR.full_name, signal))]
+    count = 0
+    try:
+        while pending:
+            at, end, inner = pending.pop()
+            while at < end:
+                tag, at = _read_varint(data, at)
+                form = tag & 7
+                if form == 2:
+                    length, at = _read_varint(data, at)
+                    if at + length > end:
+                        raise Malformed("a field is longer than its message")
+                    name = inner.get(tag >> 3)
+                    if name is not None:
+                        count += 1
+                        if count > most:
+                            raise TooMany(f"more than {most} values in one request")
+                        pending.append((at, at + length, _inner(name, signal)))
+                    at += length
+                elif form == 0:
+                    _, at = _read_varint(data, at)
+                elif form in (1, 5):
+                    at += 8 if form == 1 else 4
+                else:
+                    raise Malformed("a field of a form that is not known")
+    except IndexError:
+        raise Malformed("it ends in the middle of a field") from None
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = data[at]
+    at += 1
+    if value < 128:
+        return value, at
+    value, shift = value & 127, 7
+    while True:
+        part = data[at]
+        at += 1
+        value |= (part & 127) << shift
+        if part < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise Malformed("a number of more than 64 bits")
+
+
+@cache
+def _inner(name: str, signal: Signal) -> dict[int, str]:
+    """The fields of a message that are messages themselves: their numbers, and the messages' names."""
+    pool = _message(signal, "Request").DESCRIPTOR.file.pool
+    fields = pool.FindMessageTypeByName(name).fields
+    return {field.number: field.message_type.full_name for field in fields if field.message_type is not None}
+
+
 def encode_answer(signal: Signal, answer: Answer) -> bytes:
     return _written(_message(signal, "Response"), answer)
 
