@@ -19,6 +19,8 @@ from typing import Any
 
 import pytest
 from certificates import Authority
+from collector import Taken
+from commands import wafermon
 from daemon import CONFIG, ROOT, Daemon, free_port, read_lines, until
 
 from wafermon.wire.otlp import protobuf
@@ -61,10 +63,6 @@ class OtlpDaemon(Daemon):
             return response.status, response.read(), {name.lower(): one for name, one in response.getheaders()}
         finally:
             connection.close()
-
-    def stored(self, service: str) -> list[dict[str, Any]]:
-        path = self.directory / "logs" / f"{service}.jsonl"
-        return read_lines(path) if path.exists() else []
 
 
 @pytest.fixture(scope="module")
@@ -413,3 +411,86 @@ def test_a_reload_opens_and_closes_it(daemon: OtlpDaemon) -> None:
             return False
 
     until(is_back, "OTLP again")
+
+
+# -- OpenTelemetry's other SDKs
+
+
+def clients() -> Path:
+    """What tests/otel-clients has made. Without it the test is skipped; in CI it fails."""
+    said = subprocess.run([ROOT / "tests" / "otel-clients", "path"], capture_output=True, text=True, check=True)
+    path = Path(said.stdout.strip())
+    if not path.exists():
+        problem = "OpenTelemetry's clients are missing: tests/otel-clients makes them"
+        pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
+    return path
+
+
+MIXED = r"""
+perl -I{root}/sdk/perl/lib -e '
+  use MonitoringSDK; my $sdk = MonitoringSDK->new(service => "mixed-perl");
+  my $span = $sdk->start_span("perl"); $sdk->log_event("info", "from perl"); $sdk->end_span($span); $sdk->close;' &&
+java -Xshare:auto -cp '{clients}/java:{clients}/java/lib/*' Program {url} mixed-java &&
+node {clients}/node/program.js {url} mixed-node protobuf &&
+node {clients}/node/program.js {url} mixed-node-json json &&
+Rscript -e 'source("{root}/sdk/r/monitoring_sdk.R"); sdk <- MonitoringSDK$new(service = "mixed-r")
+  span <- sdk$start_span("r"); sdk$end_span(span); sdk$close()'
+"""
+
+
+def test_a_job_of_many_languages_is_one_trace(tmp_path: Path, taken: Taken) -> None:
+    """Perl and R with wafermon's SDKs, Java and Node.js with OpenTelemetry's: under the job's id here, and in one trace at the collector."""
+    otlp = f"\n  otlp: {{{{plugin: otlp, url: {taken.collector.url}, signals: [traces], resource: {{{{test.place: {taken.name}}}}}}}}}"
+    config = CONFIG.replace("\nroutes: [{{to: [files]}}]", f"{otlp}\nroutes: [{{{{to: [files, otlp]}}}}]").replace(
+        "http: false", "http: unix:http.sock:mode=600"
+    )
+    with OtlpDaemon(tmp_path, config=config) as daemon:
+        script = MIXED.format(root=ROOT, clients=clients(), url=daemon.url)
+        command = [
+            sys.executable,
+            "-m",
+            "wafermon",
+            "run",
+            "--job",
+            "mixed-4711",
+            "--service",
+            "runner",
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]
+        environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "WAFERMON_URL": f"tcp://127.0.0.1:{daemon.port}",
+            "WAFERMON_SPILL_DIR": str(tmp_path / "spill"),
+        }
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr
+        names = {
+            "mixed-perl": {"perl"},
+            "mixed-r": {"r"},
+            **{key: {"outer", "inner"} for key in ("mixed-java", "mixed-node", "mixed-node-json")},
+        }
+
+        def spans() -> list[dict[str, Any]]:
+            return [one for name in [*names, "runner"] for one in daemon.stored(name) if one["type"] == "span_end"]
+
+        until(lambda: len(spans()) == 9, "all spans")
+        assert {one["trace_id"] for one in spans()} == {"mixed-4711"}
+        assert {name: {one["name"] for one in spans() if one["service"] == name} for name in names} == names
+        [run] = [one for one in spans() if one["service"] == "runner"]
+        assert {one.get("parent_id") for one in spans() if one["name"] in ("perl", "outer", "r")} == {run["span_id"]}
+        errors = [
+            one for name in names for one in daemon.stored(name) if one["type"] == "event" and one["level"] == "error"
+        ]
+        assert len(errors) == 3 and all("boom" in one["message"] for one in errors)
+
+        until(lambda: len(taken.spans()) == 9, "all spans at the collector")
+        assert {span["traceId"] for _, span in taken.spans()} == {trace_hex("mixed-4711")}
+        assert {of["service.name"] for of, _ in taken.spans()} == {*names, "runner"}
+
+        shown = wafermon("trace", "mixed-4711", "--json", "--http", f"unix://{tmp_path}/http.sock")
+        assert len(json.loads(shown.stdout)["spans"]) == 9, shown.stdout
+    assert "Traceback" not in daemon.log()
