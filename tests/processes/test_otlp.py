@@ -21,7 +21,7 @@ import pytest
 from certificates import Authority
 from collector import Taken
 from commands import wafermon
-from daemon import CONFIG, ROOT, Daemon, free_port, read_lines, until
+from daemon import CONFIG, ROOT, Daemon, free_port, until
 
 from wafermon.wire.otlp import protobuf
 from wafermon.wire.otlp.bodies import BODY_BYTES

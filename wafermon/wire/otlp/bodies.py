@@ -15,8 +15,8 @@ BODY_BYTES = 20 << 20
 """As it comes, and again once it is unpacked: what senders keep below."""
 VALUES_MOST = 1_000_000
 """Objects in JSON, messages in protobuf: in bytes a request may be small and still be many of them."""
-SMALL = 1 << 18
-"""What has no more bytes than this is not counted through first."""
+SMALL = 2 * VALUES_MOST
+"""What has no more bytes than this can't have more values: the least takes two."""
 _decoders = {signal: msgspec.json.Decoder(request).decode for signal, request in REQUESTS.items()}
 
 
