@@ -168,6 +168,24 @@ def test_a_child_of_a_job_falls_into_the_job(shared: OtlpDaemon) -> None:
     assert spans["outer"]["parent_id"] == run["span_id"]
 
 
+def test_what_is_counted(tmp_path: Path) -> None:
+    with OtlpDaemon(tmp_path, config=CONFIG.replace("http: false", "http: unix:http.sock:mode=600")) as daemon:
+        for _ in range(2):
+            daemon.post(written("x"))
+        daemon.post(b"x")
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "http.sock"))
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            shown = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+        for line in (
+            "requests_total 1.0",
+            "requests_repeated_total 1.0",
+            'requests_refused_total{status="400"} 1.0',
+            "messages_total 1.0",
+        ):
+            assert f"\nwafermon_otlp_{line}\n" in shown.replace("\r", ""), shown
+
+
 # -- what a request may be like
 
 
