@@ -361,7 +361,29 @@ def test_a_full_journal_asks_senders_to_come_later(tmp_path: Path) -> None:
         until(lambda: daemon.ask(written("after"))[0] == 200, "room")
 
 
+def test_more_than_the_rate_limit_allows(tmp_path: Path) -> None:
+    with OtlpDaemon(tmp_path, limits="limits: {messages_per_second: 10}") as daemon:
+        assert daemon.post(written(*["x"] * 30))[0] == 200
+        status, _, headers = daemon.ask(written("y", first=100))
+        assert status == 429 and 1 <= int(headers["retry-after"]) <= 3
+        until(lambda: daemon.ask(written("y", first=100))[0] == 200, "room")
+
+
 # -- who may send
+
+
+def test_a_unix_socket_and_its_users(tmp_path: Path) -> None:
+    def ask(name: str) -> bytes:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / name))
+            connection.sendall(
+                b"POST /v1/logs HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            )
+            return b"".join(iter(lambda: connection.recv(65_536), b"")).partition(b"\r\n")[0]
+
+    listen = ', {{otlp: "unix:open.sock"}}, {{otlp: "unix:closed.sock", allow_users: [{other}]}}'
+    with Daemon(tmp_path, listen=listen.format(other=os.getuid() + 1)):
+        assert ask("open.sock").endswith(b" 200 OK") and ask("closed.sock").endswith(b" 401 Unauthorized")
 
 
 def test_tokens(tmp_path: Path) -> None:

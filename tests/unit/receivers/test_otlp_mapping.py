@@ -322,16 +322,26 @@ def test_few_requests_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hashes_of_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wafermon.receivers.otlp.traces.KNOWN_MOST", 2)
-    now, live = [0.0], ["job-1", TRACE]
-    hashes = TraceHashes(lambda: live, lambda: now[0])
+    live = ["job-1", TRACE]
+    hashes = TraceHashes(lambda: live, lambda: 0.0)
     hashes.refresh()
     assert hashes.find(trace_hex("job-1")) == "job-1" and hashes.find(TRACE) is None
     live[:] = ["job-2"]
     hashes.refresh()
-    assert hashes.find(trace_hex("job-2")) is None
-    now[0] += LOOK_SECONDS
-    hashes.refresh()
     assert (hashes.find(trace_hex("job-1")), hashes.find(trace_hex("job-2"))) == ("job-1", "job-2")
-    live[:], now[0] = ["job-3"], now[0] + 1
+    live[:] = ["job-3"]
     hashes.refresh()
     assert (hashes.find(trace_hex("job-1")), hashes.find(trace_hex("job-3"))) == (None, "job-3")
+
+
+def test_many_traces_are_not_looked_through_at_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wafermon.receivers.otlp.traces.FEW", 1)
+    now, live = [0.0], ["job-1", "job-2"]
+    hashes = TraceHashes(lambda: live, lambda: now[0])
+    hashes.refresh()
+    live.append("job-3")
+    hashes.refresh()
+    assert hashes.find(trace_hex("job-3")) is None
+    now[0] = LOOK_SECONDS
+    hashes.refresh()
+    assert hashes.find(trace_hex("job-3")) == "job-3"

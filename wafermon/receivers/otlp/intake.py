@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import ceil
 from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -34,6 +36,8 @@ PAUSE_SECONDS = 1.0
 """How long a request waits for receivers that pause, before it is told to come again."""
 RETRY_SECONDS = 2
 """When it should come again."""
+ALLOWANCES = 20_000
+"""Senders whose allowance is remembered; beyond it the one that was told longest ago is forgotten."""
 REASONS_SHOWN = 3
 """Of the records that are refused."""
 _REJECTED = {"logs": "rejected_log_records", "metrics": "rejected_data_points", "traces": "rejected_spans"}
@@ -42,6 +46,11 @@ T = TypeVar("T")
 
 class Paused(Exception):
     """Nothing is taken just now; the text says why."""
+
+    def __init__(self, why: str, after: int = RETRY_SECONDS) -> None:
+        """`after`: in how many seconds the request should come again."""
+        super().__init__(why)
+        self.after = after
 
 
 class Asked(NamedTuple):
@@ -53,6 +62,8 @@ class Asked(NamedTuple):
     encoding: str
     body: bytes
     principal: Principal
+    host: str
+    """The address that it comes from, without the port; empty for a Unix socket."""
     peer: str
 
 
@@ -96,6 +107,8 @@ class Intake:
         self.held_bytes = 0
         """Of bodies that are not answered yet."""
         self._idle: list[Deferred[None]] = []
+        self._allowed: OrderedDict[tuple[str, str], float] = OrderedDict()
+        """When the rate limit takes something again, by principal and host."""
         self._about_requests = LogRate(reactor.seconds)
         self.stopping = False
 
@@ -134,6 +147,7 @@ class Intake:
         return done
 
     async def _take(self, asked: Asked) -> PartialSuccess:
+        self._check_rate(asked)
         await self._until_not_paused()
         body, digest = await self._apart(len(asked.body), _unpacked, asked)
         if (again := self._recent.find(digest)) is not None:
@@ -169,6 +183,7 @@ class Intake:
             self._journal.append(Entry(block, rejected, settled=_firing(settled)))
             self.figures.messages += found.block.count
             self.figures.rejected += len(rejected)
+        self._allow(asked, len(made.lines))
         if settled is not None:
             await settled
         self.figures.requests += 1
@@ -191,6 +206,23 @@ class Intake:
         answer = PartialSuccess(error_message=shown)
         setattr(answer, _REJECTED[asked.signal], len(refused))
         return answer
+
+    # -- `limits.messages_per_second`: of one principal at one host
+
+    def _check_rate(self, asked: Asked) -> None:
+        """Raises Paused."""
+        wait = self._allowed.get((asked.principal.name, asked.host), 0.0) - self._reactor.seconds()
+        if wait > 0:
+            raise Paused("more messages than limits.messages_per_second allows", ceil(wait))
+
+    def _allow(self, asked: Asked, count: int) -> None:
+        """So many messages were taken."""
+        rate, key = self.limits().messages_per_second, (asked.principal.name, asked.host)
+        before = self._allowed.pop(key, 0.0)
+        if rate:
+            self._allowed[key] = max(before, self._reactor.seconds()) + count / rate
+        if len(self._allowed) > ALLOWANCES:
+            self._allowed.popitem(last=False)
 
     # -- waiting
 

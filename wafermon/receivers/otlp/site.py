@@ -126,11 +126,15 @@ class OtlpRequest(BoundedRequest):
         return (self.getHeader("content-type") or "").partition(";")[0].strip().lower()
 
     @property
+    def host_of_peer(self) -> str:
+        """The address that it comes from; empty for a Unix socket."""
+        return str(getattr(self.channel.getPeer(), "host", ""))
+
+    @property
     def peer(self) -> str:
         """Who sends it, for people."""
-        address = self.channel.getPeer()
-        host = getattr(address, "host", "")
-        return f"otlp:{host}:{address.port}" if host else "otlp:unix"
+        host = self.host_of_peer
+        return f"otlp:{host}:{self.channel.getPeer().port}" if host else "otlp:unix"
 
     def process(self) -> None:
         signal = PATHS.get(self.path)
@@ -147,7 +151,7 @@ class OtlpRequest(BoundedRequest):
             encoding = (self.getHeader("content-encoding") or "").strip().lower()
             body = self.content.getvalue()
             self.content = type(self.content)()
-            asked = Asked(signal, media_type, encoding, body, self._principal, self.peer)
+            asked = Asked(signal, media_type, encoding, body, self._principal, self.host_of_peer, self.peer)
             gone = self.notifyFinish()
             gone.addErrback(lambda _: None)
             self.shared.take(self, asked).addCallbacks(self._taken, self._not_taken, callbackArgs=(asked,))
@@ -162,7 +166,7 @@ class OtlpRequest(BoundedRequest):
         if isinstance(error, Unreadable):
             self._say(Refusal(error.status, str(error)))
         elif isinstance(error, Paused):
-            self._say(Refusal(429, str(error), _LATER))
+            self._say(Refusal(429, str(error), ((b"retry-after", b"%d" % error.after),)))
         else:
             self.shared.failed(failure)
             self._say(Refusal(503, "a fault of the sidecar's own; its log says which", _LATER))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 from wafermon.wire.otlp.ids import trace_hex
 
 LOOK_SECONDS = 0.2
-"""How often it is asked at most which traces live."""
+"""How often it is asked at most which traces live, where they are more than FEW."""
+FEW = 1000
 KNOWN_MOST = 100_000
 
 
@@ -18,7 +19,7 @@ class TraceHashes:
     def __init__(self, live: Callable[[], Iterable[str]], seconds: Callable[[], float]) -> None:
         self._live = live
         self._seconds = seconds
-        self._looked: float | None = None
+        self._look_at = 0.0
         self._seen: OrderedDict[str, str] = OrderedDict()
         """By id, its hash."""
         self._by_hash: dict[str, str] = {}
@@ -26,10 +27,11 @@ class TraceHashes:
     def refresh(self) -> None:
         """Look which traces live; in the thread whose they are."""
         now = self._seconds()
-        if self._looked is not None and now - self._looked < LOOK_SECONDS:
+        if now < self._look_at:
             return
-        self._looked = now
-        for trace_id in self._live():
+        live = list(self._live())
+        self._look_at = now + LOOK_SECONDS if len(live) > FEW else 0.0
+        for trace_id in live:
             if trace_id in self._seen:
                 self._seen.move_to_end(trace_id)
             elif (hashed := trace_hex(trace_id)) != trace_id:
