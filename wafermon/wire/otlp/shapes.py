@@ -23,7 +23,7 @@ KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUS_ERROR = 2
 
 
-class _Shape(Struct, rename="camel", omit_defaults=True):
+class _Shape(Struct, rename="camel", omit_defaults=True, gc=False):
     """A message of the proto: what has its default is not written."""
 
 
