@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from collector import Taken, attributes
+from certificates import Authority
+from collector import Collector, Taken, attributes
 from proxy import Proxy
+from twisted.internet.task import Clock
+from twisted.python.threadpool import ThreadPool
 
 from wafermon.backends.otlp import otlp
-from wafermon.contract import BackendContract, awaited, batch, one_of_each
+from wafermon.backends.otlp.examine import problems
+from wafermon.backends.otlp.store import OtlpStore
+from wafermon.contract import JOURNAL, BackendContract, awaited, batch, line, one_of_each
+from wafermon.interfaces import BackendContext, Position, RetryableError, configure
 
 
 @contextmanager
@@ -61,3 +68,36 @@ class TestContract(BackendContract):
 
 class TestContractInProtobuf(TestContract):
     more: ClassVar[dict[str, Any]] = {"encoding": "protobuf", "compress": "none"}
+
+
+def test_tls_with_a_clients_certificate(tmp_path: Path) -> None:
+    authority, other = Authority(tmp_path, "fab"), Authority(tmp_path, "other")
+    client = authority.issue("client")
+    collector = Collector(authority.issue("server", server=True), authority.path)
+    one = batch(Position(JOURNAL, 1, 0), [line(1)])
+    shown = {"certificate": str(client), "key": str(client.with_suffix(".key"))}
+    try:
+        collector.start()
+        taken = collector.place()
+
+        def store(**more: str) -> OtlpStore:
+            given = {"url": collector.url, "resource": taken.resource, **more}
+            context = BackendContext("o", tmp_path / "state", Clock(), ThreadPool(0, 1), timeout=30.0)
+            return OtlpStore(configure(otlp, given), context)
+
+        for words, more in [
+            ("names the authority", {"ca_file": str(other.path), **shown}),
+            ("tried again|speaks TLS", {"ca_file": str(authority.path)}),
+            ("name a file", {"ca_file": str(tmp_path / "none")}),
+            ("no PEM", {"ca_file": str(client.with_suffix(".key"))}),
+        ]:
+            with pytest.raises(RetryableError, match=words):
+                store(**more).write(one)
+        good = store(ca_file=str(authority.path), **shown)
+        good.write(one)
+        good.close()
+        assert len(taken.uids()) == 1
+        assert problems(configure(otlp, {"url": collector.url, "ca_file": str(authority.path), **shown})) == []
+        assert len(problems(configure(otlp, {"url": collector.url, "ca_file": str(other.path)}))) == 1
+    finally:
+        collector.remove()

@@ -96,15 +96,21 @@ def test_the_configs_are_good(tmp_path: Path) -> None:
     pod = tmp_path / "pod.yaml"
     pod.write_text(kubernetes()[0]["data"]["wafermon.yaml"])
     pytest.importorskip("txpostgres")
-    for path in (DEPLOY / "wafermon.yaml", DEPLOY / "docker" / "wafermon.yaml", pod):
+    configs = [DEPLOY / "wafermon.yaml", *(DEPLOY / "docker").glob("wafermon*.yaml"), pod]
+    assert len(configs) == 4
+    for path in configs:
         done = wafermon("check", path)
         assert done.returncode == 0, done.stderr
 
 
-def test_what_the_compose_file_mounts_is_there_and_nothing_is_published_to_the_world() -> None:
-    path = DEPLOY / "docker" / "compose.yaml"
+@pytest.mark.parametrize(("name", "has"), [
+    ("compose.yaml", {"wafermon", "db", "prometheus", "grafana"}),
+    ("compose.otlp.yaml", {"wafermon", "lgtm"}),
+])  # fmt: skip
+def test_what_a_compose_file_mounts_is_there_and_nothing_is_published_to_the_world(name: str, has: set[str]) -> None:
+    path = DEPLOY / "docker" / name
     services = yaml.safe_load(path.read_text())["services"]
-    assert set(services) == {"wafermon", "db", "prometheus", "grafana"}
+    assert set(services) == has
     for service in services.values():
         for mounted in service["volumes"]:
             source = mounted.split(":")[0]

@@ -135,7 +135,7 @@ class Taken:
     def __init__(self, collector: Collector, name: str, begins: int) -> None:
         self.collector = collector
         self.resource = {PLACE: name}
-        self._name = name
+        self.name = name
         self._begins = begins
 
     def _of(self, kind: str, scopes: str, records: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -149,7 +149,7 @@ class Taken:
         for line in lines:
             for one in json.loads(line).get(kind, []):
                 of = attributes(one["resource"])
-                if of.get(PLACE) == self._name:
+                if of.get(PLACE) == self.name:
                     found += [(of, record) for scope in one[scopes] for record in scope[records]]
         return found
 

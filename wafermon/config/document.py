@@ -11,7 +11,7 @@ from twisted.python.reflect import namedAny
 from wafermon.config.load import default_text
 from wafermon.interfaces import IBackendFactory
 from wafermon.model.describe import declared, keys, section_of, wording
-from wafermon.model.settings import BackendKeys, RouteKeys, Section, Settings
+from wafermon.model.settings import BackendKeys, OtlpListener, RouteKeys, Section, Settings
 from wafermon.model.units import Rate, format_duration, format_rate, format_size
 
 OPENING = """\
@@ -153,6 +153,7 @@ LISTS = {
     "http": "An entry of `http` that is a mapping ([security.md](security.md#http) has the rules of access):\n",
 }
 """Keys whose values are lists of endpoints and mappings -> what their mappings' table is called."""
+OTLP_LISTENER = "One for OpenTelemetry's programs ([otlp.md](otlp.md)) has the same keys, but for the first:\n"
 
 
 def document(plugins: Mapping[str, IBackendFactory]) -> str:
@@ -164,6 +165,8 @@ def document(plugins: Mapping[str, IBackendFactory]) -> str:
         entry = section_of(declared(Settings, key))
         assert entry
         parts += [title, _table(entry)]
+        if key == "listen":
+            parts += [OTLP_LISTENER, _table(OtlpListener, ["otlp"])]
     for key in Settings.model_fields:
         section = section_of(declared(Settings, key))
         if section and key not in alone:

@@ -242,7 +242,8 @@ def _compare_endpoints(source: Source) -> None:
     # A fault shows a line that is there.
     endpoints: list[tuple[KeyPath, Any]] = [*listeners, *served] if "http" in source.value else [*served, *listeners]
     for path, problem in addresses.meetings(
-        (path, given.get("endpoint") if isinstance(given, dict) else given) for path, given in endpoints
+        (path, given.get("endpoint", given.get("otlp")) if isinstance(given, dict) else given)
+        for path, given in endpoints
     ):
         source.fault(path, problem)
 

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from wafermon.config.document import default_of
 from wafermon.interfaces import IBackendFactory
-from wafermon.model.describe import declared, keys, section_of
+from wafermon.model.describe import choices_of, declared, keys, section_of
 from wafermon.model.settings import BackendKeys, Kind, RouteKeys, Section, Settings
 from wafermon.model.units import SIZE_UNITS, TIME_UNITS
 
@@ -143,7 +143,8 @@ def _annotated(bare: Any, *metadata: Any) -> Schema:
     if entry is None:
         return {}
     # An endpoint stands for a mapping of it alone; `http` is one of these, a list of them, or false.
-    one = {"anyOf": [_TEXT, _section(entry)]}
+    sections = [found for one in choices_of(bare).values() if (found := section_of(one))] or [entry]
+    one = {"anyOf": [_TEXT, *map(_section, sections)]}
     if get_origin(bare) is not tuple:
         return one
     return {"anyOf": [_TEXT, {"const": False}, {"type": "array", "items": one, "minItems": 1}]}

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from wafermon.interfaces import BackendContext, IBackend, IHistory
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
-from wafermon.model.settings import BackendConfig, HttpListener
+from wafermon.model.settings import BackendConfig, HttpListener, Listener, OtlpListener
 from wafermon.query import Live, Query
-from wafermon.receivers import Listeners, Receiver, SpillTaker
+from wafermon.receivers import Intake, Listeners, OtlpDoor, Receiver, SpillTaker
 from wafermon.web import HttpServer, ListenerState
 
 ACK_SECONDS = 2.0
@@ -84,7 +84,9 @@ class Sidecar(Service):
         self._openers = Workers(0, OPENERS, "frames")
         self._spill_thread = Workers(0, 1, "spill")
         self.receiver = Receiver(self.journal, config.limits, reactor, self._openers)
-        self.listening = Listeners(self.receiver, reactor)
+        self.otlp = Intake(self.journal, lambda: self.config.limits, self._live_traces, reactor, self._openers)
+        doors: dict[type[Listener], Any] = {OtlpListener: partial(OtlpDoor, self.otlp, reactor)}
+        self.listening = Listeners(self.receiver, reactor, doors)
         self.supervisor = Supervisor(reactor, self.journal.now)
         self.deliveries = Deliveries(self._make_delivery, self.journal, self.supervisor, reactor)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
@@ -125,6 +127,9 @@ class Sidecar(Service):
     def live(self) -> Live:
         """See `View`."""
         return Live(self.correlator, self.journal)
+
+    def _live_traces(self) -> list[str]:
+        return self.correlator.trace_ids()
 
     def _histories(self) -> dict[str, Any]:
         """The backends that can be asked for what they hold, by name, in the config's order."""
@@ -377,7 +382,10 @@ class Sidecar(Service):
         if self.spills is not None:
             self.spills.stop()
         self._stop_phase = "ending the connections"
+        self.otlp.stopping = True
         await self.receiver.stop(self._left(ACK_SECONDS, 0.25))
+        await at_most(self._reactor, self._left(ACK_SECONDS, 0.25), self.otlp.settled())
+        self.listening.end()
         self._probe("connections ended")
         self._stop_phase = "saving the correlation"
         await self.supervisor.stop(self.correlator.name, self._left(GRACE_SECONDS, 0.25))

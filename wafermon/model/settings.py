@@ -18,7 +18,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     field_validator,
 )
@@ -103,6 +105,11 @@ def _endpoint(value: Any) -> Any:
 
 def _listener(value: Any) -> Any:
     return {"endpoint": value} if isinstance(value, str) else value
+
+
+def _kind_of_listener(value: Any) -> str:
+    """Which of the listeners an entry of `listen` means."""
+    return "otlp" if isinstance(value, OtlpListener) or (isinstance(value, dict) and "otlp" in value) else "lines"
 
 
 def _http(value: Any) -> Any:
@@ -202,6 +209,17 @@ class Listener(Port):
         description="Of a `unix:` endpoint: only processes of these users (names or numbers) may connect, whatever the "
         "socket's mode says. The kernel says whose process it is.",
         strict=False,
+    )
+
+
+class OtlpListener(Listener):
+    """One place where programs send OpenTelemetry's OTLP over HTTP."""
+
+    endpoint: Endpoint = Field(
+        alias="otlp",
+        description="In place of `endpoint`: there OTLP over HTTP is taken, in JSON and (with `wafermon[otlp]`) protobuf. A token comes as "
+        "`Authorization: Bearer TOKEN`.",
+        examples=["tcp:4318:interface=127.0.0.1"],
     )
 
 
@@ -463,7 +481,12 @@ class RouteKeys(Section):
     )
 
 
-ListenEntry = Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
+ListenEntry = Annotated[
+    Annotated[Listener, Tag("lines")] | Annotated[OtlpListener, Tag("otlp")],
+    Discriminator(_kind_of_listener),
+    BeforeValidator(_listener),
+    Kind("an endpoint, or a mapping with one"),
+]
 HttpEntry = Annotated[HttpListener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
 
 

@@ -2,6 +2,8 @@
 
 from wafermon.receivers.lines.hub import Receiver
 from wafermon.receivers.lines.listeners import Listeners
+from wafermon.receivers.otlp.intake import Intake
+from wafermon.receivers.otlp.listening import OtlpDoor
 from wafermon.receivers.spill import SpillTaker
 
-__all__ = ["Listeners", "Receiver", "SpillTaker"]
+__all__ = ["Intake", "Listeners", "OtlpDoor", "Receiver", "SpillTaker"]

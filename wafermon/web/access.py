@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,15 +17,10 @@ from urllib.parse import urlsplit
 from twisted.web.server import Request
 
 from wafermon.model.settings import HttpListener
+from wafermon.net.guesses import WrongTokens, address_of
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.net.tokens import TokenFile
 
-BURST = 10
-"""Wrong tokens that an address may send at once."""
-PER_SECOND = 1.0
-"""Wrong tokens that an address may send for long."""
-ADDRESSES = 1024
-"""How many addresses are remembered; the one heard of longest ago is forgotten first."""
 WRONG_SECONDS = 0.5
 """A wrong token is answered after this time."""
 HOSTS_FILE = Path("/etc/hosts")
@@ -55,29 +49,6 @@ WRONG_TOKEN = Refusal(
 TOO_MANY = Refusal(
     429, "too many wrong tokens from this address; try again in a second", headers=((b"retry-after", b"1"),)
 )
-
-
-class WrongTokens:
-    """Counts them by address, so that they can be guessed only slowly: once an address has used up what it may, its tokens are not
-    even looked at."""
-
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def exhausted(self, address: str) -> bool:
-        return self._now(address) < 1.0
-
-    def count(self, address: str) -> None:
-        left = self._now(address) - 1.0
-        self._left[address] = (left, self._seconds())
-        self._left.move_to_end(address)
-        if len(self._left) > ADDRESSES:
-            self._left.popitem(last=False)
-
-    def _now(self, address: str) -> float:
-        left, since = self._left.get(address, (float(BURST), self._seconds()))
-        return min(float(BURST), left + (self._seconds() - since) * PER_SECOND)
 
 
 class AccessRules:
@@ -119,7 +90,7 @@ class AccessRules:
         scheme, _, token = (request.getHeader("authorization") or "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             return NO_TOKEN
-        address = _address_of(request)
+        address = address_of(request.getClientAddress())
         if self._wrong.exhausted(address):
             return TOO_MANY
         self._tokens.refresh()
@@ -198,13 +169,3 @@ def _is_loopback(address: str) -> bool:
         return ip_address(address).is_loopback
     except ValueError:
         return False
-
-
-def _address_of(request: Request) -> str:
-    """Of IPv6 the network, since one client may use all of its addresses."""
-    host = str(getattr(request.getClientAddress(), "host", ""))
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return "unix"
-    return str(address) if address.version == 4 else str(ip_network((address, 64), strict=False))

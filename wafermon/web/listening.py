@@ -23,10 +23,10 @@ from wafermon.model.changes import CannotChange, Change
 from wafermon.model.endpoints import kind_of
 from wafermon.model.settings import HttpListener
 from wafermon.net import ports
+from wafermon.net.http import QuietSite
 from wafermon.net.principals import Principal, group_id, user_id
 from wafermon.web.access import AccessRules, Refusal
 from wafermon.web.answers import text
-from wafermon.web.requests import QuietSite
 
 LOOK_SECONDS = 1.0
 """How often certificates and tokens are looked at."""

@@ -21,6 +21,8 @@ from wafermon.web.view import View
 CODES = ("bad_json", "bad_message", "bad_utf8", "line_too_long", "unknown_type")
 """Shown from the start, at 0, so that an alarm sees the first one."""
 
+STATUSES = dict.fromkeys(("400", "401", "413", "415", "429"), 0)
+
 
 def registry(view: View, delay: ReactorDelay) -> CollectorRegistry:
     """What `/metrics` shows: the sidecar's figures, and those of its process."""
@@ -67,6 +69,18 @@ class Figures(Collector):
         )
         yield _counter("wafermon_messages_duplicate", "Lines dropped because they had come before.", figures.duplicates)
         yield _counter("wafermon_messages_missing", "Numbers that clients left out.", figures.gaps)
+        otlp = self._view.otlp.figures
+        yield _counter("wafermon_otlp_requests", "Requests of OTLP that were taken.", otlp.requests)
+        yield _counter("wafermon_otlp_requests_repeated", "Those that had come before.", otlp.repeated)
+        refused = {str(status): count for status, count in otlp.refused.items()}
+        yield _counters(
+            "wafermon_otlp_requests_refused",
+            "Those that were not taken, by HTTP's status.",
+            "status",
+            {**STATUSES, **refused},
+        )
+        yield _counter("wafermon_otlp_messages", "Messages that they gave.", otlp.messages)
+        yield _counter("wafermon_otlp_messages_rejected", "Lines of theirs that were refused.", otlp.rejected)
         spills = self._view.spills
         yield _counter("wafermon_spill_messages", "Messages of spill files taken up.", spills.messages if spills else 0)
         yield _counter("wafermon_spill_files", "Spill files taken up.", spills.files if spills else 0)

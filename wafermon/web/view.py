@@ -14,7 +14,7 @@ from wafermon.model.changes import Refused
 from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.model.settings import Hooks as HookSettings
 from wafermon.query import Live, Query
-from wafermon.receivers import Receiver, SpillTaker
+from wafermon.receivers import Intake, Receiver, SpillTaker
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class View(Protocol):
     def journal(self) -> Journal: ...
     @property
     def receiver(self) -> Receiver: ...
+    @property
+    def otlp(self) -> Intake: ...
     @property
     def live(self) -> Live: ...
     @property

@@ -211,6 +211,19 @@ def test_what_is_rejected_as_a_whole_becomes_dead_letters(server: AnsweringServe
     assert store.figures["rejected"] == 2 and store.figures["metrics"] == 1
 
 
+def test_what_is_rejected_is_in_no_total(server: AnsweringServer, tmp_path: Path) -> None:
+    body = b'{"partialSuccess":{"rejectedDataPoints":"1","errorMessage":"no"}}'
+    replies = [Reply(body=body), Reply()]
+    server.rule = lambda asked: replies.pop(0)
+    store = Place(tmp_path, server.url, temporality="cumulative").store()
+    first = batch(START, [line(1, **{**METRIC, "kind": "counter", "value": 5})])
+    with pytest.raises(Refused):
+        store.write(first)
+    store.write(batch(first.end, [line(2, **{**METRIC, "kind": "counter", "value": 2})]))
+    [metric] = server.asked[1].records()
+    assert metric["sum"]["dataPoints"][0]["asDouble"] == 2
+
+
 def test_what_is_rejected_in_part_is_counted_and_not_sent_again(server: AnsweringServer, place: Place) -> None:
     server.rule = lambda asked: Reply(body=b'{"partialSuccess":{"rejectedLogRecords":1,"errorMessage":"too old"}}')
     store = place.store()

@@ -12,10 +12,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from wafermon.model.settings import HttpListener
+from wafermon.net.guesses import ADDRESSES, BURST, WrongTokens
+from wafermon.net.http import QuietSite
 from wafermon.web import access
-from wafermon.web.access import BURST, AccessRules, WrongTokens, is_known_host, is_same_origin
+from wafermon.web.access import AccessRules, is_known_host, is_same_origin
 from wafermon.web.listening import PortRoot
-from wafermon.web.requests import QuietSite
 
 
 class Answering(Resource):
@@ -182,9 +183,9 @@ def test_after_some_wrong_tokens_those_of_an_address_are_not_looked_at_for_a_whi
 
 def test_wrong_tokens_of_many_addresses_take_no_memory() -> None:
     wrong = WrongTokens(Clock().seconds)
-    for number in range(3 * access.ADDRESSES):
+    for number in range(3 * ADDRESSES):
         wrong.count(str(number))
-    assert len(wrong._left) == access.ADDRESSES
+    assert len(wrong._left) == ADDRESSES
 
 
 def test_tokens_are_read_again_when_the_file_changes(tokens: Path) -> None:

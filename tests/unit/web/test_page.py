@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from wafermon.model.settings import HttpListener
+from wafermon.net.http import QuietSite
 from wafermon.web import assets
 from wafermon.web.access import AccessRules
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.listening import PortRoot
-from wafermon.web.requests import QuietSite
 from wafermon.web.site import INDEX, _root
 from wafermon.web.tail import Tail
 

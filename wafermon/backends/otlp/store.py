@@ -118,12 +118,12 @@ class OtlpStore:
         rejected = min(sent.rejected, made.records)
         more = {"requests": 1, "bytes": sent.bytes, signal: made.records - rejected, "rejected": rejected}
         self.figures = {name: figure + more.get(name, 0) for name, figure in self.figures.items()}
+        reason = printable(sent.reason) or "the receiver rejects it and does not say why"
+        if rejected and rejected == made.records:
+            raise Refused({item.number: reason for item in items}, "rejected")
         self._counters.keep(made.changes, self._now())
         if not rejected:
             return
-        reason = printable(sent.reason) or "the receiver rejects it and does not say why"
-        if rejected == made.records:
-            raise Refused({item.number: reason for item in items}, "rejected")
         self._about_rejected.log(lambda: self._complain(signal, rejected, made.records, reason), self._tell)
 
     def _complain(self, signal: Signal, rejected: int, records: int, reason: str) -> None:

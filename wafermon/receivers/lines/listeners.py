@@ -6,9 +6,9 @@ clients changes: certificates, tokens, users, TLS or not. Who is inside stays in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
@@ -31,15 +31,30 @@ Address = tuple[str, ...]
 _Admissions = dict[Address, tuple[Listener, Admission]]
 
 
+class Served(Protocol):
+    """What is behind a door."""
+
+    @property
+    def factory(self) -> Any:
+        """Of its connections, without TLS."""
+
+    def clear(self) -> None:
+        """Close the connections that would not be let in any more."""
+
+    def end(self) -> None:
+        """Close those that are asked again at each request."""
+
+
+Serve = Callable[["OpenListener"], Served]
+"""What puts something behind a door."""
+
+
 class OpenListener:
     """One listener that is open."""
 
-    def __init__(
-        self, listener: Listener, gate: Admission, receiver: Receiver, reactor: Any, beside: Any = None
-    ) -> None:
+    def __init__(self, listener: Listener, gate: Admission, serve: Serve, reactor: Any, beside: Any = None) -> None:
         """Raises OSError and ValueError where it can't be opened. `beside`: see `ports.listen`."""
-        self._receiver = receiver
-        self._plain = ReceiverFactory(receiver, self)
+        self._served = serve(self)
         self.change(listener, gate)
         self.port: Any = ports.listen(listener, _Entrance(self), reactor, beside)
 
@@ -47,7 +62,8 @@ class OpenListener:
         """From now on ask this of new connections."""
         self.listener = listener
         self.gate = gate
-        self.factory = gate.credentials.wrap(self._plain) if gate.credentials else self._plain
+        plain = self._served.factory
+        self.factory = gate.credentials.wrap(plain) if gate.credentials else plain
 
     def adjust(self) -> None:
         """Give the open socket what the listener says of it now. Raises OSError and ValueError."""
@@ -69,13 +85,32 @@ class OpenListener:
 
     def clear(self) -> None:
         """Close the connections that would not be let in any more."""
-        for connection in self._receiver.admitted_by(self):
-            if not self.gate.still_admits(connection.principal, connection.transport):
-                self._receiver.complain(connection.peer, "closed: it would not be admitted any more")
-                connection.end()
+        self._served.clear()
+
+    def end(self) -> None:
+        """See `Served.end`."""
+        self._served.end()
 
     def close(self) -> Deferred[None]:
         return ports.close(self.port)
+
+
+class _Lines:
+    """Clients that speak the protocol."""
+
+    def __init__(self, receiver: Receiver, door: OpenListener) -> None:
+        self.factory = ReceiverFactory(receiver, door)
+        self._receiver = receiver
+        self._door = door
+
+    def clear(self) -> None:
+        for connection in self._receiver.admitted_by(self._door):
+            if not self._door.gate.still_admits(connection.principal, connection.transport):
+                self._receiver.complain(connection.peer, "closed: it would not be admitted any more")
+                connection.end()
+
+    def end(self) -> None:
+        """The receiver ends its connections itself."""
 
 
 class _Entrance(Factory):
@@ -95,10 +130,12 @@ class Listeners:
 
     log = Logger()
 
-    def __init__(self, receiver: Receiver, reactor: Any) -> None:
-        self._receiver = receiver
+    def __init__(self, receiver: Receiver, reactor: Any, others: Mapping[type[Listener], Serve] | None = None) -> None:
+        """`others` are for kinds of listeners where no lines come in."""
+        self._serve: dict[type[Listener], Serve] = {Listener: partial(_Lines, receiver), **(others or {})}
         self._reactor = reactor
         self._doors: dict[Address, OpenListener] = {}
+        self._closed: list[OpenListener] = []
         self._look = LoopingCall(self._refresh)
         self._look.clock = reactor
 
@@ -115,7 +152,7 @@ class Listeners:
     def prepare(self, wanted: Sequence[Listener]) -> Change:
         """Open what is not open yet, and read the files. Nobody is served at a new door, and no old one closes, before
         the commit. Raises CannotChange."""
-        gates = {ports.address_of(listener): (listener, self._gate(listener)) for listener in wanted}
+        gates = {_address_of(listener): (listener, self._gate(listener)) for listener in wanted}
         going = [door for address, door in self._doors.items() if address not in gates]
         opened: dict[Address, OpenListener] = {}
         try:
@@ -147,7 +184,7 @@ class Listeners:
         number = ports.number_of(listener.endpoint)
         beside = next((one.port for one in going if number and ports.number_of(one.listener.endpoint) == number), None)
         try:
-            return OpenListener(listener, gate, self._receiver, self._reactor, beside)
+            return OpenListener(listener, gate, self._serve[type(listener)], self._reactor, beside)
         except (OSError, ValueError, CannotListenError) as error:
             raise CannotChange(f"can't listen on {listener.endpoint}: {ports.in_words(error)}") from None
 
@@ -187,8 +224,18 @@ class Listeners:
         if self._look.running:
             self._look.stop()
         closing = DeferredList([door.close() for door in self._doors.values()])
-        self._doors = {}
+        self._closed, self._doors = list(self._doors.values()), {}
         return closing.addCallback(lambda _: None)
+
+    def end(self) -> None:
+        """After `stop`: close what is still connected, where nobody else does."""
+        for door in self._closed:
+            door.end()
+
+
+def _address_of(listener: Listener) -> Address:
+    """By which it is known: another kind of listener at the same place is another one."""
+    return (type(listener).__name__, *ports.address_of(listener))
 
 
 def _close(listening: Iterable[OpenListener]) -> None:

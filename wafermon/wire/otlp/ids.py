@@ -24,3 +24,9 @@ def span_hex(span_id: str) -> str:
     if _SPAN.fullmatch(span_id) and span_id != NO_SPAN:
         return span_id
     return sha256(span_id.encode()).hexdigest()[:16]
+
+
+@lru_cache(20_000)
+def nobody_hex(trace_id: str) -> str:
+    """The span that SDKs name in a TRACEPARENT where none is open: W3C has no such thing as no span. Nothing has it as its id."""
+    return sha256(trace_id.encode()).hexdigest()[32:48]

@@ -12,16 +12,30 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from operator import attrgetter
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
-from wafermon.wire.otlp.shapes import SIGNALS, Answer, Failure, Logs, Metrics, Request, Signal, Traces
+from wafermon.wire.otlp.shapes import (
+    SIGNALS,
+    Answer,
+    AnyValue,
+    ArrayValue,
+    Failure,
+    KeyValue,
+    KeyValueList,
+    Logs,
+    Metrics,
+    Request,
+    Signal,
+    Traces,
+)
 
 MISSING = "protobuf needs packages that are not installed: pip install 'wafermon[otlp]'"
 _HEX = {"trace_id", "span_id", "parent_span_id"}
-_NUMBERS_OF_ANSWERS = {"rejected_log_records", "rejected_data_points", "rejected_spans"}
-_NUMBERS = {"count", "int_value", "as_int", *_NUMBERS_OF_ANSWERS}
+_NUMBERS = {"count", "as_int", "rejected_log_records", "rejected_data_points", "rejected_spans"}
+_DOUBLES = {"as_double", "sum"}
 _SERVICE = "opentelemetry.proto.collector.{0}.v1.{0}_service_pb2"
 _WORDS: dict[Signal, str] = {"logs": "Logs", "metrics": "Metrics", "traces": "Trace"}
 _SHAPES: dict[Signal, type[Request]] = {"logs": Logs, "metrics": Metrics, "traces": Traces}
@@ -48,6 +62,66 @@ def encode(signal: Signal, request: Request) -> bytes:
 def decode(signal: Signal, data: bytes) -> Request:
     """Raises Malformed."""
     return _read(_message(signal, "Request"), _SHAPES[signal], data)
+
+
+class TooMany(ValueError):
+    """A request of more messages within each other than are wanted: each costs memory, and takes two bytes."""
+
+
+def check_count(signal: Signal, data: bytes, most: int) -> None:
+    """Count the messages of a request before any is made. Raises TooMany or Malformed. Takes up to a second for a million."""
+    pending = [(0, len(data), _inner(_message(signal, "Request").DESCRIPTOR.full_name, signal))]
+    count = 0
+    try:
+        while pending:
+            at, end, inner = pending.pop()
+            while at < end:
+                tag, at = _read_varint(data, at)
+                form = tag & 7
+                if form == 2:
+                    length, at = _read_varint(data, at)
+                    if at + length > end:
+                        raise Malformed("a field is longer than its message")
+                    name = inner.get(tag >> 3)
+                    if name is not None:
+                        count += 1
+                        if count > most:
+                            raise TooMany(f"more than {most} values in one request")
+                        pending.append((at, at + length, _inner(name, signal)))
+                    at += length
+                elif form == 0:
+                    _, at = _read_varint(data, at)
+                elif form in (1, 5):
+                    at += 8 if form == 1 else 4
+                else:
+                    raise Malformed("a field of a form that is not known")
+    except IndexError:
+        raise Malformed("it ends in the middle of a field") from None
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = data[at]
+    at += 1
+    if value < 128:
+        return value, at
+    value, shift = value & 127, 7
+    while True:
+        part = data[at]
+        at += 1
+        value |= (part & 127) << shift
+        if part < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise Malformed("a number of more than 64 bits")
+
+
+@cache
+def _inner(name: str, signal: Signal) -> dict[int, str]:
+    """The fields of a message that are messages themselves: their numbers, and the messages' names."""
+    pool = _message(signal, "Request").DESCRIPTOR.file.pool
+    fields = pool.FindMessageTypeByName(name).fields
+    return {field.number: field.message_type.full_name for field in fields if field.message_type is not None}
 
 
 def encode_answer(signal: Signal, answer: Answer) -> bytes:
@@ -84,35 +158,63 @@ def _message(signal: Signal, what: str) -> Any:
 
 
 def _written(message: Any, shape: Struct) -> bytes:
-    written: bytes = message(**_fields(shape)).SerializeToString()
+    written: bytes = message(**_fields_of(type(shape))(shape)).SerializeToString()
     return written
 
 
-def _fields(shape: Struct) -> dict[str, Any]:
-    """What a message is made of."""
-    fields: dict[str, Any] = {}
-    for name in shape.__struct_fields__:
-        value = getattr(shape, name)
-        if value is None or (value == 0 and name in _NUMBERS_OF_ANSWERS):
-            continue  # each signal's answer has one of these alone
-        if isinstance(value, Struct):
-            value = _fields(value)
-        elif isinstance(value, list):
-            value = [_fields(one) for one in value]
-        elif isinstance(value, str):
-            value = _from_text(name, value)
-        fields[name] = value
+Fields = dict[str, Any]
+
+
+@cache
+def _fields_of(kind: type[Struct]) -> Callable[[Any], Fields]:
+    """What makes of a shape what its message is made of."""
+    if kind is AnyValue:
+        return _fields_of_value
+    hints = get_type_hints(kind)
+    names = kind.__struct_fields__
+    get = attrgetter(*names) if len(names) > 1 else lambda shape: (getattr(shape, names[0]),)
+    steps = [(name, _writer(name, hints[name]), _is_optional(hints[name])) for name in names]
+
+    def fields(shape: Any) -> Fields:
+        made: Fields = {}
+        for (name, write, optional), value in zip(steps, get(shape), strict=True):
+            if value is None if optional else not value:
+                continue
+            made[name] = value if write is None else write(value)
+        return made
+
     return fields
 
 
-def _from_text(name: str, value: str) -> Any:
+def _writer(name: str, hint: Any) -> Callable[[Any], Any] | None:
+    """What makes of a field's value what its message has; None: that is the same."""
+    shape = _shape_in(hint)
+    if shape is not None and get_origin(hint) is list:
+        return lambda values: list(map(_fields_of(shape), values))
+    if shape is not None:
+        return lambda value: _fields_of(shape)(value)
     if name in _HEX:
-        return bytes.fromhex(value)
+        return bytes.fromhex
     if name in _NUMBERS or name.endswith("_unix_nano"):
-        return int(value)
-    if name in ("double_value", "as_double", "sum"):
-        return float(value)
-    return b64decode(value) if name == "bytes_value" else value
+        return int
+    return float if name in _DOUBLES else None
+
+
+def _fields_of_value(value: AnyValue) -> Fields:
+    """Of an attribute's value, of which one field at most is set."""
+    if value.string_value is not None:
+        return {"string_value": value.string_value}
+    if value.int_value is not None:
+        return {"int_value": int(value.int_value)}
+    if value.double_value is not None:
+        return {"double_value": float(value.double_value)}
+    if value.bool_value is not None:
+        return {"bool_value": value.bool_value}
+    if value.array_value is not None:
+        return {"array_value": {"values": list(map(_fields_of_value, value.array_value.values))}}
+    if value.kvlist_value is not None:
+        return {"kvlist_value": {"values": list(map(_fields_of(KeyValue), value.kvlist_value.values))}}
+    return {"bytes_value": b64decode(value.bytes_value)} if value.bytes_value is not None else {}
 
 
 # -- messages -> shapes
@@ -125,43 +227,69 @@ def _read(message: Any, shape: type[S], data: bytes) -> S:
         parsed = message.FromString(data)
     except DecodeError as error:
         raise Malformed(str(error)) from None
-    return _shape(shape, parsed)
-
-
-def _shape(kind: type[S], message: Any) -> S:
-    readers = _readers(kind)
-    fields = {}
-    for field, value in message.ListFields():
-        name = field.name
-        reader = readers.get(name, _pass_over)
-        if reader is None:
-            fields[name] = value
-        elif reader is not _pass_over:
-            fields[name] = reader(value)
-    return kind(**fields)
-
-
-def _pass_over(value: Any) -> Any:
-    raise AssertionError
+    made: S = _shape_of(shape, message.DESCRIPTOR.full_name, message.DESCRIPTOR.file.pool)(parsed)
+    return made
 
 
 @cache
-def _readers(kind: type[Struct]) -> dict[str, Callable[[Any], Any] | None]:
-    """How the fields of a shape are made of a message's; None: as they are."""
-    return {name: _reader(name, hint) for name, hint in get_type_hints(kind).items() if name in kind.__struct_fields__}
+def _shape_of(kind: type[Struct], name: str, pool: Any) -> Callable[[Any], Any]:
+    """What makes of a message of that name its shape."""
+    if kind is AnyValue:
+        return _value_of
+    known = pool.FindMessageTypeByName(name).fields_by_name
+    hints = get_type_hints(kind)
+    names = tuple(field for field in kind.__struct_fields__ if field in known)
+    get = attrgetter(*names) if len(names) > 1 else lambda message: (getattr(message, names[0]),)
+    steps = [_reader(known[field], hints[field], pool) for field in names]
+    is_whole = names == kind.__struct_fields__
+
+    def shape(message: Any) -> Any:
+        values = list(get(message))
+        for at, (read, optional) in enumerate(steps):
+            if optional and not message.HasField(names[at]):
+                values[at] = None
+            elif read is not None:
+                values[at] = read(values[at])
+        return kind(*values) if is_whole else kind(**dict(zip(names, values, strict=True)))
+
+    return shape
 
 
-def _reader(name: str, hint: Any) -> Callable[[Any], Any] | None:
-    if name in _HEX:
-        return bytes.hex
-    if name == "bytes_value":
-        return lambda value: b64encode(value).decode()
+def _reader(field: Any, hint: Any, pool: Any) -> tuple[Callable[[Any], Any] | None, bool]:
+    """What makes of a message's field what its shape has (None: that is the same), and whether it may be absent."""
+    optional = _is_optional(hint) and field.has_presence
+    if field.name in _HEX:
+        return bytes.hex, optional
     shape = _shape_in(hint)
     if shape is None:
-        return None
+        return None, optional
+    inner = field.message_type.full_name
     if get_origin(hint) is list:
-        return lambda values: [_shape(shape, one) for one in values]
-    return lambda value: _shape(shape, value)
+        return lambda values: list(map(_shape_of(shape, inner, pool), values)), False
+    return lambda value: _shape_of(shape, inner, pool)(value), optional
+
+
+def _value_of(value: Any) -> AnyValue:
+    """An attribute's value."""
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return AnyValue(value.string_value)
+    if kind == "int_value":
+        return AnyValue(int_value=value.int_value)
+    if kind == "double_value":
+        return AnyValue(double_value=value.double_value)
+    if kind == "bool_value":
+        return AnyValue(bool_value=value.bool_value)
+    if kind == "array_value":
+        return AnyValue(array_value=ArrayValue(list(map(_value_of, value.array_value.values))))
+    if kind == "kvlist_value":
+        pairs = [KeyValue(one.key, _value_of(one.value)) for one in value.kvlist_value.values]
+        return AnyValue(kvlist_value=KeyValueList(pairs))
+    return AnyValue(bytes_value=b64encode(value.bytes_value).decode()) if kind == "bytes_value" else AnyValue()
+
+
+def _is_optional(hint: Any) -> bool:
+    return type(None) in get_args(hint)
 
 
 def _shape_in(hint: Any) -> type[Struct] | None:

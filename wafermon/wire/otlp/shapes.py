@@ -23,7 +23,7 @@ KINDS = ("unspecified", "internal", "server", "client", "producer", "consumer")
 STATUS_ERROR = 2
 
 
-class _Shape(Struct, rename="camel", omit_defaults=True):
+class _Shape(Struct, rename="camel", omit_defaults=True, gc=False):
     """A message of the proto: what has its default is not written."""
 
 
@@ -150,6 +150,10 @@ class Exemplar(_Shape):
     trace_id: str = ""
 
 
+NO_VALUE = 1
+"""Of a point's `flags`: it has none."""
+
+
 class NumberDataPoint(_Shape):
     start_time_unix_nano: Long = 0
     time_unix_nano: Long = 0
@@ -157,6 +161,7 @@ class NumberDataPoint(_Shape):
     as_int: Long | None = None
     attributes: list[KeyValue] = []
     exemplars: list[Exemplar] = []
+    flags: int = 0
 
 
 class Gauge(_Shape):
@@ -177,6 +182,7 @@ class CountedPoint(_Shape):
     count: Long = 0
     sum: Double | None = None
     attributes: list[KeyValue] = []
+    flags: int = 0
 
 
 class Histogram(_Shape):

@@ -10,15 +10,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 BODY_BYTES = 64 << 10
-"""The longest body that is read. No page wants more."""
+"""The longest body that is read, where a kind of request does not say another length. No page wants more."""
 IDLE_SECONDS = 60.0
 """After so long without a byte a connection is closed."""
 _TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class BoundedRequest(Request):
-    """Keeps a body in memory up to BODY_BYTES; beyond that the connection ends with 413. Headers of any bytes can be read."""
+    """Keeps a body in memory up to `body_bytes`; beyond that the connection ends with 413. Headers of any bytes can be read."""
 
+    body_bytes = BODY_BYTES
     _refused = False
     content: BytesIO
     channel: Any
@@ -32,13 +33,13 @@ class BoundedRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
-        if length is not None and length > BODY_BYTES:
+        if length is not None and length > self.body_bytes:
             self._refuse()
 
     def handleContentChunk(self, data: bytes) -> None:
         if self._refused:
             return
-        if self.content.tell() + len(data) > BODY_BYTES:
+        if self.content.tell() + len(data) > self.body_bytes:
             self._refuse()
         else:
             self.content.write(data)
@@ -59,8 +60,8 @@ class QuietSite(Site):
     noisy = False
     displayTracebacks = False
 
-    def __init__(self, root: Resource) -> None:
-        super().__init__(root, requestFactory=BoundedRequest, timeout=IDLE_SECONDS)
+    def __init__(self, root: Resource, request: type[BoundedRequest] = BoundedRequest) -> None:
+        super().__init__(root, requestFactory=request, timeout=IDLE_SECONDS)
 
     def acceptableProtocols(self) -> list[bytes]:
         """HTTP/1.1 alone, whatever packages are installed: bodies are bounded there."""

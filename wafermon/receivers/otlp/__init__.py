@@ -1,0 +1,1 @@
+"""OTLP over HTTP in, as lines into the journal. See docs/otlp.md."""

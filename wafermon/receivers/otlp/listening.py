@@ -1,0 +1,22 @@
+"""What is behind a door for OTLP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wafermon.receivers.lines.listeners import OpenListener
+from wafermon.receivers.otlp.intake import Intake
+from wafermon.receivers.otlp.site import OtlpFactory
+
+
+class OtlpDoor:
+    """Requests, each of which is asked for what the listener asks."""
+
+    def __init__(self, intake: Intake, reactor: Any, door: OpenListener) -> None:
+        self.factory = OtlpFactory(intake, door, reactor)
+
+    def clear(self) -> None:
+        """The next request of who is connected is refused."""
+
+    def end(self) -> None:
+        self.factory.end()
