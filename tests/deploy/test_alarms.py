@@ -16,7 +16,9 @@ ALARMS: dict[str, dict[str, Any]] = {
     for rule in group["rules"]
 }
 TESTS = [
-    one for test in yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"] for one in test["alert_rule_test"]
+    one
+    for test in yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
+    for one in test["alert_rule_test"]
 ]
 RUNBOOK = re.compile(r"https://wafermon\.example/([a-z/-]+)/#([a-z0-9-]+)")
 

@@ -51,8 +51,9 @@ class Upgraded(Daemon):
         finally:
             connection.close()
 
-    def count(self, table: str) -> int:
-        return int(self.sql(f"SELECT count(*) FROM public.{table}")[0][0])
+    def events(self) -> int:
+        """Those of programs: the sidecar itself says of an old job that it is stalled."""
+        return int(self.sql("SELECT count(*) FROM public.events WHERE service <> 'wafermon'")[0][0])
 
 
 @pytest.fixture(params=RELEASES, ids=[release.name for release in RELEASES])
@@ -63,7 +64,7 @@ def upgraded(request: pytest.FixtureRequest, tmp_path: Path, server: Postgres) -
 def test_what_was_pending_is_delivered_and_nothing_twice(upgraded: Upgraded) -> None:
     story = upgraded.story
     events = story["delivered"] + story["pending"]
-    assert upgraded.count("events") == events
+    assert upgraded.events() == events
     with upgraded:
         until(lambda: len(upgraded.stored("pending")) >= story["pending"], "what was pending")
         # What is sent now comes after all that: once it is there, nothing older can follow.
@@ -71,12 +72,12 @@ def test_what_was_pending_is_delivered_and_nothing_twice(upgraded: Upgraded) -> 
         client.send_line({**event("new", 1), "v": 2, "client": client.client, "seq": 1})
         client.until_acked(1)
         until(lambda: upgraded.stored("new"), "the new message in the files")
-        until(lambda: upgraded.count("events") > events, "the new message in the database")
+        until(lambda: upgraded.events() > events, "the new message in the database")
         client.close()
     said = [line["message"] for line in upgraded.stored("delivered") if line["type"] == "event"]
     assert said == [f"delivered {n}" for n in range(story["delivered"])]
     assert [line["message"] for line in upgraded.stored("pending")] == [f"pending {n}" for n in range(story["pending"])]
-    assert upgraded.count("events") == events + 1
+    assert upgraded.events() == events + 1
     assert len({letter["id"] for letter in upgraded.letters()}) == len(upgraded.letters()) >= 1
     assert "Traceback" not in upgraded.log()
 
@@ -90,9 +91,17 @@ def test_its_clients_and_its_jobs_go_on(upgraded: Upgraded) -> None:
         common = {"v": 2, "service": "delivered", "trace_id": story["job"], "client": story["client"]}
         # A message that it had already: it is known, and is not stored again.
         client.send_line({**event("delivered", 0), **common, "seq": 5})
-        span = {"span_id": story["span"], "name": "load", "status": "ok", "start": time.time_ns() // 1000 - 9, "duration": 9}
+        span = {
+            "span_id": story["span"],
+            "name": "load",
+            "status": "ok",
+            "start": time.time_ns() // 1000 - 9,
+            "duration": 9,
+        }
         client.send_line({**common, "type": "span_end", **span, "seq": first})
-        client.send_line({**common, "type": "progress", "job_id": story["job"], "percent": 100, "status": "done", "seq": first + 1})
+        client.send_line(
+            {**common, "type": "progress", "job_id": story["job"], "percent": 100, "status": "done", "seq": first + 1}
+        )
         client.until_acked(first + 1)
         until(lambda: [line for line in upgraded.stored("wafermon") if line["type"] == "trace"], "the job's summary")
         client.close()

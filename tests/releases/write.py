@@ -53,7 +53,14 @@ def write(server: Postgres, tree: Path, target: Path, directory: Path) -> None:
     ).stdout  # fmt: skip
     kept = [line for line in dump.splitlines() if line and not line.startswith(("--", "SET ", "\\"))]
     (target / "database.sql").write_text("\n".join(kept) + "\n")
-    story = {"client": CLIENT, "job": JOB, "span": SPAN, "delivered": DELIVERED, "pending": PENDING, "sent": len(lines())}
+    story = {
+        "client": CLIENT,
+        "job": JOB,
+        "span": SPAN,
+        "delivered": DELIVERED,
+        "pending": PENDING,
+        "sent": len(lines()),
+    }
     (target / "story.json").write_text(json.dumps(story, indent=1) + "\n")
 
 
