@@ -10,6 +10,9 @@
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make wheelhouse deb deb-check   the wheels for machines without a network, the Debian packages, and these installed, used, upgraded
 #                                   and purged on a booted Debian 12 and 13 (root, debootstrap, systemd-nspawn); RELEASE=trixie: one of them
+#   make air-gapped-check           docs/air-gapped.md on new systems that have loopback alone, after `make wheelhouse`
+#   make release                    wheels, packages, SDKs with their registries' checks, locks, SBOM and checksums, in dist/
+#   make compat                     the SDKs of the last release against this sidecar, these SDKs against its sidecar
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
 #   make kills  KILLS=50 CRASHES=20 a sidecar that is killed, and a database server that crashes, under load: what was
 #                                   acknowledged must be there once
@@ -80,7 +83,23 @@ deb: wheelhouse
 deb-check:
 	packaging/deb-check $(RELEASE)
 
+air-gapped-check:
+	packaging/air-gapped-check $(RELEASE)
+
+release:
+	packaging/release
+
+# R has no locks of files in 2.0.0's suite, and since then 30 s without a write tell that the owner of such a file is gone.
+compat: OLDER = $$(tests/releases/tree 2.0.0)
+compat:
+	$(MAKE) -s -C $(OLDER)/sdk/c driver
+	cd $(OLDER)/sdk/conformance && WAFERMON_SIDECAR_TREE=$(CURDIR) $(abspath $(PYTHON)) -m pytest -q -p no:cacheprovider test_daemon.py \
+	  --deselect 'test_daemon.py::test_file_of_a_live_owner_is_left[r]'
+	$(MAKE) -s -C sdk/c driver
+	cd sdk/conformance && WAFERMON_SIDECAR_TREE=$(OLDER_FROM_HERE) $(abspath $(PYTHON)) -m pytest -q -p no:cacheprovider test_daemon.py -k "not lock"
+compat: OLDER_FROM_HERE = $(CURDIR)/build/releases/2.0.0
+
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: wheelhouse deb deb-check chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

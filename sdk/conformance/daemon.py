@@ -1,4 +1,7 @@
-"""The real sidecar as a process: `twistd -n wafermon`, its messages in one file of JSON lines."""
+"""The real sidecar as a process: `twistd -n wafermon`, its messages in one file of JSON lines.
+
+WAFERMON_SIDECAR_TREE names another tree whose sidecar it is, such as that of an older release.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class Daemon:
         self.process = subprocess.Popen(
             [sys.executable, "-c", twistd, "-n", "--pidfile=", "wafermon", "--config", "wafermon.yaml"],
             cwd=self._folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.environ.get("WAFERMON_SIDECAR_TREE", str(ROOT))},
             stdout=self._log.open("ab"),
             stderr=subprocess.STDOUT,
         )
