@@ -14,8 +14,9 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from wafermon.model.settings import HttpListener
-from wafermon.web.access import AccessRules, Refusal
+from wafermon.web.access import AccessRules
 from wafermon.web.answers import BadArgument, number
+from wafermon.web.refusals import Refusal
 from wafermon.web.requests import BODY_BYTES, QuietSite
 from wafermon.web.site import _Folder, _metrics, _Page
 
