@@ -62,6 +62,10 @@ class OpenListener:
         self.refresh()
         return self.gate.admit(token, transport)
 
+    def forwards_as(self, principal: Principal, transport: Any) -> str:
+        """See `Admission.forwards_as`: that of the moment."""
+        return self.gate.forwards_as(principal, transport)
+
     def refresh(self) -> None:
         """Read the tokens again if they have changed, and close the connections whose token is gone."""
         if self.gate.refresh():
@@ -70,7 +74,10 @@ class OpenListener:
     def clear(self) -> None:
         """Close the connections that would not be let in any more."""
         for connection in self._receiver.admitted_by(self):
-            if not self.gate.still_admits(connection.principal, connection.transport):
+            principal, transport, name = connection.principal, connection.transport, connection.forwards_as
+            if not self.gate.still_admits(principal, transport) or (
+                name and not self.gate.still_forwards_as(principal, transport, name)
+            ):
                 self._receiver.complain(connection.peer, "closed: it would not be admitted any more")
                 connection.end()
 
