@@ -134,14 +134,6 @@ class KafkaBroker:
         self.start()
 
     @contextmanager
-    def down(self) -> Iterator[None]:
-        self.kill()
-        try:
-            yield
-        finally:
-            self.start()
-
-    @contextmanager
     def frozen(self) -> Iterator[None]:
         """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
         assert self.process is not None
@@ -157,6 +149,15 @@ class KafkaBroker:
         assert self.process is not None
         stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
         return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Nothing passes the proxy."""
+        self.proxy.rule = lambda pair, chunk, from_client: "cut"
+        try:
+            yield
+        finally:
+            self.proxy.rule = lambda pair, chunk, from_client: "pass"
 
     @contextmanager
     def losing_commits(self) -> Iterator[None]:
