@@ -233,7 +233,7 @@ def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rul
 def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
     default = Settings()
-    listen = source.value.get("listen", [listener.endpoint for listener in default.listen])
+    listen = source.value.get("listen", [listener.endpoint for listener in default.doors])
     http = source.value.get("http", default.http[0].endpoint)
     listeners = [(("listen", index), given) for index, given in enumerate(listen if isinstance(listen, list) else [])]
     served: list[tuple[KeyPath, Any]] = [(("http",), http)]
@@ -242,7 +242,9 @@ def _compare_endpoints(source: Source) -> None:
     # A fault shows a line that is there.
     endpoints: list[tuple[KeyPath, Any]] = [*listeners, *served] if "http" in source.value else [*served, *listeners]
     for path, problem in addresses.meetings(
-        (path, given.get("endpoint") if isinstance(given, dict) else given) for path, given in endpoints
+        (path, given.get("endpoint") if isinstance(given, dict) else given)
+        for path, given in endpoints
+        if not (isinstance(given, dict) and "kafka" in given)
     ):
         source.fault(path, problem)
 

@@ -161,7 +161,7 @@ class Sidecar(Service):
             self.receiver.start()
             self._take_up_spills(self.config)
             self._follow_with_hooks()
-            self.listening.prepare(self.config.listen).commit()
+            self.listening.prepare(self.config.doors).commit()
             self.http.start()
             self.http.prepare(self.config.http).commit()
         except (JournalLocked, CannotOpen, OSError, sqlite3.Error, CannotChange) as error:
@@ -311,7 +311,7 @@ class Sidecar(Service):
         return [
             lambda: self.deliveries.prepare(config.backends),
             lambda: Change(lambda: self._take_values(config)),
-            lambda: self.listening.prepare(config.listen),
+            lambda: self.listening.prepare(config.doors),
             lambda: self.http.prepare(config.http),
         ]
 

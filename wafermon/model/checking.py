@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from wafermon.model.describe import declared_at, keys, section_of, wording
+from wafermon.model.describe import choices_of, declared_at, keys, section_of, without_choices, wording
 from wafermon.model.errors import ConfigError, Fault
 from wafermon.model.settings import Section
 
@@ -30,7 +30,10 @@ def problems(section: type[Section], error: ValidationError) -> Iterator[tuple[P
     """What pydantic found: where, and what in words."""
     for details in error.errors(include_url=False):
         at = tuple(details["loc"])
-        yield at, _problem(section, at, details["type"], details["input"], details.get("ctx", {}))
+        if at and at[-1] in choices_of(declared_at(section, at[:-1])):
+            at = at[:-1]  # it is none of the sections that may stand there
+        problem = _problem(section, at, details["type"], details["input"], details.get("ctx", {}))
+        yield without_choices(section, at), problem
 
 
 def dotted(path: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import Tag
 from pydantic.fields import FieldInfo
 
 from wafermon.model.settings import Kind, Section
@@ -22,12 +23,37 @@ def keys(section: type[Section]) -> dict[str, FieldInfo]:
 
 
 def declared_at(section: type[Section], path: tuple[str | int, ...]) -> Any:
-    """The annotation of what a path below a section leads to."""
+    """The annotation of what a path below a section leads to. The path may name what one of several sections is called."""
     found: Any = section
     for step in path:
+        if step in (choices := choices_of(found)):
+            found = choices[str(step)]
+            continue
         inner = section_of(found)
         found = item_of(found) if isinstance(step, int) else declared(inner, step) if inner else Any
     return found
+
+
+def without_choices(section: type[Section], path: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """A path as a config has it: pydantic's says which of several sections was meant."""
+    return tuple(
+        step for number, step in enumerate(path) if step not in choices_of(declared_at(section, path[:number]))
+    )
+
+
+def choices_of(annotation: Any) -> dict[str, Any]:
+    """Where a value may be one of several sections, those by what they are called; else nothing."""
+    if get_origin(annotation) is Annotated:
+        return choices_of(get_args(annotation)[0])
+    if get_origin(annotation) not in (Union, UnionType):
+        return {}
+    return {
+        mark.tag: member
+        for member in get_args(annotation)
+        if get_origin(member) is Annotated
+        for mark in get_args(member)[1:]
+        if isinstance(mark, Tag)
+    }
 
 
 def section_of(annotation: Any) -> type[Section] | None:

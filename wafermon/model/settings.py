@@ -18,7 +18,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationInfo,
     field_validator,
 )
@@ -105,6 +107,11 @@ def _listener(value: Any) -> Any:
     return {"endpoint": value} if isinstance(value, str) else value
 
 
+def _kind_of_listener(value: Any) -> str:
+    """Which of the listeners an entry of `listen` means."""
+    return "kafka" if isinstance(value, KafkaListener) or (isinstance(value, dict) and "kafka" in value) else "lines"
+
+
 def _http(value: Any) -> Any:
     """One endpoint string is a list of it, and false is an empty one."""
     if _false_is_none(value) is None:
@@ -131,6 +138,9 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Kind("a time")]
 Count = Annotated[int, Field(ge=0), Kind("a whole number")]
 Text = Annotated[str, Field(min_length=1), Kind("text")]
 FilePath = Annotated[Path, BeforeValidator(_path), Kind("a path")]
+Brokers = Annotated[tuple[str, ...], AfterValidator(kafka.brokers), Kind("a list of host:port")]
+Topic = Annotated[str, AfterValidator(kafka.topic), Kind("a topic")]
+LibraryOptions = Annotated[Mapping[str, str], BeforeValidator(kafka.as_text), Kind("a mapping of librdkafka's options")]
 HostName = Annotated[str, AfterValidator(_host), Kind("a name")]
 User = Annotated[str, BeforeValidator(_user), Field(min_length=1), Kind("a name or a number")]
 Endpoint = Annotated[str, BeforeValidator(_endpoint), Kind("an endpoint")]
@@ -203,6 +213,56 @@ class Listener(Port):
         "socket's mode says. The kernel says whose process it is.",
         strict=False,
     )
+
+
+class KafkaSource(Section):
+    """Topics of Kafka that messages are read from."""
+
+    brokers: Brokers = Field(
+        description="Some of the cluster's brokers; the others are found.", examples=[["b1:9092"]], strict=False
+    )
+    topics: tuple[Topic, ...] = Field(description="What is read.", examples=[["wafermon"]], strict=False)
+    partitions: Annotated[
+        tuple[int, ...] | None, BeforeValidator(kafka.partitions), Kind("all, or a list of partitions")
+    ] = Field(
+        default=None,
+        description="Which partitions of each topic are read here: `all`, or a list such as `[0-3, 7]`. Each belongs to one sidecar.",
+        json_schema_extra={"default": "all"},
+    )
+    options: LibraryOptions = Field(
+        default_factory=dict,
+        description="Any option of librdkafka, such as `security.protocol`. What the sidecar has to set itself is refused.",
+    )
+
+    @field_validator("topics")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("expected some topics, each once")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _known(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return kafka.checked_options(value, {"group.id": "wafermon"})
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"kafka {self.brokers[0]}"
+
+
+class KafkaListener(Section):
+    """An entry of `listen` that reads from Kafka."""
+
+    kafka: KafkaSource = Field(description="Topics that are read, each message once into this journal.")
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _can_be_had(cls, value: Any) -> Any:
+        if not kafka.is_there():
+            raise ValueError(kafka.MISSING)
+        return value
 
 
 Part = Literal["health", "metrics", "api", "page"]
@@ -463,7 +523,12 @@ class RouteKeys(Section):
     )
 
 
-ListenEntry = Annotated[Listener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
+ListenEntry = Annotated[
+    Annotated[Listener, Tag("lines")] | Annotated[KafkaListener, Tag("kafka")],
+    Discriminator(_kind_of_listener),
+    BeforeValidator(_listener),
+    Kind("an endpoint, or a mapping with one"),
+]
 HttpEntry = Annotated[HttpListener, BeforeValidator(_listener), Kind("an endpoint, or a mapping with one")]
 
 
@@ -506,7 +571,17 @@ class Settings(Section):
 
     @field_validator("listen")
     @classmethod
-    def _reachable(cls, value: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    def _reachable(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:
             raise ValueError("expected at least one endpoint, or leave the key out for its default")
         return value
+
+    @property
+    def doors(self) -> tuple[Listener, ...]:
+        """Those of `listen` that have an endpoint."""
+        return tuple(one for one in self.listen if isinstance(one, Listener))
+
+    @property
+    def sources(self) -> tuple[KafkaSource, ...]:
+        """Those of `listen` that read from elsewhere."""
+        return tuple(one.kafka for one in self.listen if isinstance(one, KafkaListener))
