@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from wafermon.alerts import Hooks
+from wafermon.alerts import Channel, Hooks
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
@@ -68,6 +68,8 @@ class View(Protocol):
     def spills(self) -> SpillTaker | None: ...
     @property
     def hooks(self) -> Hooks: ...
+    @property
+    def channels(self) -> Mapping[str, Channel]: ...
     @property
     def refused(self) -> Refused | None: ...
     @property
