@@ -51,6 +51,7 @@ INDEX = f"""wafermon
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
+/api/alerts/NAME/test      POST: sends a test through a channel of the alerts
 
 In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, tail, drain."""
 
