@@ -10,7 +10,7 @@ from wafermon import __version__
 
 COMMANDS = (
     "bench", "check", "clients", "compare", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
-    "send", "status", "tail", "top", "trace",
+    "schedules", "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 
 
