@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ CONFIG = """
 listen: ["tcp:{port}:interface=127.0.0.1"]
 http: false
 reload: signal
-journal: {{dir: journal, segment_bytes: 1MiB, max_bytes: 64MiB}}
+journal: {{dir: journal, segment_bytes: 1MiB, max_bytes: 12MiB}}
 backends:
   bus: {{plugin: kafka, brokers: ["BROKER"], topic: TOPIC, timeout: 10s, batch: {{age: 50ms}}, retry: {{max: 1s}}}}
 routes: [{{to: [bus]}}]
@@ -75,9 +76,7 @@ def test_kills_of_sidecar_and_broker(kafka_broker: KafkaBroker, tmp_path: Path) 
         try:
             for again in (kafka_broker.restart, daemon.start, kafka_broker.restart):
                 reached = [one.acked for one in loads]
-                until(
-                    lambda before=reached: all(one.acked > was for one, was in zip(loads, before, strict=True)), "acks"
-                )
+                until(partial(_went_on, loads, reached), "acks")
                 if again == daemon.start:
                     daemon.kill()
                 again()
@@ -113,3 +112,7 @@ def test_kills_of_sidecar_and_broker(kafka_broker: KafkaBroker, tmp_path: Path) 
 def test_options_that_are_refused(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(problem)):
         configure(kafka, {"brokers": ["b1:9092"], "topic": "t", **given})
+
+
+def _went_on(loads: list[Load], before: list[int]) -> bool:
+    return all(one.acked > was for one, was in zip(loads, before, strict=True))

@@ -64,6 +64,8 @@ class State(Enum):
     ABSENT = "absent"
     BEGINNING = "beginning"
     """Its beginning is under way, or has no answer yet."""
+    BEGUN = "begun"
+    """It has shut out all others. The positions are not read yet."""
     READY = "ready"
     DOUBTFUL = "doubtful"
     """It is not known how its transaction ended, or it can't go on."""
@@ -156,17 +158,23 @@ class KafkaStore:
         if self._producer is None:
             self._producer = _waiting.pop(self._id, None) or self._make()
             self._state = State.BEGINNING
-        try:
-            self._each(self._producer.init_transactions, until)
-        except KafkaException as error:
-            if _error_of(error).fatal():
-                self._state = State.DOUBTFUL
-            raise self._failure(error) from error
+        if self._state is State.BEGINNING:
+            self._shut_out_others(self._producer, until)
+            self._state = State.BEGUN
         found = self._positions.read(self._id, partial(self._waits, until))
         self._position = found.position if found else None
         self._writers |= {self._writer, found.writer if found else ""}
         self._shut_out = False
         self._state = State.READY
+
+    def _shut_out_others(self, producer: Producer, until: float) -> None:
+        try:
+            self._each(producer.init_transactions, until)
+        except KafkaException as error:
+            said = _error_of(error)
+            if said.fatal() or said.code() == KafkaError._STATE:
+                self._state = State.DOUBTFUL
+            raise self._failure(error) from error
 
     def _look_who(self, until: float) -> None:
         """Another one with this id has begun since. Raises RetryableError where it has written as well."""
