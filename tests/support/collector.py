@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from daemon import ROOT, free_port, until
+from built_server import BuiltServer, program
+from daemon import free_port, until
 
 # A file with a rotation is written to without a buffer.
 CONFIG = """
@@ -35,26 +34,15 @@ PLACE = "test.place"
 """The attribute of resources by which tests tell what is theirs."""
 
 
-def binary() -> Path:
-    """The collector's program. Without it the test is skipped; in CI it fails."""
-    said = subprocess.run([ROOT / "tests" / "otelcol", "path"], capture_output=True, text=True, check=True)
-    path = Path(said.stdout.strip())
-    if not path.exists():
-        problem = "the collector is missing: tests/otelcol builds it"
-        pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
-    return path
-
-
-class Collector:
+class Collector(BuiltServer):
     """One collector. `start` it; `remove` ends it and takes its directory away."""
 
     def __init__(self, certificate: Path | None = None, client_ca: Path | None = None) -> None:
         """With a `certificate`, whose key is beside it, it speaks TLS; with a `client_ca` to holders of its certificates alone."""
-        self.binary = binary()
+        self.binary = program("otelcol")
         self.directory = Path(tempfile.mkdtemp(prefix="wafermon-otelcol-"))
         self.port = free_port()
         self.file = self.directory / "taken.jsonl"
-        self.process: subprocess.Popen[bytes] | None = None
         self.scheme = "https" if certificate else "http"
         self._numbers = count(1)
         tls = ""
@@ -82,37 +70,6 @@ class Collector:
         assert self.process.poll() is None, (self.directory / "collector.log").read_text()
         listening = Path("/proc/net/tcp").read_text()
         return f"0100007F:{self.port:04X} 00000000:0000 0A" in listening
-
-    def kill(self) -> None:
-        if self.process is not None:
-            process, self.process = self.process, None
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait(60)
-
-    @contextmanager
-    def down(self) -> Iterator[None]:
-        self.kill()
-        try:
-            yield
-        finally:
-            self.start()
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        until(self._stands_still, "a collector that stands still")
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
-    def _stands_still(self) -> bool:
-        assert self.process is not None
-        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
-        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def post(self, signal_: str, body: bytes, **headers: str) -> tuple[int, bytes]:
         """Ask it by hand."""

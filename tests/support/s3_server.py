@@ -6,12 +6,10 @@ import gzip
 import json
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,14 @@ import boto3
 import pytest
 import zstandard
 from botocore.config import Config
-from daemon import ROOT, free_port, until
+from built_server import BuiltServer, program
+from daemon import free_port, until
 
 ACCESS, SECRET = "testkey", "testsecret"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
-def binary() -> Path:
-    """The server's program. Without it the test is skipped; in CI it fails."""
-    said = subprocess.run([ROOT / "tests" / "versitygw", "path"], capture_output=True, text=True, check=True)
-    path = Path(said.stdout.strip())
-    if not path.exists():
-        problem = "versitygw is missing: tests/versitygw builds it"
-        pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
-    return path
-
-
-class S3Server:
+class S3Server(BuiltServer):
     """One server. `start` it; `remove` ends it and takes its directory away."""
 
     def __init__(
@@ -45,12 +34,11 @@ class S3Server:
         """`beside`: another one for the same buckets, as S3 itself has many. With a `certificate`, whose key is beside it and whose
         authority is in `ca_file`, it speaks TLS."""
         self._certificate, self._ca_file = certificate, ca_file
-        self.binary = binary()
+        self.binary = program("versitygw")
         self.directory = Path(tempfile.mkdtemp(prefix="wafermon-s3-"))
         self.root: Path = beside.root if beside else self.directory / "buckets"
         self.root.mkdir(exist_ok=True)
         self.port = free_port()
-        self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
 
     @property
@@ -88,42 +76,6 @@ class S3Server:
             verify=str(self._ca_file) if self._ca_file else None,
             config=Config(s3={"addressing_style": "path"}, connect_timeout=5, read_timeout=60, retries={"total_max_attempts": 1}),
         )  # fmt: skip
-
-    def kill(self) -> None:
-        if self.process is not None:
-            process, self.process = self.process, None
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait(60)
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    @contextmanager
-    def down(self) -> Iterator[None]:
-        self.kill()
-        try:
-            yield
-        finally:
-            self.start()
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        until(self._stands_still, "a server that stands still")
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
-    def _stands_still(self) -> bool:
-        """A thread that is in the kernel goes on until it leaves that."""
-        assert self.process is not None
-        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
-        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def create(self) -> Bucket:
         """A bucket of its own."""

@@ -39,8 +39,8 @@ class CloudWatchFactory:
         return problems(options)
 
     def build(self, options: CloudWatchOptions, context: BackendContext) -> IBackend:
-        from wafermon.backends.aws.backend import ThreadedBackend
         from wafermon.backends.cloudwatch.store import CloudWatchStore
+        from wafermon.backends.threaded.backend import ThreadedBackend
 
         return ThreadedBackend(lambda: CloudWatchStore(options, context), context)
 

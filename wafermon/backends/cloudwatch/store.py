@@ -12,11 +12,11 @@ from typing import Any
 
 from wafermon.backends.aws.client import Client
 from wafermon.backends.aws.failures import CallFailed
-from wafermon.backends.aws.record import Record
 from wafermon.backends.cloudwatch.cutting import REQUEST_BYTES, Entry, cuts
 from wafermon.backends.cloudwatch.metrics import embedded
 from wafermon.backends.cloudwatch.options import CloudWatchOptions
 from wafermon.backends.filesystem.names import safe
+from wafermon.backends.threaded.record import Record
 from wafermon.files import Files
 from wafermon.interfaces import BackendContext, Batch, PermanentError, Position, Refused
 from wafermon.model.messages import Message, Metric

@@ -26,8 +26,8 @@ class OtlpFactory:
         return problems(options)
 
     def build(self, options: OtlpOptions, context: BackendContext) -> IBackend:
-        from wafermon.backends.aws.backend import ThreadedBackend
         from wafermon.backends.otlp.store import OtlpStore
+        from wafermon.backends.threaded.backend import ThreadedBackend
 
         return ThreadedBackend(lambda: OtlpStore(options, context), context)
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.logger import Logger
 
-from wafermon.backends.aws.record import Record
 from wafermon.backends.otlp.mapping import Item, items_of
 from wafermon.backends.otlp.options import OtlpOptions
 from wafermon.backends.otlp.requests import Counters, Made, request_of
 from wafermon.backends.otlp.sending import Sender, Sent, TooLarge
+from wafermon.backends.threaded.record import Record
 from wafermon.files import Files
 from wafermon.interfaces import BackendContext, Batch, Position, Refused
 from wafermon.model.errors import printable

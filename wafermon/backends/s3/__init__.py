@@ -39,8 +39,8 @@ class S3Factory:
         return problems(options)
 
     def build(self, options: S3Options, context: BackendContext) -> IBackend:
-        from wafermon.backends.aws.backend import ThreadedBackend
         from wafermon.backends.s3.store import S3Store
+        from wafermon.backends.threaded.backend import ThreadedBackend
 
         return ThreadedBackend(lambda: S3Store(options, context), context)
 

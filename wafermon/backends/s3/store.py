@@ -22,10 +22,10 @@ from zlib import crc32
 from twisted.logger import Logger
 
 from wafermon.backends.aws.failures import CallFailed
-from wafermon.backends.aws.record import Record
 from wafermon.backends.s3.bucket import Buckets, Exists
 from wafermon.backends.s3.objects import Intent, Stored, beside, intent_of
 from wafermon.backends.s3.options import S3Options
+from wafermon.backends.threaded.record import Record
 from wafermon.files import Files
 from wafermon.interfaces import BackendContext, Batch, PermanentError, Position, PositionMoved, RetryableError
 
