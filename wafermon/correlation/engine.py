@@ -398,7 +398,7 @@ class Engine:
 
     def _forget(self, trace: LiveTrace) -> None:
         """It ends without a summary: where each message is of a trace of its own, that would be as many messages again. How many they are is
-        told once a minute. A part that nobody was told of was none."""
+        told once per minute. A part that nobody was told of was none."""
         del self._live[trace.id]
         self._deadlines.remove(trace.id, trace.queued)
         self.ledger.forgotten(trace.id)
