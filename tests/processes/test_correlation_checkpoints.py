@@ -22,6 +22,8 @@ backends:
   files: {{plugin: filesystem, path: "logs/{{service}}.jsonl", batch: {{age: 50ms}}}}
 """
 TRACES, LIVE = 12_000, 15 * PART
+JOB = {"job_id": "lot", "percent": 1, "status": "running"}
+"""A trace that has one ends with a summary."""
 
 
 @pytest.mark.parametrize("end", [Daemon.kill, Daemon.stop])
@@ -34,7 +36,7 @@ def test_each_trace_has_one_summary_whatever_comes_between_the_parts(
         for begin in range(0, TRACES, 1_000):
             client = daemon.client()
             for n in range(1_000):
-                client.send([n + 1], trace_id=f"job-{begin + n}")
+                client.send([n + 1], type="progress", trace_id=f"job-{begin + n}", **JOB)
                 if n % 300 == 299 and daemon.process is not None:
                     before, after = (LIVE, LIVE - 1) if n % 600 == 599 else (LIVE - 1, LIVE)
                     text = config.read_text()
