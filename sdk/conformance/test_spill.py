@@ -282,7 +282,8 @@ def test_child_keeps_no_lock(driver: Driver) -> None:
 
 
 def test_kill_leaves_whole_lines(driver: Driver) -> None:
-    """Killed in the middle of a burst into spill files, an SDK leaves whole lines, growing by one; the kernel may cut off the last one."""
+    """Killed in the middle of a burst into spill files, an SDK leaves whole lines, growing by one. The
+    kernel may cut off the last one."""
     open_sdk(driver, NOBODY, buffer=10)
     driver("burst", n=1_000)
     driver.post("burst", n=200_000, first=1_000)
