@@ -290,7 +290,7 @@ def spill_files(folder: Path) -> list[Path]:
 def read_spill(path: Path, most: int = 1 << 20, *, killed: bool = False) -> list[Message]:
     """The messages of a spill file of at most so many bytes, after a check of all that the protocol says of it.
 
-    Of a program that was `killed` in a write the kernel may have written the beginning alone: up to the end of a page."""
+    Of a program that was `killed` in a write the kernel may have written its beginning alone, to the end of a page."""
     name = SPILL_NAME.fullmatch(path.name.removesuffix(".taken"))
     assert name, path.name
     data = path.read_bytes()
