@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from wafermon.model.blocks import Block, Tally, compact
-from wafermon.model.messages import Message, kind_of
+from wafermon.model.messages import Message, Progress, kind_of
 from wafermon.wire.lines import Origin, decode_wire
 from wafermon.wire.reader import ALL, BlockReader, ReadBlock, allowed, with_trace
 from wafermon.wire.shapes import Allows, Shapes, prefix, splice
@@ -131,7 +131,9 @@ class ScannedReader:
             if at in odd:
                 before = b""
             elif at in jobless:
-                before = with_trace(before, decode_wire(line).job_id)
+                message = decode_wire(line)
+                assert isinstance(message, Progress)  # no other type has a job
+                before = with_trace(before, message.job_id)
             stored.append(splice(before, line))
         return stored
 
