@@ -130,6 +130,10 @@ class Correlator:
         """See `views.jobs`."""
         return self.engine.jobs(self.recent, limit)
 
+    def jobs_of(self, trace_id: str) -> list[dict[str, Any]]:
+        """See `views.jobs_of`."""
+        return self.engine.jobs_of(trace_id, self.recent)
+
     def trace(self, trace_id: str) -> dict[str, Any] | None:
         """See `views.trace`."""
         return self.engine.trace(trace_id, self.recent)

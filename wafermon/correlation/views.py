@@ -72,6 +72,11 @@ def jobs(live: Live, recent: Recent, limit: int) -> list[dict[str, Any]]:
     return list(islice(chain.from_iterable(chain(remembered, others)), limit))
 
 
+def jobs_of(live: Live, recent: Recent, trace_id: str) -> list[dict[str, Any]]:
+    """The jobs of one trace, as `jobs` has them."""
+    return list(_jobs_of(trace_id, live.get(trace_id), recent.traces.get(trace_id)))
+
+
 def count_jobs(live: Live, recent: Recent) -> int:
     """How many `jobs` has to show."""
     remembered = sum(

@@ -25,6 +25,7 @@ from wafermon.model.asking import (
     parse_moment,
 )
 from wafermon.model.messages import LEVELS
+from wafermon.query.compare import critical_path
 from wafermon.query.query import Answer, BadQuestion, Query, median_run
 
 LIMIT = 100
@@ -189,7 +190,7 @@ async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     if answer.found is None:
         _whole(answer)
         raise NotThere(NOTHING)
-    return {**answer.found, **_origin(answer)}
+    return {**answer.found, "critical_path": critical_path(answer.found), **_origin(answer)}
 
 
 NOTHING = "nothing is known of this trace: it never came, or it is older than what is kept"

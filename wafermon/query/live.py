@@ -50,6 +50,10 @@ class Live:
         """All of them, in no order."""
         return [self._job(job, kinds) for job in self._correlator.jobs(MOST)]
 
+    def jobs_of(self, trace_id: str, kinds: Kinds) -> list[JobRecord]:
+        """Those of one trace."""
+        return [self._job(job, kinds) for job in self._correlator.jobs_of(trace_id)]
+
     @property
     def job_count(self) -> int:
         """How many there are."""

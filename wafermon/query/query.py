@@ -7,7 +7,7 @@ both would count twice. A place that can't be asked is a problem that the answer
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Generic, TypeVar
@@ -104,6 +104,14 @@ class Query:
         answer.found = merged(parts, page, job_place)
         await self._complete(answer, store)
         return answer
+
+    def jobs_now(self, trace_ids: Iterable[str]) -> list[JobRecord]:
+        """The jobs of these traces by memory alone: without what is stored of them, and without the end that is foreseen."""
+        live = self._live()
+        if live is None:
+            return []
+        kinds = self._kinds(self._store("")[1])
+        return [job for trace_id in trace_ids for job in live.jobs_of(trace_id, kinds)]
 
     async def kinds(self, since: int, until: int, source: str = "") -> Answer[list[KindRecord]]:
         """The kinds of jobs, the latest first. Counts are of what is stored; without that, of what is live."""
