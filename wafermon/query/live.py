@@ -65,7 +65,7 @@ class Live:
 
     def trace(self, trace_id: str, kinds: Kinds, messages: int) -> TraceRecord | None:
         """With at most so many messages of each type; None where nothing is known of it."""
-        found = self._correlator.trace(trace_id)
+        found = self._correlator.trace(trace_id, events=0)  # they are among the messages below
         if found is None:
             return None
         points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages).items()}

@@ -182,6 +182,9 @@ class Query:
         if live is not None:
             answer.sources.append("live")
             ids = live.trace_ids()
+            if given in ids:
+                answer.found = [given]
+                return answer
             found |= dict.fromkeys(one for one in ids if one.startswith(given))
             found |= {job["trace_id"]: None for job in live.jobs(self._kinds(store)) if job["job_id"].startswith(given)}
         if given not in found and store is not None:

@@ -1,7 +1,7 @@
 // Asks for the view that is shown: at once, when the stream says that something of it changed, and now and then all the same. One request at a
 // time, never while the page is hidden, and never more than a share of the time.
 
-export const SOON = 400; // between two rounds that changes ask for
+export const SOON = 1_000; // between two rounds that changes ask for
 export const LATER = 1_500; // after changes once more: what was asked may have been a little old
 export const IDLE = 15_000;
 export const SLOWEST = 10_000;

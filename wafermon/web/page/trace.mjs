@@ -62,7 +62,13 @@ export class Trace {
     this.plots.close();
   }
 
-  changed({ traces, more }) {
+  // What the stream says: bars of jobs move at once, the rest is asked.
+  changed({ jobs, traces, more }) {
+    for (const job of this.answer?.jobs ?? []) {
+      const told = jobs.find((one) => one.trace_id === job.trace_id && one.job_id === job.job_id);
+      if (told) Object.assign(job, { percent: told.percent, status: told.status, state: told.state });
+    }
+    if (this.answer) this.showJobs();
     return more || traces.includes(this.answer?.trace_id ?? this.id);
   }
 
@@ -135,7 +141,7 @@ export class Trace {
     const { answer } = this;
     const hue = huesOf(answer.services);
     setState(this.state, answer.status);
-    keep(this.jobs, answer.jobs, (job) => job.job_id, jobLine, (line, job) => this.fillJob(line, job));
+    this.showJobs();
     keep(this.services, answer.services, (service) => service, () => element("span"), (chip, service) => {
       setClass(chip, `service chip dot-${hue(service)}`);
       const lang = language(this.sdks.get(service));
@@ -146,6 +152,10 @@ export class Trace {
     const { from, to } = this.spans.drawn;
     this.plots.show(answer, from, to, hue).catch((error) => setText(this.problems, error.message));
     this.logs.show(answer, this.filters, this.get, hue);
+  }
+
+  showJobs() {
+    keep(this.jobs, this.answer.jobs, (job) => job.job_id, jobLine, (line, job) => this.fillJob(line, job));
   }
 
   // Open spans and times grow between two answers too. While there are none for long, nothing is known of them.
