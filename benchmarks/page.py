@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -40,6 +42,8 @@ backends:
 SENDERS = 20
 EVERY = 0.1
 """Seconds between two batches of one sender."""
+WARM = 3.0
+"""Seconds for which viewers look on before it counts."""
 JOBS = 40
 """That run while viewers look on."""
 SPAN = "0123456789abcdef"
@@ -108,7 +112,7 @@ def progress(job: str, percent: float, ts: int, status: str = "working") -> dict
 
 def put_jobs(port: int, count: int, status: str) -> Sender:
     """Jobs `done` in the past, or that run as long as the connection is open that it answers with."""
-    sender, now = Sender(port, 0), time.time_ns() // 1000
+    sender, now = Sender(port, 1000 if status == "done" else 2000), time.time_ns() // 1000
     for first in range(0, count, 500):
         lines = []
         for number in range(first, min(count, first + 500)):
@@ -168,43 +172,57 @@ def load(port: int, number: int, rate: int, seconds: float, found: Any) -> None:
 
 async def view(port: int, number: int, ends: float) -> tuple[int, int]:
     """One browser; answers with how many changes it was told and how many questions it asked."""
+    await asyncio.sleep(WARM * random.random())  # nobody opens a page with a hundred others
     trace = f"live-{number % 5:03d}" if number % 2 else ""
+    changed = asyncio.Event()
+    asking = asyncio.ensure_future(asks(port, trace, changed, ends))
+    told = await watch(port, trace, changed, ends)
+    return told, await asking
+
+
+async def watch(port: int, trace: str, changed: asyncio.Event, ends: float) -> int:
+    """The stream; says when the trace is named in it."""
     named = f'"{trace}"'.encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
     writer.write(b"GET /api/stream HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-    told = asked = 0
-    due, again = 0.0, 0.0
-    try:
-        while (now := time.monotonic()) < ends:
-            try:
-                line = await asyncio.wait_for(reader.readline(), min(1.0, ends - now))
-            except asyncio.TimeoutError:
-                continue
+    told = 0
+    while (left := ends - time.monotonic()) > 0:
+        with contextlib.suppress(asyncio.TimeoutError):
+            line = await asyncio.wait_for(reader.readline(), left)
             if line.startswith(b"data: ") and b'"traces"' in line:
                 told += 1
-                if trace and named in line:
-                    due = now
-            if trace and due and now >= again:
-                again, due = now + 1.0, 0.0
-                await ask(port, f"/api/traces/{trace}?limit=1000")
-                asked += 1
-            elif not trace and now >= again:
-                again = now + 10
-                await ask(port, "/api/jobs?state=running,stalled&limit=1000")
-                await ask(port, "/api/jobs?state=gone,failed,cancelled,unfinished,done&limit=50")
-                asked += 2
-    finally:
-        writer.close()
-    return told, asked
-
-
-async def ask(port: int, path: str) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCache-Control: max-age=1\r\nConnection: close\r\n\r\n".encode()
-    )
-    await reader.read()
+                if named in line:
+                    changed.set()
     writer.close()
+    return told
+
+
+async def asks(port: int, trace: str, changed: asyncio.Event, ends: float) -> int:
+    """What the page asks, one question after the other on one connection; see wafermon/web/page/poll.mjs."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+    asked = 0
+    while (left := ends - time.monotonic()) > 0:
+        if trace:
+            await ask(reader, writer, f"/api/traces/{trace}?limit=1000&stored=kept")
+            asked += 1
+            await asyncio.sleep(1.0)
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(10.0, left))
+            changed.clear()
+        else:
+            await ask(reader, writer, "/api/jobs?state=running,stalled&limit=1000")
+            await ask(reader, writer, "/api/jobs?state=gone,failed,cancelled,unfinished,done&limit=50")
+            asked += 2
+            await asyncio.sleep(min(10.0, left))
+    writer.close()
+    return asked
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nCache-Control: max-age=1\r\n\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = head.partition(b"content-length: ")[2].partition(b"\r\n")[0]
+    await reader.readexactly(int(length))
 
 
 def views(port: int, count: int, seconds: float, found: Any) -> None:
@@ -220,10 +238,10 @@ def views(port: int, count: int, seconds: float, found: Any) -> None:
 def under_load(daemon: Daemon, rate: int, seconds: float, viewers: int) -> dict[str, float]:
     """Ack latencies in ms, and the sidecar's CPU in percent of a core."""
     results, seen = multiprocessing.Queue(), multiprocessing.Queue()
-    watching = multiprocessing.Process(target=views, args=(daemon.http, viewers, seconds + 1, seen))
+    watching = multiprocessing.Process(target=views, args=(daemon.http, viewers, seconds + WARM + 1, seen))
     if viewers:
         watching.start()
-        time.sleep(1)
+        time.sleep(WARM)
     senders = [
         multiprocessing.Process(target=load, args=(daemon.port, number, rate // SENDERS, seconds, results))
         for number in range(SENDERS if rate else 0)

@@ -186,7 +186,11 @@ async def _runs(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
 
 async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     trace_id = await one_trace(query, given.get("id", ""), given.get("source", ""))
-    answer = await query.trace(trace_id, whole(given, "limit", MESSAGES, MOST), given.get("source", ""))
+    stored = given.get("stored", "")
+    if stored not in ("", "kept"):
+        raise BadQuestion(f"stored: expected kept, or leave it out, got {stored[:32]!r}")
+    limit = whole(given, "limit", MESSAGES, MOST)
+    answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
     if answer.found is None:
         _whole(answer)
         raise NotThere(NOTHING)
@@ -257,7 +261,7 @@ async def _services(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
 QUESTIONS: Mapping[str, Question] = {
     "jobs": Question(JOBS, _jobs),
     "runs": Question(("of", *(key for key in JOBS if key != "kind")), _runs),
-    "trace": Question(("id", "limit", "source"), _trace),
+    "trace": Question(("id", "limit", "stored", "source"), _trace),
     "receipt": Question(("id", "source"), _receipt, timed=False),
     "compare": Question(("run", "other", "source"), _compare),
     "events": Question(("trace", "service", "level", "text", "context", *TIMES, *PAGING), _events),

@@ -76,7 +76,7 @@ export class Trace {
     this.get = get;
     const path = `/api/traces/${encodeURIComponent(this.id)}`;
     try {
-      this.taken(await get(`${path}?limit=${MESSAGES}`));
+      this.taken(await get(`${path}?limit=${MESSAGES}&stored=kept`));
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 404) throw error;
       setText(this.problems, error.message);
