@@ -164,6 +164,10 @@ test("everything can be reached by the keyboard", async () => {
   await page.keyboard.press("Enter");
   await page.waitForSelector("h1 >> text=/-/");
   assert.match(page.url(), /#trace\//);
+  await page.goto(`${PAGE}#trace/load-old-1`);
+  await page.locator(".event", { hasText: "parsed" }).waitFor();
+  await page.locator(".span a").first().waitFor();
+  await page.locator("#main").focus();
   const reached = new Set();
   for (let step = 0; step < 40; step += 1) {
     await page.keyboard.press("Tab");

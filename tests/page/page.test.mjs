@@ -206,9 +206,14 @@ test("clients say what they dropped and how they left, schedules when they are d
   const states = [{ connected: true }, { closed: true }, { called: null }].map((more) => clientRows({ clients: [{ ...client, ...more }], now: 0 })[0][1]);
   assert.deepEqual(states, ["connected", "closed", "left"]);
   const now = Date.parse("2026-11-29T12:00:00Z") * 1e3;
-  const [schedule] = scheduleRows({ now, schedules: [{ name: "nightly", state: "late", last: null, next: now + 60e6 }] });
-  assert.deepEqual([schedule[0], schedule[1], schedule[2]], ["nightly", "late", ""]);
-  assert.match(schedule[3].text, /, in 1 min 0 s$/);
+  const one = { schedule: "nightly", host: "", state: "silent", last: now, next: now + 60e6, paused: false, open: [{ state: "too_long", run: "load-1" }],
+    runs: [], last_run: { run: "load-0", state: "done", started: now - 60e6, took: 6e6 } };
+  const [row1, row2, row3] = scheduleRows({ now, schedules: [one, { ...one, host: "fab1", paused: true, paused_until: null, open: [] }, { ...one, last: null, last_run: null, next: null }] });
+  assert.deepEqual([row1[0], row1[1], row1[4]], ["nightly", "silent", "too long: load-1"]);
+  assert.match(row1[2].text, /^load-0 done, took 6.0 s; .*, 1 min 0 s ago$/);
+  assert.match(row1[3].text, /, in 1 min 0 s$/);
+  assert.deepEqual([row2[0], row2[3], row2[4]], ["nightly on fab1", "paused", ""]);
+  assert.deepEqual([row3[2].text, row3[3].text], ["", ""]);
 });
 
 test("figures of the sidecar say which of them are bad", () => {

@@ -28,11 +28,11 @@ class Past(Resource):
         self,
         query: Callable[[], Query],
         question: str,
-        shared: Shared,
         named_by_path: str = "",
         below: Mapping[str, str] | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`shared` has the latest answers of all such pages. `below`: the end of a path, such as ``/receipt`` -> the question."""
+        """`shared` has the latest answers of all such pages; without it each is answered anew. `below`: the end of a path, such as ``/receipt`` -> the question."""
         super().__init__()
         self._query = query
         self._question = question
@@ -56,7 +56,11 @@ class Past(Resource):
             return text(request, "there is nothing below this page", 404)
         whole = None if question == self._question else {**given, self._named_by_path: _rest_of_path(request)}
         key = (question, *sorted(given.items()))
-        asked = self._shared.reply(key, age_taken(request), lambda: self._answer(question, given, whole))
+        age = age_taken(request) if self._shared is not None else 0.0
+        if self._shared is None or not age:
+            asked = self._answer(question, given, whole)
+        else:
+            asked = self._shared.reply(key, age, lambda: self._answer(question, given, whole))
         answered = Deferred.fromCoroutine(asked)
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)

@@ -8,7 +8,7 @@ const BACKENDS = ["Backend", "State", "Waiting", ">Delivered", ">Retries", ">Dea
 const LISTENERS = ["Listener", "State", "Address", "What for"];
 const CLIENTS = ["Service", "State", "SDK", "From", ">Messages", ">Dropped", ">Spill files", "-Last heard"];
 const LETTERS = ["-When", "Why", "Backend", "-Service", "Line"];
-const SCHEDULES = ["Schedule", "State", "Last run", "Next run", "Problem"];
+const SCHEDULES = ["Schedule", "State", "Last run", "-Next due", "Alarms"];
 const CLIENTS_SHOWN = 200;
 const LETTERS_SHOWN = 50;
 
@@ -176,11 +176,23 @@ export function clientRows({ clients, now }) {
 
 export function scheduleRows({ schedules, now }) {
   const time = (given) => {
-    if (!Number.isFinite(given) || given <= 0) return "";
+    if (!Number.isFinite(given) || given <= 0) return { text: "", title: "" };
     const { text, utc } = moment(given, now);
     return { text: given > now ? `${text}, in ${duration(given - now)}` : `${text}, ${ago(given, now)}`, title: utc };
   };
-  return schedules.map((one) => [one.name, one.state, time(one.last), time(one.next), one.problem ?? one.detail ?? ""]);
+  return schedules.map((one) => {
+    const run = one.runs?.at(-1) ?? one.last_run;
+    const last = run ? `${run.run} ${run.state ?? "running"}${Number.isFinite(run.took) ? `, took ${duration(run.took)}` : ""}` : "";
+    const began = time(run?.started ?? one.last);
+    const alarms = (one.open ?? []).map((alarm) => [alarm.state.replaceAll("_", " "), alarm.run].filter(Boolean).join(": "));
+    return [
+      [one.schedule, one.host].filter(Boolean).join(" on "),
+      one.state,
+      { text: [last, began.text].filter(Boolean).join("; "), title: began.title },
+      one.paused ? `paused${one.paused_until ? ` until ${moment(one.paused_until, now).text}` : ""}` : time(one.next),
+      alarms.join(", "),
+    ];
+  });
 }
 
 // [name, value, what is bad about it, for a hover]
