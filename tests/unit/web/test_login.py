@@ -10,8 +10,9 @@ from asked import Asked
 from twisted.internet.task import Clock
 
 from wafermon.model.settings import HttpListener
+from wafermon.net.guesses import BURST
 from wafermon.net.principals import Principal
-from wafermon.web.access import BURST, AccessRules
+from wafermon.web.access import AccessRules
 from wafermon.web.sessions import SESSION_SECONDS, SESSIONS, Sessions
 
 HTML = "Accept: text/html"
