@@ -5,6 +5,7 @@
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
 #   make fuzz-scan TIME=60          the scanner in C, by libFuzzer under the sanitizers
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
+#   make kafka ROUNDS=20            the Kafka backend and receiver, with so many kills of sidecars and broker
 #   make history KILLS=50           the sidecar killed so often under load, and a count over its history
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
@@ -58,6 +59,11 @@ s3:
 	tests/versitygw
 	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -o timeout=3600 tests/databases -k "s3"
 
+kafka: ROUNDS ?= 20
+kafka:
+	tests/kafka-broker
+	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/databases -k kafka
+
 kills: KILLS ?= 50
 kills: CRASHES ?= 20
 kills:
@@ -104,4 +110,4 @@ compat: OLDER_FROM_HERE = $(CURDIR)/build/releases/2.0.0
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 kafka history
