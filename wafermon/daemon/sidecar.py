@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import signal
 import sqlite3
 import sys
@@ -97,6 +98,7 @@ class Sidecar(Service):
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
+        self._instance = secrets.token_hex(8)
         self._stop_by = 0.0
         self._stop_phase = "the stop"
         self.reloader: Reloader | None = None
@@ -193,7 +195,15 @@ class Sidecar(Service):
         for directory in (state_dir.parent, state_dir):
             directory.mkdir(exist_ok=True, mode=0o700)
         workers = Workers(0, 1, f"backend {config.name}")
-        context = BackendContext(config.name, state_dir, self._reactor, workers, timeout=config.timeout)
+        context = BackendContext(
+            config.name,
+            state_dir,
+            self._reactor,
+            workers,
+            timeout=config.timeout,
+            journal=self.journal.id,
+            instance=self._instance,
+        )
         backend = self._plugins.factories[config.plugin].build(config.options, context)
         verifyObject(IBackend, backend)
         return Delivery(
