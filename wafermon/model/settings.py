@@ -395,6 +395,12 @@ class Correlation(Section):
     max_traces: Count = Field(
         default=20_000, description="Traces followed at a time; beyond it the idlest one ends early."
     )
+    derive: Literal["here", "never"] | None = Field(
+        default=None,
+        description="Where summaries of traces, and events such as `job_stalled`, are made: `here`, or `never`, where they are left to "
+        "the sidecar that this one forwards to. Jobs are followed, and receipts told, in either.",
+        json_schema_extra={"default": "`never` where a backend forwards, else `here`"},
+    )
 
 
 class DeadLetters(Section):

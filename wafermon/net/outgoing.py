@@ -50,7 +50,7 @@ def endpoint_to(place: Place, certificates: Certificates, reactor: Any) -> IStre
     """How to connect. Reads the files each time, so that new ones count from the next connection on. Raises ValueError with the
     file, and what is wrong with it."""
     if place.kind == "unix":
-        return UNIXClientEndpoint(reactor, place.host, CONNECT_SECONDS)
+        return UNIXClientEndpoint(reactor, place.host, CONNECT_SECONDS)  # type: ignore[no-untyped-call]
     endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, place.host, place.port, CONNECT_SECONDS)
     if place.kind == "tls":
         endpoint = wrapClientTLS(_options(certificates, certificates.name or place.host), endpoint)
@@ -81,7 +81,7 @@ def _options(certificates: Certificates, name: str) -> Any:
         try:
             own = ssl.PrivateCertificate.fromCertificateAndKeyPair(  # type: ignore[no-untyped-call]
                 ssl.Certificate.loadPEM(blocks[0] if blocks else b""),
-                ssl.KeyPair.load(key, crypto.FILETYPE_PEM),  # type: ignore[no-untyped-call]
+                ssl.KeyPair.load(key, crypto.FILETYPE_PEM),
             )
             chain = [crypto.load_certificate(crypto.FILETYPE_PEM, one) for one in blocks[1:]]
         except crypto.Error:

@@ -134,10 +134,11 @@ def encode_frame(codec: str, raw: bytes, lines: int, stretch: Stretch) -> bytes:
 
 
 def open_frame(head: Head, data: Data) -> bytes:
-    """A frame's bytes -> its lines, each ended by a newline. Raises BadFrame."""
+    """A frame's bytes -> its lines, each ended by a newline. Raises BadFrame. Only what was forwarded may have been let through as
+    `none`."""
     if not head.lines:
         return b""
-    raw = CODECS[head.codec](data, head.raw)
+    raw = bytes(data) if head.codec == PLAIN else CODECS[head.codec](data, head.raw)
     if not raw.endswith(b"\n"):
         raise BadFrame("its last line has no newline")
     if (lines := raw.count(b"\n")) != head.lines:
@@ -147,11 +148,7 @@ def open_frame(head: Head, data: Data) -> bytes:
 
 def choose(offered: Sequence[str]) -> str:
     """The codec to grant to a client that could send these, the best first; empty for none."""
-    return next((codec for codec in offered if codec in CODECS and codec != PLAIN), "")
-
-
-def _plain(data: Data, raw: int) -> bytes:
-    return bytes(data)
+    return next((codec for codec in offered if codec in CODECS), "")
 
 
 def _zlib(data: Data, raw: int) -> bytes:
@@ -213,7 +210,7 @@ def _check_zstd(declared: int | None, window: int, raw: int) -> None:
 
 def _codecs() -> Mapping[str, Callable[[Data, int], bytes]]:
     """What can be read here: bytes and the size that they must give -> lines. Each raises BadFrame."""
-    found: dict[str, Callable[[Data, int], bytes]] = {"zlib": _zlib, PLAIN: _plain}
+    found: dict[str, Callable[[Data, int], bytes]] = {"zlib": _zlib}
     try:
         import zstandard  # type: ignore[import-not-found, unused-ignore]
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from wafermon.model.blocks import Block, Tally, compact
-from wafermon.model.messages import OWN_SERVICE, Message, Progress, kind_of
+from wafermon.model.messages import OWN_SERVICE, Kind, Message, Progress, kind_of
 from wafermon.wire.lines import Origin, decode_wire
 from wafermon.wire.reader import ALL, BlockReader, ReadBlock, allowed, with_trace
 from wafermon.wire.shapes import Allows, Shapes, prefix, splice

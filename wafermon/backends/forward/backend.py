@@ -151,7 +151,7 @@ class ForwardBackend:
             self._next_try = None
         if self._trying is not None:
             self._trying.cancel()
-        self._tell_waiters(Failure(error))
+        self._tell_waiters(Failure(error))  # type: ignore[no-untyped-call]
         closed: Deferred[None] = Deferred()
         for link in list(self._links):
             link.end(error)
@@ -380,7 +380,7 @@ class ForwardBackend:
         if not pending:
             return
         if not isinstance(error, (RetryableError, CancelledError)):
-            self.log.failure("A fault of the backend's own", Failure(error))
+            self.log.failure("A fault of the backend's own", Failure(error))  # type: ignore[no-untyped-call]
         self._note(error)
         if self._link is not None:
             # What was sent and not acknowledged may be there or not: a new connection's welcome says it.

@@ -103,9 +103,9 @@ class Link(LineOnlyReceiver):
         if not all(type(number) is int and number >= 0 for number in numbers):
             self.end(RetryableError("the welcome of the sidecar there can't be understood"))
             return
-        texts = [printable(str(said.get(name, "")))[:255] for name in ("sidecar", "host", "version")]
-        acked, max_line, max_frame = numbers
-        self.about = Welcome(*texts, acked, max_line, max_frame, str(said.get("compress", "")))  # type: ignore[arg-type]
+        sidecar, host, version = (printable(str(said.get(name, "")))[:255] for name in ("sidecar", "host", "version"))
+        codec = str(said.get("compress", ""))
+        self.about = Welcome(sidecar, host, version, said["acked"], said["max_line"], said["max_frame"], codec)
         self.acked = self.sent = self.about.acked
         self.state = LinkState.UP
         self.welcomed.callback(self.about)
