@@ -106,7 +106,6 @@ def test_a_central_that_is_away_holds_up_nothing_at_the_edge(central: Central, t
 
 
 def test_when_an_edge_s_quota_is_full_it_may_skip(central: Central, tmp_path: Path) -> None:
-    """Central sees that something was left out."""
     with Edge(tmp_path / "edge", central.forward_port, quota="256KiB", more=", when_full: skip") as edge:
         send(edge, 10)
         is_there(central, "test", 10)
@@ -115,7 +114,6 @@ def test_when_an_edge_s_quota_is_full_it_may_skip(central: Central, tmp_path: Pa
                 send(edge, 500, service="meanwhile", text="x" * 1000)
         until(lambda: edge.backend()["lag_messages"] == 0, "an edge without a lag")
         assert edge.backend()["skipped_messages"] > 0
-        until(lambda: forwarders(central)[0]["gaps"] == 1, "a gap that is counted")
         there, here = Counter(map(str, central.stored("meanwhile"))), Counter(map(str, edge.stored("meanwhile")))
         assert there <= here and set(there.values()) == {1}
 

@@ -103,6 +103,9 @@ class MemoryJournal:
     def began(self) -> Position:
         return self.end
 
+    def had_when_opened(self, position: Position) -> bool:
+        return position <= self.end
+
     def put(self, numbers: Iterable[int], size: int = 0) -> None:
         """Accept these messages, as one group."""
         self.put_block(block(list(numbers), size))  # type: ignore[arg-type]

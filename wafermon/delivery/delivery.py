@@ -404,7 +404,7 @@ class Delivery:
         journal = self._journal
         if self._known_to_fit or reached is None or reached.journal != journal.id:
             return
-        if reached > journal.began:
+        if not journal.had_when_opened(reached):
             raise RetryableError(
                 f"it stands at {reached}, beyond the journal's end, {journal.began}, as it was at the start: the journal was put back from "
                 f"a copy, or another sidecar has a copy of it. Stop this sidecar and run `wafermon journal renew {journal.dir}`"
@@ -417,7 +417,7 @@ class Delivery:
         if reached is not None and reached.journal in journal.formerly:
             # What this journal had as it got its new id is here still. A place beyond that is of the one that it was copied from.
             renamed = reached._replace(journal=journal.id)
-            reached = renamed if renamed <= journal.began else None
+            reached = renamed if journal.had_when_opened(renamed) else None
             moved = moved and reached is not None
         known = reached if reached and reached.journal == journal.id and reached <= journal.end else None
         goal = known or (kept if reached is None and not moved else journal.oldest)

@@ -508,6 +508,12 @@ class Journal:
         """See `Index.follow`."""
         return self._index.follow(position)
 
+    def had_when_opened(self, position: Position) -> bool:
+        """Whether this place lay within the journal as it was opened. Of segments that are gone that can't be told, and they count as such."""
+        if position.segment >= self.began.segment:
+            return position <= self.began
+        return position.segment not in self._index or position.offset <= self._index.length(position.segment)
+
     def distance(self, position: Position) -> int:
         """The bytes from a position to the end."""
         return self._index.distance(position)

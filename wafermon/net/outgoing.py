@@ -69,7 +69,7 @@ def _options(certificates: Certificates, name: str) -> Any:
                 _read("ca_file", certificates.ca),
                 re.DOTALL,
             )
-            trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(one) for one in found])
+            trust = ssl.trustRootFromCertificates([ssl.Certificate.loadPEM(one) for one in found])  # type: ignore[no-untyped-call]
         except crypto.Error:
             found = []
         if not found:

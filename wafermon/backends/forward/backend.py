@@ -1,7 +1,7 @@
 """Forwards batches to another sidecar, and answers where that one stands.
 
 The other's mark is a position of this journal and lies there in the same group as the lines: so its welcome is what `open` answers, and its acks are what
-`write` waits for. Nothing is kept here.
+`write` waits for. All that is kept here is how far this sidecar may have sent, so that a copy is known for one.
 
 A connection is tried again with jitter for as long as the backend is open, also while there is nothing to send: the other sees who is
 there. Without anything under way a frame without lines is sent every second, which the other answers.
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -31,6 +31,7 @@ from wafermon import __version__
 from wafermon.backends.forward.cutting import Manner, Packed, idle, pack, plainly
 from wafermon.backends.forward.link import Link, LinkState, Refusal, Welcome
 from wafermon.backends.forward.options import ForwardOptions, read_token
+from wafermon.backends.forward.reach import Reach
 from wafermon.interfaces import (
     BackendContext,
     Batch,
@@ -55,6 +56,9 @@ FIRST_WAIT, LONGEST_WAIT = 0.5, 15.0
 """Between two tries to connect, at most; drawn evenly below that, so that a thousand do not come at once."""
 INLINE_BYTES = 16 << 10
 """What is smaller is compressed at once; what is larger, in the backend's thread."""
+
+
+T = TypeVar("T")
 
 
 class State(Enum):
@@ -109,6 +113,7 @@ class ForwardBackend:
         """What the other is known to have."""
         self._most: int | None = None
         """No position beyond it was ever sent by this process, or known to the other at its first welcome."""
+        self._reach = Reach(context.state_dir, context.journal)
         self._plain_until = 0
         """Up to here frames are sent plainly, since one was refused."""
         self._closing: Deferred[None] | None = None
@@ -214,7 +219,9 @@ class ForwardBackend:
         finally:
             if late.active():
                 late.cancel()
-        if self._most is not None and link.acked > self._most:
+        if (self._most is not None and link.acked > self._most) or not await self._in_thread(
+            self._reach.covers, link.acked
+        ):
             problem = RetryableError(
                 "the sidecar there has more of this journal than was ever sent from here: another sidecar has the same journal's id, a copy of "
                 "this one or the one that this is a copy of; stop this one and run `wafermon journal renew DIR`"
@@ -341,6 +348,8 @@ class ForwardBackend:
             return
         if start < link.sent:
             raise PositionMoved(f"{self._options.url} stands at {link.sent}, within the batch from {start} to {end}")
+        if not self._reach.includes(end):
+            await self._in_thread(self._reach.extend, end)
         packed = await self._pack(batch, self._manner(link, end))
         if link is not self._link or one not in self._pending:
             return
@@ -359,6 +368,9 @@ class ForwardBackend:
         about = link.about
         manner = Manner(about.codec or PLAIN, about.max_frame)
         return plainly(manner) if end <= self._plain_until else manner
+
+    def _in_thread(self, call: Callable[[int], T], number: int) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._context.pool, call, number)
 
     async def _pack(self, batch: Batch, manner: Manner) -> Packed:
         if len(batch.raw) <= INLINE_BYTES or manner.codec == PLAIN:
@@ -379,6 +391,8 @@ class ForwardBackend:
         pending, self._pending = self._pending, deque()
         if not pending:
             return
+        if isinstance(error, OSError):
+            error = RetryableError(f"{error.filename}: {error.strerror or error}")
         if not isinstance(error, (RetryableError, CancelledError)):
             self.log.failure("A fault of the backend's own", Failure(error))  # type: ignore[no-untyped-call]
         self._note(error)
