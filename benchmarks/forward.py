@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import zlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def both_ends(messages: int) -> None:
                     assert edge.process is not None and central.process is not None
                     before = cpu(edge.process.pid), cpu(central.process.pid)
                     send(edge.port, messages)
-                    until(lambda: stored(edge if codec == "files" else central, messages), "everything", 600)
+                    until(partial(stored, edge if codec == "files" else central, messages), "everything", 600)
                     spent = cpu(edge.process.pid) - before[0], cpu(central.process.pid) - before[1]
                     wire = edge.backend()["figures"]["wire_bytes"] / messages
                     there = "" if codec == "files" else f"{messages / spent[1]:12,.0f}"
@@ -122,10 +123,8 @@ class Simulated:
     async def run(self) -> None:
         wait = 0.5
         while True:
-            try:
+            with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
                 await self.talk()
-            except (OSError, ValueError, asyncio.IncompleteReadError):
-                pass
             self.up = False
             await asyncio.sleep(random.uniform(0, wait))
             wait = min(2 * wait, BACK_SECONDS)

@@ -185,14 +185,15 @@ def test_what_central_does_not_take_is_a_dead_letter_there(central: Central, tmp
 @pytest.mark.parametrize(("token", "said"), [("nobody", "not known here"), (f"{TOKEN}-3", "+forward=NAME")])
 def test_who_may_not_forward_is_told_so(tmp_path: Path, token: str, said: str) -> None:
     tokens = f"{TOKEN} +forward=edge\n{TOKEN}-3\n"
-    with Central(tmp_path / "central", tokens=tokens) as central:
-        with Edge(tmp_path / "edge", central.forward_port, token=token) as edge:
-            until(lambda: said in edge.backend()["detail"], "what central says")
-            (central.directory / "tokens").write_text(tokens + f"{token}-new +forward=edge\n")
-            (edge.directory / "token").write_text(f"{token}-new\n")
-            until(lambda: edge.backend()["state"] == "ok", "an edge with another token")
-            send(edge, 3)
-            is_there(central, "test", 3)
+    central = Central(tmp_path / "central", tokens=tokens)
+    edge = Edge(tmp_path / "edge", central.forward_port, token=token)
+    with central, edge:
+        until(lambda: said in edge.backend()["detail"], "what central says")
+        (central.directory / "tokens").write_text(tokens + f"{token}-new +forward=edge\n")
+        (edge.directory / "token").write_text(f"{token}-new\n")
+        until(lambda: edge.backend()["state"] == "ok", "an edge with another token")
+        send(edge, 3)
+        is_there(central, "test", 3)
 
 
 def test_mutual_tls_and_a_certificate_that_is_replaced(tmp_path: Path) -> None:
