@@ -207,7 +207,8 @@ class ForwardBackend:
             raise
         except Exception as error:
             raise RetryableError(f"can't connect to {options.url}: {_why(error)}") from error
-        self._links.add(link)
+        if link.state is not LinkState.GONE:
+            self._links.add(link)
         late = self._reactor.callLater(
             GREETING_SECONDS, link.end, RetryableError(f"{options.url} does not answer the hello")
         )
@@ -248,8 +249,13 @@ class ForwardBackend:
         return dumps(said).encode() + b"\n"
 
     def _came(self, link: Link) -> None:
+        if link.state is not LinkState.UP:  # it ended while it was looked at
+            self._did_not_come(Failure(link.problem))  # type: ignore[no-untyped-call]
+            return
         self._trying = None
-        if link.state is not LinkState.UP or self._state is State.CLOSED:
+        if self._state is State.CLOSED:
+            link.end(link.problem)
+            self._maybe_closed()
             return
         self._link = link
         self._wait = FIRST_WAIT

@@ -113,6 +113,11 @@ class Link(LineOnlyReceiver):
     def lineLengthExceeded(self, line: bytes) -> None:
         self.end(RetryableError("what answers is no sidecar: it sends a line without an end"))
 
+    @property
+    def problem(self) -> Exception:
+        """Why it is over, or is being ended."""
+        return self._problem or RetryableError("the connection was lost")
+
     def send(self, data: bytes) -> None:
         self.transport.write(data)
 
@@ -132,6 +137,7 @@ class Link(LineOnlyReceiver):
         greeting = self.state is LinkState.GREETING
         self.state = LinkState.GONE
         problem = self._problem or RetryableError(f"the connection was lost: {reason.getErrorMessage()}")
+        self._problem = problem
         if greeting:
             self.welcomed.errback(problem)
         self._on_end(self, problem)
