@@ -177,12 +177,12 @@ class Engine:
         """The same for a group in blocks. How it was cut into blocks makes no difference: the group is taken trace by trace, in the
         order in which they are met. What only counts is not looked at message by message."""
         self._pass(time, elapsed)
-        blocks = list(blocks)
+        blocks, others = list(blocks), list[Message]()
         for block in blocks:
             self._take_stats(block.of_types((Stats.type,)))
             own = block.of_service(OWN_SERVICE)
             self.came_back(own)
-            self._take_forwarded(own)
+            others += [message for message in own if message.client != self.journal_id]
         told: dict[str, list[Tally]] = {}
         followed: dict[Any, list[Message]] = {}
         for block in blocks:
@@ -193,6 +193,7 @@ class Engine:
                 followed.setdefault(message.trace_id, []).append(message)
         for trace_id, tallies in told.items():
             self._observe_trace(trace_id, tallies, followed.get(trace_id, ()))
+        self._take_forwarded(others)
         return self._taken()
 
     def _observe_trace(self, trace_id: str, tallies: Sequence[Tally], followed: Sequence[Message]) -> None:
@@ -280,7 +281,7 @@ class Engine:
     def _take_forwarded(self, messages: Iterable[Message]) -> None:
         """What another sidecar derived is kept as it came: the trace is not summed up a second time."""
         for message in messages:
-            if message.client == self.journal_id or not (isinstance(message, Trace) or derived.is_alarm(message)):
+            if not (isinstance(message, Trace) or derived.is_alarm(message)):
                 continue
             trace = self._live.get(str(message.trace_id))
             if trace is not None:
