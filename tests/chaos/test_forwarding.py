@@ -9,6 +9,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from central import Central
@@ -99,6 +100,14 @@ class Scene:
             time.sleep(1.0)
 
 
+def more(loads: list[Load], before: int) -> bool:
+    return sum(one.acked for one in loads) > before
+
+
+def alike(paths: list[Path]) -> bool:
+    return len({path.stat().st_size for path in paths}) == 1
+
+
 def test_each_message_is_once_at_central(tmp_path: Path) -> None:
     seed = int(os.environ.get("WAFERMON_FORWARD_SEED", "24"))
     scene = Scene(tmp_path, random.Random(seed))
@@ -116,14 +125,12 @@ def test_each_message_is_once_at_central(tmp_path: Path) -> None:
             wrong = wrongs[round_] if round_ < len(wrongs) else scene.dice.choice(wrongs)
             before = sum(one.acked for one in loads)
             wrong()
-            until(
-                lambda before=before: sum(one.acked for one in loads) > before, f"more messages after {wrong.__name__}"
-            )  # type: ignore[misc]
+            until(partial(more, loads, before), f"more messages after {wrong.__name__}")
         for one in loads:
             one.join()
         assert check_exactly_once(scene.central, loads) > 0
         for one in loads:
             there = [(sidecar.directory / "logs" / f"{one.service}.jsonl") for sidecar in (scene.edge, scene.central)]
-            until(lambda there=there: there[0].stat().st_size == there[1].stat().st_size, "the same at both ends")  # type: ignore[misc]
+            until(partial(alike, there), "the same at both ends")
             assert there[0].read_bytes() == there[1].read_bytes()
         assert scene.central.letters() == []
