@@ -85,6 +85,7 @@ class MemoryJournal:
     """See `wafermon.journal.Journal`. One segment; a group is what one `put` takes."""
 
     message_bytes = 250.0
+    formerly: frozenset[str] = frozenset()
 
     def __init__(self, clock: Clock, routes: str) -> None:
         self.id = ID
@@ -97,6 +98,13 @@ class MemoryJournal:
         self.skipped: list[tuple[str, Position, Position]] = []
         self._clock = clock
         self._routes = routes
+
+    @property
+    def began(self) -> Position:
+        return self.end
+
+    def had_when_opened(self, position: Position) -> bool:
+        return position <= self.end
 
     def put(self, numbers: Iterable[int], size: int = 0) -> None:
         """Accept these messages, as one group."""

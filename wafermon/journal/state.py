@@ -65,6 +65,8 @@ class State:
             self._looker = sqlite3.connect(path, check_same_thread=False)
             self.journal: str = self._fact("journal")
             """The journal's id, 16 hex."""
+            self.formerly: frozenset[str] = frozenset(self._fact("formerly").split())
+            """The ids that it had before; segments of then are its own."""
             self.lost = int(self._fact("lost", "0"))
             """Up to this segment it is not known which cursor has read what: there was another state, which is gone."""
         except BaseException:
@@ -83,6 +85,24 @@ class State:
     def _fact(self, name: str, default: str = "") -> str:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return str(row[0]) if row else default
+
+    def renew(self) -> str:
+        """Give the journal a new id, which is answered; marks, and the places of all cursors, stay what they are."""
+        before, after = self.journal, secrets.token_hex(8)
+        with self._lock, self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            facts = {"journal": after, "formerly": " ".join([*sorted(self.formerly), before])}
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            for table, column in (
+                ("cursors", "position"),
+                ("stepped_over", "position"),
+                ("skips", "first"),
+                ("skips", "last"),
+            ):
+                change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+                self._db.execute(change, [after, len(before) + 1, len(before), before])
+        self.journal, self.formerly = after, self.formerly | {before}
+        return after
 
     @property
     def last_segment(self) -> int:
