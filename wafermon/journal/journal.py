@@ -147,6 +147,8 @@ class Journal:
         """The ids that it had before: see `State.renew`."""
         self.began: Position
         """Where its end was when it was opened: what this process appends lies after that."""
+        self.fitting: set[str] = set()
+        """The cursors whose backends have said once in this process where they stand, and that fitted: see `Delivery`."""
         self._index: Index
         self._places: Places
         self._skips = Skips({})
