@@ -157,6 +157,12 @@ class Engine:
     def about(self, trace_id: str, recent: Recent) -> dict[str, Any]:
         return views.about(self._live, recent, trace_id)
 
+    def root_of(self, trace_id: str, recent: Recent) -> tuple[str, str] | None:
+        return views.root_of(self._live, recent, trace_id)
+
+    def knows(self, trace_id: str, recent: Recent) -> bool:
+        return trace_id in self._live or trace_id in recent.traces
+
     def trace_ids(self, recent: Recent) -> list[str]:
         return views.trace_ids(self._live, recent)
 
