@@ -605,6 +605,19 @@ class Journal:
         """Its consumer never gets what lies from `start` to `end`. It is durable with the cursor's next place."""
         self._skips.add(name, start, end)
 
+    def pass_over_removed(self, name: str, position: Position) -> Position | None:
+        """See `Source`. The segment that is written to is made again by the next write."""
+        segment = position.segment
+        if segment not in self._index or segment == self._index.newest:
+            return None
+        after = self.follow(position._replace(offset=self._index.length(segment)))
+        lost = self._index.stretch(position, [segment], self.message_bytes).messages
+        self._disk.damaged += 1
+        message = "Journal segment {segment} was removed or moved away: its {lost} messages from {position} on are lost to {cursor}"
+        self.log.error(message, segment=segment, lost=lost, position=str(position), cursor=name)
+        self.note_skipped(name, position, after)
+        return after
+
     def note_delivered(self, name: str, start: Position, end: Position) -> None:
         """What had been read before it was skipped is with the consumer after all."""
         self._skips.remove(name, start, end)
