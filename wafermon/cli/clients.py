@@ -22,7 +22,12 @@ from wafermon.cli.past import MOST, columns, rest_of
 @http_option
 def command(http: Site, service: str, connected: bool, limit: int, as_json: bool, watch: bool) -> None:
     """Show the clients that are connected or were, as far as the sidecar remembers: service, user, address, SDK, when it was heard of last, what
-    it sent, dropped and spilled, and whether it said that this is all."""
+    it sent, dropped and spilled, and whether it said that this is all.
+
+    \b
+    Example:
+      wafermon clients --connected --service 'queue-*'
+    """
 
     def lines(found: dict[str, Any]) -> list[str]:
         return render.cut([*render.clients(found["clients"], found["now"]), *rest_of(found, "clients")], columns())
