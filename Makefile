@@ -14,6 +14,7 @@
 #                                   and purged on a booted Debian 12 and 13 (root, debootstrap, systemd-nspawn); RELEASE=trixie: one of them
 #   make air-gapped-check           docs/air-gapped.md on new systems that have loopback alone, after `make wheelhouse`
 #   make release                    wheels, packages, SDKs with their registries' checks, locks, SBOM and checksums, in dist/
+#   make site                       the documentation as a site, in build/site/html: opened from the disk, it needs no network
 #   make compat                     the SDKs of the last release against this sidecar, these SDKs against its sidecar
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
 #   make kills  KILLS=50 CRASHES=20 a sidecar that is killed, and a database server that crashes, under load: what was
@@ -100,6 +101,12 @@ air-gapped-check:
 release:
 	packaging/release
 
+# A warning is an error: a link that leads nowhere, a heading that is not there, a page that no other names.
+site:
+	$(PYTHON) packaging/site/pages.py . build/site/pages
+	$(PYTHON) -m sphinx -q -W --keep-going -j auto -c packaging/site -d build/site/doctrees build/site/pages build/site/html
+	@echo "build/site/html/index.html"
+
 # What is left out: R and Node.js can't lock files. 2.0.0 looked whether the process of such a file lives; since then 30 s without a
 # write tell that it is gone.
 compat: OLDER = $$(tests/releases/tree 2.0.0)
@@ -117,3 +124,4 @@ mutants:
 
 .PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 kafka history
 .PHONY: forward wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: site wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
