@@ -24,7 +24,7 @@ from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
-from wafermon.web.sharing import Shared
+from wafermon.web.sharing import Lately, Shared
 from wafermon.web.status import readiness, status
 from wafermon.web.stream import Stream
 from wafermon.web.tail import Tail
@@ -102,7 +102,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
     root.putChild(b"metrics", _Page(lambda request: _metrics(figures, request)))
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
-    api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started, stream.viewers))))
+    api.putChild(b"status", _Page(Lately(lambda: status(view, delay, started, stream.viewers), reactor.seconds)))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path, shared=shared))
