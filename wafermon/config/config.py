@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
+from wafermon.model.schedules import Schedules
 from wafermon.model.settings import BackendConfig, Settings
 from wafermon.routing import Rule
 
@@ -12,6 +14,8 @@ class Config(Settings):
     """A whole config, checked and frozen. Two are equal where they say the same."""
 
     backends: Mapping[str, BackendConfig]
+    """By name, in the order of the file. Read-only."""
+    schedules: Schedules = MappingProxyType({})
     """By name, in the order of the file. Read-only."""
     routes: tuple[Rule, ...]
     """In the order of the file; made for `wafermon.routing.compile_routes`."""

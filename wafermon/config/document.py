@@ -11,6 +11,7 @@ from twisted.python.reflect import namedAny
 from wafermon.config.load import default_text
 from wafermon.interfaces import IBackendFactory
 from wafermon.model.describe import declared, keys, section_of, wording
+from wafermon.model.schedules import Schedule
 from wafermon.model.settings import BackendKeys, OtlpListener, RouteKeys, Section, Settings
 from wafermon.model.units import Rate, format_duration, format_rate, format_size
 
@@ -102,6 +103,19 @@ all backends; what else a backend takes is its plugin's own, and stands below.
 Two backends whose files could be the same are a fault, and so is one that writes into the journal's directory.
 """
 
+SCHEDULES = """\
+## schedules
+
+A mapping from a name of your own (1 to 64 of letters, digits, `_` `-` `.`) to what is expected of jobs that start again and again, or of a
+service that should be heard. [schedules.md](schedules.md) has the states, and how to choose the times.
+
+```yaml
+schedules:
+  nightly-load: {match: {job: "load-*", service: nightly}, cron: "30 2 * * MON-FRI", timezone: Europe/Berlin, at_least: 10m, at_most: 3h, silent: 15m}
+  intake: {match: {service: file-receiver}, every: 10m, start_grace: 2m}
+```
+"""
+
 ROUTES = """\
 ## routes
 
@@ -174,6 +188,7 @@ def document(plugins: Mapping[str, IBackendFactory]) -> str:
     parts += [BACKENDS, _table(BackendKeys)]
     for name in sorted(plugins):
         parts += _plugin(name, plugins[name])
+    parts += [SCHEDULES, _table(Schedule)]
     parts += [ROUTES, _table(RouteKeys), RULE_CLOSING, CLOSING]
     return "\n".join(parts)
 

@@ -21,6 +21,8 @@ from wafermon.interfaces import IBackendFactory, configure
 from wafermon.model.checking import Path as KeyPath
 from wafermon.model.checking import did_you_mean, shown
 from wafermon.model.errors import ConfigError
+from wafermon.model.schedules import NAME as SCHEDULE_NAME
+from wafermon.model.schedules import Schedule
 from wafermon.model.settings import (
     BackendConfig,
     BackendKeys,
@@ -84,7 +86,8 @@ def _check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str])
     backends = _backends(source, plugins)
     routes = _routes(source, list(backends))
     _compare_types(source, routes, backends, plugins)
-    alone = {key: value for key, value in source.value.items() if key not in ("backends", "routes")}
+    schedules = _schedules(source)
+    alone = {key: value for key, value in source.value.items() if key not in Settings.further_keys}
     settings = check_section(source, Settings, _with_places(alone, environ), ())
     _compare_endpoints(source)
     _compare_paths(source, settings, backends)
@@ -92,7 +95,10 @@ def _check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str])
         raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
     checked = {name: backend for name, backend in backends.items() if backend}
     return Config.model_construct(
-        **dict(settings), backends=MappingProxyType(checked), routes=tuple(filter(None, routes))
+        **dict(settings),
+        backends=MappingProxyType(checked),
+        schedules=MappingProxyType(schedules),
+        routes=tuple(filter(None, routes)),
     )
 
 
@@ -228,6 +234,25 @@ def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rul
             source.fault((*path, "match", fault.path), fault.problem)
         return None
     return Rule(keys.to, **conditions) if keys else None
+
+
+def _schedules(source: Source) -> dict[str, Schedule]:
+    """The schedules by name, without those that have faults."""
+    given = source.value.get("schedules", {})
+    if not isinstance(given, dict):
+        source.fault(("schedules",), f"expected a mapping from names to schedules, got {shown(given)}")
+        return {}
+    found = {}
+    for name, value in given.items():
+        if not SCHEDULE_NAME.fullmatch(name):
+            source.fault(("schedules", name), "expected a name of 1 to 64 of a-z A-Z 0-9 _ - .")
+        if not isinstance(value, dict):
+            source.fault(("schedules", name), f"expected a mapping with match, and cron or every, got {shown(value)}")
+            continue
+        schedule = check_section(source, Schedule, value, ("schedules", name))
+        if schedule is not None:
+            found[name] = schedule
+    return found
 
 
 def _compare_endpoints(source: Source) -> None:
