@@ -22,7 +22,7 @@ from wafermon import __version__, routing
 from wafermon.alerts import Hooks
 from wafermon.backends import Plugins
 from wafermon.config import Config, Watch, differences, needs_restart
-from wafermon.correlation import Correlator, Engine, Settings
+from wafermon.correlation import Correlator, Engine, Settings, rules_of
 from wafermon.daemon.garbage import Garbage, none_at_exit
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
@@ -159,6 +159,8 @@ class Sidecar(Service):
             self.journal.open(self._routes(self.config))
             self.dead_letters.open()
             self.correlator = self._make_correlator()
+            if self.config.schedules:
+                self.correlator.tell_began()
             deliveries = self.deliveries.prepare(self.config.backends)
             self.supervisor.start(self.correlator)
             self.supervisor.start(self.dead_letter_follower)
@@ -327,7 +329,7 @@ class Sidecar(Service):
         self.journal.set_routes(self._routes(config))
         self.dead_letters.change(config.dead_letters)
         self.receiver.limits = config.limits
-        if config.correlation != before.correlation:
+        if (config.correlation, config.schedules) != (before.correlation, before.schedules):
             self.correlator.configure(_correlation(config))
         if _spill_settings(config) != _spill_settings(before):
             self._take_up_spills(config)
@@ -414,4 +416,4 @@ def _spill_settings(config: Config) -> tuple[Any, ...]:
 
 
 def _correlation(config: Config) -> Settings:
-    return Settings(**config.correlation.model_dump())
+    return Settings(**config.correlation.model_dump(), schedules=rules_of(config.schedules))

@@ -370,6 +370,10 @@ class Correlation(Section):
     max_traces: Count = Field(
         default=20_000, description="Traces followed at a time; beyond it the idlest one ends early."
     )
+    after_start: Duration = Field(
+        default=60.0,
+        description="After a start nothing that is due by a schedule is judged for this time: what clients have kept comes first.",
+    )
 
 
 class DeadLetters(Section):
