@@ -14,7 +14,7 @@ from wafermon import __version__
 
 COMMANDS = (
     "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
-    "send", "status", "tail", "top", "trace",
+    "schedules", "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 
 

@@ -17,6 +17,8 @@ from wafermon.model.messages import OWN_SERVICE
 _COLORS = {
     "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
     "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
+    "not_started": "red", "silent": "red", "too_long": "yellow", "too_fast": "yellow", "late": "yellow", "overlapping": "yellow",
+    "recovered": "green",
 }  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _READERS = {
@@ -237,6 +239,50 @@ def _longer(microseconds: int) -> str:
 
 def _path(side: Mapping[str, Any]) -> str:
     return " > ".join(plain(one) for one in side["critical_path"]) or "none"
+
+
+def schedules(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """A line per expectation."""
+    if not found:
+        return ["no schedules; the config's `schedules` say what is expected"]
+    rows = []
+    for one in found:
+        last = one["last_run"]
+        took = duration(last["took"] / 1e6) if last else ""
+        rows.append(
+            [
+                plain(one["schedule"]) + (f" on {plain(one['host'])}" if one["host"] else ""),
+                one["state"],
+                duration(max(0, now - one["changed"]) / 1e6) if one["changed"] else "",
+                moment(one["last"])[:19] if one["last"] else "never",
+                took,
+                moment(one["next"])[:19] if one["next"] else "",
+                _about(one),
+            ]
+        )
+    header = ["SCHEDULE", "STATE", "FOR", "LAST (UTC)", "TOOK", "NEXT (UTC)", ""]
+    return table(header, rows, right="--r-r--", color=1)
+
+
+def _about(one: Mapping[str, Any]) -> str:
+    if one["paused"]:
+        return f"until {moment(one['paused_until'])[:19]}" if one["paused_until"] else "until it is resumed"
+    told = [f"{open_['state']} {plain(open_['run'])}".rstrip() for open_ in one["open"]]
+    told += [f"{plain(run['run'])} {run['percent']:g} %" for run in one["runs"]]
+    return ", ".join(told[:4]) + (f", {len(told) - 4} more" if len(told) > 4 else "")
+
+
+def rehearsal(found: Mapping[str, Any], *, everything: bool) -> list[str]:
+    """What a schedule would have said."""
+    shown = [one for one in found["told"] if everything or one["level"] == "warning" or one["kind"] == "recovered"]
+    rows = [[moment(one["ts"])[:19], one["kind"], plain(one["message"].partition(": ")[2])] for one in shown]
+    lines = table(["TIME (UTC)", "STATE", ""], rows, color=1) if rows else ["it would have told nobody"]
+    counts = ", ".join(f"{count:,} {state}" for state, count in found["counts"].items()) or "nothing"
+    lines += [
+        "",
+        f"{found['runs']:,} jobs from {moment(found['begins'])[:19]} to {moment(found['until'])[:19]}: {counts}",
+    ]
+    return [*lines, *(f"note: {note}" for note in found["notes"])]
 
 
 def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
@@ -508,6 +554,8 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
     ]
+    if found["schedules"]:
+        lines.append(f"schedules    {_schedules(found['schedules'])}")
     if messages["sdk_dropped"]:
         lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
     if found["hooks"]:
@@ -519,6 +567,12 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
     lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines
+
+
+def _schedules(found: Mapping[str, Any]) -> str:
+    troubled = found["troubled"]
+    more = f" and {found['more_troubled']:,} more" if found["more_troubled"] else ""
+    return f"{found['count']:,}, " + (f"not as they should be: {', '.join(troubled)}{more}" if troubled else "all well")
 
 
 def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:

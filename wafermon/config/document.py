@@ -89,7 +89,7 @@ routes:
   - match: {service: "config-*"}
     to: [files]
   - to: [db, files]
-hooks: {command: /usr/local/bin/page-me, on: [job_stalled, gone, job_failed, dropped], at_most: 10/m}
+hooks: {command: /usr/local/bin/page-me, on: [job_stalled, gone, job_failed, dropped, not_started, failed], at_most: 10/m}
 ```
 """
 

@@ -93,7 +93,7 @@ class Sidecar(Service):
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
         self.hooks = Hooks(config.hooks, self.journal, reactor)
-        self.query = Query(lambda: self.live, self._histories, self.journal.now)
+        self.query = Query(lambda: self.live, self._histories, self.journal.now, lambda: self.config.schedules)
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
@@ -122,6 +122,10 @@ class Sidecar(Service):
     def http_listeners(self) -> list[tuple[HttpListener, str]]:
         """See `View`."""
         return self.http.open
+
+    def ask_of_schedule(self, kind: str, name: str, until: int, by: str) -> Deferred[None]:
+        """See `View`."""
+        return self.correlator.ask(kind, name, until, by)
 
     @property
     def live(self) -> Live:

@@ -16,7 +16,7 @@ WAITING, RUNNING, DONE = "waiting", "running", "done"
 NOT_STARTED, LATE, SILENT, TOO_LONG, TOO_FAST = "not_started", "late", "silent", "too_long", "too_fast"
 FAILED, OVERLAPPING, RECOVERED = "failed", "overlapping", "recovered"
 ALARMS = (NOT_STARTED, LATE, SILENT, TOO_LONG, TOO_FAST, OVERLAPPING, FAILED)
-"""States that somebody should know of: events of level warning."""
+"""States that an operator should know of: events of level warning."""
 TOLD = (*ALARMS, RECOVERED)
 """The same, and that all of them are over."""
 PAUSED, RESUMED = "paused", "resumed"

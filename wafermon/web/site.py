@@ -23,6 +23,7 @@ from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
+from wafermon.web.schedules import Schedules
 from wafermon.web.status import readiness, status
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
@@ -46,12 +47,16 @@ INDEX = f"""wafermon
 /api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
 /api/errors         what went wrong, each kind once
 /api/services       how much each service sent
+/api/schedules      what is expected of jobs and services, and how that is; ?name=GLOB&state=…
+/api/schedules/NAME/test  what a schedule would have said of the past; ?since=30d
 /api/clients        clients that are connected or were; ?service=GLOB&connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
+/api/schedules/NAME/pause  POST: no alarms of it, ?until=2h; NAME/resume: from now on again
 
-In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, tail, drain."""
+In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, schedules,
+tail, drain."""
 
 
 class HttpServer:
@@ -106,6 +111,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"tail", tail)
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
+    api.putChild(b"schedules", Schedules(view))
     return root
 
 

@@ -10,6 +10,8 @@ from wafermon.delivery import Delivery, FollowerState
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.view import View
 
+TROUBLED = 20
+"""So many schedules that are not as they should be are named."""
 _IN_WORDS = {
     "!correlation": "the correlation fails",
     "!dead-letters": "dead letters can't be written",
@@ -50,6 +52,7 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             "live_traces": view.live.traces,
             **view.live.counters,
         },
+        "schedules": _schedules(view),
         "dead_letters": {
             "error": _problem_of(view, "!dead-letters"),
             "dir": str(view.dead_letters.dir),
@@ -64,6 +67,22 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             for one, address in view.http_listeners()
         ],
         "reactor_delay": round(delay.seconds, 6),
+    }
+
+
+def _schedules(view: View) -> dict[str, Any] | None:
+    """None where the config has none."""
+    if not view.config.schedules:
+        return None
+    found = view.live.schedules
+    troubled = [name for name, count in found.troubled().items() if count]
+    return {
+        "count": len(view.config.schedules),
+        "states": found.states(),
+        "troubled": troubled[:TROUBLED],
+        "more_troubled": max(0, len(troubled) - TROUBLED),
+        "told": dict(found.told),
+        **found.counters,
     }
 
 

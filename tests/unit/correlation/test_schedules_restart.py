@@ -164,7 +164,7 @@ def is_derived(message: Message) -> bool:
     return key_of(message) is not None
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.lists(STEPS, max_size=40))
 def test_exactly_once(steps: list[tuple[Any, ...]]) -> None:
     sidecar = Sidecar()
@@ -191,7 +191,7 @@ def test_exactly_once(steps: list[tuple[Any, ...]]) -> None:
     assert {key_of(one): one for one in own} == {one.key: back(one) for one in wanted}
 
 
-@settings(max_examples=200)
+@settings(max_examples=150)
 @given(st.lists(STEPS.filter(lambda step: step[0] in ("group", "crash", "ask", "set_date", "connection")), max_size=25))
 def test_a_snapshot_holds_everything(steps: list[tuple[Any, ...]]) -> None:
     sidecar = Sidecar()
@@ -204,7 +204,7 @@ def test_a_snapshot_holds_everything(steps: list[tuple[Any, ...]]) -> None:
         snapshot, chain = chain.snapshot(), Engine(RULES, JOURNAL)
         chain.restore(snapshot)
         assert observe(chain, group) == observe(whole, group)
-        assert chain.pending() == whole.pending()
+        assert {one.key: one for one in chain.pending()} == {one.key: one for one in whole.pending()}
         assert chain.schedules.records() == whole.schedules.records()
         assert chain.schedules.counters == whole.schedules.counters
         assert chain.schedules.told == whole.schedules.told

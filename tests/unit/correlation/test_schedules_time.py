@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def test_two_nights_in_which_clocks_are_set_and_a_leap_year() -> None:
     events = [event for event in world.events if event["schedule"] == "nightly"]
     found = [event["due"] for event in events]
     assert len(found) == len(set(found)) == 366
-    gaps = {after - before for before, after in zip(found, found[1:], strict=False)}
+    gaps = {after - before for before, after in pairwise(found)}
     # 02:30 is not there on March 26, so that it comes at 03:00; the hour from 02:00 on October 29 comes twice.
     assert gaps == {D, D - H + 30 * M, D - 30 * M, D + H}
     assert date("2028-03-26 03:00", BERLIN) in found
@@ -236,7 +237,7 @@ def test_a_date_that_was_wrong_by_a_year_and_is_put_right() -> None:
 
 
 def test_a_date_that_goes_back_an_hour() -> None:
-    """What was due is due again: nobody can know which of the two was right."""
+    """What was due is due again: it can not be known which of the two was right."""
     world = World({"nightly": NIGHTLY})
     world.until("2026-11-27 02:30", BERLIN)
     world.run("load-27", 20 * M)

@@ -4,7 +4,7 @@
 events that are to be journalled.
 """
 
-from wafermon.correlation.schedules.rules import Rule, rules_of
+from wafermon.correlation.schedules.rules import Rule, rule_of, rules_of
 from wafermon.correlation.schedules.schedules import Schedules
 
-__all__ = ["Rule", "Schedules", "rules_of"]
+__all__ = ["Rule", "Schedules", "rule_of", "rules_of"]

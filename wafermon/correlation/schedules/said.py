@@ -11,10 +11,9 @@ from wafermon.correlation.schedules.rules import Rule
 from wafermon.model.cron import zone_of
 from wafermon.model.messages import OWN_SERVICE, Event, Message, dumps
 from wafermon.model.schedules import DONE, PAUSED, RESUMED, RUNNING, TOLD
-from wafermon.model.units import format_duration
 
 KINDS = frozenset({RUNNING, DONE, RESUMED, PAUSED, *TOLD})
-"""Of the events that are derived. What somebody asked for is a `paused` or `resumed` with `by` in its context."""
+"""Of the events that are derived. What an operator asked for is a `paused` or `resumed` with `by` in its context."""
 STARTED = "started"
 """The kind of the event that says that the sidecar began, and how long it was away."""
 CLOCK = "clock_set"
@@ -78,7 +77,7 @@ def clock_set(by: int, client: str, ts: int) -> Event:
 
 
 def asked(kind: str, schedule: str, until: int, by: str, client: str, ts: int) -> Event:
-    """Somebody wants a schedule `paused` (until a date; 0: until it is resumed) or `resumed`."""
+    """An operator wants a schedule `paused` (until a date; 0: until it is resumed) or `resumed`."""
     words = f"schedule {schedule}: {kind} by {by}"
     context = {"kind": kind, "schedule": schedule, "by": by, **({"until": until} if until else {})}
     return _own(words, context, client, ts)
@@ -89,7 +88,7 @@ def _own(words: str, context: dict[str, Any], client: str, ts: int) -> Event:
 
 
 def is_asked(message: Event) -> bool:
-    """Whether it says that somebody wants a schedule paused or resumed."""
+    """Whether it says that an operator wants a schedule paused or resumed."""
     context: Any = message.context or {}
     return context.get("kind") in (PAUSED, RESUMED) and "by" in context
 
@@ -108,10 +107,10 @@ def moment(at: int, rule: Rule) -> str:
 
 
 def span(microseconds: int) -> str:
-    """A duration, roughly: ``2h 5m``."""
-    seconds = max(0, round(microseconds / 1e6))
+    """A duration, roughly: ``2h 5m``, ``2.5s``."""
     if microseconds < 10_000_000:
-        return format_duration(max(0, round(microseconds / 1e6, 1)))
+        return f"{max(0, microseconds) / 1e6:.2g}s"
+    seconds = round(microseconds / 1e6)
     parts = [(seconds // 86_400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
     told = [(count, unit) for count, unit in parts if count]
     return " ".join(f"{count}{unit}" for count, unit in told[:2])

@@ -205,10 +205,10 @@ class Schedules:
         if not self._now:
             self._begun = False
             return
-        for name, hosts in list(self._of.items()):
+        for name, hosts in sorted(self._of.items()):
             rule = rules.get(name)
             if rule is None or rule.per_host != before[name].per_host or bool(rule.job) != bool(before[name].job):
-                for one in list(hosts.values()):
+                for _, one in sorted(hosts.items()):
                     self._drop(one, "it is not in the config any more" if rule is None else "it is another one now")
                 self._of.pop(name, None)
         for name in [name for name in self._paused if name not in rules]:
@@ -308,7 +308,7 @@ class Schedules:
             self._tell(one, RUNNING, "it is heard")
 
     def asked(self, message: Event) -> None:
-        """Somebody wants a schedule paused or resumed, says an event of the sidecar's own."""
+        """An operator wants a schedule paused or resumed, says an event of the sidecar's own."""
         context: Any = message.context
         name, until = context.get("schedule"), context.get("until")
         if name not in self.rules or not self._begun:
@@ -322,7 +322,7 @@ class Schedules:
 
     def _pause_ends(self, name: str) -> None:
         self._paused.pop(name, None)
-        for one in self._of[name].values():
+        for _, one in sorted(self._of[name].items()):
             self._tell(one, RESUMED, "its pause is over")
         self._resume(name)
 
@@ -337,20 +337,17 @@ class Schedules:
     def _progress(self, message: Progress, program_of: Callable[[Message], str]) -> None:
         job, host = message.job_id, message.host or ""
         service: Any = message.service
-        keys = self._bound.get(job, ())
-        bound = [self._expected[key] for key in keys]
-        known = [one for one in bound if one.host in ("", host)]
-        names = {one.name for one in known}
-        new = [name for name in self._matching.jobs(job, service, host) if name not in names]
-        if not (known or new):
+        bound = [self._expected[key] for key in self._bound.get(job, ())]
+        known = {one.name: one for one in bound if one.host in ("", host)}
+        names = self._matching.jobs(job, service, host)
+        if not (known or names):
             return
         program = program_of(message)
-        for one in known:
-            self._take(one, message, program)
-        for name in new:
-            found = self._one(name, host)
-            if found is not None:
-                self._take(found, message, program)
+        # An expectation that knows a run of it goes on with that, whatever service reports it now.
+        for name in [*names, *sorted(known.keys() - set(names))]:
+            one = known.get(name) or self._one(name, host)
+            if one is not None:
+                self._take(one, message, program)
 
     def _take(self, one: Expectation, message: Progress, program: str) -> None:
         rule, job, ts = self.rules[one.name], message.job_id, message.ts or 0
@@ -531,7 +528,7 @@ class Schedules:
         if not self.rules:
             return
         self.advance(at)
-        for key in list(self._bound.get(job, ())):
+        for key in sorted(self._bound.get(job, ())):
             one = self._expected[key]
             run = one.runs.get(job)
             if run is not None and run.program == program:
