@@ -8,6 +8,7 @@ from typing import Any
 
 from wafermon.correlation import Derived, Engine, Settings, rules_of
 from wafermon.correlation.schedules import said
+from wafermon.journal import Presence
 from wafermon.model.blocks import Block
 from wafermon.model.checking import checked
 from wafermon.model.cron import zone_of
@@ -72,6 +73,10 @@ class World:
         messages = [decode_stored(dumps(body).encode()) for body in bodies]
         self._observe(messages)
 
+    def reported(self, job: str, percent: float = 1, status: str = "", pid: int = 7) -> None:
+        """Progress of a program that is connected."""
+        self.progress(job, percent, status, client=f"c{pid}", pid=pid, host="fab1")
+
     def progress(self, job: str, percent: float = 1, status: str = "", **more: Any) -> None:
         body = {
             "type": "progress",
@@ -93,15 +98,23 @@ class World:
         """The sidecar begins, after it was away. The clocks are set by the caller."""
         self._observe([said.started(away, JOURNAL, self.now)])
 
-    def away(self, microseconds: int) -> None:
-        """The sidecar is killed, and starts later."""
+    def away(self, microseconds: int, *, told: bool = True) -> None:
+        """The sidecar is killed, and starts later. `told`: whether the start is journalled."""
         snapshot = self.engine.snapshot()
         self.now += microseconds
         self.elapsed += microseconds
         self.engine = Engine(self.settings, JOURNAL)
         self.engine.restore(snapshot)
-        self.started(microseconds)
+        if told:
+            self.started(microseconds)
+        else:
+            self.engine.observe_blocks([], self.now, self.elapsed)
         self._take(self.engine.pending())
+
+    def connection(self, what: str, client: str, *, pid: int = 7) -> None:
+        """A program came or went."""
+        self.engine.follow([Presence(what, client, "etl", "fab1", pid)], self.elapsed)
+        self._observe([])
 
     def ask(self, kind: str, schedule: str, until: int = 0) -> None:
         self._observe([said.asked(kind, schedule, until, "anna", JOURNAL, self.now)])

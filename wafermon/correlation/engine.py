@@ -35,6 +35,7 @@ from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Dela
 from wafermon.journal import Presence, program_of
 from wafermon.model.blocks import Block, Tally
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Stats, Trace
+from wafermon.model.schedules import RECOVERED
 
 VERSION = 2
 READABLE = (1, VERSION)
@@ -311,7 +312,17 @@ class Engine:
         """Everything that was derived and did not come back through the journal. Once, when the replay is done: what
         is left is to be journalled now, after a snapshot. From here on the engine's own settings are in force."""
         self.configure(self.settings)
+        for key in [key for key, one in self._awaiting.items() if self._is_of_none(one)]:
+            del self._awaiting[key]
+        self._taken()  # what other schedules have just ended is among them
         return list(self._awaiting.values())
+
+    def _is_of_none(self, one: Derived) -> bool:
+        """Whether it is about a schedule that is gone: judged by the config of before, and without the start that was not
+        journalled for it."""
+        context: Any = getattr(one.message, "context", None)
+        gone = derived.is_of_schedule(one.message) and context["schedule"] not in self.schedules.rules
+        return gone and context["kind"] != RECOVERED
 
     def configure(self, settings: Settings) -> None:
         """Put other settings in force. Take a snapshot at once: a replay can't see when this happened."""

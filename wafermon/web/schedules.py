@@ -5,7 +5,6 @@ A POST needs a header that a page in a browser can't add for another site, so th
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -51,13 +50,12 @@ class Schedules(Resource):
             limit = number(given, "limit", SHOWN, MOST)
         except BadArgument as problem:
             return text(request, str(problem), 400)
-        found = [
-            one
-            for one in self._view.live.schedules.records()
-            if fnmatchcase(one["schedule"], given.get("name", "*")) and (not states or one["state"] in states)
-        ]
-        rest = {"total": len(found), "left_out": max(0, len(found) - limit)}
-        return json(request, {"now": self._view.journal.now(), "schedules": found[:limit], **rest})
+        schedules = self._view.live.schedules
+        wanted = given.get("name", "*"), states or STATES
+        found, total = schedules.records(*wanted, limit or 1), schedules.count(*wanted)
+        shown = found[:limit]
+        rest = {"total": total, "left_out": total - len(shown)}
+        return json(request, {"now": self._view.journal.now(), "schedules": shown, **rest})
 
     def render_HEAD(self, request: Request) -> bytes:
         request.setHeader(b"content-length", b"%d" % len(self.render_GET(request)))

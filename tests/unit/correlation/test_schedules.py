@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from expected import D, H, M, S, World, date
+from expected import D, H, M, S, World, date, rules
 
 NIGHTLY: dict[str, Any] = {
     "match": {"job": "load-*", "service": "etl"}, "cron": "30 2 * * *", "start_grace": "5m", "early": "5m",
@@ -449,3 +449,137 @@ def test_what_is_due_more_often_than_runs_may_be_early() -> None:
     world.said()
     world.wait(2 * M)
     assert world.said() == ["not_started"]
+
+
+def test_a_run_whose_program_is_gone() -> None:
+    world = nightly()
+    world.until("2026-11-27 02:30")
+    world.connection("came", "c7")
+    world.reported("load-27", 5)
+    world.wait(M)
+    world.connection("went", "c7")
+    world.wait(5 * S)
+    [event] = world.told()
+    assert (event["kind"], event["reason"], event["percent"]) == ("failed", "its program is gone", 5)
+    assert event["message"] == "schedule nightly: run load-27 has failed: its program is gone"
+    assert world.state("nightly")["runs"] == []
+
+
+def test_a_program_that_was_gone_comes_back() -> None:
+    world = nightly()
+    world.until("2026-11-27 02:30")
+    world.connection("came", "c7")
+    world.reported("load-27", 5)
+    world.connection("went", "c7")
+    world.wait(M)
+    assert world.said() == ["running", "failed"]
+    world.connection("came", "c7")
+    world.reported("load-27", 6)
+    assert world.said() == ["running", "recovered"]
+    world.wait(10 * M)
+    world.reported("load-27", 100, "done")
+    assert world.said() == ["done"]
+    assert world.state("nightly")["last_run"]["took"] == 11 * M
+
+
+def test_another_program_takes_the_place_of_one_that_is_gone() -> None:
+    world = World({"backup": {"match": {"job": "backup"}, "cron": "@daily"}})
+    world.until("2026-11-28 00:00")
+    world.connection("came", "c7")
+    world.reported("backup", 5)
+    world.connection("went", "c7")
+    world.wait(M)
+    assert world.said() == ["running", "failed"]
+    world.connection("came", "c8", pid=8)
+    world.reported("backup", 0, pid=8)
+    world.reported("backup", 100, "done", pid=8)
+    assert world.said() == ["running", "done", "recovered"]
+
+
+def test_a_program_that_was_gone_after_a_deadline_that_is_older() -> None:
+    """Both are found at the same look; the older one counts first."""
+    world = World({"a": {"match": {"job": "a"}, "every": "1d", "at_most": "3s"}})
+    world.connection("came", "c7")
+    world.reported("a", 5)
+    world.connection("went", "c7")
+    world.wait(M)
+    assert world.said() == ["running", "too_long", "failed"]
+
+
+def test_a_job_goes_on_under_another_service() -> None:
+    world = nightly()
+    world.until("2026-11-27 02:30")
+    world.progress("load-27", 0)
+    world.wait(12 * M)
+    world.progress("load-27", 100, "done", service="writer")
+    world.progress("load-27b", 100, "done", service="writer")
+    assert world.said() == ["running", "done"]
+
+
+def test_a_job_of_one_id_on_two_hosts_that_are_expected_each() -> None:
+    world = World({"backup": {"match": {"job": "backup"}, "cron": "@daily", "per_host": True}})
+    for host in ("a", "b"):
+        world.progress("backup", 0, host=host)
+    world.wait(M)
+    world.progress("backup", 100, "done", host="a")
+    world.until("2026-11-28 00:01")
+    world.progress("backup", 0, host="b")
+    assert [(event["kind"], event["host"]) for event in world.events] == [
+        ("running", "a"), ("running", "b"), ("done", "a"),
+    ]  # fmt: skip
+    world.until("2026-11-28 00:10")
+    assert [(event["kind"], event["host"]) for event in world.told()] == [("not_started", "a"), ("not_started", "b")]
+
+
+def test_runs_and_hosts_beyond_what_is_followed() -> None:
+    world = World({"jobs": {"match": {"job": "*"}, "every": "1d", "runs": 0}, "hosts": {**INTAKE, "per_host": True}})
+    world.group(*(
+        {"type": "progress", "job_id": f"j{n}", "trace_id": "t", "percent": 1, "service": "s", "ts": world.now} for n in range(80)
+    ))  # fmt: skip
+    world.group(*(event("file-receiver", f"host-{n}", ts=world.now) for n in range(1_010)))
+    assert world.engine.schedules.counters == {"runs_over": 16, "hosts_over": 10, "past": 0}
+    assert len(world.engine.schedules.records("hosts", limit=7)) == 7
+    assert world.engine.schedules.count("hosts") == 1_000
+
+
+def test_a_run_that_is_never_heard_again_is_forgotten() -> None:
+    world = World({"jobs": {"match": {"job": "a"}, "every": "30d"}})
+    world.progress("a", 1)
+    world.wait(7 * D - 1)
+    assert len(world.state("jobs")["runs"]) == 1
+    world.wait(1)
+    assert world.state("jobs")["runs"] == []
+    world.progress("a", 2)
+    assert world.said() == ["running", "running"]
+
+
+def test_a_schedule_that_is_gone_after_a_restart_says_nothing_of_the_absence() -> None:
+    """Its start is not journalled where the config has no schedules."""
+    world = nightly()
+    world.settings = rules({})
+    world.away(2 * D, told=False)
+    world.wait(D)
+    assert world.said() == ["recovered"]
+    assert world.engine.awaiting == 0
+
+
+def test_more_is_due_than_is_judged_at_a_time() -> None:
+    world = World({f"s-{n}": {"match": {"service": f"s-{n}"}, "every": "10m", "start_grace": 0} for n in range(500)})
+    world.now, world.elapsed = world.now + H, world.elapsed + H
+    found = world.engine.advance(world.elapsed)
+    assert len(found) == 200
+    assert world.engine.behind
+    world._take(found)
+    while world.engine.behind:
+        world._take(world.engine.advance(world.elapsed))
+    assert world.said() == ["not_started"] * 500
+
+
+def test_where_there_are_no_schedules_nothing_is_kept_of_them() -> None:
+    world = World({})
+    world.progress("a", 1)
+    world.wait(D)
+    assert world.events == []
+    assert world.engine.schedules.records() == []
+    *_, snapshot = world.engine.schedules.snapshot_in_parts(), b""
+    assert snapshot == b""

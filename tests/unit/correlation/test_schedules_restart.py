@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
+import pytest
 from expected import JOURNAL, D, H, M, S, date, rules
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +16,7 @@ from wafermon.correlation import Derived, Engine, key_of
 from wafermon.correlation.schedules import said
 from wafermon.journal import Presence
 from wafermon.model.blocks import Block
-from wafermon.model.messages import Event, Message, decode_stored, dumps, encode_stored
+from wafermon.model.messages import Event, Message, Trace, decode_stored, dumps, encode_stored
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "cron": {
@@ -231,3 +234,52 @@ def test_what_is_open_is_told_and_what_recovers_was_open(steps: list[tuple[Any, 
                     assert open_.pop(who)
     left = {(one["schedule"], one["host"]) for one in sidecar.engine.schedules.records() if one["open"]}
     assert left == set(open_)
+
+
+@dataclass(frozen=True)
+class OlderSettings:
+    stalled_after: float = 300.0
+    trace_idle: float = 600.0
+    trace_max: float = 86_400.0
+    max_traces: int = 20_000
+
+
+class OlderSnapshot(msgspec.Struct):
+    """What sidecars of before there were schedules read of one."""
+
+    version: int
+    journal: str
+    settings: OlderSettings
+    awaiting: list[Trace | Event]
+    awaiting_more: list[Event] = []
+
+
+def test_a_sidecar_of_before_reads_the_snapshot_and_one_of_now_that_of_before() -> None:
+    sidecar = Sidecar()
+    sidecar.advance(H)
+    assert sidecar.engine.awaiting
+    snapshot = sidecar.engine.snapshot()
+    older = msgspec.msgpack.decode(snapshot, type=OlderSnapshot)
+    assert (older.awaiting, older.awaiting_more, older.settings) == ([], [], OlderSettings(0, 0, 0))
+    state = msgspec.msgpack.decode(snapshot)
+    for name in ("schedules", "awaiting_of_schedules"):
+        del state[name]
+    for name in ("schedules", "after_start"):
+        del state["settings"][name]
+    again = Engine(RULES, JOURNAL)
+    again.restore(msgspec.msgpack.encode(state))
+    assert again.pending() == []
+    # All are expected from the time of that snapshot on.
+    assert {one["since"] for one in again.schedules.records()} == {sidecar.time}
+    again.advance(sidecar.elapsed + H)
+    assert again.schedules.told["not_started"] > 0
+
+
+def test_a_snapshot_that_is_damaged_is_refused_and_changes_nothing() -> None:
+    sidecar = Sidecar()
+    state = msgspec.msgpack.decode(sidecar.engine.snapshot())
+    before = sidecar.engine.schedules.records()
+    for damaged in (b"no snapshot", state["schedules"][:-5]):
+        with pytest.raises(ValueError, match="not a snapshot"):
+            sidecar.engine.restore(msgspec.msgpack.encode({**state, "schedules": damaged}))
+        assert sidecar.engine.schedules.records() == before

@@ -8,8 +8,10 @@ nothing is judged: what was sent meanwhile comes first.
 
 from __future__ import annotations
 
+import fnmatch
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import msgspec
@@ -17,10 +19,10 @@ from msgspec import UNSET, Struct
 
 from wafermon.correlation.schedules import said, views
 from wafermon.correlation.schedules.expectation import Ended, Expectation, Run
-from wafermon.correlation.schedules.matching import Matching
 from wafermon.correlation.schedules.rules import Rule
 from wafermon.correlation.traces import NEVER, TEXT
 from wafermon.model.blocks import Block
+from wafermon.model.matching import Matching
 from wafermon.model.messages import OWN_SERVICE, TERMINAL, Event, Kind, Message, Progress
 from wafermon.model.schedules import (
     DONE,
@@ -33,6 +35,7 @@ from wafermon.model.schedules import (
     RESUMED,
     RUNNING,
     SILENT,
+    STATES,
     TOO_FAST,
     TOO_LONG,
 )
@@ -261,27 +264,29 @@ class Schedules:
 
     # -- what comes
 
-    def take(self, blocks: Iterable[Block], program_of: Callable[[Message], str]) -> None:
+    def take(self, blocks: Sequence[Block], program_of: Callable[[Message], str]) -> None:
         """The blocks of a group whose time is known (`moved`)."""
         if not self._begun:
             return
+        if self._matching.of_messages:
+            self._hear(blocks)
         for block in blocks:
-            if self._matching.of_messages:
-                self._hear(block)
             for message in block.followed:
                 if isinstance(message, Progress) and not message.replay_to and message.service != OWN_SERVICE:
                     self._progress(message, program_of)
 
-    def _hear(self, block: Block) -> None:
-        if block.last < self._now + self._date - PAST and not self._was_away(block.last):
-            return
+    def _hear(self, blocks: Sequence[Block]) -> None:
+        oldest = self._now + self._date - PAST
         heard: dict[tuple[str, str], None] = {}
-        for kind in block.kinds:
-            if kind[_SERVICE] != OWN_SERVICE and kind[_REPLAY] is UNSET:
-                host = kind[_HOST]
-                for name in self._matching.messages(kind[_SERVICE], "" if host is UNSET else host):
-                    heard[name, "" if host is UNSET else host] = None
-        for name, host in sorted(heard):  # a block's kinds have no order
+        for tally in chain.from_iterable(block.tallies() for block in blocks):
+            if tally.last < oldest and not self._was_away(tally.last):
+                continue
+            for kind in tally.counts:
+                host = "" if kind[_HOST] is UNSET else kind[_HOST]
+                if kind[_REPLAY] is UNSET:
+                    for name in self._matching.messages(kind[_SERVICE], host):
+                        heard[name, host] = None
+        for name, host in sorted(heard):
             one = self._one(name, host)
             if one is not None:
                 self._heard(one)
@@ -718,19 +723,32 @@ class Schedules:
 
     # -- what is asked
 
-    def records(self) -> list[dict[str, Any]]:
-        """All expectations, in the config's order, then by host. See `views.record`."""
+    def records(self, name: str = "*", states: Container[str] = STATES, limit: int = 0) -> list[dict[str, Any]]:
+        """The first expectations of these names (a glob) in these states (0: all of them), in the config's order, then by host. See
+        `views.record`."""
+        found = (one for one in self._in_order(name) if self._state(one) in states)
         return [
-            views.record(one, self.rules[name], self._paused.get(name, 0), self._date)
-            for name in self.rules
-            for _, one in sorted(self._of.get(name, {}).items())
+            views.record(one, self.rules[one.name], self._paused.get(one.name, 0), self._date)
+            for one in islice(found, limit or None)
         ]
+
+    def count(self, name: str = "*", states: Container[str] = STATES) -> int:
+        """How many they are."""
+        return sum(self._state(one) in states for one in self._in_order(name))
+
+    def _in_order(self, name: str) -> Iterator[Expectation]:
+        for known in fnmatch.filter(self.rules, name):
+            for _, one in sorted(self._of.get(known, {}).items()):
+                yield one
+
+    def _state(self, one: Expectation) -> str:
+        return one.state(paused=one.name in self._paused)
 
     def states(self) -> dict[str, int]:
         """How many expectations are in which state."""
         found: dict[str, int] = {}
         for one in self._expected.values():
-            state = one.state(paused=one.name in self._paused)
+            state = self._state(one)
             found[state] = found.get(state, 0) + 1
         return found
 

@@ -1,12 +1,11 @@
-"""Which of many schedules a job, or a service's message, is meant by. A glob is only tried where the text begins as the glob does."""
+"""Which of many schedules a job, or a service's message, is meant by. Pure. A glob is only tried where the text begins as the glob does."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from fnmatch import translate
-
-from wafermon.correlation.schedules.rules import Rule
+from typing import Protocol
 
 KNOWN = 20_000
 """So many answers are remembered."""
@@ -15,10 +14,21 @@ Place = tuple[str, str, str]
 """A job's id (empty for messages), a service, a host."""
 
 
+class Globs(Protocol):
+    """All that is given must match; an empty tuple is not given."""
+
+    @property
+    def job(self) -> tuple[str, ...]: ...
+    @property
+    def service(self) -> tuple[str, ...]: ...
+    @property
+    def host(self) -> tuple[str, ...]: ...
+
+
 class Matching:
     """The schedules by the globs of their jobs, or else of their services."""
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    def __init__(self, rules: Mapping[str, Globs]) -> None:
         self._rules = dict(rules)
         self._order = {name: number for number, name in enumerate(rules)}
         self._patterns: dict[str, re.Pattern[str]] = {}
