@@ -409,6 +409,18 @@ def test_a_run_that_recovers_while_it_is_paused_says_so() -> None:
     assert world.said() == ["recovered"]
 
 
+@pytest.mark.parametrize("status", ["done", "failed", "cancelled"])
+def test_a_run_that_took_too_long_while_it_was_paused(status: str) -> None:
+    world = nightly()
+    world.until("2026-11-27 02:30")
+    world.progress("load-27", 0)
+    world.ask("paused", "nightly")
+    world.wait(4 * H)
+    world.progress("load-27", 100, status)
+    assert world.said() == ["running"]
+    assert world.state("nightly")["open"] == []
+
+
 def test_other_schedules_come_into_force() -> None:
     world = World({"nightly": NIGHTLY, "gone": {"match": {"job": "x"}, "every": "1h"}})
     world.until("2026-11-27 02:40")

@@ -468,13 +468,12 @@ class Schedules:
         self._runs -= 1
         state = FAILED if status == FAILED else DONE
         one.last_run = Ended(run.id, run.trace_id, state, run.started, run.started + took, took)
-        own = [key for key in one.open if key.partition(" ")[2] == run.id]
         more: dict[str, Any] = {"took": took}
         if rule.at_most != NEVER and took > rule.at_most and not run.too_long and not run.gone:
             run.too_long = True
             words = f"run {run.id} has taken {said.span(took)}, longer than {said.span(rule.at_most)}"
             self._tell(one, TOO_LONG, words, run=run, due=run.due, opens=True, more=more)
-            own.append(f"{TOO_LONG} {run.id}")
+        own = [key for key in one.open if key.partition(" ")[2] == run.id]
         if status == FAILED:
             one.failures += 1
             alarm = one.failures >= rule.failures
