@@ -13,7 +13,7 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
+    "alert", "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
     "schedules", "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 

@@ -564,6 +564,13 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         lines.append(
             f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{problem}"
         )
+    for name, one in found.get("alerts", {}).items():
+        problem = f": {plain(one['error'])}" if one["error"] else ""
+        wait = f", next try {moment(one['next_try'])} UTC" if one["next_try"] else ""
+        lines.append(
+            f"alert        {plain(name)} ({plain(one['plugin'])}): sent {one['sent']}, pending {one['pending']}, "
+            f"dropped {one['dropped']}, refused {one['refused']}{wait}{problem}"
+        )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
     lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic.fields import FieldInfo
 from twisted.python.reflect import namedAny
 
 from wafermon.config.load import default_text
-from wafermon.interfaces import IBackendFactory
+from wafermon.interfaces import IBackendFactory, IChannelFactory
+from wafermon.model.alerts import AlertKeys
 from wafermon.model.describe import declared, keys, section_of, wording
 from wafermon.model.schedules import Schedule
 from wafermon.model.settings import BackendKeys, OtlpListener, RouteKeys, Section, Settings
@@ -116,6 +118,13 @@ schedules:
 ```
 """
 
+ALERTS = """\
+## alerts
+
+A mapping from a name of your own (as of a backend) to a channel, which is told of alarms: see [alerts.md](alerts.md). All these
+keys are common to all channels; what else one takes is its plugin's own, and stands below.
+"""
+
 ROUTES = """\
 ## routes
 
@@ -170,8 +179,10 @@ LISTS = {
 OTLP_LISTENER = "One for OpenTelemetry's programs ([otlp.md](otlp.md)) has the same keys, but for the first:\n"
 
 
-def document(plugins: Mapping[str, IBackendFactory]) -> str:
-    """The whole page; `plugins` are the kinds of backend that it describes, by name."""
+def document(
+    plugins: Mapping[str, IBackendFactory], channels: Mapping[str, IChannelFactory] = MappingProxyType({})
+) -> str:
+    """The whole page; `plugins` are the kinds of backend that it describes, `channels` those of channel, by name."""
     parts = [OPENING + default_text() + "```\n", EXAMPLE, "## Keys that stand alone\n"]
     alone = [key for key in Settings.model_fields if key in LISTS or not section_of(declared(Settings, key))]
     parts.append(_table(Settings, alone))
@@ -189,6 +200,11 @@ def document(plugins: Mapping[str, IBackendFactory]) -> str:
     for name in sorted(plugins):
         parts += _plugin(name, plugins[name])
     parts += [SCHEDULES, _table(Schedule)]
+    parts += [ALERTS, _table(AlertKeys)]
+    for name in sorted(channels):
+        own: type[Section] | None = getattr(channels[name], "options", None)
+        if own is not None:
+            parts += [f"### channel: {name}\n", f"{own.__doc__} See [alerts.md](alerts.md).\n", _table(own)]
     parts += [ROUTES, _table(RouteKeys), RULE_CLOSING, CLOSING]
     return "\n".join(parts)
 
@@ -272,4 +288,5 @@ def _written(value: Any, kind: str) -> str:
 if __name__ == "__main__":
     # This package knows no backend: which there are is asked for by name.
     find_plugins: Any = namedAny("wafermon.backends.find_plugins")  # type: ignore[no-untyped-call]
-    print(document(find_plugins().factories), end="")
+    find_channels: Any = namedAny("wafermon.alerts.channels.find_channels")  # type: ignore[no-untyped-call]
+    print(document(find_plugins().factories, find_channels()), end="")

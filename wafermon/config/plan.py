@@ -26,12 +26,12 @@ def needs_restart(old: Config, new: Config, file: str) -> list[Fault]:
 
 def differences(old: Config, new: Config) -> list[str]:
     """What changes, in words for the log: ``limits``, ``backends.db (new)``."""
-    return [*_keys(old, new), *_backends(old, new), *_schedules(old, new)]
+    return [*_keys(old, new), *_backends(old, new), *_schedules(old, new), *_alerts(old, new)]
 
 
 def _keys(old: Config, new: Config) -> Iterator[str]:
     for key in type(old).model_fields:
-        if key not in ("backends", "schedules") and getattr(old, key) != getattr(new, key):
+        if key not in ("backends", "schedules", "alerts") and getattr(old, key) != getattr(new, key):
             yield key
 
 
@@ -54,3 +54,9 @@ def _schedules(old: Config, new: Config) -> Iterator[str]:
             yield f"schedules.{name} (new)"
         elif new.schedules[name] != old.schedules[name]:
             yield f"schedules.{name}"
+
+
+def _alerts(old: Config, new: Config) -> Iterator[str]:
+    for name in {**old.alerts, **new.alerts}:
+        if old.alerts.get(name) != new.alerts.get(name):
+            yield f"alerts.{name}"

@@ -509,7 +509,7 @@ HttpEntry = Annotated[HttpListener, BeforeValidator(_listener), Kind("an endpoin
 class Settings(Section):
     """The keys that stand alone."""
 
-    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes", "schedules")
+    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes", "schedules", "alerts")
 
     listen: tuple[ListenEntry, ...] = Field(
         default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),

@@ -192,6 +192,16 @@ class Figures(Collector):
         if view.config.hooks:
             runs = {name: value for name, value in view.hooks.figures().items() if isinstance(value, int)}
             yield _counters("wafermon_hooks", "What became of the events for the hook.", "outcome", runs)
+        waiting = GaugeMetricFamily(
+            "wafermon_alerts_pending", "Alarms that a channel has not sent.", labels=["channel"]
+        )
+        outcomes = CounterMetricFamily("wafermon_alerts", "What became of alarms.", labels=["channel", "outcome"])
+        for name, channel in view.channels.items():
+            waiting.add_metric([name], channel.pending)
+            for outcome in ("sent", "failed", "refused", "dropped"):
+                outcomes.add_metric([name, outcome], getattr(channel, outcome))
+        yield waiting
+        yield outcomes
         yield _gauge("wafermon_reactor_delay_seconds", "The longest delay of the last 30 s.", self._delay.seconds)
 
     def _schedules(self) -> Iterator[Metric]:

@@ -15,6 +15,7 @@ from twisted.web.server import Request
 from wafermon.model.changes import Change
 from wafermon.model.settings import HttpListener
 from wafermon.web import assets
+from wafermon.web.alerts import Alerts
 from wafermon.web.answers import BadArgument, arguments, json, number, text
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
@@ -112,6 +113,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
     api.putChild(b"schedules", Schedules(view))
+    api.putChild(b"alerts", Alerts(view))
     return root
 
 

@@ -62,6 +62,7 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
         },
         "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
         "hooks": view.hooks.figures() if view.config.hooks else None,
+        "alerts": {name: channel.figures() for name, channel in view.channels.items()},
         "http": [
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}
             for one, address in view.http_listeners()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from wafermon.alerts import Hooks
+from wafermon.alerts import Channel, Hooks
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
@@ -75,6 +75,8 @@ class View(Protocol):
     def spills(self) -> SpillTaker | None: ...
     @property
     def hooks(self) -> Hooks: ...
+    @property
+    def channels(self) -> Mapping[str, Channel]: ...
     @property
     def refused(self) -> Refused | None: ...
     @property

@@ -19,6 +19,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
+from wafermon.alerts.channels import find_channels
 from wafermon.backends import find_plugins
 from wafermon.config import BatchLimits, Config, Hooks, HttpListener, Listener, Retry, check, default_text, load
 from wafermon.config.document import document
@@ -380,7 +381,8 @@ jurnal: {}
 ENDPOINT = "expected an endpoint such as tcp:7411:interface=127.0.0.1 or unix:/run/wafermon/wafermon.sock:mode=660"
 SUCH_AS = "such as files: {plugin: filesystem, path: 'wafermon-data/files/{service}/{date}.jsonl'}"
 KEYS = (
-    "listen, http, journal, limits, correlation, dead_letters, hooks, reload, stop_within, backends, routes, schedules"
+    "listen, http, journal, limits, correlation, dead_letters, hooks, reload, stop_within, backends, routes, schedules, "
+    "alerts"
 )
 
 
@@ -688,14 +690,16 @@ def test_what_is_no_rate(value: Any) -> None:
 
 def test_the_manual_is_current() -> None:
     page = Path(__file__).parents[3] / "docs" / "configuration.md"
-    assert page.read_text() == document(find_plugins().factories), (
+    assert page.read_text() == document(find_plugins().factories, find_channels()), (
         "python -m wafermon.config.document > docs/configuration.md"
     )
-    assert default_text() in document(find_plugins().factories)
+    assert default_text() in document(find_plugins().factories, find_channels())
 
 
 def test_every_example_of_the_manual_loads() -> None:
-    examples = re.findall(r"^```yaml\n(.*?)^```$", document(find_plugins().factories), re.DOTALL | re.MULTILINE)
+    examples = re.findall(
+        r"^```yaml\n(.*?)^```$", document(find_plugins().factories, find_channels()), re.DOTALL | re.MULTILINE
+    )
     assert len(examples) == 4
     assert read(examples[0]) == load(None, plugins=PLUGINS, environ={})
     larger = read(examples[1], DB_HOST="db1")
