@@ -55,9 +55,10 @@ INDEX = f"""wafermon
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
 /api/schedules/NAME/pause  POST: no alarms of it, ?until=2h; NAME/resume: from now on again
+/api/alerts/NAME/test      POST: sends a test through a channel of the alerts
 
 In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, schedules,
-tail, drain."""
+alert, tail, drain."""
 
 
 class HttpServer:
