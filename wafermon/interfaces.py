@@ -244,7 +244,7 @@ class Alarm:
     ts: int
     """Microseconds since the Unix epoch."""
     event: Mapping[str, Any]
-    """The message as it was journalled, with its ``kind``. A digest has ``count``, ``kinds`` (kind -> count) and ``summaries``."""
+    """The message as it was journalled, with its ``kind``. A digest has ``count``, ``kinds`` (kind -> count), ``over`` (how many are over by now) and ``summaries``."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +272,9 @@ class IChannelFactory(IPlugin):
 
 
 class IChannel(Interface):
-    """A place that alarms are sent to, one at a time, in order. Optional: ``resolves: bool``, False by default: whether it is to
-    get what resolves an alarm. Optional: ``repeat: float``, 0 by default: after so many seconds an alarm that is not over is
+    """A place that alarms are sent to, one at a time, in order. Optional: ``resolves: bool``, False by default: whether the place
+    knows alarms by their key. It gets what resolves an alarm then where that was sent, whatever `on` and `match` say; else a recovery is sent
+    where `on` names it, like anything else. Optional: ``repeat: float``, 0 by default: after so many seconds an alarm that is not over is
     sent again."""
 
     def send(alarm: Alarm) -> Deferred[None]:

@@ -1,18 +1,22 @@
-"""A sidecar that is killed at the transitions of its schedules: each is in the files once, none is lost, and the hook is told of each alarm.
+"""A sidecar that is killed at the transitions of its schedules: each is in the files once, none is lost, the hook is told of each alarm, and
+what channels triggered is resolved.
 
 `times` says how often a schedule was in a state. Where one were lost there would be a hole in these numbers; where one came twice, a number twice.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alarm_server import AlarmServer
 from daemon import PATIENCE, Client, read_lines, until
 from served import Served
 
@@ -30,6 +34,9 @@ hooks:
   command: "{python} hook.py"
   on: [not_started, late, silent, too_long, too_fast, overlapping, failed, recovered]
   at_most: 0
+alerts:
+  pager: {{{{plugin: webhook, format: pagerduty, url: "{pager}", routing_key: k, at_most: 0, on: [{alarms}], match: {{{{service: etl}}}}}}}}
+  manager: {{{{plugin: webhook, format: alertmanager, url: "{manager}", at_most: 0, on: [{alarms}]}}}}
 schedules:
   load: {{{{match: {{{{job: "load-*"}}}}, every: 700ms, start_grace: 100ms, at_least: 300ms, at_most: 900ms, silent: 500ms}}}}
   beat: {{{{match: {{{{service: beat}}}}, every: 400ms, start_grace: 100ms, per_host: true}}}}
@@ -43,6 +50,8 @@ with open("told", "ab", buffering=0) as file:
 KILLS = int(os.environ.get("WAFERMON_TEST_ROUNDS", "8"))
 EACH = {RUNNING, DONE, RECOVERED, *ALARMS}
 Key = tuple[str, str, str, int]
+Actions = Iterator[tuple[str, bool]]
+"""What is said of an alarm, in order: its key, and whether it is triggered; else it is resolved."""
 
 
 class Programs:
@@ -115,14 +124,47 @@ def key(event: dict[str, Any]) -> Key:
     return context["schedule"], context.get("host", ""), context["kind"], context["times"]
 
 
+def in_files(events: list[dict[str, Any]]) -> Actions:
+    """What each alarm should have come to, by the events: triggered by a warning, resolved by a recovery."""
+    for one in events:
+        if one["level"] == "warning" or one["context"]["kind"] == RECOVERED:
+            host = one["context"].get("host")
+            yield one["context"]["schedule"] + (f"/{host}" if host else ""), one["level"] == "warning"
+
+
+def of_pagerduty(bodies: list[dict[str, Any]]) -> Actions:
+    for one in bodies:
+        yield one["dedup_key"].removeprefix("schedule/"), one["event_action"] == "trigger"
+
+
+def of_alertmanager(bodies: list[list[dict[str, Any]]]) -> Actions:
+    for one in itertools.chain.from_iterable(bodies):
+        yield one["labels"]["schedule"], "startsAt" in one
+
+
+def actions(found: Actions) -> dict[str, list[bool]]:
+    """Key -> whether it was triggered or resolved, in turn. The same twice in a row is once: it is at least once that is promised, and
+    one alarm that is triggered for several states. What resolves nothing is left out."""
+    turns: dict[str, list[bool]] = defaultdict(list)
+    for name, triggered in found:
+        if triggered != bool(turns[name] and turns[name][-1]):
+            turns[name].append(triggered)
+    return {name: turn for name, turn in turns.items() if turn}
+
+
+def config(pager: AlarmServer, manager: AlarmServer) -> str:
+    return CONFIG.format(
+        python=sys.executable, alarms=", ".join(ALARMS), pager=pager.url, manager=f"http://127.0.0.1:{manager.port}"
+    )
+
+
 def test_each_transition_is_there_once_over_kills(tmp_path: Path) -> None:
     seed = int(os.environ.get("WAFERMON_TEST_SEED", random.randrange(1 << 30)))
     print(f"WAFERMON_TEST_SEED={seed}")
     random_ = random.Random(seed)
     (tmp_path / "hook.py").write_text(HOOK)
     told, files = tmp_path / "told", tmp_path / "logs" / "wafermon.jsonl"
-    served = Served(tmp_path, CONFIG.format(python=sys.executable))
-    with served:
+    with AlarmServer() as pager, AlarmServer() as manager, Served(tmp_path, config(pager, manager)) as served:
         programs = Programs(served, random_)
         for number in range(KILLS + 1):
             # Killed as soon as something more has come into the files, or somewhat later; what is just due then is not there.
@@ -150,6 +192,15 @@ def test_each_transition_is_there_once_over_kills(tmp_path: Path) -> None:
         )
         alarms = {one for one in expected if one[2] in TOLD}
         until(lambda: told.exists() and alarms <= {key(one) for one in read_lines(told)}, "a hook that was told of all")
+        events = transitions(served.stored("wafermon"))
+        of_runs = [
+            one for one in events if one["context"].get("service") == "etl" or one["context"]["kind"] == RECOVERED
+        ]
+        until(lambda: actions(of_pagerduty(pager.bodies)) == actions(in_files(of_runs)), "PagerDuty's view")
+        until(lambda: actions(of_alertmanager(manager.bodies)) == actions(in_files(events)), "Alertmanager's view")
+        wanted_ = {key(one) for one in of_runs if one["level"] == "warning"}
+        triggered = [one["payload"]["custom_details"] for one in pager.bodies if one["event_action"] == "trigger"]
+        assert {key(one) for one in triggered} == wanted_, "none is lost, and none is told that is not"
     found = [key(one) for one in transitions(served.stored("wafermon"))]
     counted: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for schedule, host, kind, times in found:

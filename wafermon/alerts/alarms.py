@@ -69,14 +69,15 @@ def wanted(alarm: Alarm, config: AlertConfig) -> bool:
     return all(not globs or any(fnmatchcase(text, glob) for glob in globs) for globs, text in about)
 
 
-def digest_of(held: Sequence[Alarm], name: str) -> Alarm:
-    """One message that says what was held back. `held` is not empty."""
+def digest_of(held: Sequence[Alarm], name: str, over: int = 0) -> Alarm:
+    """One message that says what was held back, of which so many are over by now. `held` is not empty."""
     kinds = Counter(one.kind for one in held)
     words = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     event = {
         "kind": "digest",
         "count": len(held),
         "kinds": dict(kinds),
+        "over": over,
         "first": held[0].ts,
         "last": held[-1].ts,
         "summaries": [one.summary for one in held[:IN_DIGEST]],
@@ -86,7 +87,8 @@ def digest_of(held: Sequence[Alarm], name: str) -> Alarm:
         key=short(f"digest/{name}"),
         action="trigger",
         kind="digest",
-        summary=f"{len(held)} alarms were held back: {words}",
+        summary=f"{len(held)} {'alarm was' if len(held) == 1 else 'alarms were'} held back: {words}"
+        + (f"; {over} {'is' if over == 1 else 'are'} over by now" if over else ""),
         source="wafermon",
         ts=held[-1].ts,
         event=event,

@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from wafermon.alerts.alarms import alarm_of, digest_of, test_alarm, wanted
+from wafermon.alerts.covered import Covered
 from wafermon.alerts.outbox import Outbox, Pending
 from wafermon.alerts.window import Window
 from wafermon.interfaces import Alarm, PermanentError, RetryableError
@@ -53,10 +54,12 @@ class Channel:
         pool: Any,
         reactor: Any,
         *,
+        covered: Callable[[], Covered] = lambda: Covered({}),
         wall: Callable[[], float] = time.time,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`plugin` is the IChannel; `pool` has one thread; the outbox is in `directory`."""
+        """`plugin` is the IChannel; `pool` has one thread; the outbox is in `directory`; `covered` are the jobs that schedules tell of
+        now."""
         self.config = config
         self.name = CURSOR + config.name
         self.sent = self.failed = self.refused = self.pending = self.dropped = self.held = 0
@@ -64,9 +67,11 @@ class Channel:
         self.next_try = 0
         """Microseconds since the epoch; 0 where it does not wait."""
         self._plugin = plugin
+        self._resolves = bool(getattr(plugin, "resolves", False))
         self._journal = journal
         self._pool = pool
         self._reactor = reactor
+        self._covered = covered
         self._wall = wall
         self._uniform = uniform
         self._outbox = Outbox(directory / f"{config.name}.db")
@@ -133,7 +138,7 @@ class Channel:
         """Send a test now, past the outbox, and resolve it. Fails as the plugin's `send` does."""
         now = self._journal.now()
         await self._try(test_alarm(self.config.name, "trigger", now))
-        if getattr(self._plugin, "resolves", False):
+        if self._resolves:
             await self._try(test_alarm(self.config.name, "resolve", now))
 
     # -- the journal -> the outbox
@@ -149,11 +154,13 @@ class Channel:
             self._group = None
 
     def _alarms(self, group: Group) -> list[Alarm]:
-        found = []
+        found, covered = list[Alarm](), self._covered()
         for offset, block in group.blocks:
             for number, one in enumerate(notables(block)):
                 alarm = alarm_of(one, f"{self._journal.id}-{group.start.segment}-{offset}-{number}")
-                if wanted(alarm, self.config):
+                if self._resolves and alarm.action == "resolve":
+                    found.append(alarm)  # what was sent is resolved, whatever `on` and `match` say of that
+                elif wanted(alarm, self.config) and not covered.tells(alarm, self.config):
                     found.append(alarm)
         return found
 
@@ -244,9 +251,8 @@ class Channel:
             self._news = False
             first: Pending | None = await self._disk(self._outbox.first)
             if first is not None and first.alarm.action == "resolve":
-                if not getattr(self._plugin, "resolves", False) or await self._disk(
-                    self._outbox.is_open, first.alarm.key
-                ):
+                await self._disk(self._outbox.over, first.alarm.key)
+                if not self._resolves or await self._disk(self._outbox.is_open, first.alarm.key):
                     return [first.id], first.alarm
                 self.pending = await self._disk(self._outbox.done, [first.id], None)
                 continue
@@ -254,7 +260,8 @@ class Channel:
             self.held = len(held)
             may = not self._quiet()
             if may and held and self._window.take(self._reactor.seconds()):
-                return [one.id for one in held], held[0].alarm if len(held) == 1 else self._digest(held)
+                alone = len(held) == 1 and not held[0].over
+                return [one.id for one in held], held[0].alarm if alone else self._digest(held)
             if first is not None:
                 if may and not held and self._window.take(self._reactor.seconds()):
                     return [first.id], first.alarm
@@ -265,7 +272,7 @@ class Channel:
             await self._look()
 
     def _digest(self, held: list[Pending]) -> Alarm:
-        return digest_of([one.alarm for one in held], self.config.name)
+        return digest_of([one.alarm for one in held], self.config.name, sum(one.over for one in held))
 
     async def _due_again(self) -> Alarm | None:
         """Those that are not over are sent again where the plugin asks for that: one after the other."""

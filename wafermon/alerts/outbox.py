@@ -2,7 +2,8 @@
 
 - An alarm is in it together with the position behind it, in one transaction: what was read again after a crash is not
   taken a second time.
-- It holds 10,000; then the oldest goes, and is counted.
+- It holds 10,000; then the oldest goes, and is counted. What resolves an alarm goes last: without it the alarm would stay for ever.
+- What is held and is over by now, since what resolves it came meanwhile, is marked so: it is not to be triggered any more.
 - `open` are the alarms that were triggered and not resolved since, of those that ever are.
 """
 
@@ -21,6 +22,8 @@ from wafermon.model.position import Position
 MOST = 10_000
 ENDING = "schedule/"
 """Keys of what is over at some time, and then resolved, begin so."""
+_WAITS, _HELD, _OVER = range(3)
+"""What `held` says of one that is pending."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pending(id INTEGER PRIMARY KEY AUTOINCREMENT, held INTEGER NOT NULL DEFAULT 0, alarm TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS open(key TEXT PRIMARY KEY, alarm TEXT NOT NULL);
@@ -34,6 +37,8 @@ class Pending(NamedTuple):
     id: int
     held: bool
     """It came in quiet hours, or was one too many: it goes into a digest."""
+    over: bool
+    """It is held, and what it is about has recovered since."""
     alarm: Alarm
 
 
@@ -93,6 +98,12 @@ class Outbox:
     def hold(self, number: int) -> None:
         self._opened().execute("UPDATE pending SET held=1 WHERE id=?", (number,))
 
+    def over(self, key: str) -> None:
+        """What is held of this key is over."""
+        self._opened().execute(
+            "UPDATE pending SET held=? WHERE held=? AND json_extract(alarm, '$.key')=?", (_OVER, _HELD, key)
+        )
+
     def is_open(self, key: str) -> bool:
         return self._opened().execute("SELECT 1 FROM open WHERE key=?", (key,)).fetchone() is not None
 
@@ -122,7 +133,8 @@ class Outbox:
         db.executemany("INSERT INTO pending(alarm) VALUES(?)", [(json.dumps(asdict(one)),) for one in alarms])
         over = self._count(db) - MOST
         if over > 0:
-            db.execute("DELETE FROM pending WHERE id IN (SELECT id FROM pending ORDER BY id LIMIT ?)", (over,))
+            last = "json_extract(alarm, '$.action') = 'resolve', id"
+            db.execute(f"DELETE FROM pending WHERE id IN (SELECT id FROM pending ORDER BY {last} LIMIT ?)", (over,))
             self._set(db, "dropped", str(self._dropped(db) + over))
 
     @staticmethod
@@ -162,7 +174,7 @@ class _Transaction:
 
 
 def _pending(row: tuple[int, int, str]) -> Pending:
-    return Pending(row[0], bool(row[1]), _alarm(row[2]))
+    return Pending(row[0], row[1] != _WAITS, row[1] == _OVER, _alarm(row[2]))
 
 
 def _alarm(text: str) -> Alarm:

@@ -1,6 +1,15 @@
 """Alarms as webhooks write them. Pure.
 
-Sources: PagerDuty, Events API v2 (api-schema, reference/events-v2); Slack, incoming webhooks; Alertmanager, api/v2/openapi.yaml.
+What is known of them, and from where:
+
+- PagerDuty: its own OpenAPI description of Events API v2 (`reference/events-v2/openapiv3.json` in PagerDuty/api-schema). It asks for `routing_key`
+  and `event_action`; for `dedup_key` unless it is a trigger; in `payload` for `summary`, `source` and one of four severities. 202 is taken;
+  429, any 5xx and no answer are to be tried again, 400 is not. It names no length: 255 characters for `dedup_key` and 1,024 for `summary` are what
+  clients of it (InfluxDB, Kestra) document. Nothing here was sent to PagerDuty.
+- Slack: incoming webhooks take `{"text": …}`; its changelog of 2016-05-17 has the statuses (400, 403, 404 and 410 say what is wrong with the
+  request, 500 is its own fault), its page of rate limits one message per second, then 429 with Retry-After. What is longer than 40,000
+  characters is cut there. Nothing here was sent to Slack.
+- Alertmanager: its `api/v2/openapi.yaml`, and the program itself, in the tests.
 """
 
 from __future__ import annotations

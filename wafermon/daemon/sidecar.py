@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
-from wafermon.alerts import Channel, Hooks
+from wafermon.alerts import Channel, Covered, Hooks
 from wafermon.backends import Plugins
 from wafermon.config import Config, Watch, differences, needs_restart
 from wafermon.correlation import Correlator, Engine, Settings, rules_of
@@ -96,6 +96,7 @@ class Sidecar(Service):
         self.hooks = Hooks(config.hooks, self.journal, reactor)
         self._channel_factories = channels or {}
         self._alert_thread = Workers(0, 1, "alerts")
+        self._covered = Covered(config.schedules)
         self.channels: dict[str, Channel] = {}
         """What is told of alarms, by name."""
         self.query = Query(lambda: self.live, self._histories, self.journal.now, lambda: self.config.schedules)
@@ -282,7 +283,9 @@ class Sidecar(Service):
         plugin = self._channel_factories[alert.plugin].build(alert.options, context)
         verifyObject(IChannel, plugin)
         directory = self.journal.dir / "alerts"
-        channel = Channel(alert, plugin, self.journal, directory, self._alert_thread, self._reactor)
+        channel = Channel(
+            alert, plugin, self.journal, directory, self._alert_thread, self._reactor, covered=lambda: self._covered
+        )
         self.channels[name] = channel
         self.supervisor.start(channel)
 
@@ -352,6 +355,8 @@ class Sidecar(Service):
             change.commit()
         before = self.config
         changed, self.config = differences(before, config), config
+        if config.schedules != before.schedules:
+            self._covered = Covered(config.schedules)
         self._follow_with_channels(before.alerts, config)
         self._follow_with_hooks()
         return changed

@@ -12,13 +12,16 @@ from wafermon.alerts import outbox
 from wafermon.alerts.alarms import digest_of, short
 from wafermon.alerts.channels import find_channels
 from wafermon.alerts.channels.webhook import wait_of
+from wafermon.alerts.covered import Covered
 from wafermon.alerts.outbox import Outbox
 from wafermon.alerts.shapes import as_alertmanager, as_pagerduty, as_slack
 from wafermon.config import check
 from wafermon.interfaces import Alarm, IChannelFactory
-from wafermon.model.alerts import quiet_left
+from wafermon.model.alerts import AlertConfig, quiet_left
+from wafermon.model.checking import checked
 from wafermon.model.errors import ConfigError
 from wafermon.model.position import Position
+from wafermon.model.schedules import Schedule
 
 NOW = 1_764_400_000_000_000
 
@@ -133,3 +136,76 @@ def test_every_plugin_provides_the_interface() -> None:
     for name, factory in find_channels().items():
         verifyObject(IChannelFactory, factory)
         assert factory.name == name
+
+
+def schedules(**given: Any) -> dict[str, Schedule]:
+    made = {"match": {"job": "load-*", "host": "fab1"}, "every": "1h", "silent": "5m"}
+    return {"nightly": checked(Schedule, {**made, **given})}
+
+
+def channel(**given: Any) -> AlertConfig:
+    return AlertConfig(plugin="webhook", name="hook", **given)
+
+
+def failed_job(job: str = "load-1", host: str = "fab1") -> Alarm:
+    event = {"kind": "job_failed", "job_id": job, "service": "etl", "host": host}
+    return alarm(kind="job_failed", key=f"job/{job}", event=event)
+
+
+def derived_alarm(kind: str, job: str = "load-1") -> Alarm:
+    return alarm(kind=kind, event={"kind": kind, "context": {"job_id": job, "service": "etl"}})
+
+
+def test_what_a_schedule_tells_of_a_job_is_not_told_a_second_time() -> None:
+    covered = Covered(schedules())
+    assert covered.tells(failed_job(), channel())
+    assert covered.tells(derived_alarm("gone"), channel())
+    assert covered.tells(derived_alarm("job_stalled"), channel())
+    assert covered.tells(failed_job(), channel(match={"schedule": "night*"}))
+
+
+@pytest.mark.parametrize(
+    ("told", "config", "expected"),
+    [
+        (failed_job("other-1"), channel(), schedules()),
+        (failed_job(host="fab2"), channel(), schedules()),
+        (derived_alarm("gone", "other-1"), channel(), schedules()),
+        (derived_alarm("dropped"), channel(), schedules()),
+        (alarm(kind="failed"), channel(), schedules()),
+        (failed_job(), channel(on=["job_failed", "silent"]), schedules()),
+        (failed_job(), channel(match={"schedule": "weekly*"}), schedules()),
+        (derived_alarm("job_stalled"), channel(), schedules(silent=0)),
+        (failed_job(), channel(), {"intake": checked(Schedule, {"match": {"service": "etl"}, "every": "1h"})}),
+        (failed_job(), channel(), {}),
+    ],
+)
+def test_what_no_schedule_tells_the_channel_is_told(
+    told: Alarm, config: AlertConfig, expected: dict[str, Schedule]
+) -> None:
+    assert not Covered(expected).tells(told, config)
+
+
+def test_what_is_held_and_over_since_is_marked_so(tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "hook.db")
+    box.put([alarm(1), alarm(2)], Position("j", 1, 10))
+    for one in (1, 2):
+        box.hold(one)
+    box.over("schedule/s-1")
+    assert [(one.held, one.over) for one in box.held()] == [(True, True), (True, False)]
+    box.over("schedule/s-3")
+    assert [one.over for one in box.held()] == [True, False]
+    assert digest_of([one.alarm for one in box.held()], "hook", 1).summary == (
+        "2 alarms were held back: 2 not_started; 1 is over by now"
+    )
+    box.close()
+
+
+def test_what_resolves_an_alarm_is_dropped_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MOST", 2)
+    box = Outbox(tmp_path / "hook.db")
+    box.put([alarm(1, action="resolve"), alarm(2)], Position("j", 1, 10))
+    assert box.put([alarm(3)], Position("j", 1, 20)) == (2, 1)
+    first = box.first()
+    assert first is not None and first.alarm.action == "resolve"
+    assert box.put([alarm(4, action="resolve"), alarm(5, action="resolve")], Position("j", 1, 30)) == (2, 3)
+    box.close()

@@ -109,7 +109,7 @@ class WebhookChannel:
     def __init__(self, options: WebhookOptions, context: ChannelContext) -> None:
         self._options = options
         self._context = context
-        self.resolves = True
+        self.resolves = options.format != "slack"  # a chat has nothing to close: it is told of what `on` names
         self.repeat = REPEAT_SECONDS if options.format == "alertmanager" else 0.0
         self._pool = HTTPConnectionPool(context.reactor, persistent=False)  # type: ignore[no-untyped-call]
         self._agent = Agent(context.reactor, connectTimeout=SECONDS, pool=self._pool)  # type: ignore[no-untyped-call]
