@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from wafermon import __version__
 from wafermon.journal.latency import BOUNDS, Latency
+from wafermon.model.schedules import ALARMS, RECOVERED, STATES
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.status import readiness
 from wafermon.web.view import View
@@ -220,10 +221,42 @@ class Figures(Collector):
             name.removesuffix("_over"): count for name, count in view.live.counters.items() if name.endswith("_over")
         }
         yield _counters("wafermon_trace_limits", "Messages whose service, span or job was one too many.", "limit", over)
+        if view.config.schedules:
+            yield from self._schedules()
         if view.config.hooks:
             runs = {name: value for name, value in view.hooks.figures().items() if isinstance(value, int)}
             yield _counters("wafermon_hooks", "What became of the events for the hook.", "outcome", runs)
+        waiting = GaugeMetricFamily(
+            "wafermon_alerts_pending", "Alarms that a channel has not sent.", labels=["channel"]
+        )
+        outcomes = CounterMetricFamily("wafermon_alerts", "What became of alarms.", labels=["channel", "outcome"])
+        for name, channel in view.channels.items():
+            waiting.add_metric([name], channel.pending)
+            for outcome in ("sent", "failed", "refused", "dropped"):
+                outcomes.add_metric([name, outcome], getattr(channel, outcome))
+        yield waiting
+        yield outcomes
         yield _gauge("wafermon_reactor_delay_seconds", "The longest delay of the last 30 s.", self._delay.seconds)
+
+    def _schedules(self) -> Iterator[Metric]:
+        """A label is a name of the config's, as those of backends are."""
+        schedules = self._view.live.schedules
+        states = GaugeMetricFamily("wafermon_schedules", "Schedules, and hosts of them, by state.", labels=["state"])
+        for state, count in {**dict.fromkeys(STATES, 0), **schedules.states()}.items():
+            states.add_metric([state], count)
+        yield states
+        troubled = GaugeMetricFamily(
+            "wafermon_schedule_troubled",
+            "How many of a schedule's hosts, or whether it itself, is not as it should be.",
+            labels=["schedule"],
+        )
+        for name, count in schedules.troubled().items():
+            troubled.add_metric([name], count)
+        yield troubled
+        told = {**dict.fromkeys((*ALARMS, RECOVERED), 0), **schedules.told}
+        yield _counters("wafermon_schedule_transitions", "What was told of schedules.", "state", told)
+        text = "Runs and hosts that were not followed, and messages of runs that were long over."
+        yield _counters("wafermon_schedule_limits", text, "limit", schedules.counters)
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:

@@ -10,6 +10,8 @@ from wafermon.delivery import Delivery, FollowerState
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.view import View
 
+TROUBLED = 20
+"""So many schedules that are not as they should be are named."""
 _IN_WORDS = {
     "!correlation": "the correlation fails",
     "!dead-letters": "dead letters can't be written",
@@ -51,6 +53,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "live_traces": view.live.traces,
             **view.live.counters,
         },
+        "schedules": _schedules(view),
         "dead_letters": {
             "error": _problem_of(view, "!dead-letters"),
             "dir": str(view.dead_letters.dir),
@@ -60,6 +63,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
         },
         "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
         "hooks": view.hooks.figures() if view.config.hooks else None,
+        "alerts": {name: channel.figures() for name, channel in view.channels.items()},
         "http": [
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}
             for one, address in view.http_listeners()
@@ -96,6 +100,22 @@ def _forwarders(view: View) -> dict[str, Any]:
         "copies_refused": forwarders.refused,
         "lag_seconds": round(max((one.lag or 0.0 for one in known if one.connected), default=0.0), 3),
         "shown": [{name: getattr(one, name) for name in shown} for one in by_lag[:FORWARDERS_SHOWN]],
+    }
+
+
+def _schedules(view: View) -> dict[str, Any] | None:
+    """None where the config has none."""
+    if not view.config.schedules:
+        return None
+    found = view.live.schedules
+    troubled = [name for name, count in found.troubled().items() if count]
+    return {
+        "count": len(view.config.schedules),
+        "states": found.states(),
+        "troubled": troubled[:TROUBLED],
+        "more_troubled": max(0, len(troubled) - TROUBLED),
+        "told": dict(found.told),
+        **found.counters,
     }
 
 
