@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import UNSET, Struct, field
 
-from wafermon.journal import Group, Mark, Rejected
+from wafermon.journal import KAFKA, Group, Mark, Rejected
 from wafermon.model.blocks import Block
 from wafermon.model.messages import (
     OWN_SERVICE,
@@ -324,9 +324,11 @@ class Ledger:
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
-        for mark in group.marks:
+        # What was read from elsewhere is judged where its programs are connected.
+        marks = [mark for mark in group.marks if not mark.principal.startswith(KAFKA)]
+        for mark in marks:
             self._take_mark(mark, group, came[mark.client], refused.get(mark.client, ()))
-        numbered = {mark.client for mark in group.marks}
+        numbered = {mark.client for mark in marks}
         for _, one in group.rejected:
             self._take_rejected(one)
         for _, block in group.blocks:

@@ -14,7 +14,7 @@ from wafermon.model.changes import Refused
 from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.model.settings import Hooks as HookSettings
 from wafermon.query import Live, Query
-from wafermon.receivers import Intake, Receiver, SpillTaker
+from wafermon.receivers import Intake, Receiver, Sources, SpillTaker
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class View(Protocol):
     def receiver(self) -> Receiver: ...
     @property
     def otlp(self) -> Intake: ...
+    @property
+    def sources(self) -> Sources: ...
     @property
     def live(self) -> Live: ...
     @property
