@@ -38,6 +38,7 @@ LOOK_SECONDS = 5.0
 """How often topics are asked for their ids and partitions while nothing comes."""
 CLOSE_SECONDS = 5.0
 """For a commit while partitions are handed over."""
+AGAIN_SECONDS = 0.1
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"
 """What a broker says that is too old for ids."""
 SETTINGS: Mapping[str, Any] = {
@@ -234,16 +235,15 @@ class Client:
             except KafkaException as error:
                 self._go_on(until, error)
 
-    def commit(self, offsets: Mapping[Place, tuple[int, str]]) -> None:
-        """Tell the group how far these are: the next offset, and the topic's id."""
-        if offsets:
-            self._commit(self._the_consumer, offsets)
-
-    def _commit(self, consumer: Consumer, offsets: Mapping[Place, tuple[int, str]]) -> None:
-        told = [TopicPartition(*place, at, topic_id) for place, (at, topic_id) in offsets.items()]
-        for one in consumer.commit(offsets=told, asynchronous=False) or ():
-            if one.error is not None:
-                raise KafkaException(one.error)
+    def commit(self, offsets: Mapping[Place, tuple[int, str]]) -> bool:
+        """Tell the group how far these are: the next offset, and the topic's id. False where the group takes none just now."""
+        try:
+            _commit(self._the_consumer, offsets)
+        except KafkaException as error:
+            if not _passes(error.args[0]):
+                raise
+            return False
+        return True
 
     # -- reading
 
@@ -253,7 +253,13 @@ class Client:
             self._consume(self._held)
             self._unproven = bool(self._held.records)
         if self._unproven or self._held.absent or time.monotonic() >= self._look_at:
-            self._held.topics = self.topics()
+            try:
+                self._held.topics = self.topics()
+            except KafkaException as error:
+                if not _passes(error.args[0]):
+                    raise
+                self.unreachable = error.args[0]
+                return Fetched()  # what is held is given with the next
             self._unproven = False
             self._look_at = time.monotonic() + LOOK_SECONDS
             self._look_at_ends()
@@ -288,6 +294,8 @@ class Client:
                 if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                     raise
                 continue
+            if str(told.topic_id) == NO_ID:
+                raise ValueError("the brokers are too old: they give topics no ids, which those of 2.8 and later do")
             found[name] = Topic(str(told.topic_id), frozenset(one.id for one in told.partitions))
         self.unreachable = None
         return found
@@ -354,7 +362,7 @@ class Client:
         try:
             durable = self._members.taken(places, lost=lost)
             if durable and not lost:
-                self._commit(consumer, durable)
+                _commit_at_last(consumer, durable)
         except Exception as error:  # noqa: BLE001  # told where the library was called
             self._failure = error
         if self._consumer is not None:
@@ -382,10 +390,7 @@ class Client:
         """Wait on; raises where that has no sense any more."""
         if self._aborted.is_set():
             raise Aborted
-        said = error.args[0]
-        if time.monotonic() > until or not (
-            said.retriable() or is_unreachable(said) or said.code() == KafkaError._TIMED_OUT
-        ):
+        if time.monotonic() > until or not _passes(error.args[0]):
             raise error
 
     def _error(self, error: KafkaError) -> None:
@@ -393,6 +398,35 @@ class Client:
             self.unreachable = error
 
 
+def _commit(consumer: Consumer, offsets: Mapping[Place, tuple[int, str]]) -> None:
+    told = [TopicPartition(*place, at, topic_id) for place, (at, topic_id) in offsets.items()]
+    for one in consumer.commit(offsets=told, asynchronous=False) or ():
+        if one.error is not None:
+            raise KafkaException(one.error)
+
+
+def _commit_at_last(consumer: Consumer, offsets: Mapping[Place, tuple[int, str]]) -> None:
+    """Before the partitions are another's: while the group is about to divide them, it takes no commits for a moment."""
+    until = time.monotonic() + CLOSE_SECONDS
+    while True:
+        try:
+            _commit(consumer, offsets)
+            return
+        except KafkaException as error:
+            if time.monotonic() > until or not _passes(error.args[0]):
+                raise
+        time.sleep(AGAIN_SECONDS)
+
+
+def _passes(error: KafkaError) -> bool:
+    """Whether it may go away by itself."""
+    return error.retriable() or is_unreachable(error) or error.code() in _PASSING
+
+
+_PASSING = {
+    KafkaError._TIMED_OUT, KafkaError._WAIT_COORD, KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION,
+    KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError._STATE,
+}  # fmt: skip
 _BLOCKING = {KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED}
 
 

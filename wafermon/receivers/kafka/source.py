@@ -298,7 +298,8 @@ class Source:
         }
         if not durable:
             return
-        await self._in_thread(client.commit, durable)
+        if not await self._in_thread(client.commit, durable):
+            return  # with what comes
         for place, (at, _) in durable.items():
             if place in self.partitions:
                 self.partitions[place].committed = at
