@@ -613,6 +613,7 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
             f"dropped {one['dropped']}, refused {one['refused']}{wait}{problem}"
         )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
+    lines += ["", *_kafka(found["kafka"])] if found.get("kafka") else []
     lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines
 
@@ -648,6 +649,27 @@ def _codes(rejected: Mapping[str, int]) -> str:
 def _listeners(listeners: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [[one["endpoint"], one["address"] or "failing", one["error"]] for one in listeners]
     return table(["LISTENER", "ADDRESS", ""], rows, color=1, hide="1--")
+
+
+def _kafka(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The topics that are read."""
+    rows = []
+    for source in sources:
+        for topic, one in source["topics"].items():
+            ours = [partition for partition in source["partitions"] if partition["topic"] == topic]
+            stopped = [partition["problem"] for partition in ours if partition["problem"]]
+            missing = "it is not there" if topic in source["missing"] else ""
+            problem = source["problem"] or missing or (stopped[0] if stopped else "")
+            lag = sum(partition["lag"] or 0 for partition in ours)
+            rows.append(
+                [
+                    f"{source['brokers'][0]} {topic}", "failing" if problem else "ok", str(len(ours)), f"{lag:,}",
+                    *(f"{one[key]:,}" for key in ("messages", "rejected", "skipped", "lost")),
+                    plain(problem) + ("" if source["exactly_once"] else f" (group {source['group']}: at least once)"),
+                ]
+            )  # fmt: skip
+    header = ["TOPIC", "STATE", "PARTITIONS", "LAG", "READ", "REJECTED", "SKIPPED", "LOST", ""]
+    return table(header, rows, right="--rrrrrr", color=1)
 
 
 def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
