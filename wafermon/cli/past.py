@@ -84,13 +84,13 @@ def ask_past(place: Place, question: str, **given: object) -> dict[str, Any]:
 
 
 def _local(place: Place, question: str, given: Mapping[str, str]) -> dict[str, Any]:
-    from twisted.internet.defer import Deferred
+    from twisted.internet.defer import Deferred, succeed
 
     from wafermon.query import BadQuestion, NotThere, Query, Unavailable, answer
 
     store = _database(place) if place.dsn else _history(place.history)
     name = "the database" if place.dsn else place.history
-    query = Query(lambda: None, lambda: {name: store}, lambda: time.time_ns() // 1000)
+    query = Query(lambda: None, lambda: {name: store}, lambda: time.time_ns() // 1000, succeed)
     results: list[dict[str, Any]] = []
     errors: list[BaseException] = []
     asked = Deferred.fromCoroutine(answer(query, question, given))

@@ -15,6 +15,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
@@ -93,7 +94,8 @@ class Sidecar(Service):
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
         self.hooks = Hooks(config.hooks, self.journal, reactor)
-        self.query = Query(lambda: self.live, self._histories, self.journal.now)
+        sleep = partial(deferLater, reactor)
+        self.query = Query(lambda: self.live, self._histories, self.journal.now, sleep)
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False

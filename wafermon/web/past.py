@@ -80,6 +80,7 @@ class Past(Resource):
                 return await self._answer(request, self._question, whole, None)
             return json(request, {"error": str(problem), "candidates": problem.candidates}, 404)
         except Unavailable as problem:
+            request.setHeader(b"retry-after", b"1")
             return json(request, {"error": str(problem)}, 503)
         return json(request, found)
 
