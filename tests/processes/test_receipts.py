@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ def test_a_job_that_closes_is_complete_and_one_that_is_killed_is_gone(daemon: Se
     assert daemon.metrics()["wafermon_jobs_gone_total"] == 1
 
 
+def has_closed(daemon: Served, count: int) -> bool:
+    return bool(receipt(daemon, "lot-1")["closed"] == count)
+
+
 def test_one_job_of_programs_in_several_languages(daemon: Served) -> None:
     """Each says a part; the job is complete once the last of them has closed, whoever that is."""
     languages = ["java", "node", "r", "perl"]
@@ -128,7 +133,7 @@ def test_one_job_of_programs_in_several_languages(daemon: Served) -> None:
         for n, (language, sdk) in enumerate(sdks.items(), 1):
             assert receipt(daemon, "lot-1").get("complete", False) is False, f"before {language} closed"
             sdk("close")
-            until(lambda n=n: receipt(daemon, "lot-1")["closed"] == n, f"{language} closed")
+            until(partial(has_closed, daemon, n), f"{language} closed")
     done = wafermon("receipt", "lot-1", "--wait", "60s", "--json", "--http", site(daemon))
     found = json.loads(done.stdout)
     assert (done.returncode, found["complete"], found["closed"]) == (0, True, 4), found

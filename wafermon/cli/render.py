@@ -239,6 +239,13 @@ def _path(side: Mapping[str, Any]) -> str:
     return " > ".join(plain(one) for one in side["critical_path"]) or "none"
 
 
+def _stream(client: Mapping[str, Any]) -> str:
+    """What is known of whether all of it came."""
+    if client.get("protocol") == "otlp":
+        return "unnumbered"
+    return "said all" if client["closed"] else "goes on" if client["connected"] else "not closed"
+
+
 def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     """Who is connected or was. What an SDK has not said of itself is left blank."""
     if not found:
@@ -249,7 +256,7 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
             plain(one["host"]) + ("" if one["pid"] is None else f":{one['pid']}"), plain(one["sdk"]),
             duration(max(0, now - one["last_heard"]) / 1e6) + " ago", f"{one['messages']:,}",
             *("" if one[key] is None else f"{one[key]:,}" for key in ("dropped", "spilled")),
-            "said all" if one["closed"] else "goes on" if one["connected"] else "not closed",
+            _stream(one),
         ]
         for one in found
     ]  # fmt: skip
@@ -504,6 +511,7 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         f"connections  {found['connections']} open, {found['connections_total']} since the start",
         f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
         f"{rejected:,} rejected{_codes(messages['rejected'])}",
+        *_otlp(found.get("otlp")),
         f"read with    {_READERS[found['reads_with']]}",
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
@@ -519,6 +527,14 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
     lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines
+
+
+def _otlp(found: Mapping[str, int] | None) -> list[str]:
+    """Where something came by it."""
+    if not found or not (found["requests"] or found["refused"]):
+        return []
+    counts = f"{found['messages']:,} messages in {found['requests']:,} requests, {found['refused']:,} refused"
+    return [f"otlp         {found['connected']} of {found['senders']} programs connected; {counts}"]
 
 
 def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:

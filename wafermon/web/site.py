@@ -114,9 +114,10 @@ def _clients(view: View, request: Request) -> bytes:
     connected = given.get("connected", "")
     if connected not in ("", "true", "false"):
         raise BadArgument(f"connected: expected true or false, got {connected[:32]!r}")
+    known = [*view.receiver.clients.records(), *view.otlp.senders.records()]
     found = [
         one
-        for one in view.receiver.clients.records()
+        for one in sorted(known, key=lambda one: (one["connected"], one["last_heard"]), reverse=True)
         if fnmatchcase(one["service"], given.get("service", "*")) and connected in ("", str(one["connected"]).lower())
     ]
     shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]

@@ -41,6 +41,15 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             "from_spill": view.spills.messages if view.spills else 0,
             "sdk_dropped": view.live.sdk_dropped,
         },
+        "otlp": {
+            "senders": len(view.otlp.senders),
+            "connected": view.otlp.senders.connected,
+            "requests": view.otlp.figures.requests,
+            "repeated": view.otlp.figures.repeated,
+            "refused": sum(view.otlp.figures.refused.values()),
+            "messages": view.otlp.figures.messages,
+            "rejected": view.otlp.figures.rejected,
+        },
         "spill": {
             "files": view.spills.files if view.spills else 0,
             "stuck": dict(view.spills.stuck) if view.spills else {},
