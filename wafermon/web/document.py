@@ -77,7 +77,7 @@ def _fields(shape: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
     for field in msgspec.structs.fields(shape):
         hint = hints[field.name]
         *_, text = hint.__metadata__
-        named = [one for one in (Time, Span) if hint.__metadata__[0] == one.__metadata__[0]]
+        named = [one for one in (Time, Span) if hint.__metadata__[0] == get_args(one)[1]]
         found[field.name] = (named[0] if named else get_args(hint)[0], text)
     return found
 
