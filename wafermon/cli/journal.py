@@ -142,6 +142,30 @@ def forget(name: str, directory: Path | None, http: Site) -> None:
     click.echo(f"{render.plain(name)} is forgotten; the next start deletes what was kept for it alone")
 
 
+@command.command()
+@_directory
+def renew(directory: Path) -> None:
+    """Give the journal in DIR a new id. That is for a copy: of a machine's image, or of a journal that was put back from a backup.
+
+    Two journals with one id can't both be told apart by the backends, and by the sidecar that they forward to. All messages, marks and
+    cursors stay. What the journal holds and had not delivered, as far as it knows, is delivered under the new id: what the original has
+    delivered since the copy was made is then there twice.
+
+    \b
+    Example:
+      wafermon journal renew /var/lib/wafermon/journal
+    """
+    with _locked(directory):
+        from wafermon.journal.state import State
+
+        state = State(directory / "state.db")
+        try:
+            before, after = state.journal, state.renew()
+        finally:
+            state.close()
+    click.echo(f"{directory}: the journal {before} is {after} from now on")
+
+
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
     """Nobody writes to it meanwhile."""

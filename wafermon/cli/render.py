@@ -266,6 +266,36 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     return table(header, rows, right="------rrrr", hide="--3245--671")
 
 
+def forwarders(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """The sidecars that forward to this one."""
+    if not found:
+        return ["no sidecar forwards to this one"]
+    rows = [
+        [
+            plain(one["name"]), "connected" if one["connected"] else "gone", plain(one["host"]), plain(one["version"]),
+            plain(one["address"]), plain(one["journal"]), duration(max(0, now - one["last_heard"]) / 1e6) + " ago",
+            "" if one["lag"] is None else duration(one["lag"]), "" if one["clock"] is None else f"{one['clock']:+.1f} s",
+            f"{one['messages']:,}", f"{one['gaps']:,}", f"{one['refused_lines']:,}",
+        ]
+        for one in found
+    ]  # fmt: skip
+    header = [
+        "NAME",
+        "STATE",
+        "HOST",
+        "VERSION",
+        "ADDRESS",
+        "JOURNAL",
+        "LAST HEARD",
+        "LAG",
+        "CLOCK",
+        "MESSAGES",
+        "GAPS",
+        "REFUSED",
+    ]
+    return table(header, rows, right="------rrrrrr", color=1, hide="--637245-1-8")
+
+
 def top(
     status: Mapping[str, Any],
     before: Mapping[str, Any] | None,
@@ -513,6 +543,12 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
     ]
+    forwarders = found.get("forwarders", {})
+    if forwarders.get("known"):
+        lines.append(
+            f"forwarders   {forwarders['connected']:,} sidecars of {forwarders['known']:,} connected, lag up to "
+            f"{duration(forwarders['lag_seconds'])}: wafermon clients --forwarders"
+        )
     if messages["sdk_dropped"]:
         lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
     if found["hooks"]:

@@ -78,9 +78,9 @@ def _fields(shape: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
     found = {}
     for field in msgspec.structs.fields(shape):
         hint = hints[field.name]
-        *_, text = hint.__metadata__
-        named = [one for one in (Time, Span) if hint.__metadata__[0] == get_args(one)[1]]
-        found[field.name] = (named[0] if named else get_args(hint)[0], text)
+        kind, *words = get_args(hint)
+        named = [one for one in (Time, Span) if words[0] == get_args(one)[1]]
+        found[field.name] = (named[0] if named else kind, words[-1])
     return found
 
 
