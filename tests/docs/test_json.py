@@ -94,6 +94,7 @@ ROUTES = {
     "/api/services": "Services",
     "/api/clients": "Clients",
     "/api/dead-letters": "Letters",
+    "/api/forwarders": "Forwarders",
 }
 POSTS = {"/api/drain", "/api/cursors/NAME/forget"}
 STREAMS = {"/api/tail", "/api/stream"}
@@ -132,7 +133,7 @@ def test_what_is_waited_for_and_let_go_fits(served: Served) -> None:
 
 COMMANDS = {
     "status": "Status", "jobs": ["Job"], "runs": "Kinds", "runs load-1": "Runs", "compare load-1 load-2": "Comparison",
-    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "drain": "Drained",
+    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "clients --forwarders": "Forwarders", "drain": "Drained",
     "doctor --config wafermon.yaml": ["Finding"], "config diff wafermon.yaml": ["ConfigDifference"],
 }  # fmt: skip
 """A list holds what the entries of a list are."""
