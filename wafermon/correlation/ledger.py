@@ -356,7 +356,7 @@ class Ledger:
             refused.setdefault(one.client, []).append(one)
         # What was read from elsewhere is judged where its programs are connected.
         marks = [mark for mark in group.marks if not mark.principal.startswith((FORWARD, KAFKA))]
-        self._forwards = any(mark.principal.startswith(FORWARD) for mark in group.marks)
+        self._forwards = len(marks) < len(group.marks)
         for mark in marks:
             self._take_mark(mark, group, came[mark.client], refused.get(mark.client, ()))
         numbered = {mark.client for mark in marks}

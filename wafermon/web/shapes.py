@@ -551,6 +551,39 @@ class FollowerState(Shape):
     positions: Annotated[list[str], "of these, the latest ones"]
 
 
+class KafkaTopic(Shape):
+    """Counters of a topic of Kafka, since the start."""
+
+    messages: Annotated[int, "read and accepted"]
+    rejected: Annotated[int, "lines that were refused"]
+    skipped: Annotated[int, "records without a value"]
+    lost: Annotated[int, "offsets that the topic's retention took before they were read"]
+
+
+class KafkaPartition(Shape):
+    """A partition that is read."""
+
+    topic: Annotated[str, "its topic"]
+    partition: Annotated[int, "its number"]
+    state: Annotated[str, "`reading`, or `stopped` where a person has to do something first"]
+    problem: Annotated[str, "what is wrong; empty where nothing is"]
+    next: Annotated[int, "the offset up to which everything is durable here"]
+    lag: Annotated[int | None, "offsets that are there and were not read yet; null where that is not known"]
+
+
+class KafkaState(Shape):
+    """One entry of `listen` that reads from Kafka."""
+
+    brokers: Annotated[list[str], "as the config names them"]
+    cluster: Annotated[str, "the cluster's id; empty until it is known"]
+    topics: Annotated[dict[str, KafkaTopic], "by name"]
+    missing: Annotated[list[str], "topics that are not there"]
+    group: Annotated[str | None, "the consumer group; null where the config says which partitions are read"]
+    exactly_once: Annotated[bool, "false in a group: after a crash some may be at two sidecars"]
+    problem: Annotated[str, "what keeps it from reading; empty where nothing does"]
+    partitions: Annotated[list[KafkaPartition], "those that are read here"]
+
+
 class HttpState(Shape):
     """A port for HTTP."""
 
@@ -590,6 +623,7 @@ class Status(Shape):
     correlation: Annotated[CorrelationState, "the correlation"]
     dead_letters: Annotated[DeadLetterState, "the dead letters"]
     followers: Annotated[dict[str, FollowerState], "by name; those of the sidecar's own begin with !"]
+    kafka: Annotated[list[KafkaState], "what is read from Kafka, by entry of `listen`"]
     hooks: Annotated[HookState | None, "null where no hook is configured"]
     http: Annotated[list[HttpState], "ports for HTTP"]
     reactor_delay: Annotated[float, "seconds that the reactor came late of late"]
