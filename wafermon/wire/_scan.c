@@ -794,8 +794,13 @@ static int take(Scanner *self, struct found *found, const byte *at, const byte *
     return 1;
 }
 
+/* The shape of a trace's only message, or a list of (shape, messages). */
 static PyObject *counts_of(const struct found *found, const struct trace *trace) {
-    PyObject *counts = PyList_New(0);
+    const struct count *first = &found->counts[trace->head];
+    PyObject *counts;
+    if (first->many == 1 && first->next < 0)
+        return PyLong_FromLong(first->shape);
+    counts = PyList_New(0);
     for (int32_t at = trace->head; counts && at >= 0; at = found->counts[at].next) {
         PyObject *pair = Py_BuildValue("(ii)", found->counts[at].shape, found->counts[at].many);
         if (!pair || PyList_Append(counts, pair))
@@ -809,9 +814,24 @@ static PyObject *traces_of(const struct found *found) {
     PyObject *traces = PyList_New(found->trace_count);
     for (int32_t at = 0; traces && at < found->trace_count; at++) {
         const struct trace *trace = &found->traces[at];
-        PyObject *one = Py_BuildValue("(Ns#LLN)", PyLong_FromLong(trace->line), (const char *)trace->id.at, (Py_ssize_t)trace->id.size,
-                                      (long long)trace->first, (long long)trace->last, counts_of(found, trace));
-        if (!one || PyList_SetItem(traces, at, one))
+        PyObject *first = PyLong_FromLongLong(trace->first), *parts[5], *one = PyTuple_New(5);
+        int failed = !one;
+        parts[0] = PyLong_FromLong(trace->line);
+        parts[1] = PyUnicode_FromStringAndSize((const char *)trace->id.at, (Py_ssize_t)trace->id.size);
+        parts[2] = first;
+        parts[3] = trace->last == trace->first && first ? (Py_INCREF(first), first) : PyLong_FromLongLong(trace->last);
+        parts[4] = counts_of(found, trace);
+        for (int part = 0; part < 5; part++) {
+            failed |= !parts[part];
+            if (one)
+                (void)PyTuple_SetItem(one, part, parts[part]); /* which takes it over */
+            else
+                Py_XDECREF(parts[part]);
+        }
+        if (failed) {
+            Py_XDECREF(one);
+            Py_CLEAR(traces);
+        } else if (PyList_SetItem(traces, at, one))
             Py_CLEAR(traces);
     }
     return traces;
@@ -829,8 +849,8 @@ PyDoc_STRVAR(scan_doc,
 "scan(block: bytes, now: int) -> tuple\n\n"
 "block is whole lines, each ended by a newline; now stands for the ts of those without. Answers with the number of lines;\n"
 "for each the number of its shape, in two bytes; its seq, in eight, or all of them as (first,) where they are in order; the least\n"
-"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, [(shape, messages)]), with an\n"
-"empty id for what has none; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
+"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, counts), with an\n"
+"empty id for what has none, and for counts the shape of its only message or [(shape, messages)]; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
 
 static PyObject *scan(Scanner *self, PyObject *arguments) {
     const char *block;

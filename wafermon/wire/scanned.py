@@ -86,7 +86,7 @@ class ScannedReader:
                 lines = block.split(b"\n")[:-1]
                 done = b"\n".join([*self._completed(lines, column, scanned, frozenset(), now), b""])
         kinds = frozenset(shapes.table[number] for number in used)
-        tallies = [one for _, one in _tallies(scanned, self._scanner.shapes, shapes.table)]
+        _, tallies = _tallies(scanned, self._scanner.shapes, shapes.table)
         columns = shapes.table, compact(column.tolist())
         good = Block(done, scanned.lines, kinds, scanned.first, scanned.last, None, columns, tallies)
         return ReadBlock(len(block), good, seqs, {})
@@ -172,7 +172,7 @@ class ScannedReader:
         tallies = None
         if len(odd) == len(scanned.odd):  # else the scanner has counted some of them
             tallies = _merged(
-                _tallies(scanned, self._scanner.shapes, self._shapes.table),
+                *_tallies(scanned, self._scanner.shapes, self._shapes.table),
                 zip(taken, read.block.messages, strict=True),
             )
         raw = b"\n".join([*stored, b""]) if stored else b""
@@ -192,8 +192,9 @@ class Scanned(NamedTuple):
     """For each its `seq`, in eight bytes; or the first, where each is one more than the one before."""
     first: int
     last: int
-    traces: list[tuple[int, str, int, int, list[tuple[int, int]]]]
-    """Where it was met, its id (empty where there is none), the least and the greatest `ts`, and how many there are of each shape."""
+    traces: list[tuple[int, str, int, int, int | list[tuple[int, int]]]]
+    """Where it was met, its id (empty where there is none), the least and the greatest `ts`, and the shape of its only message, or how
+    many there are of each."""
     untimed: list[int]
     jobless: list[int]
     odd: list[int]
@@ -208,28 +209,36 @@ def _seqs(scanned: Scanned) -> Sequence[int]:
 
 def _tallies(
     scanned: Scanned, shapes: Sequence[tuple[Any, ...]], table: Sequence[tuple[Any, ...]]
-) -> list[tuple[int, Tally]]:
-    """With the line where each was met. `shapes` is the scanner's, `table` the kinds of its numbers."""
-    found = []
+) -> tuple[list[int], list[Tally]]:
+    """With the line where each was met before it. `shapes` is the scanner's, `table` the kinds of its numbers."""
+    lines, found = list[int](), list[Tally]()
+    ones: dict[int, dict[tuple[Any, ...], int]] = {}
     for line, trace_id, first, last, counted in scanned.traces:
+        if isinstance(counted, int):
+            one = ones.get(counted)
+            if one is None:
+                one = ones[counted] = {table[counted]: 1}
+            lines.append(line)
+            found.append(Tally(trace_id or UNSET, shapes[counted][_CLIENT], first, last, one, 1))
+            continue
         of_clients: dict[Any, Tally] = {}
         for number, many in counted:
             client = shapes[number][_CLIENT]
             known = of_clients.get(client)
             if known is None:
-                known = of_clients[client] = Tally(trace_id or UNSET, client, first, last, {})
-            kind = table[number]
-            known.counts[kind] = known.counts.get(kind, 0) + many
-        found += [(line, one) for one in of_clients.values()]
-    return found
+                known = of_clients[client] = Tally(trace_id or UNSET, client, first, last, {}, 0)
+            known.add(first, last, table[number], many)
+        lines += [line] * len(of_clients)
+        found += of_clients.values()
+    return lines, found
 
 
-def _merged(tallies: Iterable[tuple[int, Tally]], others: Iterable[tuple[int, Message]]) -> list[Tally]:
+def _merged(lines: Sequence[int], tallies: Sequence[Tally], others: Iterable[tuple[int, Message]]) -> list[Tally]:
     """With more messages; those that are met first come first."""
-    found = {(tally.trace_id, tally.client): (line, tally) for line, tally in tallies}
+    found = {(tally.trace_id, tally.client): (line, tally) for line, tally in zip(lines, tallies, strict=True)}
     for line, message in others:
         key, ts = (message.trace_id, message.client), message.ts or 0
-        where, tally = found.get(key) or (line, Tally(*key, ts, ts, {}))
+        where, tally = found.get(key) or (line, Tally(*key, ts, ts, {}, 0))
         tally.add(ts, ts, kind_of(message), 1)
         found[key] = min(where, line), tally
     return [tally for _, tally in sorted(found.values(), key=itemgetter(0))]

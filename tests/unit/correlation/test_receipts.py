@@ -455,7 +455,7 @@ def test_memory_is_bounded_whoever_comes(monkeypatch: pytest.MonkeyPatch) -> Non
     state = scene.ledger
     assert (len(state._traces), len(state._streams)) == (20, 20)
     assert len(state._done) <= 20
-    assert state._shares == sum(len(account.shares) for account in state._traces.values())
+    assert state._shares == sum(len(known.clients) for known in state._traces.values())
     assert state._files == sum(len(stream.files) for stream in state._streams.values()) <= 20
     assert all(name in state._traces for stream in state._streams.values() for name in stream.traces)
 
