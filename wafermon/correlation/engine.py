@@ -50,6 +50,7 @@ _PROGRAM = " "
 _EVICTED = ""
 """Among the deadlines: to tell of evicted traces. No trace id is empty."""
 MINUTE = 60_000_000
+ONES = 4096
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ class Engine:
         """See `Snapshot`."""
         self._evicted_due = 0
         self._out: list[Derived] = []
+        self._ones: dict[tuple[Any, ...], tuple[dict[str, None], dict[str, int]]] = {}
+        """What a trace says of its services and its counts while it has one message, by that one's kind."""
         self._handlers: dict[str, Callable[[LiveTrace, Any], None]] = {
             "progress": self._progress,
             "span_start": self._span_start,
@@ -176,16 +179,17 @@ class Engine:
         for block in blocks:
             self._take_stats(block.of_types((Stats.type,)))
             self.came_back(block.of_service(OWN_SERVICE))
-        told: dict[str, list[Tally]] = {}
+        told: dict[str, Tally] = {}
+        more: dict[str, list[Tally]] = {}
         followed: dict[Any, list[Message]] = {}
         for block in blocks:
             for tally in block.tallies():
-                if isinstance(tally.trace_id, str):
-                    told.setdefault(tally.trace_id, []).append(tally)
+                if isinstance(tally.trace_id, str) and told.setdefault(tally.trace_id, tally) is not tally:
+                    more.setdefault(tally.trace_id, []).append(tally)
             for message in block.followed:
                 followed.setdefault(message.trace_id, []).append(message)
-        for trace_id, tallies in told.items():
-            self._observe_trace(trace_id, tallies, followed.get(trace_id, ()))
+        for trace_id, tally in told.items():
+            self._observe_trace(trace_id, [tally, *more.get(trace_id, ())], followed.get(trace_id, ()))
         return self._taken()
 
     def _observe_trace(self, trace_id: str, tallies: Sequence[Tally], followed: Sequence[Message]) -> None:
@@ -196,10 +200,17 @@ class Engine:
         if trace.heard != self._now:
             trace.heard = self._now
             self._live.move_to_end(trace_id)
+        if not trace.counts and len(tallies) == 1 and tallies[0].count == 1:
+            self._observe_one(trace, tallies[0])
+            tallies = ()
+        elif trace.is_of_one():  # it may share these
+            trace.services, trace.counts = dict(trace.services), dict(trace.counts)
         services, counts = trace.services, trace.counts
         for tally in tallies:
-            trace.first = min(trace.first, tally.first)
-            trace.last = max(trace.last, tally.last)
+            if tally.first < trace.first:
+                trace.first = tally.first
+            if tally.last > trace.last:
+                trace.last = tally.last
             for kind, count in tally.counts.items():
                 service = kind[_SERVICE]
                 if service not in services:
@@ -214,6 +225,17 @@ class Engine:
                 self._handlers[message.type](trace, message)
         if trace.queued == NEVER:
             self._queue(trace)
+
+    def _observe_one(self, trace: LiveTrace, tally: Tally) -> None:
+        """The first message of a trace. All that begin with a message of the same kind share what it says until they have more: there may
+        be as many as messages."""
+        [kind] = tally.counts
+        one = self._ones.get(kind)
+        if one is None:
+            if len(self._ones) >= ONES:
+                self._ones.clear()
+            one = self._ones[kind] = {kind[_SERVICE]: None}, {kind[_LEVEL] or kind[_TYPE]: 1}
+        trace.services, trace.counts = one
 
     def follow(self, presence: Iterable[Presence], elapsed: int) -> None:
         """Connections came and went, says a group that was received at `elapsed`. Its blocks come next, and what is derived is
@@ -481,7 +503,8 @@ class Engine:
         """See to it that the trace comes up no later than it is due."""
         due = trace.due(self._delays)
         if due < trace.queued:
-            self._deadlines.remove(trace.id, trace.queued)
+            if trace.queued != NEVER:
+                self._deadlines.remove(trace.id, trace.queued)
             self._deadlines.put(trace.id, due)
             trace.queued = due
 

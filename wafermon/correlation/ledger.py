@@ -187,7 +187,8 @@ class Ledger:
         self._last_words = []
         while self._due and self._due[0][0] <= self._now:
             _, trace_id = self._due.popleft()
-            if trace_id in self._traces and not self._traces[trace_id].told:
+            account = self._known(trace_id)
+            if account is not None and not account.told:
                 self._to_tell[trace_id] = None
         self._trim()
 
@@ -529,8 +530,8 @@ class Ledger:
             self._drop_files(stream)
             for trace_id in stream.traces:
                 account = self._known(trace_id)
-                for name in (client, *stream.family) if account else ():
-                    if account.shares.pop(name, None) is not None:
+                for name in (client, *stream.family):
+                    if account is not None and account.shares.pop(name, None) is not None:
                         self._shares -= 1
                         account.unjudged += 1
 
