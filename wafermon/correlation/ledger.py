@@ -460,7 +460,8 @@ class Ledger:
         """Whether a stats line was said after all that a stream has of a trace."""
         if name == root:
             return account.shares[name].order <= said.order
-        return self._streams[name].named >= self._streams[name].mark
+        stream = self._streams.get(name)  # it may have been forgotten
+        return stream is not None and stream.named >= stream.mark
 
     def _end_stream(self, client: str) -> None:
         """Nothing is to be known of it any more, nor of its spill files, but how far it was."""

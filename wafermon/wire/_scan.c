@@ -888,6 +888,78 @@ done:
     return answer;
 }
 
+PyDoc_STRVAR(splice_doc,
+"splice(block: bytes, column: bytes, prefixes: list[bytes]) -> bytes\n\n"
+"The lines of a block, each with the prefix of which its column has the number, in four bytes, in place of its opening brace and\n"
+"what stands before that. Where the prefix is empty the line is as it was. Raises ValueError where the three do not fit together.");
+
+static PyObject *splice(PyObject *Py_UNUSED(self), PyObject *arguments) {
+    const char *block, *column, *end, *misfit = NULL;
+    Py_ssize_t size, columns, count, total = 0;
+    PyObject *list, *answer = NULL;
+    struct prefix { char *at; Py_ssize_t size; } *prefixes;
+    char *to = NULL;
+    if (!PyArg_ParseTuple(arguments, "y#y#O", &block, &size, &column, &columns, &list))
+        return NULL;
+    count = PyList_Size(list);
+    if (count < 0)
+        return NULL;
+    prefixes = malloc((size_t)(count + 1) * sizeof *prefixes);
+    if (!prefixes)
+        return PyErr_NoMemory();
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (PyBytes_AsStringAndSize(PyList_GetItem(list, at), &prefixes[at].at, &prefixes[at].size))
+            goto done;
+    end = block + size;
+    for (int copying = 0; copying < 2; copying++) { /* first only the size is found out */
+        const char *number = column;
+        for (const char *at = block; at < end;) {
+            const char *newline = memchr(at, '\n', (size_t)(end - at));
+            uint32_t which;
+            if (!newline || number + sizeof which > column + columns) {
+                misfit = "expected whole lines, with a number for each";
+                goto done;
+            }
+            memcpy(&which, number, sizeof which);
+            number += sizeof which;
+            if (which >= count) {
+                misfit = "expected numbers of prefixes";
+                goto done;
+            }
+            if (prefixes[which].size) {
+                const char *brace = memchr(at, '{', (size_t)(newline - at));
+                if (!brace) {
+                    misfit = "expected objects where there is a prefix";
+                    goto done;
+                }
+                if (to) {
+                    memcpy(to, prefixes[which].at, (size_t)prefixes[which].size);
+                    to += prefixes[which].size;
+                } else
+                    total += prefixes[which].size;
+                at = brace + 1;
+            }
+            if (to) {
+                memcpy(to, at, (size_t)(newline + 1 - at));
+                to += newline + 1 - at;
+            } else
+                total += newline + 1 - at;
+            at = newline + 1;
+        }
+        if (copying)
+            break;
+        answer = PyBytes_FromStringAndSize(NULL, total);
+        if (!answer)
+            break;
+        to = PyBytes_AsString(answer);
+    }
+done:
+    if (misfit)
+        PyErr_SetString(PyExc_ValueError, misfit);
+    free(prefixes);
+    return answer;
+}
+
 static PyObject *new_scanner(PyTypeObject *type, PyObject *arguments, PyObject *Py_UNUSED(keywords)) {
     PyObject *unset;
     unsigned long long seed;
@@ -926,7 +998,9 @@ static PyObject *shapes_of(Scanner *self, void *Py_UNUSED(closure)) {
     return self->shapes;
 }
 
-static PyMethodDef METHODS[] = { { "scan", (PyCFunction)scan, METH_VARARGS, scan_doc }, { NULL, NULL, 0, NULL } };
+static PyMethodDef METHODS[] = { { "scan", (PyCFunction)scan, METH_VARARGS, scan_doc },
+                                 { "splice", (PyCFunction)splice, METH_VARARGS | METH_STATIC, splice_doc },
+                                 { NULL, NULL, 0, NULL } };
 static PyGetSetDef GETTERS[] = {
     { "shapes", (getter)shapes_of, NULL, "For each number: service, host, pid, client, type, level, replay_to.", NULL },
     { NULL, NULL, NULL, NULL, NULL }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from wafermon.model.blocks import Block, Tally, compact
 from wafermon.model.messages import Message, Progress, kind_of
 from wafermon.wire.lines import Origin, decode_wire
 from wafermon.wire.reader import ALL, BlockReader, ReadBlock, allowed, with_trace
-from wafermon.wire.shapes import Allows, Shapes, prefix, splice
+from wafermon.wire.shapes import Allows, Shapes, prefix
 
 PURE = "WAFERMON_PURE"
 """The environment's variable that does without the scanner, where it is not empty."""
@@ -81,10 +81,7 @@ class ScannedReader:
             return self._with_odd(block, scanned, column, seqs, odd, now, most)
         done = block
         if unusual or scanned.untimed or scanned.jobless:
-            done = self._complete_alike(block, scanned, used, now)
-            if not done:
-                lines = block.split(b"\n")[:-1]
-                done = b"\n".join([*self._completed(lines, column, scanned, frozenset(), now), b""])
+            done = self._completed(block, column, scanned, (), now)
         kinds = frozenset(shapes.table[number] for number in used)
         _, tallies = _tallies(scanned, self._scanner.shapes, shapes.table)
         columns = shapes.table, compact(column.tolist())
@@ -105,37 +102,27 @@ class ScannedReader:
 
     # -- lines that are not stored as they came
 
-    def _complete_alike(self, block: bytes, scanned: Scanned, used: AbstractSet[int], now: int) -> bytes:
-        """All lines, where all lack the same; nothing where they don't."""
-        added = [self._shapes.facts[number].added for number in used]
-        untimed = len(scanned.untimed)
-        alike = all(one == added[0] for one in added) and untimed in (0, scanned.lines) and not scanned.jobless
-        if not alike or block[:1] != b"{" or block.count(b"\n{") != scanned.lines - 1:
-            return b""
-        before = prefix({**added[0], "ts": now} if untimed else added[0])
-        return before + block[1:].replace(b"\n{", b"\n" + before)
-
-    def _completed(
-        self, lines: Sequence[bytes], column: Sequence[int], scanned: Scanned, odd: AbstractSet[int], now: int
-    ) -> list[bytes]:
+    def _completed(self, block: bytes, column: array[int], scanned: Scanned, odd: Collection[int], now: int) -> bytes:
         """The lines with what they lack, but for the odd ones."""
-        facts, untimed, jobless = self._shapes.facts, set(scanned.untimed), set(scanned.jobless)
-        prefixes: dict[tuple[int, bool], bytes] = {}
-        stored = []
-        for at, (line, number) in enumerate(zip(lines, column, strict=True)):
-            key = number, at in untimed
-            before = prefixes.get(key)
-            if before is None:
-                added = facts[number].added
-                before = prefixes[key] = prefix({**added, "ts": now} if at in untimed else added)
-            if at in odd:
-                before = b""
-            elif at in jobless:
-                message = decode_wire(line)
+        added = [one.added for one in self._shapes.facts]
+        if len(scanned.untimed) == scanned.lines:
+            added = [{**one, "ts": now} for one in added]
+        prefixes, which = list(map(prefix, added)), array("I", column)
+        if odd or scanned.jobless or 0 < len(scanned.untimed) < scanned.lines:
+            if len(scanned.untimed) < scanned.lines:
+                for at in scanned.untimed:
+                    which[at] += len(added)
+                prefixes += [prefix({**one, "ts": now}) for one in added]
+            lines = block.split(b"\n")
+            for at in scanned.jobless:
+                message = decode_wire(lines[at])
                 assert isinstance(message, Progress)  # no other type has a job
-                before = with_trace(before, message.job_id)
-            stored.append(splice(before, line))
-        return stored
+                prefixes.append(with_trace(prefixes[which[at]], message.job_id))
+                which[at] = len(prefixes) - 1
+            prefixes.append(b"")
+            for at in odd:
+                which[at] = len(prefixes) - 1
+        return self._scanner.splice(block, which.tobytes(), prefixes)  # type: ignore[no-any-return]
 
     # -- lines that the other reader has to read
 
@@ -156,7 +143,7 @@ class ScannedReader:
             return self.read(b"\n".join([*lines[: odd[count - 1] + 1], b""]), now, most)
         refused = {odd[place]: one for place, one in read.refused.items()}
         taken = [at for place, at in enumerate(odd) if place not in read.refused]
-        stored = self._completed(lines, column, scanned, set(odd), now)
+        stored = self._completed(block, column, scanned, odd, now).split(b"\n")[:-1]
         numbers, all_seqs = list(column), list(seqs)
         table, others = read.block.columns
         shift = len(self._shapes.table)
