@@ -491,6 +491,8 @@ class Ledger:
             ends = message.status in TERMINAL if message.status else over
             if ts >= known or (ends and not over):
                 account.jobs[message.job_id] = (max(ts, known), ends)
+            if known and not (ends or over or account.ended):  # it runs on, and its trace does
+                continue
             if account.running:
                 account.ended = 0
             elif not account.ended:
