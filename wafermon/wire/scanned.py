@@ -104,15 +104,14 @@ class ScannedReader:
 
     def _completed(self, block: bytes, column: array[int], scanned: Scanned, odd: Collection[int], now: int) -> bytes:
         """The lines with what they lack, but for the odd ones."""
-        added = [one.added for one in self._shapes.facts]
-        if len(scanned.untimed) == scanned.lines:
-            added = [{**one, "ts": now} for one in added]
-        prefixes, which = list(map(prefix, added)), array("I", column)
-        if odd or scanned.jobless or 0 < len(scanned.untimed) < scanned.lines:
-            if len(scanned.untimed) < scanned.lines:
+        untimed = len(scanned.untimed)
+        prefixes = self._prefixes(set(column), {"ts": now} if untimed == scanned.lines else {})
+        which = array("I", column)
+        if odd or scanned.jobless or 0 < untimed < scanned.lines:
+            if untimed < scanned.lines:
                 for at in scanned.untimed:
-                    which[at] += len(added)
-                prefixes += [prefix({**one, "ts": now}) for one in added]
+                    which[at] += len(self._shapes.facts)
+                prefixes += self._prefixes(set(column), {"ts": now})
             lines = block.split(b"\n")
             for at in scanned.jobless:
                 message = decode_wire(lines[at])
@@ -123,6 +122,17 @@ class ScannedReader:
             for at in odd:
                 which[at] = len(prefixes) - 1
         return self._scanner.splice(block, which.tobytes(), prefixes)  # type: ignore[no-any-return]
+
+    def _prefixes(self, used: Iterable[int], more: dict[str, Any]) -> list[bytes]:
+        """What goes before the lines of each shape, with `more` in it; nothing for those that are not used."""
+        prefixes, made = [b""] * len(self._shapes.facts), dict[tuple[Any, ...], bytes]()
+        for number in used:
+            added = self._shapes.facts[number].added
+            key = tuple(added.items())
+            if key not in made:
+                made[key] = prefix({**added, **more})
+            prefixes[number] = made[key]
+        return prefixes
 
     # -- lines that the other reader has to read
 
