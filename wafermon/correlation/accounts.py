@@ -117,6 +117,23 @@ class Share(Struct, gc=False):
     """When the last of it came."""
 
 
+class Edge(Struct, gc=False):
+    """What another sidecar, at which some of a trace's programs are, tells of it in its own receipt."""
+
+    received: int
+    forwarded: int
+    """What it sends on; here, should it have more than one place to forward to, that of which most is sent."""
+    rejected: int
+    dropped: int
+    gaps: int
+    """Numbers that never came there."""
+    unclosed: int
+    """Programs that have not said that they sent everything, or that are not judged."""
+    uncertain: bool
+    """Something of it can't be known there."""
+    sent: int | None = None
+
+
 class Account(Struct, gc=False):
     """What is known of one trace."""
 
@@ -152,6 +169,10 @@ class Account(Struct, gc=False):
     """When it ended; 0 while it has not."""
     told: int = 0
     """How often its receipt was told."""
+    forwarded: int = 0
+    """Messages that came from other sidecars."""
+    edges: dict[str, Edge] = field(default_factory=dict)
+    """What those have told of it, by their journals."""
 
     @property
     def clients(self) -> Collection[str]:
@@ -184,6 +205,8 @@ class Brief(Struct, gc=False):
     """Empty where they had no numbers."""
     route: str
     count: int
+    forwarded: bool
+    """They came from another sidecar."""
     ended: int = 0
     """See `Account`."""
 
@@ -201,12 +224,13 @@ class Brief(Struct, gc=False):
             met.begun,
             met.heard,
             count,
-            unnumbered=0 if self.client else count,
+            unnumbered=0 if self.client or self.forwarded else count,
             no_route=count if self.route == NO_ROUTE else 0,
             shares={self.client: Share(count, met.order)} if self.client else {},
             before=met.before,
             routed=routed,
             ended=self.ended,
+            forwarded=count if self.forwarded else 0,
         )
 
 

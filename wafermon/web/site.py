@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -52,6 +52,7 @@ INDEX = f"""wafermon
 /api/clients        clients that are connected or were; ?service=GLOB&connected=true&limit=N
 /api/dead-letters   what could not be delivered, the latest; ?limit=N
 /api/stream         changes of jobs and traces, as server-sent events, for the page
+/api/forwarders     the sidecars that forward to here; ?connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
@@ -107,6 +108,7 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
         api.putChild(path.encode(), Past(lambda: view.query, path, shared=shared))
     api.putChild(b"clients", _Page(lambda request: _clients(view, request), "service", "connected", "limit"))
     api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}, shared))
+    api.putChild(b"forwarders", _Page(lambda request: _forwarders(view, request), "connected", "limit"))
     events = Resource()
     events.putChild(b"search", Past(lambda: view.query, "events", shared=shared))
     api.putChild(b"events", events)
@@ -118,11 +120,25 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
     return root
 
 
-def _clients(view: View, request: Request) -> bytes:
-    given = arguments(request, "service", "connected", "limit")
+def _connected(given: Mapping[str, str]) -> str:
     connected = given.get("connected", "")
     if connected not in ("", "true", "false"):
         raise BadArgument(f"connected: expected true or false, got {connected[:32]!r}")
+    return connected
+
+
+def _forwarders(view: View, request: Request) -> bytes:
+    given = arguments(request, "connected", "limit")
+    connected = _connected(given)
+    found = [one for one in view.receiver.forwarders.records() if connected in ("", str(one["connected"]).lower())]
+    shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]
+    rest = {"total": len(found), "left_out": len(found) - len(shown)}
+    return json(request, {"now": view.journal.now(), "forwarders": shown, **rest})
+
+
+def _clients(view: View, request: Request) -> bytes:
+    given = arguments(request, "service", "connected", "limit")
+    connected = _connected(given)
     found = [
         one
         for one in view.receiver.clients.records()

@@ -636,9 +636,9 @@ static int32_t shape_of(Scanner *self, const struct line *line) {
     return *shape;
 }
 
-struct trace {
+struct trace { /* in the stream of one client */
     uint64_t hash;
-    struct value id;
+    struct value id, client;
     int64_t first, last;
     int32_t line, head, tail; /* where it was met; its first and last counts */
 };
@@ -702,18 +702,18 @@ static int same_id(const struct value *one, const struct value *other) {
     return one->size == other->size && !memcmp(one->at, other->at, one->size);
 }
 
-static int32_t trace_of(struct found *found, const struct value *id, uint64_t seed, int32_t line) {
+static int32_t trace_of(struct found *found, const struct value *id, const struct value *client, uint64_t seed, int32_t line) {
     uint64_t hash;
     uint32_t place;
     int32_t number = found->last_trace;
-    if (number >= 0 && same_id(&found->traces[number].id, id))
+    if (number >= 0 && same_id(&found->traces[number].id, id) && same_id(&found->traces[number].client, client))
         return number;
-    hash = hash_of(seed, id->at, id->size);
+    hash = hash_of(hash_of(seed, client->at, client->size), id->at, id->size);
     for (place = (uint32_t)hash & found->mask; (number = found->trace_places[place]) >= 0; place = (place + 1) & found->mask)
-        if (found->traces[number].hash == hash && same_id(&found->traces[number].id, id))
+        if (found->traces[number].hash == hash && same_id(&found->traces[number].id, id) && same_id(&found->traces[number].client, client))
             return number;
     number = found->trace_places[place] = found->trace_count++;
-    found->traces[number] = (struct trace){ hash, *id, INT64_MAX, INT64_MIN, line, -1, -1 };
+    found->traces[number] = (struct trace){ hash, *id, *client, INT64_MAX, INT64_MIN, line, -1, -1 };
     return number;
 }
 
@@ -782,7 +782,8 @@ static int take(Scanner *self, struct found *found, const byte *at, const byte *
     }
     {
         static const struct value none = { (const byte *)"", 0, PLAIN };
-        int32_t number = trace_of(found, trace_id->sort == ABSENT ? &none : trace_id, self->seed, (int32_t)place);
+        const struct value *client = line.fields[CLIENT].sort == ABSENT ? &none : &line.fields[CLIENT];
+        int32_t number = trace_of(found, trace_id->sort == ABSENT ? &none : trace_id, client, self->seed, (int32_t)place);
         struct trace *trace = &found->traces[number];
         if (line.ts < trace->first)
             trace->first = line.ts;
@@ -849,8 +850,8 @@ PyDoc_STRVAR(scan_doc,
 "scan(block: bytes, now: int) -> tuple\n\n"
 "block is whole lines, each ended by a newline; now stands for the ts of those without. Answers with the number of lines;\n"
 "for each the number of its shape, in two bytes; its seq, in eight, or all of them as (first,) where they are in order; the least\n"
-"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, counts), with an\n"
-"empty id for what has none, and for counts the shape of its only message or [(shape, messages)]; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
+"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, counts), one for\n"
+"each client, with an empty id for what has none, and for counts the shape of its only message or [(shape, messages)]; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
 
 static PyObject *scan(Scanner *self, PyObject *arguments) {
     const char *block;

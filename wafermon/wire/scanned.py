@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from wafermon.model.blocks import Block, Tally, compact
-from wafermon.model.messages import Message, Progress, kind_of
+from wafermon.model.messages import OWN_SERVICE, Kind, Message, Progress, kind_of
 from wafermon.wire.lines import Origin, decode_wire
 from wafermon.wire.reader import ALL, BlockReader, ReadBlock, allowed, with_trace
 from wafermon.wire.shapes import Allows, Shapes, prefix
@@ -27,6 +27,7 @@ MAX_SHAPES = 4096
 """The scanner learns no more than so many."""
 
 
+_SERVICE = Kind._fields.index("service")
 _CLIENT = 3
 """The place of the client in a shape."""
 
@@ -167,7 +168,10 @@ class ScannedReader:
         table = [*self._shapes.table, *table]
         kinds = frozenset(table[number] for number in set(numbers))
         tallies = None
-        if len(odd) == len(scanned.odd):  # else the scanner has counted some of them
+        own = any(kind[_SERVICE] == OWN_SERVICE for kind in read.block.kinds)
+        if (
+            len(odd) == len(scanned.odd) and not own
+        ):  # else the scanner has counted some of them, or none are to be counted
             tallies = _merged(
                 *_tallies(scanned, self._scanner.shapes, self._shapes.table),
                 zip(taken, read.block.messages, strict=True),
@@ -190,7 +194,7 @@ class Scanned(NamedTuple):
     first: int
     last: int
     traces: list[tuple[int, str, int, int, int | list[tuple[int, int]]]]
-    """Where it was met, its id (empty where there is none), the least and the greatest `ts`, and the shape of its only message, or how
+    """For each trace and client: where it was met, its id (empty where there is none), the least and the greatest `ts`, and the shape of its only message, or how
     many there are of each."""
     untimed: list[int]
     jobless: list[int]
@@ -218,15 +222,11 @@ def _tallies(
             lines.append(line)
             found.append(Tally(trace_id or UNSET, shapes[counted][_CLIENT], first, last, one, 1))
             continue
-        of_clients: dict[Any, Tally] = {}
+        one_of_many = Tally(trace_id or UNSET, shapes[counted[0][0]][_CLIENT], first, last, {}, 0)
         for number, many in counted:
-            client = shapes[number][_CLIENT]
-            known = of_clients.get(client)
-            if known is None:
-                known = of_clients[client] = Tally(trace_id or UNSET, client, first, last, {}, 0)
-            known.add(first, last, table[number], many)
-        lines += [line] * len(of_clients)
-        found += of_clients.values()
+            one_of_many.add(first, last, table[number], many)
+        lines.append(line)
+        found.append(one_of_many)
     return lines, found
 
 

@@ -178,6 +178,17 @@ def test_lines_that_lack_the_same_are_completed_as_each_alone(
         assert at_once(sent, make(origin)) == one_by_one(sent, origin)
 
 
+@both
+def test_a_trace_is_counted_for_each_of_its_clients(make: Make) -> None:
+    sent = [
+        bare(trace_id="t", client="9f2c9f2c9f2c9f2c", ts=NOW - 5),
+        bare(trace_id="t", ts=NOW + 5),
+        bare(trace_id="t"),
+    ]
+    assert at_once(sent, make(BARE)) == one_by_one(sent, BARE)
+    assert at_once([*sent, b"{"], make(BARE)) == one_by_one([*sent, b"{"], BARE)
+
+
 @pytest.mark.skipif(compiled() is None, reason="the scanner was not built")
 def test_what_is_spliced_fits_together() -> None:
     def splice(block: bytes, *numbers: int, prefixes: Any = (b"", b'{"a":1,')) -> bytes:

@@ -15,7 +15,7 @@ const HEADINGS = {
 
 export class Jobs {
   constructor(route, root) {
-    this.every = 10_000;
+    this.every = 30_000; // what changes, the stream says
     this.form = filterForm();
     this.problems = element("p", { class: "error", role: "alert" });
     this.going = section("Running", HEADINGS.going);
