@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.ledger import Facts, Route, Table
 from wafermon.correlation.recent import Recent
+from wafermon.correlation.views import EVENTS
 from wafermon.files import Files
 from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block
@@ -130,21 +131,35 @@ class Correlator:
         """See `views.jobs`."""
         return self.engine.jobs(self.recent, limit)
 
-    def trace(self, trace_id: str) -> dict[str, Any] | None:
+    def jobs_of(self, trace_id: str) -> list[dict[str, Any]]:
+        """See `views.jobs_of`."""
+        return self.engine.jobs_of(trace_id, self.recent)
+
+    def trace(self, trace_id: str, events: int = EVENTS) -> dict[str, Any] | None:
         """See `views.trace`."""
-        return self.engine.trace(trace_id, self.recent)
+        return self.engine.trace(trace_id, self.recent, events)
 
     def about(self, trace_id: str) -> dict[str, Any]:
         """See `views.about`."""
         return self.engine.about(trace_id, self.recent)
 
+    def root_of(self, trace_id: str) -> tuple[str, str] | None:
+        """As `views.root_of` has it."""
+        return self.engine.root_of(trace_id, self.recent)
+
+    def knows(self, trace_id: str) -> bool:
+        """Whether something is known of a trace."""
+        return self.engine.knows(trace_id, self.recent)
+
     def trace_ids(self) -> list[str]:
         """See `views.trace_ids`."""
         return self.engine.trace_ids(self.recent)
 
-    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+    def messages(
+        self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
         """See `Recent.messages`."""
-        return self.recent.messages(trace_id, limit)
+        return self.recent.messages(trace_id, limit, counts)
 
     def receipt_facts(self, name: str) -> Facts | None:
         """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""

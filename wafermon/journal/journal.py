@@ -143,6 +143,12 @@ class Journal:
         self._readers = readers
         self._probe = probe
         self._disk = Disk(settings, probe, self.files)
+        self.formerly: frozenset[str] = frozenset()
+        """The ids that it had before: see `State.renew`."""
+        self.began: Position
+        """Where its end was when it was opened: what this process appends lies after that."""
+        self.fitting: set[str] = set()
+        """The cursors whose backends have said once in this process where they stand, and that fitted: see `Delivery`."""
         self._index: Index
         self._places: Places
         self._skips = Skips({})
@@ -178,6 +184,8 @@ class Journal:
         self.marks = Marks(state.mark)
         self.marks.recover(recovered.marks)
         self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
+        self.began = self._index.end
+        self.formerly = state.formerly
         self._clock.begin(recovered.time, recovered.known)
         # The marks' place is the journal's own: each checkpoint says it anew, and an earlier one must not hold segments.
         places = {name: place for name, place in state.cursors().items() if name != MARKS_CURSOR}
@@ -504,6 +512,12 @@ class Journal:
     def follow(self, position: Position) -> Position:
         """See `Index.follow`."""
         return self._index.follow(position)
+
+    def had_when_opened(self, position: Position) -> bool:
+        """Whether this place lay within the journal as it was opened. Of segments that are gone that can't be told, and they count as such."""
+        if position.segment >= self.began.segment:
+            return position <= self.began
+        return position.segment not in self._index or position.offset <= self._index.length(position.segment)
 
     def distance(self, position: Position) -> int:
         """The bytes from a position to the end."""

@@ -71,6 +71,8 @@ class State:
             self._looker = sqlite3.connect(path, check_same_thread=False)
             self.journal: str = self._fact("journal")
             """The journal's id, 16 hex."""
+            self.formerly: frozenset[str] = frozenset(self._fact("formerly").split())
+            """The ids that it had before; segments of then are its own."""
             self.lost = int(self._fact("lost", "0"))
             """Up to this segment it is not known which cursor has read what: there was another state, which is gone."""
         except BaseException:
@@ -123,6 +125,23 @@ class State:
         if not self._removed:
             self._removed = True
             self.log.error("{path} was removed or moved away while it was in use: it is written again", path=self._path)
+
+    def renew(self) -> str:
+        """Give the journal a new id, which is answered; marks, and the places of all cursors, stay what they are."""
+        before, after = self.journal, secrets.token_hex(8)
+        with self._changing():
+            facts = {"journal": after, "formerly": " ".join([*sorted(self.formerly), before])}
+            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            for table, column in (
+                ("cursors", "position"),
+                ("stepped_over", "position"),
+                ("skips", "first"),
+                ("skips", "last"),
+            ):
+                change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
+                self._db.execute(change, [after, len(before) + 1, len(before), before])
+        self.journal, self.formerly = after, self.formerly | {before}
+        return after
 
     @property
     def last_segment(self) -> int:

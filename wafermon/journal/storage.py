@@ -129,7 +129,8 @@ class Disk:
         self.state = self._open_state()
         marked = self.state.cursors().get(MARKS_CURSOR, Position(self.state.journal, 0, 0))
         aside, missing = self.set_aside, self._note_missing
-        recovered = Recovery(self.dir, self._files, self.state.journal, marked.segment, aside, missing).run()
+        ids = {self.state.journal, *self.state.formerly}
+        recovered = Recovery(self.dir, self._files, self.state.journal, marked.segment, aside, missing, ids).run()
         if recovered.gone == (0, 0) and self.state.gone[0] < min(recovered.lengths, default=math.inf):
             recovered.gone = self.state.gone
         number = max(recovered.lengths, default=0)

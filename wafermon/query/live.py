@@ -50,10 +50,18 @@ class Live:
         """All of them, in no order."""
         return [self._job(job, kinds) for job in self._correlator.jobs(MOST)]
 
+    def jobs_of(self, trace_id: str, kinds: Kinds) -> list[JobRecord]:
+        """Those of one trace."""
+        return [self._job(job, kinds) for job in self._correlator.jobs_of(trace_id)]
+
     @property
     def job_count(self) -> int:
         """How many there are."""
         return self._correlator.count_jobs()
+
+    def knows(self, trace_id: str) -> bool:
+        """Whether something is known of a trace."""
+        return self._correlator.knows(trace_id)
 
     def trace_ids(self) -> list[str]:
         """Of the traces that something is known of."""
@@ -61,11 +69,13 @@ class Live:
 
     def trace(self, trace_id: str, kinds: Kinds, messages: int) -> TraceRecord | None:
         """With at most so many messages of each type; None where nothing is known of it."""
-        found = self._correlator.trace(trace_id)
+        found = self._correlator.trace(trace_id, events=0)  # they are among the messages below
         if found is None:
             return None
-        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages).items()}
         counts = found["counts"]
+        # Counts are those of the last part, memory may have messages of earlier ones.
+        known = counts if found["part"] == 1 else None
+        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages, known).items()}
         missing = {name: max(0, int(counts.get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()}
         whole: Any = {
             **found,
@@ -80,8 +90,8 @@ class Live:
     def _job(self, job: Mapping[str, Any], kinds: Kinds) -> JobRecord:
         about = self._correlator.about(job["trace_id"])
         kind = kinds.of(job["job_id"])
-        if kind == ANY and about["root"]:
-            kind = kind_of_root(*about["root"])
+        if kind == ANY and (root := self._correlator.root_of(job["trace_id"])):
+            kind = kind_of_root(*root)
         whole: Any = {
             **job,
             "kind": kind,
