@@ -71,10 +71,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 SHOWN = [
     "status", "jobs", "jobs --failed", f"trace {JOB}-1", f"trace {JOB}-3", "runs", f"runs {JOB}-1", f"compare {JOB}-1 {JOB}-2",
-    "events", f"events {JOB}-1", "errors", f"receipt {JOB}-1", f"receipt {JOB}-3", "clients", "top --once", "drain",
+    "events", f"events {JOB}-1", "errors", f"receipt {JOB}-1", f"receipt {JOB}-3", "clients", "schedules", "top --once", "drain",
     "doctor --config wafermon.yaml",
 ]  # fmt: skip
-BY_THEMSELVES = {"bench", "check", "completion", "config", "journal", "replay", "run", "send", "tail"}
+BY_THEMSELVES = {"alert", "bench", "check", "completion", "config", "journal", "replay", "run", "send", "tail"}
 """Commands that show no state of the sidecar, or whose lines are paths and messages."""
 
 

@@ -38,7 +38,7 @@ def _of_kafka(config: Config) -> Iterator[tuple[str, str]]:
         if backend.plugin == "kafka" and derive == "never":
             yield (
                 f"backends.{name}",
-                "nobody behind Kafka sums up this sidecar's traces: leave correlation.derive out, or write derive: here",
+                "no reader of Kafka sums up this sidecar's traces: leave correlation.derive out, or write derive: here",
             )
 
 

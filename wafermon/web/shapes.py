@@ -629,6 +629,9 @@ class Status(Shape):
     reactor_delay: Annotated[float, "seconds that the reactor came late of late"]
     viewers: Annotated[int, "open streams of changes"]
     forwarders: Annotated[ForwarderState, "sidecars that forward to this one"]
+    schedules: Annotated[dict[str, Any] | None, "how many, in which states; null where the config has none"]
+    kafka: Annotated[list[dict[str, Any]], "what is read from Kafka, with its partitions"]
+    alerts: Annotated[dict[str, dict[str, Any]], "channel -> its counters"]
 
 
 class Process(Shape):
@@ -670,6 +673,15 @@ class Letters(Shape):
     letters: Annotated[list[Letter], "the latest first"]
 
 
+class Schedules(Shape):
+    """`GET /api/schedules` and `wafermon schedules --json`; http.md has an entry with all its fields."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    schedules: Annotated[list[dict[str, Any]], "in the config's order"]
+    total: Annotated[int, "how many the filter takes"]
+    left_out: Annotated[int, "how many of these are not shown"]
+
+
 class NotKnown(Shape, kw_only=True):
     """A 404, 409 or 503."""
 
@@ -694,7 +706,7 @@ class ConfigDifference(Shape):
 
 
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
-    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Forwarders, Letters, Status, Process, Drained, Forgotten, NotKnown,
+    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Forwarders, Letters, Schedules, Status, Process, Drained, Forgotten, NotKnown,
     Finding, ConfigDifference,
 )  # fmt: skip
 """What is printed as a whole, or as the entries of a list."""
