@@ -341,6 +341,7 @@ class ClientSeen(Shape):
     unsent: Annotated[int | None, "messages that it still holds"]
     spilled: Annotated[int | None, "its spill files"]
     closed: Annotated[bool, "it said that this is all"]
+    protocol: Annotated[str, "`lines`, or `otlp`"]
 
 
 class Clients(Shape):
@@ -601,6 +602,18 @@ class HookState(Shape):
     error: Annotated[str, "of the latest call; empty where it worked"]
 
 
+class OtlpState(Shape):
+    """What comes by OTLP, since the start."""
+
+    senders: Annotated[int, "programs that are known"]
+    connected: Annotated[int, "of these, those that were heard of lately"]
+    requests: Annotated[int, "that were answered with success"]
+    repeated: Annotated[int, "of these, those that had come before"]
+    refused: Annotated[int, "that were refused"]
+    messages: Annotated[int, "that were accepted"]
+    rejected: Annotated[int, "records that were not"]
+
+
 class Status(Shape):
     """`GET /api/status` and `wafermon status --json`."""
 
@@ -630,7 +643,7 @@ class Status(Shape):
     viewers: Annotated[int, "open streams of changes"]
     forwarders: Annotated[ForwarderState, "sidecars that forward to this one"]
     schedules: Annotated[dict[str, Any] | None, "how many, in which states; null where the config has none"]
-    kafka: Annotated[list[dict[str, Any]], "what is read from Kafka, with its partitions"]
+    otlp: Annotated[OtlpState, "what comes by OTLP"]
     alerts: Annotated[dict[str, dict[str, Any]], "channel -> its counters"]
 
 
