@@ -103,6 +103,26 @@ def test_the_configs_are_good(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_the_configs_of_edges_and_a_central_sidecar_are_good(tmp_path: Path) -> None:
+    node = tmp_path / "node.yaml"
+    node.write_text(
+        next(iter(yaml.safe_load_all((DEPLOY / "kubernetes" / "edge.yaml").read_text())))["data"]["wafermon.yaml"]
+    )
+    for path in (DEPLOY / "forwarding" / "central.yaml", DEPLOY / "forwarding" / "edge.yaml", node):
+        done = wafermon("check", path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_two_edges_share_neither_a_journal_nor_a_token() -> None:
+    services = yaml.safe_load((DEPLOY / "forwarding" / "compose.yaml").read_text())["services"]
+    assert set(services) == {"central", "edge-1", "edge-2"}
+    one, two = (
+        {v for v in services[name]["volumes"] if "token" in v or not v.startswith(".")} for name in ("edge-1", "edge-2")
+    )
+    assert not one & two
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+
+
 @pytest.mark.parametrize(("name", "has"), [
     ("compose.yaml", {"wafermon", "db", "prometheus", "grafana"}),
     ("compose.otlp.yaml", {"wafermon", "lgtm"}),
@@ -133,6 +153,43 @@ def test_the_pod_mounts_what_its_config_names() -> None:
     assert {mount["name"] for mount in sidecar["volumeMounts"]} <= volumes
     paths = {mount["mountPath"] for mount in sidecar["volumeMounts"]}
     assert {"/var/lib/wafermon", "/var/spool/wafermon", "/etc/wafermon"} <= paths
+
+
+def images() -> list[str]:
+    """All images that are named."""
+    docker = DEPLOY / "docker"
+    found = re.findall(r"^FROM (\S+)", (docker / "Dockerfile").read_text(), re.MULTILINE)
+    for path in docker.glob("compose*.yaml"):
+        services = yaml.safe_load(path.read_text())["services"].values()
+        found += [service["image"] for service in services if "image" in service]
+    return [*found, *(one["image"] for one in kubernetes()[1]["spec"]["template"]["spec"]["initContainers"])]
+
+
+def test_each_image_is_one_version_or_one_digest() -> None:
+    assert len(images()) >= 6
+    loose = [
+        image
+        for image in images()
+        if not re.search(r"@sha256:[0-9a-f]{64}$", image) and not re.search(r":v?\d+\.\d+\.\d+(-[\w.-]+)?$", image)
+    ]
+    assert loose == []
+
+
+def test_the_policy_lets_through_what_the_pod_needs() -> None:
+    config, deployment, policy = kubernetes()
+    spec = policy["spec"]
+    assert spec["podSelector"] == deployment["spec"]["selector"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    [sidecar] = deployment["spec"]["template"]["spec"]["initContainers"]
+    [ingress] = spec["ingress"]
+    assert [port["port"] for port in ingress["ports"]] == [port["containerPort"] for port in sidecar["ports"]]
+    dsn = yaml.safe_load(config["data"]["wafermon.yaml"])["backends"]["db"]["dsn"]
+    host = re.fullmatch(r"postgresql://\w+@\w+\.(\w+)(?::(\d+))?/\w+", dsn)
+    assert host
+    _, database = spec["egress"]
+    [to] = database["to"]
+    assert to["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": host[1]}
+    assert database["ports"] == [{"protocol": "TCP", "port": int(host[2] or 5432)}]
 
 
 # -- Prometheus
@@ -187,7 +244,7 @@ def test_only_health_and_metrics_are_served_outside_a_container() -> None:
 
 
 def test_rules_and_dashboards_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
-    hooks = "hooks: {{command: 'true'}}\n"
+    hooks = "hooks: {{command: 'true'}}\nschedules: {{nightly: {{match: {{job: load}}, cron: '@daily'}}}}\n"
     from served import CONFIG
 
     with Served(tmp_path, CONFIG + hooks) as served:

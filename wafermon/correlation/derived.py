@@ -5,16 +5,21 @@ A key is made of fields that the protocol names, so that it can be read from the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
+
+from msgspec import UNSET
 
 from wafermon.correlation.ledger import Facts
 from wafermon.correlation.receipts import KEPT, KIND, in_words, record_of
+from wafermon.correlation.schedules import said
 from wafermon.correlation.traces import Job, LiveTrace, Span
 from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 
 EVICTED = "traces_evicted"
 WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id", KIND: "number", EVICTED: "minute"}
 """The kinds of derived events, each with the field of its context that says what it is about."""
+ALARMS = ("span_abandoned", "job_stalled", "gone")
 OLDER = ("span_abandoned", "job_stalled")
 """Those that sidecars of 2.0.0 know in a snapshot."""
 
@@ -38,6 +43,8 @@ def derived(message: Trace | Event) -> Derived:
         return Derived(_key("trace", message.trace_id, message.part, message.ts), message)
     context: Any = message.context
     kind = context["kind"]
+    if scheduled := said.key(context, message.ts):
+        return Derived(scheduled, message)
     return Derived(_key(kind, message.trace_id, context[WHICH[kind]], message.ts), message)
 
 
@@ -46,12 +53,25 @@ def is_older(message: Message) -> bool:
     return not isinstance(message, Event) or not message.context or message.context.get("kind") in OLDER
 
 
+def is_alarm(message: Message) -> bool:
+    """Whether it says that something of a trace went wrong."""
+    context = message.context if isinstance(message, Event) else UNSET
+    return context is not UNSET and context.get("kind") in ALARMS
+
+
+def is_of_schedule(message: Message) -> bool:
+    """Whether it says something of a schedule."""
+    return isinstance(message, Event) and bool(message.context) and "schedule" in (message.context or {})
+
+
 def key_of(message: Message) -> str | None:
     """A message of the sidecar's own, as stored -> its key; None where no engine derived it."""
     if isinstance(message, Trace):
         return _key("trace", message.trace_id, message.part, message.ts)
     if isinstance(message, Event) and message.context:
         kind = message.context.get("kind")
+        if isinstance(kind, str) and kind in said.KINDS:
+            return said.key(message.context, message.ts)
         if isinstance(kind, str) and kind in WHICH:
             return _key(kind, message.trace_id, message.context.get(WHICH[kind]), message.ts)
     return None
@@ -122,8 +142,9 @@ def traces_evicted(minute: int, count: int, client: str, ts: int) -> Event:
     )
 
 
-def receipt(facts: Facts, client: str, ts: int) -> Event:
-    record = record_of(facts, KEPT)
+def receipt(facts: Facts, client: str, ts: int, forwards: Collection[str] = ()) -> Event:
+    """`forwards`: the backends that forward to other sidecars."""
+    record = record_of(facts, KEPT, forwards)
     return Event(
         v=2,
         ts=ts,

@@ -3,13 +3,17 @@ seconds where they are durations."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from wafermon import __version__
 from wafermon.delivery import Delivery, FollowerState
+from wafermon.receivers.kafka.source import Source
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.view import View
 
+TROUBLED = 20
+"""So many schedules that are not as they should be are named."""
 _IN_WORDS = {
     "!correlation": "the correlation fails",
     "!dead-letters": "dead letters can't be written",
@@ -41,6 +45,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "from_spill": view.spills.messages if view.spills else 0,
             "sdk_dropped": view.live.sdk_dropped,
         },
+        "forwarders": _forwarders(view),
         "otlp": {
             "senders": len(view.otlp.senders),
             "connected": view.otlp.senders.connected,
@@ -59,6 +64,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "live_traces": view.live.traces,
             **view.live.counters,
         },
+        "schedules": _schedules(view),
         "dead_letters": {
             "error": _problem_of(view, "!dead-letters"),
             "dir": str(view.dead_letters.dir),
@@ -67,13 +73,85 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "dropped_files": view.dead_letters.dropped_files,
         },
         "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
+        "kafka": [_source(source) for source in view.sources.open],
         "hooks": view.hooks.figures() if view.config.hooks else None,
+        "alerts": {name: channel.figures() for name, channel in view.channels.items()},
         "http": [
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}
             for one, address in view.http_listeners()
         ],
         "viewers": viewers,
         "reactor_delay": round(delay.seconds, 6),
+    }
+
+
+FORWARDERS_SHOWN = 20
+
+
+def _forwarders(view: View) -> dict[str, Any]:
+    """The sidecars that forward to here: how many, and the ones that lag most."""
+    forwarders = view.receiver.forwarders
+    known = forwarders.known()
+    by_lag = sorted(known, key=lambda one: (one.connected, one.lag or 0.0), reverse=True)
+    shown = (
+        "name",
+        "journal",
+        "host",
+        "version",
+        "connected",
+        "last_heard",
+        "lag",
+        "clock",
+        "messages",
+        "gaps",
+        "refused_lines",
+    )
+    return {
+        "connected": forwarders.connected,
+        "known": len(known),
+        "copies_refused": forwarders.refused,
+        "lag_seconds": round(max((one.lag or 0.0 for one in known if one.connected), default=0.0), 3),
+        "shown": [{name: getattr(one, name) for name in shown} for one in by_lag[:FORWARDERS_SHOWN]],
+    }
+
+
+def _schedules(view: View) -> dict[str, Any] | None:
+    """None where the config has none."""
+    if not view.config.schedules:
+        return None
+    found = view.live.schedules
+    troubled = [name for name, count in found.troubled().items() if count]
+    return {
+        "count": len(view.config.schedules),
+        "states": found.states(),
+        "troubled": troubled[:TROUBLED],
+        "more_troubled": max(0, len(troubled) - TROUBLED),
+        "told": dict(found.told),
+        **found.counters,
+    }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    """One entry of `listen` that reads from Kafka."""
+    return {
+        "brokers": list(source.settings.brokers),
+        "cluster": source.cluster,
+        "topics": {name: asdict(figures) for name, figures in source.figures.items()},
+        "missing": list(source.missing),
+        "group": source.settings.group,
+        "exactly_once": source.settings.group is None,
+        "problem": source.problem,
+        "partitions": [
+            {
+                "topic": place.topic,
+                "partition": place.partition,
+                "state": one.state.value,
+                "problem": one.problem,
+                "next": one.stream.synced,
+                "lag": one.lag,
+            }
+            for place, one in sorted(source.partitions.items())
+        ],
     }
 
 
@@ -99,6 +177,10 @@ def readiness(view: View) -> dict[str, Any]:
 
 def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, dict[str, Any]]) -> list[str]:
     problems = ["the sidecar is stopping"] if view.stopping else []
+    for source in view.sources.open:
+        problems += [source.problem] if source.problem else []
+        problems += [f"{source.settings.place}: the topic {name} is not there" for name in source.missing]
+        problems += [one.problem for one in source.partitions.values() if one.problem]
     for one in listeners:
         if not one["listening"]:
             problems.append(f"{one['endpoint']} does not listen" + (f": {one['error']}" if one["error"] else ""))
