@@ -39,8 +39,6 @@ CONNECTIONS = 16
 MOST_SHOWN = 100
 """Refused lines of one file that are told one by one."""
 MAX_JUMP = 1_000_000
-SERVICE = "wafermon-replay"
-"""Of what the command says of itself."""
 QUIET = 2.0
 """Seconds between two words about how far it is."""
 
@@ -217,7 +215,7 @@ class Replay:
                     raise Undelivered(f"a million lines before line {line.number} are no messages")
                 last = seq
                 sending.add(seq, line.number, made)
-            sending.finish(last, self._service or SERVICE)
+            sending.finish()
 
     # -- dead letters
 
@@ -270,7 +268,7 @@ class Replay:
                 check(made, letter.client, hello.get("service"))
             except ProtocolError as error:
                 return Outcome(line.number, refusal=(error.code, error.detail))
-            stream.send(2, made + b"\n" + stream.said_all(1, 1, hello.get("service", SERVICE)))
+            stream.send(1, made + b"\n")
             stream.drain()
         return Outcome(line.number, known, refusals[0] if refusals else None)
 
@@ -313,18 +311,11 @@ class Sending:
         if len(self._block) >= BLOCK_BYTES:
             self._hand_over()
 
-    def finish(self, last: int = 0, service: str = "") -> None:
-        """Returns when all of it is acknowledged. With `service` it is a stream of this command's own, which says that it ends with
-        the number `last`."""
+    def finish(self) -> None:
+        """Returns when all of it is acknowledged."""
         if self._block:
             self._hand_over()
-        if service and self.acked <= last and (said := self._stream.said_all(last, self._called, service)):
-            self._stream.send(last + 1, said)
         self._stream.drain()
-
-    @property
-    def _called(self) -> int:
-        return self._tally.sent + self._tally.known
 
     def _hand_over(self) -> None:
         self._stream.send(self._last, bytes(self._block))
