@@ -26,7 +26,7 @@ import msgspec
 from msgspec import UNSET
 
 from wafermon.correlation.accounts import NO_ROUTE, Account, Brief, Edge, Met, Routed, Said, Share, State, Stream
-from wafermon.journal import FORWARD, Group, Mark, Rejected
+from wafermon.journal import FORWARD, KAFKA, Group, Mark, Rejected
 from wafermon.model.blocks import Block
 from wafermon.model.messages import (
     OWN_SERVICE,
@@ -175,8 +175,9 @@ class Ledger:
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
-        marks = [mark for mark in group.marks if not mark.principal.startswith(FORWARD)]
-        self._forwards = len(marks) < len(group.marks)
+        # What was read from elsewhere is judged where its programs are connected.
+        marks = [mark for mark in group.marks if not mark.principal.startswith((FORWARD, KAFKA))]
+        self._forwards = any(mark.principal.startswith(FORWARD) for mark in group.marks)
         for mark in marks:
             self._take_mark(mark, group, came.get(mark.client, 0), refused.get(mark.client, ()))
         numbered = {mark.client for mark in marks}
