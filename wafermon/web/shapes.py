@@ -209,6 +209,7 @@ class Trace(Shape):
     progress: Annotated[list[Message], "the latest ones"]
     resources: Annotated[list[Message], "the latest ones"]
     series: Annotated[list[Series], "its metrics"]
+    critical_path: Annotated[list[str], "ids of the spans that the end of the trace waited for, in the order of time"]
     left_out: Annotated[LeftOut, "what is not shown"]
     sources: Annotated[list[str], "as in lists"]
     problems: Annotated[list[str], "as in lists"]
@@ -518,6 +519,7 @@ class Status(Shape):
     hooks: Annotated[HookState | None, "null where no hook is configured"]
     http: Annotated[list[HttpState], "ports for HTTP"]
     reactor_delay: Annotated[float, "seconds that the reactor came late of late"]
+    viewers: Annotated[int, "open streams of changes"]
 
 
 class Process(Shape):
@@ -531,6 +533,32 @@ class Process(Shape):
     open_files: Annotated[int, "now"]
     open_files_max: Annotated[int, "its limit"]
     mounts: Annotated[dict[str, bool], "path -> whether it may only be read"]
+
+
+class Letter(Shape, kw_only=True):
+    """A dead letter, as its file holds it; texts are cut at 2,000 characters."""
+
+    id: Annotated[str, "its id, made of its place in the journal"]
+    code: Annotated[str, "why, as a word"]
+    reason: Annotated[str, "why, as a sentence"]
+    time: Annotated[Any, "when it was written"]
+    file: Annotated[str, "what `wafermon replay` takes"]
+    backend: Annotated[str | None, "which refused it"] = None
+    client: Annotated[str | None, "its stream"] = None
+    seq: Annotated[int | None, "its number"] = None
+    service: Annotated[str | None, "who sent it"] = None
+    host: Annotated[str | None, "as its connection said"] = None
+    pid: Annotated[int | None, "as its connection said"] = None
+    peer: Annotated[str | None, "its connection"] = None
+    line: Annotated[str | None, "the line"] = None
+    base64: Annotated[str | None, "the line, where it is not UTF-8"] = None
+
+
+class Letters(Shape):
+    """`GET /api/dead-letters`."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    letters: Annotated[list[Letter], "the latest first"]
 
 
 class NotKnown(Shape, kw_only=True):
@@ -557,7 +585,7 @@ class ConfigDifference(Shape):
 
 
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
-    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Status, Process, Drained, Forgotten, NotKnown,
+    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Letters, Status, Process, Drained, Forgotten, NotKnown,
     Finding, ConfigDifference,
 )  # fmt: skip
 """What is printed as a whole, or as the entries of a list."""
