@@ -15,7 +15,6 @@ KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped", *TOLD
 _DERIVED = frozenset({"job_stalled", "gone", "span_abandoned", *TOLD})
 _KIND, _ESCAPE = b'"kind"', b"\\u"
 """One of them is in the line of each event; an escape may say anything."""
-_WARNINGS, _INFORMATION = ("event", "warning"), (OWN_SERVICE, "event", "info")
 _SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
 
 
@@ -54,11 +53,7 @@ def notables(block: Block) -> Iterator[Notable]:
 
 def _events(block: Block) -> list[int]:
     """The places of those that may be notable."""
-    kinds = {
-        kind
-        for kind in block.kinds
-        if (kind[_TYPE], kind[_LEVEL]) == _WARNINGS or (kind[_SERVICE], kind[_TYPE], kind[_LEVEL]) == _INFORMATION
-    }
+    kinds = set(filter(_possible, block.kinds))
     if not kinds:
         return []
     places = block.places(kinds)
@@ -66,6 +61,13 @@ def _events(block: Block) -> list[int]:
     if b"\\" not in block.raw:
         return [place for place, line in lines if _KIND in line]
     return [place for place, line in lines if _KIND in line or _ESCAPE in line]
+
+
+def _possible(kind: tuple[Any, ...]) -> bool:
+    """Whether an event of that kind may be."""
+    if (kind[_TYPE], kind[_LEVEL]) == ("event", "warning"):
+        return True
+    return (kind[_SERVICE], kind[_TYPE], kind[_LEVEL]) == (OWN_SERVICE, "event", "info")
 
 
 def _failed(message: Message) -> bool:
