@@ -4,7 +4,9 @@
 #   make soak  TIME=600             a steady load with reloads and restarts, and what grows
 #   make fuzz  TIME=120             lines, hellos, journals and the C SDK's encoder and reader, nearly right
 #   make fuzz-scan TIME=60          the scanner in C, by libFuzzer under the sanitizers
+#   make forward ROUNDS=100         an edge and a central sidecar, of which so many things go wrong
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
+#   make kafka ROUNDS=20            the Kafka backend and receiver, with so many kills of sidecars and broker
 #   make history KILLS=50           the sidecar killed so often under load, and a count over its history
 #   make schedules KILLS=100        the sidecar killed at transitions of its schedules, each of which must be there once
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
@@ -13,6 +15,7 @@
 #                                   and purged on a booted Debian 12 and 13 (root, debootstrap, systemd-nspawn); RELEASE=trixie: one of them
 #   make air-gapped-check           docs/air-gapped.md on new systems that have loopback alone, after `make wheelhouse`
 #   make release                    wheels, packages, SDKs with their registries' checks, locks, SBOM and checksums, in dist/
+#   make site                       the documentation as a site, in build/site/html: opened from the disk, it needs no network
 #   make compat                     the SDKs of the last release against this sidecar, these SDKs against its sidecar
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
 #   make kills  KILLS=50 CRASHES=20 a sidecar that is killed, and a database server that crashes, under load: what was
@@ -54,10 +57,19 @@ plans: ROWS ?= 3000000
 plans:
 	WAFERMON_TEST_ROWS=$(ROWS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/databases/test_timescaledb_plans.py
 
+forward: ROUNDS ?= 100
+forward:
+	WAFERMON_FORWARD_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -o timeout=0 -n0 tests/chaos/test_forwarding.py
+
 s3: ROUNDS ?= 20
 s3:
 	tests/versitygw
 	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -o timeout=3600 tests/databases -k "s3"
+
+kafka: ROUNDS ?= 20
+kafka:
+	tests/kafka-broker
+	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/databases -k kafka
 
 kills: KILLS ?= 50
 kills: CRASHES ?= 20
@@ -94,6 +106,12 @@ air-gapped-check:
 release:
 	packaging/release
 
+# A warning is an error: a link that leads nowhere, a heading that is not there, a page that no other names.
+site:
+	$(PYTHON) packaging/site/pages.py . build/site/pages
+	$(PYTHON) -m sphinx -q -W --keep-going -j auto -c packaging/site -d build/site/doctrees build/site/pages build/site/html
+	@echo "build/site/html/index.html"
+
 # What is left out: R and Node.js can't lock files. 2.0.0 looked whether the process of such a file lives; since then 30 s without a
 # write tell that it is gone.
 compat: OLDER = $$(tests/releases/tree 2.0.0)
@@ -109,4 +127,7 @@ compat: OLDER_FROM_HERE = $(CURDIR)/build/releases/2.0.0
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
+.PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 kafka history
+.PHONY: forward wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: site wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
 .PHONY: schedules wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

@@ -173,6 +173,7 @@ class BackendContract:
         self.state_dir = self.directory / "state"
         self.state_dir.mkdir(0o700)
         self.start = Position(JOURNAL, 1, 0)
+        self.journal = JOURNAL
         self._built: list[Any] = []
 
     def teardown_method(self) -> None:
@@ -184,7 +185,7 @@ class BackendContract:
 
         pool = ThreadPool(0, 1, "contract")
         pool.start()
-        context = BackendContext("contract", self.state_dir, reactor, pool)
+        context = BackendContext("contract", self.state_dir, reactor, pool, journal=self.journal, instance="contract")
         backend = self.factory.build(configure(self.factory, self.options()), context)
         self._built.append((backend, pool))
         return backend

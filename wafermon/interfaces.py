@@ -110,6 +110,10 @@ class BackendContext:
     timeout: float = 60.0
     """The config's `timeout`, in seconds: how long `open`, `write` and `close` may take before the backend counts as failing.
     A backend that can end its own calls does so about then, and fails with RetryableError."""
+    journal: str = ""
+    """The id of the journal that all positions are of; empty where nobody says it."""
+    instance: str = ""
+    """Drawn when the process began; empty where nobody says it."""
 
 
 class IBackendFactory(IPlugin):

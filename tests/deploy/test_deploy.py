@@ -103,6 +103,26 @@ def test_the_configs_are_good(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def test_the_configs_of_edges_and_a_central_sidecar_are_good(tmp_path: Path) -> None:
+    node = tmp_path / "node.yaml"
+    node.write_text(
+        next(iter(yaml.safe_load_all((DEPLOY / "kubernetes" / "edge.yaml").read_text())))["data"]["wafermon.yaml"]
+    )
+    for path in (DEPLOY / "forwarding" / "central.yaml", DEPLOY / "forwarding" / "edge.yaml", node):
+        done = wafermon("check", path)
+        assert done.returncode == 0, done.stderr
+
+
+def test_two_edges_share_neither_a_journal_nor_a_token() -> None:
+    services = yaml.safe_load((DEPLOY / "forwarding" / "compose.yaml").read_text())["services"]
+    assert set(services) == {"central", "edge-1", "edge-2"}
+    one, two = (
+        {v for v in services[name]["volumes"] if "token" in v or not v.startswith(".")} for name in ("edge-1", "edge-2")
+    )
+    assert not one & two
+    assert all(port.startswith("127.0.0.1:") for service in services.values() for port in service["ports"])
+
+
 @pytest.mark.parametrize(("name", "has"), [
     ("compose.yaml", {"wafermon", "db", "prometheus", "grafana"}),
     ("compose.otlp.yaml", {"wafermon", "lgtm"}),

@@ -4,6 +4,7 @@ follows the journal."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from journals import block
@@ -85,18 +86,29 @@ class MemoryJournal:
     """See `wafermon.journal.Journal`. One segment; a group is what one `put` takes."""
 
     message_bytes = 250.0
+    formerly: frozenset[str] = frozenset()
+    dir = Path("journal")
 
     def __init__(self, clock: Clock, routes: str) -> None:
         self.id = ID
         self.groups: list[Group] = []
-        self.oldest = self.end = Position(ID, 1, 0)
+        self.oldest = self.end = self.began = Position(ID, 1, 0)
         self.faults = Faults()
+        self.fitting: set[str] = set()
         self.cursors: dict[str, MemoryCursor] = {}
         self.places: dict[str, Position] = {}
         self.forgotten: list[str] = []
         self.skipped: list[tuple[str, Position, Position]] = []
         self._clock = clock
         self._routes = routes
+
+    def open_anew(self) -> None:
+        """As when another process opens it."""
+        self.began = self.end
+        self.fitting = set()
+
+    def had_when_opened(self, position: Position) -> bool:
+        return position <= self.began
 
     def put(self, numbers: Iterable[int], size: int = 0) -> None:
         """Accept these messages, as one group."""

@@ -53,6 +53,11 @@ class Admission:
             raise ProtocolError("unauthorized", "this token is not known here")
         return self.principal
 
+    def forwards_as(self, principal: Principal, transport: Any) -> str:
+        if not principal.forward:
+            raise ProtocolError("unauthorized", "this token may not forward")
+        return principal.forward
+
 
 class Sidecar:
     """A hub over a journal in memory."""

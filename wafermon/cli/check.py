@@ -15,6 +15,10 @@ def command(file: Path) -> None:
     dangerous is a warning there, and so is a path that the systemd unit which names FILE may not write to.
 
     Nothing is opened but the file and that unit. Exit status: 0 good, 1 not.
+
+    \b
+    Example:
+      wafermon check /etc/wafermon/wafermon.yaml
     """
     # They bring Twisted along, which the other commands can do without.
     from wafermon.alerts.channels import find_channels

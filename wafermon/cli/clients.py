@@ -20,12 +20,29 @@ from wafermon.cli.past import MOST, columns, rest_of
 @watch_option
 @json_option
 @http_option
-def command(http: Site, service: str, connected: bool, limit: int, as_json: bool, watch: bool) -> None:
+@click.option("--forwarders", is_flag=True, help="The sidecars that forward to this one, in place of clients.")
+def command(
+    http: Site, service: str, connected: bool, limit: int, as_json: bool, watch: bool, forwarders: bool
+) -> None:
     """Show the clients that are connected or were, as far as the sidecar remembers: service, user, address, SDK, when it was heard of last, what
-    it sent, dropped and spilled, and whether it said that this is all."""
+    it sent, dropped and spilled, and whether it said that this is all.
+
+    \b
+    Example:
+      wafermon clients --connected --service 'queue-*'
+    """
 
     def lines(found: dict[str, Any]) -> list[str]:
         return render.cut([*render.clients(found["clients"], found["now"]), *rest_of(found, "clients")], columns())
 
-    asked = {"service": service, "connected": "true" if connected else "", "limit": limit}
-    show(lambda: ask(http, "/api/clients", **asked), lines, as_json=as_json, watch=watch)
+    def forwarder_lines(found: dict[str, Any]) -> list[str]:
+        rows = render.forwarders(found["forwarders"], found["now"])
+        return render.cut([*rows, *rest_of(found, "forwarders")], columns())
+
+    asked = {"connected": "true" if connected else "", "limit": limit}
+    if forwarders:
+        if service:
+            raise click.UsageError("--service is not for --forwarders: a sidecar forwards what is of any service")
+        show(lambda: ask(http, "/api/forwarders", **asked), forwarder_lines, as_json=as_json, watch=watch)
+        return
+    show(lambda: ask(http, "/api/clients", service=service, **asked), lines, as_json=as_json, watch=watch)

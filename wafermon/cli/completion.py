@@ -17,9 +17,11 @@ def command(shell: str) -> None:
     that WAFERMON_HTTP names knows them; where none answers within half a second, none.
 
     \b
-    bash:  wafermon completion bash > ~/.local/share/bash-completion/completions/wafermon
-    zsh:   wafermon completion zsh > "${fpath[1]}/_wafermon"
-    fish:  wafermon completion fish > ~/.config/fish/completions/wafermon.fish
+    Example:
+      wafermon completion bash \\
+          > ~/.local/share/bash-completion/completions/wafermon
+      wafermon completion zsh > "${fpath[1]}/_wafermon"
+      wafermon completion fish > ~/.config/fish/completions/wafermon.fish
     """
     from wafermon.cli import main
 

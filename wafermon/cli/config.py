@@ -41,7 +41,12 @@ def _schema_text() -> str:
 @command.command()
 def schema() -> None:
     """Print the config's JSON Schema, with the options of every backend that is installed here. Editors check and complete a
-    file by it whose first line is `# yaml-language-server: $schema=FILE`."""
+    file by it whose first line is `# yaml-language-server: $schema=FILE`.
+
+    \b
+    Example:
+      wafermon config schema > wafermon.schema.json
+    """
     click.echo(_schema_text(), nl=False)
 
 
@@ -49,7 +54,12 @@ def schema() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def init(file: Path) -> None:
     """Write a config to begin with to FILE, with the defaults of every section and a first line by which editors find the
-    schema. Where the system has none, the schema is written beside it. A file that is there is not replaced."""
+    schema. Where the system has none, the schema is written beside it. A file that is there is not replaced.
+
+    \b
+    Example:
+      wafermon config init wafermon.yaml
+    """
     from wafermon.config import default_text
 
     schema_file = INSTALLED_SCHEMA if INSTALLED_SCHEMA.exists() else file.with_name(SCHEMA_NAME)
@@ -99,7 +109,12 @@ def _read(file: Path | None) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def show(file: Path | None, as_json: bool) -> None:
     """Show all that the config FILE says, with the defaults of what it leaves out; without FILE the default config. Variables
-    stay as the file has them, and passwords are hidden."""
+    stay as the file has them, and passwords are hidden.
+
+    \b
+    Example:
+      wafermon config show /etc/wafermon/wafermon.yaml
+    """
     import yaml
 
     found = _read(file)
@@ -116,7 +131,12 @@ def show(file: Path | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def diff(file: Path, other: Path | None, as_json: bool) -> None:
     """Show where the config FILE differs from OTHER, or from the default config: each key with both values. What one leaves
-    out counts by its default."""
+    out counts by its default.
+
+    \b
+    Example:
+      wafermon config diff new.yaml /etc/wafermon/wafermon.yaml
+    """
     from wafermon.config.effective import differences
 
     found = differences(_read(file), _read(other))

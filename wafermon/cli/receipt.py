@@ -14,6 +14,7 @@ import click
 from wafermon.cli import render
 from wafermon.cli.ask import Site, ask
 from wafermon.cli.parameters import http_option, json_option
+from wafermon.cli.past import columns
 from wafermon.model.units import parse_duration
 
 UNKNOWN = 2
@@ -40,6 +41,10 @@ def command(job: str, wait: float, http: Site, as_json: bool) -> None:
     """Show whether everything that JOB said arrived and is stored, and if not, what is missing. JOB is a job or a trace.
 
     Exit status: 0 complete, 1 not (or nobody can know), 2 the job is not known or no sidecar answers.
+
+    \b
+    Example:
+      wafermon receipt lot-4711 --wait 60s
     """
     deadline = time.monotonic() + wait
     while True:
@@ -54,7 +59,7 @@ def command(job: str, wait: float, http: Site, as_json: bool) -> None:
     if problem is not None:
         problem.show()
         sys.exit(UNKNOWN)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(render.cut(lines(found), columns())))
     sys.exit(0 if found["complete"] else 1)
 
 
@@ -74,12 +79,16 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         came = f"{found['received']:,} received"
     else:
         came = f"{found['received']:,} received of programs that served other jobs too"
+    forwarded = found.get("forwarded", 0)
     clients = found["closed"] + len(found["unclosed"]) + found["more_unclosed"]
-    shown = [
+    shown: list[str] = [
         f"{render.plain(found['job'])}  {render.colored(said, color)}",
         f"{came}; {found['closed']:,} of {clients:,} programs have said that this is all",
     ]
-    shown += [f"  {render.colored('!', 'failed')} {one}" for one in missing(found)]
+    if forwarded:
+        edges = found["edges"]
+        shown.append(f"{_messages(forwarded)} came through {len(edges)} other sidecars that have told their receipt")
+    shown += [render.problem(one) for one in missing(found)]
     rows = [
         [
             render.plain(name),
@@ -123,6 +132,22 @@ def missing(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{found['unjudged']:,} clients more than are kept of one trace: these are not judged"
     if found["begun_before"]:
         yield "it may have begun before the sidecar kept receipts"
+    if found.get("edge_unknown"):
+        yield f"edge unknown: {_messages(found['edge_unknown'])} came through sidecars that have not told their own receipt"
+    came = found.get("forwarded", 0)
+    sent_on = sum(edge["forwarded"] for edge in found.get("edges", {}).values())
+    if sent_on > came:
+        yield f"{_messages(sent_on - came)} that other sidecars forward are not here"
+    for journal, edge in found.get("edges", {}).items():
+        for key, words in (
+            ("gaps", "never came"),
+            ("dropped", "dropped by SDKs"),
+            ("rejected", "rejected: dead letters there"),
+        ):
+            if edge[key]:
+                yield f"at the sidecar {render.plain(journal)}: {_messages(edge[key])} {words}"
+        if edge["unclosed"]:
+            yield f"at the sidecar {render.plain(journal)}: {edge['unclosed']:,} programs have not said that this is all"
     for name, one in found["backends"].items():
         if one["skipped"]:
             perhaps = "up to " if one["stored"] is None else ""

@@ -6,28 +6,25 @@ What came from clients is shown without control characters, so that no message c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import click
-
+from wafermon.cli.layout import Sentence, Table, branches, cells, clip
+from wafermon.cli.layout import colored as colored
+from wafermon.cli.layout import cut as cut
+from wafermon.cli.layout import table as table
 from wafermon.model.messages import OWN_SERVICE
 
-_COLORS = {
-    "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
-    "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
-    "not_started": "red", "silent": "red", "too_long": "yellow", "too_fast": "yellow", "late": "yellow", "overlapping": "yellow",
-    "recovered": "green",
-}  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _READERS = {
     "scanner": "the compiled scanner",
     "python": "Python alone: the scanner was not built, or WAFERMON_PURE is set",
 }
 BAR = "█"
-LEFT = "├ "
 NAME_WIDTH = 36
+LEAST_BAR = 10
+"""The columns that a waterfall's bars have at least."""
 RUN_BAR = 30
 """The bar of the longest run, in columns."""
 LOST_BAR = 20
@@ -69,31 +66,25 @@ def duration(seconds: float) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def problem(text: str) -> Sentence:
+    """What is wrong, as a line of its own."""
+    return Sentence(f"  {colored('!', 'failed')} {plain(text)}", 4)
+
+
+def percent(value: float) -> str:
+    """To a tenth, never more than it is: 99.97 is not done."""
+    return f"{int(value * 10) / 10:g} %"
+
+
+def number(value: float) -> str:
+    """To six digits; whole ones to all."""
+    return f"{value:.0f}" if isinstance(value, int) or 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
+
+
 def moment(microseconds: int, *, day: bool = True) -> str:
     """UTC, to the millisecond."""
     shown = datetime.fromtimestamp(microseconds / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     return shown if day else shown[11:]
-
-
-def colored(text: str, word: str) -> str:
-    """`text` in the color of a status or level; `click.echo` leaves colors out where no terminal reads."""
-    return click.style(text, fg=_COLORS[word]) if word in _COLORS else text
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "", color: int = -1) -> list[str]:
-    """Aligned columns. `right` has an ``r`` for each column that is aligned to the right; the column of number `color` holds
-    words that may have one."""
-    given = list(rows)
-    widths = [max(len(row[at]) for row in [header, *given]) for at in range(len(header))]
-
-    def line(row: Sequence[str], *, styled: bool) -> str:
-        cells = []
-        for at, cell in enumerate(row):
-            padded = cell.rjust(widths[at]) if right[at : at + 1] == "r" else cell.ljust(widths[at])
-            cells.append(colored(padded, cell) if styled and at == color else padded)
-        return "  ".join(cells).rstrip()
-
-    return [click.style(line(header, styled=False), dim=True), *(line(row, styled=True) for row in given)]
 
 
 # -- jobs and traces
@@ -111,7 +102,7 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     rows = [
         [
             plain(job["job_id"]),
-            f"{job['percent']:g} %",
+            percent(job["percent"]),
             _job_status(job),
             plain(job["service"]),
             duration(max(0, _until(job, now) - job["first"]) / 1e6),
@@ -121,7 +112,8 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         ]
         for job, end, trace in zip(found, ends, traces, strict=True)
     ]
-    return table(header, rows, right="-r--rr", color=2)
+    hide = "---31-" + ("2" if any(ends) else "") + ("4" if any(traces) else "")
+    return table(header, rows, right="-r--rr", color=2, hide=hide)
 
 
 def runs(found: Mapping[str, Any], now: int) -> list[str]:
@@ -139,7 +131,7 @@ def runs(found: Mapping[str, Any], now: int) -> list[str]:
     ]  # fmt: skip
     middle = f", in the middle {duration(found['median'] / 1e6)}" if found["median"] is not None else ""
     header = ["JOB", "STATUS", "BEGAN (UTC)", "TOOK", "ERRORS", ""]
-    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="---rr", color=1)]
+    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="---rr", color=1, hide="--2-31")]
 
 
 def kinds(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
@@ -154,7 +146,7 @@ def kinds(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         ]
         for one in found
     ]  # fmt: skip
-    return table(["KIND", "RUNS", "FAILED", "RUNNING", "LAST HEARD"], rows, right="-rrrr")
+    return table(["KIND", "RUNS", "FAILED", "RUNNING", "LAST HEARD"], rows, right="-rrrr", hide="---21")
 
 
 def _until(job: Mapping[str, Any], now: int) -> int:
@@ -183,34 +175,37 @@ def comparison(found: Mapping[str, Any]) -> list[str]:
     """Where two runs differ: the steps as a tree, with what each took and how much of that is lost or gained."""
     run, other = found["run"], found["other"]
     beside = plain(other["trace_id"]) if other["trace_id"] else f"the median of {found['runs']} runs"
-    lines = [
-        f"{plain(run['trace_id'])} {colored(run['status'], run['status'])}, {duration(run['duration'] / 1e6)}, "
-        f"beside {beside}, {duration(other['duration'] / 1e6)}: {_longer(run['duration'] - other['duration'])}"
+    lines: list[str] = [
+        Sentence(
+            f"{plain(run['trace_id'])} {colored(run['status'], run['status'])}, {duration(run['duration'] / 1e6)}, "
+            f"beside {beside}, {duration(other['duration'] / 1e6)}: {_longer(run['duration'] - other['duration'])}",
+            2,
+        )
     ]
     if found["steps"]:
         lines += ["", *_steps(found["steps"])]
-        lines += ["", f"critical path  {_path(run)}", f"the other's    {_path(other)}"]
+        lines += ["", Sentence(f"critical path  {_path(run)}", 15), Sentence(f"the other's    {_path(other)}", 15)]
     for title, key in (("COUNT", "counts"), ("METRIC", "metrics")):
         if found[key]:
             rows = [
                 [
-                    plain(one["name"]), plain(one["service"]), f"{one['value']:.6g}", f"{one['other']:.6g}",
+                    plain(one["name"]), plain(one["service"]), number(one["value"]), number(one["other"]),
                     "" if one["change"] is None else f"{one['change']:+.0%}",
                 ]
                 for one in found[key]
             ]  # fmt: skip
-            lines += ["", *table([title, "SERVICE", "RUN", "OTHER", "CHANGE"], rows, right="--rrr")]
+            lines += ["", *table([title, "SERVICE", "RUN", "OTHER", "CHANGE"], rows, right="--rrr", hide="-1---")]
     return lines
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     largest = max(1, *(abs(step["lost"]) for step in steps))
     rows = []
-    for step in steps:
+    for branch, step in zip(branches([step["depth"] for step in steps]), steps, strict=True):
         sign = "+" if step["lost"] > 0 else "-"
         rows.append(
             [
-                _name(step), plain(step["service"]), _took(step["duration"], step["count"]),
+                branch + plain(step["name"]), plain(step["service"]), _took(step["duration"], step["count"]),
                 _took(step["other_duration"], step["other_count"]), _signed(step["lost"]),
                 {(True, True): "both", (True, False): "run", (False, True): "other"}.get(
                     (step["critical"], step["other_critical"]), ""
@@ -218,7 +213,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
                 sign * round(abs(step["lost"]) / largest * LOST_BAR),
             ]
         )  # fmt: skip
-    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr")
+    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr", hide="-3---21")
 
 
 def _took(microseconds: int | None, count: int | None) -> str:
@@ -312,7 +307,37 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         "SPILLED",
         "STREAM",
     ]
-    return table(header, rows, right="------rrrr", color=-1)
+    return table(header, rows, right="------rrrr", hide="--3245--671")
+
+
+def forwarders(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """The sidecars that forward to this one."""
+    if not found:
+        return ["no sidecar forwards to this one"]
+    rows = [
+        [
+            plain(one["name"]), "connected" if one["connected"] else "gone", plain(one["host"]), plain(one["version"]),
+            plain(one["address"]), plain(one["journal"]), duration(max(0, now - one["last_heard"]) / 1e6) + " ago",
+            "" if one["lag"] is None else duration(one["lag"]), "" if one["clock"] is None else f"{one['clock']:+.1f} s",
+            f"{one['messages']:,}", f"{one['gaps']:,}", f"{one['refused_lines']:,}",
+        ]
+        for one in found
+    ]  # fmt: skip
+    header = [
+        "NAME",
+        "STATE",
+        "HOST",
+        "VERSION",
+        "ADDRESS",
+        "JOURNAL",
+        "LAST HEARD",
+        "LAG",
+        "CLOCK",
+        "MESSAGES",
+        "GAPS",
+        "REFUSED",
+    ]
+    return table(header, rows, right="------rrrrrr", color=1)
 
 
 def top(
@@ -324,12 +349,15 @@ def top(
     """One screen: rates, backends, what runs with its bars, what went wrong of late."""
     messages, now = status["messages"], status["now"]
     ready = colored("ready", "ok") if status["ready"] else colored("NOT READY", "failed")
-    lines = [
-        f"wafermon {status['version']}: {ready}   {messages['accepted']:,} messages{_rate(status, before)}   "
-        f"{status['connections']:,} connections   {status['correlation']['live_traces']:,} live traces   "
-        f"journal {size(status['journal']['bytes'])}"
+    lines: list[str] = [
+        Sentence(
+            f"wafermon {status['version']}: {ready}   {messages['accepted']:,} messages{_rate(status, before)}   "
+            f"{status['connections']:,} connections   {status['correlation']['live_traces']:,} live traces   "
+            f"journal {size(status['journal']['bytes'])}",
+            2,
+        )
     ]
-    lines += [f"  {colored('!', 'failed')} {plain(problem)}" for problem in status["problems"]]
+    lines += [problem(one) for one in status["problems"]]
     rows = [
         [
             name,
@@ -341,10 +369,15 @@ def top(
         ]
         for name, one in status["backends"].items()
     ]
-    lines += ["", *table(["BACKEND", "STATE", "LAG", "AGE", "DELIVERED", "PER SECOND"], rows, right="--rrrr", color=1)]
+    lines += [
+        "",
+        *table(
+            ["BACKEND", "STATE", "LAG", "AGE", "DELIVERED", "PER SECOND"], rows, right="--rrrr", color=1, hide="---1-2"
+        ),
+    ]
     bars = [
         [
-            plain(job["job_id"]), _job_status(job), f"{job['percent']:g} %",
+            plain(job["job_id"]), _job_status(job), percent(job["percent"]),
             (BAR * round(job["percent"] / 100 * RUN_BAR)).ljust(RUN_BAR, "·"),
             duration(max(0, now - job["first"]) / 1e6), _end_of(job, now), plain(job["service"]), f"{job['errors']:,}",
         ]
@@ -352,7 +385,13 @@ def top(
     ]  # fmt: skip
     lines += [
         "",
-        *table(["JOB", "STATUS", "DONE", "", "RUNS", "ENDS", "SERVICE", "ERRORS"], bars, right="--r-r--r", color=1),
+        *table(
+            ["JOB", "STATUS", "DONE", "", "RUNS", "ENDS", "SERVICE", "ERRORS"],
+            bars,
+            right="--r-r--r",
+            color=1,
+            hide="---24315",
+        ),
     ]
     if running.get("left_out"):
         lines.append(f"{running['left_out']:,} more jobs run")
@@ -379,15 +418,7 @@ def errors(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         ]
         for one in found
     ]  # fmt: skip
-    return table(["COUNT", "SERVICE", "LAST", "TRACE", "MESSAGE"], rows, right="r-r")
-
-
-def cut(lines: Iterable[str], width: int) -> list[str]:
-    """Lines that are no wider than `width` columns; 0 is no limit."""
-    return [
-        line if not width or len(click.unstyle(line)) <= width else click.unstyle(line)[: width - 1] + "…"
-        for line in lines
-    ]
+    return table(["COUNT", "SERVICE", "LAST", "TRACE", "MESSAGE"], rows, right="r-r", hide="--21-")
 
 
 def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
@@ -398,8 +429,8 @@ def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
     lines = [
         f"trace {plain(found['trace_id'])}  {colored(found['status'], found['status'])}{part}",
         f"from {moment(found['first'])} UTC, {took}",
-        f"services {', '.join(map(plain, found['services']))}",
-        f"messages {counts or 'none'}; errors {found['errors']}",
+        Sentence(f"services {', '.join(map(plain, found['services']))}", 9),
+        Sentence(f"messages {counts or 'none'}; errors {found['errors']}", 9),
     ]
     if found["jobs"]:
         lines += ["", *jobs(found["jobs"], now)]
@@ -430,12 +461,14 @@ def _is_receipt(event: Mapping[str, Any]) -> bool:
 def _series(series: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
         [
-            plain(one["name"]), plain(one["service"]), f"{one['count']:,}", f"{one['mean']:.6g}", f"{one['least']:.6g}",
-            f"{one['greatest']:.6g}", plain(one["unit"]),
+            plain(one["name"]), plain(one["service"]), f"{one['count']:,}", number(one["mean"]), number(one["least"]),
+            number(one["greatest"]), plain(one["unit"]),
         ]
         for one in series
     ]  # fmt: skip
-    return table(["METRIC", "SERVICE", "VALUES", "MEAN", "LEAST", "GREATEST", "UNIT"], rows, right="--rrrr")
+    return table(
+        ["METRIC", "SERVICE", "VALUES", "MEAN", "LEAST", "GREATEST", "UNIT"], rows, right="--rrrr", hide="-1-----"
+    )
 
 
 def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list[str]:
@@ -446,32 +479,27 @@ def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list
     whole = max(1, max(ends) - first)
     texts = [
         [
-            _name(span),
+            clip(branch + plain(span["name"]), NAME_WIDTH),
             plain(span["service"]),
             span["status"] or "open",
             "+" + duration(max(0, span["start"] - first) / 1e6),
             duration(span["duration"] / 1e6) if span["duration"] is not None else "-",
         ]
-        for span in spans
+        for branch, span in zip(branches([span["depth"] for span in spans]), spans, strict=True)
     ]
-    lines = table(["SPAN", "SERVICE", "STATUS", "START", "TOOK"], texts, right="---rr", color=2)
-    used = max(len(click.unstyle(line)) for line in lines)
-    room = max(10, width - used - 4)
-    shown = [f"{lines[0]}"]
+    header = ["SPAN", "SERVICE", "STATUS", "START", "TOOK"]
+    lines = Table(header, texts, right="---rr", color=2, hide="-321-").lines(max(1, width - LEAST_BAR - 2))
+    used = max(map(cells, lines))
+    room = max(LEAST_BAR, width - used - 2)
+    shown = [lines[0]]
     for line, span, end in zip(lines[1:], spans, ends, strict=True):
         begin = round((span["start"] - first) / whole * room)
         length = max(1, round((end - span["start"]) / whole * room))
         begin = min(begin, room - 1)
         bar = BAR * min(length, room - begin)
-        pad = " " * (used - len(click.unstyle(line)))
+        pad = " " * (used - cells(line))
         shown.append(f"{line}{pad}  {' ' * begin}{colored(bar, span['status'] or '')}".rstrip())
     return shown
-
-
-def _name(span: Mapping[str, Any]) -> str:
-    depth = min(span["depth"], 10)
-    name: str = "  " * (depth - 1) + (LEFT if depth else "") + plain(span["name"])
-    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"
 
 
 # -- messages
@@ -490,11 +518,13 @@ def _event(found: Mapping[str, Any]) -> str:
 
 
 def _metric(found: Mapping[str, Any]) -> str:
-    return plain(f"{found['name']} = {found['value']} {found.get('unit', '')}".rstrip()) + _pairs(found.get("tags"))
+    return plain(f"{found['name']} = {number(found['value'])} {found.get('unit', '')}".rstrip()) + _pairs(
+        found.get("tags")
+    )
 
 
 def _progress(found: Mapping[str, Any]) -> str:
-    return plain(f"{found['job_id']}  {found['percent']:g} % {found.get('status', '')}".rstrip())
+    return plain(f"{found['job_id']}  {percent(found['percent'])} {found.get('status', '')}".rstrip())
 
 
 def _resource(found: Mapping[str, Any]) -> str:
@@ -540,29 +570,40 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     quota = f" of {size(journal['max_bytes'])} ({journal['fill']:.0%})" if journal["max_bytes"] else ""
     rejected = sum(messages["rejected"].values())
     lines = [f"wafermon {found['version']}: {ready}, up {up}"]
-    lines += [f"  {colored('!', 'failed')} {plain(problem)}" for problem in found["problems"]]
+    lines += [problem(one) for one in found["problems"]]
     if found["refused_config"]:
         lines.append(f"  {colored('!', 'failed')} refused the config of {moment(found['refused_config']['at'])} UTC:")
-        lines += [f"    {plain(fault)}" for fault in found["refused_config"]["faults"]]
+        lines += [Sentence(f"    {plain(fault)}", 6) for fault in found["refused_config"]["faults"]]
     lines += [
         "",
         f"journal      {size(journal['bytes'])}{quota} in {plain(journal['dir'])}, sync {journal['sync']}",
         f"connections  {found['connections']} open, {found['connections_total']} since the start",
-        f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
-        f"{rejected:,} rejected{_codes(messages['rejected'])}",
+        Sentence(
+            f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
+            f"{rejected:,} rejected{_codes(messages['rejected'])}",
+            13,
+        ),
         f"read with    {_READERS[found['reads_with']]}",
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
     ]
+    forwarders = found.get("forwarders", {})
+    if forwarders.get("known"):
+        lines.append(
+            f"forwarders   {forwarders['connected']:,} sidecars of {forwarders['known']:,} connected, lag up to "
+            f"{duration(forwarders['lag_seconds'])}: wafermon clients --forwarders"
+        )
     if found["schedules"]:
         lines.append(f"schedules    {_schedules(found['schedules'])}")
     if messages["sdk_dropped"]:
         lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
     if found["hooks"]:
         hooks = found["hooks"]
-        problem = f": {plain(hooks['error'])}" if hooks["error"] else ""
+        why = f": {plain(hooks['error'])}" if hooks["error"] else ""
         lines.append(
-            f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{problem}"
+            Sentence(
+                f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{why}", 13
+            )
         )
     for name, one in found.get("alerts", {}).items():
         problem = f": {plain(one['error'])}" if one["error"] else ""
@@ -585,8 +626,10 @@ def _schedules(found: Mapping[str, Any]) -> str:
 def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Cursors without a backend."""
     return [
-        f"the cursor {plain(name)} has no backend and holds {size(one['bytes'])} of the journal, about {one['messages']:,} "
-        f"messages: bring its backend back, or `wafermon journal forget {plain(name)}`"
+        Sentence(
+            f"the cursor {plain(name)} has no backend and holds {size(one['bytes'])} of the journal, about {one['messages']:,} "
+            f"messages: bring its backend back, or `wafermon journal forget {plain(name)}`"
+        )
         for name, one in found.items()
     ]
 
@@ -604,7 +647,7 @@ def _codes(rejected: Mapping[str, int]) -> str:
 
 def _listeners(listeners: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [[one["endpoint"], one["address"] or "failing", one["error"]] for one in listeners]
-    return table(["LISTENER", "ADDRESS", ""], rows, color=1)
+    return table(["LISTENER", "ADDRESS", ""], rows, color=1, hide="1--")
 
 
 def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -620,4 +663,4 @@ def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
             ]
         )  # fmt: skip
     header = ["BACKEND", "STATE", "LAG", "BYTES", "AGE", "DELIVERED", "RETRIES", "DEAD LETTERS", ""]
-    return table(header, rows, right="--rrrrrr", color=1)
+    return table(header, rows, right="--rrrrrr", color=1, hide="---2-134-")

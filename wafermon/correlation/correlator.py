@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -150,13 +150,23 @@ class Correlator:
         """See `views.about`."""
         return self.engine.about(trace_id, self.recent)
 
+    def root_of(self, trace_id: str) -> tuple[str, str] | None:
+        """As `views.root_of` has it."""
+        return self.engine.root_of(trace_id, self.recent)
+
+    def knows(self, trace_id: str) -> bool:
+        """Whether something is known of a trace."""
+        return self.engine.knows(trace_id, self.recent)
+
     def trace_ids(self) -> list[str]:
         """See `views.trace_ids`."""
         return self.engine.trace_ids(self.recent)
 
-    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+    def messages(
+        self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
         """See `Recent.messages`."""
-        return self.recent.messages(trace_id, limit)
+        return self.recent.messages(trace_id, limit, counts)
 
     def receipt_facts(self, name: str) -> Facts | None:
         """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""

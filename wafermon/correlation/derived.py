@@ -5,7 +5,10 @@ A key is made of fields that the protocol names, so that it can be read from the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
+
+from msgspec import UNSET
 
 from wafermon.correlation.ledger import Facts
 from wafermon.correlation.receipts import KEPT, KIND, in_words, record_of
@@ -16,6 +19,7 @@ from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 EVICTED = "traces_evicted"
 WHICH = {"span_abandoned": "span_id", "job_stalled": "job_id", "gone": "job_id", KIND: "number", EVICTED: "minute"}
 """The kinds of derived events, each with the field of its context that says what it is about."""
+ALARMS = ("span_abandoned", "job_stalled", "gone")
 OLDER = ("span_abandoned", "job_stalled")
 """Those that sidecars of 2.0.0 know in a snapshot."""
 
@@ -47,6 +51,12 @@ def derived(message: Trace | Event) -> Derived:
 def is_older(message: Message) -> bool:
     """Whether sidecars of 2.0.0 know what it is."""
     return not isinstance(message, Event) or not message.context or message.context.get("kind") in OLDER
+
+
+def is_alarm(message: Message) -> bool:
+    """Whether it says that something of a trace went wrong."""
+    context = message.context if isinstance(message, Event) else UNSET
+    return context is not UNSET and context.get("kind") in ALARMS
 
 
 def is_of_schedule(message: Message) -> bool:
@@ -132,8 +142,9 @@ def traces_evicted(minute: int, count: int, client: str, ts: int) -> Event:
     )
 
 
-def receipt(facts: Facts, client: str, ts: int) -> Event:
-    record = record_of(facts, KEPT)
+def receipt(facts: Facts, client: str, ts: int, forwards: Collection[str] = ()) -> Event:
+    """`forwards`: the backends that forward to other sidecars."""
+    record = record_of(facts, KEPT, forwards)
     return Event(
         v=2,
         ts=ts,

@@ -68,6 +68,11 @@ class Settings:
     """Every trace ends after this long."""
     max_traces: int = 20_000
     """How many live traces are kept, and how many ended ones are remembered."""
+    derive: str = "here"
+    """Or ``never``: traces and jobs are followed all the same, but what comes of them is left to the sidecar that this one forwards to;
+    all but the receipts, which only this one can tell."""
+    forwards: tuple[str, ...] = ()
+    """The backends that forward to other sidecars."""
     after_start: float = 60.0
     """After a start nothing that is due by a schedule is judged for so long."""
     schedules: Mapping[str, Rule] = field(default_factory=dict)
@@ -166,6 +171,12 @@ class Engine:
     def about(self, trace_id: str, recent: Recent) -> dict[str, Any]:
         return views.about(self._live, recent, trace_id)
 
+    def root_of(self, trace_id: str, recent: Recent) -> tuple[str, str] | None:
+        return views.root_of(self._live, recent, trace_id)
+
+    def knows(self, trace_id: str, recent: Recent) -> bool:
+        return trace_id in self._live or trace_id in recent.traces
+
     def trace_ids(self, recent: Recent) -> list[str]:
         return views.trace_ids(self._live, recent)
 
@@ -190,10 +201,12 @@ class Engine:
         """The same for a group in blocks. How it was cut into blocks makes no difference: the group is taken trace by trace, in the
         order in which they are met. What only counts is not looked at message by message."""
         self._pass(time, elapsed)
-        blocks = list(blocks)
+        blocks, others = list(blocks), list[Message]()
         for block in blocks:
             self._take_stats(block.of_types((Stats.type,)))
-            self.came_back(block.of_service(OWN_SERVICE))
+            own = block.of_service(OWN_SERVICE)
+            self.came_back(own)
+            others += [message for message in own if message.client != self.journal_id]
         told: dict[str, list[Tally]] = {}
         followed: dict[Any, list[Message]] = {}
         for block in blocks:
@@ -204,6 +217,7 @@ class Engine:
                 followed.setdefault(message.trace_id, []).append(message)
         for trace_id, tallies in told.items():
             self._observe_trace(trace_id, tallies, followed.get(trace_id, ()))
+        self._take_forwarded(others)
         if self.schedules:
             self.schedules.take(blocks, self._program_of)
         return self._taken()
@@ -257,7 +271,7 @@ class Engine:
         """What is to be journalled of receipts because of the group that the ledger has just observed, received at the date
         `time`."""
         for facts in self.ledger.take_told():
-            self._emit(derived.receipt(facts, self.journal_id, time))
+            self._emit(derived.receipt(facts, self.journal_id, time, self._rules.forwards), always=True)
         return self._taken()
 
     def _take_stats(self, messages: Iterable[Message]) -> None:
@@ -303,6 +317,15 @@ class Engine:
                 self._awaiting.pop(key_of(message) or "", None)
                 if self.schedules and isinstance(message, Event) and said.is_asked(message):
                     self.schedules.asked(message)
+
+    def _take_forwarded(self, messages: Iterable[Message]) -> None:
+        """What another sidecar derived is kept as it came: the trace is not summed up a second time."""
+        for message in messages:
+            if not (isinstance(message, Trace) or derived.is_alarm(message)):
+                continue
+            trace = self._live.get(str(message.trace_id))
+            if trace is not None:
+                trace.derived = True
 
     def advance(self, elapsed: int) -> list[Derived]:
         """Move the clock while the journal is idle -> what is to be journalled. No group received before `elapsed` may
@@ -432,7 +455,9 @@ class Engine:
         out, self._out = self._out, []
         return out
 
-    def _emit(self, message: Any) -> None:
+    def _emit(self, message: Any, *, always: bool = False) -> None:
+        if self._rules.derive == "never" and not always:
+            return
         one = derived.derived(message)
         while one.key in self._awaiting:  # the same trace evicted twice within one group
             message.ts += 1
@@ -579,6 +604,8 @@ class Engine:
             if trace.due(self._delays) <= queued:
                 for job_id, job in trace.stalled(queued, self._delays):
                     job.reported = True
+                    if trace.derived:
+                        continue
                     self._emit(derived.job_stalled(trace, job_id, job, self.journal_id, queued + self._date))
                 if trace.ends_at(self._delays) <= queued:
                     self._end(trace, queued + self._date, give_up=True)
@@ -590,7 +617,7 @@ class Engine:
     def _end(self, trace: LiveTrace, ts: int, give_up: bool = False) -> None:
         del self._live[trace.id]
         self._deadlines.remove(trace.id, trace.queued)
-        if give_up:
+        if give_up and not trace.derived:
             for span_id, span in sorted(trace.spans.items()):
                 gone = self._programs.is_gone(span.program)
                 self._emit(derived.span_abandoned(trace, span_id, span, self.journal_id, ts, gone=gone))
@@ -599,5 +626,8 @@ class Engine:
         for job in trace.jobs.values():
             self._programs.release(job.program, trace.id)
         self._span_ids -= trace.span_ids()
-        self._emit(derived.trace_ended(trace, self.journal_id, ts, trace.outcome()))
+        if not trace.derived:
+            self._emit(derived.trace_ended(trace, self.journal_id, ts, trace.outcome()))
+        if self._rules.derive == "never" and (facts := self.ledger.end(trace.id)) is not None:
+            self._emit(derived.receipt(facts, self.journal_id, ts, self._rules.forwards), always=True)
         self._remember(trace.id, trace.part)

@@ -8,6 +8,9 @@ Only where these differ is it looked for what is missing. A stream is *closed* f
 nothing is unsent, with no gap before it, with all of the SDK's spill files there, and with nothing dropped since the trace
 began; and that is a final one, or came after the trace's end. What is closed is folded into a count.
 
+What other sidecars forwarded is not judged by its numbers here: that was done where its programs are connected. It is counted, and
+each of these sidecars tells its own receipt of a trace, which is kept beside that count.
+
 Everything is bounded. Where a bound is reached the trace says that something of it is not judged, so that nobody takes it for
 complete.
 """
@@ -22,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import UNSET, Struct, field
 
-from wafermon.journal import Group, Mark, Rejected
+from wafermon.journal import FORWARD, Group, Mark, Rejected
 from wafermon.model.blocks import Block
 from wafermon.model.messages import (
     OWN_SERVICE,
@@ -61,9 +64,13 @@ PART = 100
 _ARRAY = b"\xdd"
 _Alike = tuple[Any, str]
 """The backend that messages are replayed to, and the names of those that they go to."""
+RECEIPT = "receipt"
+"""The kind of the event that keeps a receipt."""
 NO_ROUTE = "no route"
 """In place of those names. No backend's name holds a space."""
 ROUTES = 65_536
+EDGES = 1_000
+"""Other sidecars whose receipts of one trace are kept."""
 
 
 class Route(Protocol):
@@ -179,6 +186,23 @@ class Share(Struct, gc=False):
     """When the last of it came."""
 
 
+class Edge(Struct, gc=False):
+    """What another sidecar, at which some of a trace's programs are, tells of it in its own receipt."""
+
+    received: int
+    forwarded: int
+    """What it sends on; here, should it have more than one place to forward to, that of which most is sent."""
+    rejected: int
+    dropped: int
+    gaps: int
+    """Numbers that never came there."""
+    unclosed: int
+    """Programs that have not said that they sent everything, or that are not judged."""
+    uncertain: bool
+    """Something of it can't be known there."""
+    sent: int | None = None
+
+
 class Account(Struct, gc=False):
     """What is known of one trace."""
 
@@ -214,6 +238,10 @@ class Account(Struct, gc=False):
     """When it ended; 0 while it has not."""
     told: int = 0
     """How often its receipt was told."""
+    forwarded: int = 0
+    """Messages that came from other sidecars."""
+    edges: dict[str, Edge] = field(default_factory=dict)
+    """What those have told of it, by their journals."""
 
     @property
     def running(self) -> bool:
@@ -292,6 +320,8 @@ class Ledger:
         """When to tell of jobs that have ended, in order of time."""
         self._to_tell: dict[str, None] = {}
         """The traces of which the group tells a receipt."""
+        self._forwards = False
+        """Whether something in the group was forwarded by another sidecar."""
         self._last_words: list[str] = []
         """Clients of this group that have said that nothing follows."""
         self._forgotten: dict[str, None] = {}
@@ -324,9 +354,11 @@ class Ledger:
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
-        for mark in group.marks:
+        marks = [mark for mark in group.marks if not mark.principal.startswith(FORWARD)]
+        self._forwards = len(marks) < len(group.marks)
+        for mark in marks:
             self._take_mark(mark, group, came[mark.client], refused.get(mark.client, ()))
-        numbered = {mark.client for mark in group.marks}
+        numbered = {mark.client for mark in marks}
         for _, one in group.rejected:
             self._take_rejected(one)
         for _, block in group.blocks:
@@ -356,10 +388,21 @@ class Ledger:
         for trace_id in told:
             account = self._traces.get(trace_id)
             facts = self.facts(trace_id)
-            if account is not None and facts is not None and account.ended and account.jobs:
+            if account is not None and facts is not None and account.ended and (account.jobs or account.told):
                 account.told += 1
                 found.append(facts)
         return found
+
+    def end(self, trace_id: str) -> Facts | None:
+        """A trace has ended, and no summary of it is journalled. Answers where that is to be told here, since no job's end tells it."""
+        account = self._traces.get(trace_id)
+        if account is None:
+            return None
+        account.ended = account.ended or self._order
+        if account.jobs:
+            return None
+        account.told += 1
+        return self.facts(trace_id)
 
     def _take_in_parts(self, block: Block, group: Group, table: Table, numbered: set[str]) -> None:
         """A stats line closes what came before it, and nothing after."""
@@ -387,7 +430,8 @@ class Ledger:
                 for kind, count in tally.counts.items():
                     found[self._alike(Kind(*kind))] += count
                 for (replay_to, route), count in found.items():
-                    self._take_alike(tally.trace_id, client, replay_to, route, count, group)
+                    forwarded = self._forwards and not client and tally.client is not UNSET
+                    self._take_alike(tally.trace_id, client, replay_to, route, count, group, forwarded=forwarded)
         self._take_own(block.of_service(OWN_SERVICE))
         self._take_progress(block.followed)
 
@@ -401,7 +445,9 @@ class Ledger:
             route = self._routes[where] = ",".join(found.backends) if found and found.matched else NO_ROUTE
         return kind.replay_to, route
 
-    def _take_alike(self, trace_id: str, client: str, replay_to: Any, route: str, count: int, group: Group) -> None:
+    def _take_alike(
+        self, trace_id: str, client: str, replay_to: Any, route: str, count: int, group: Group, *, forwarded: bool
+    ) -> None:
         account = self._account(trace_id)
         if replay_to:
             account.dead[replay_to] = max(0, account.dead.get(replay_to, 0) - count)
@@ -411,6 +457,8 @@ class Ledger:
         account.received += count
         if client:
             self._share(trace_id, account, client, count)
+        elif forwarded:
+            account.forwarded += count
         else:
             account.unnumbered += count
         if route == NO_ROUTE:
@@ -626,17 +674,31 @@ class Ledger:
 
     def _take_own(self, messages: Iterable[Message]) -> None:
         for message in messages:
-            if message.client != self._journal or message.trace_id is UNSET:
+            if message.trace_id is UNSET:
                 continue
             account = self._traces.get(message.trace_id)
             if account is None:
                 continue
-            if isinstance(message, Trace):
+            if message.client != self._journal:
+                self._take_edge(account, message)
+            elif isinstance(message, Trace):
                 account.ended = account.ended or self._order
             elif isinstance(message, Event) and message.context and message.context.get("kind") == "dead_letter":
                 backend, count = message.context.get("backend"), message.context.get("count")
                 if isinstance(backend, str) and isinstance(count, int):
                     account.dead[backend] = account.dead.get(backend, 0) + count
+
+    def _take_edge(self, account: Account, message: Message) -> None:
+        """What another sidecar derived. Its receipt of a trace comes after all that it has of it."""
+        if not isinstance(message, Event) or not message.context or message.context.get("kind") != RECEIPT:
+            return
+        edge = _edge_of(message.context)
+        if edge is None or not isinstance(message.client, str):
+            return
+        if message.client in account.edges or len(account.edges) < EDGES:
+            account.edges[message.client] = edge
+            if account.ended and isinstance(message.trace_id, str):
+                self._to_tell[message.trace_id] = None
 
     # -- bounds
 
@@ -739,6 +801,32 @@ class Ledger:
         self._files = sum(len(stream.files) for stream in self._streams.values())
         self._expected = state.expected
         self._due = deque(state.due)
+
+
+def _edge_of(record: dict[str, Any]) -> Edge | None:
+    """What `receipts.record_of` made elsewhere; None where it can't be read."""
+    sums = ("received", "rejected", "dropped", "more_gaps", "more_unclosed", "unjudged", "unnumbered", "no_route")
+    numbers = {name: record.get(name, 0) for name in sums}
+    sends, gaps, unclosed = record.get("forwards", {}), record.get("gaps", []), record.get("unclosed", [])
+    if not all(type(one) is int for one in numbers.values()) or not isinstance(sends, dict):
+        return None
+    if not (isinstance(gaps, list) and isinstance(unclosed, list) and all(type(one) is int for one in sends.values())):
+        return None
+    try:
+        missing = sum(last - first + 1 for _, first, last, *_ in gaps)
+    except (TypeError, ValueError):
+        return None
+    sent = record.get("sent")
+    return Edge(
+        received=numbers["received"],
+        forwarded=max(sends.values(), default=0),
+        rejected=numbers["rejected"] + numbers["no_route"],
+        dropped=numbers["dropped"],
+        gaps=missing + numbers["more_gaps"],
+        unclosed=len(unclosed) + numbers["more_unclosed"] + numbers["unjudged"],
+        uncertain=bool(numbers["unnumbered"] or record.get("begun_before")),
+        sent=sent if type(sent) is int else None,
+    )
 
 
 def _numbers(group: Group, client: str, refused: Sequence[Rejected]) -> list[int]:

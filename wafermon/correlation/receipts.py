@@ -4,18 +4,22 @@ How far each backend is belongs to neither: that is asked when the receipt is.""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from wafermon.correlation.ledger import Facts
+import msgspec
 
-KIND = "receipt"
+from wafermon.correlation.ledger import RECEIPT, Facts
+
+KIND = RECEIPT
 """Of the event that keeps it."""
 KEPT = 32
 """So many gaps and clients are kept there."""
 
 
-def record_of(facts: Facts, most: int | None = None) -> dict[str, Any]:
-    """`most`: how many gaps and unclosed clients; None for all."""
+def record_of(facts: Facts, most: int | None = None, forwards: Collection[str] = ()) -> dict[str, Any]:
+    """`most`: how many gaps and unclosed clients; None for all. `forwards`: the backends that forward to other sidecars, which are told
+    how much that is."""
     account = facts.account
     gaps, unclosed = facts.gaps[:most], facts.unclosed[:most]
     shown = {*unclosed, *(gap.client for gap in gaps)}
@@ -41,6 +45,12 @@ def record_of(facts: Facts, most: int | None = None) -> dict[str, Any]:
             for names, one in account.routed.items()
         },
         "dead": dict(account.dead),
+        "forwarded": account.forwarded,
+        "edges": {journal: msgspec.structs.asdict(edge) for journal, edge in account.edges.items()},
+        "forwards": {
+            name: sum(one.count for names, one in account.routed.items() if name in names.split(","))
+            for name in forwards
+        },
     }
 
 

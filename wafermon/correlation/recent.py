@@ -11,8 +11,9 @@ reads those that concern it.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import UNSET, Struct, field
@@ -40,6 +41,8 @@ BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
 _SHOWN = ("event", "metric", "progress", "resource")
 _TRACE_ID = b'"trace_id"'
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+").fullmatch
+"""Ids whose letters no escape but one of a number stands for."""
 
 
 class RecentSpan(Struct, gc=False):
@@ -85,11 +88,15 @@ class Recent:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
         return self.messages(trace_id, limit)["event"]
 
-    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
-        """Likewise its latest events, metrics, progress and resource messages, by type."""
+    def messages(
+        self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Likewise its latest events, metrics, progress and resource messages, by type. `counts`: how many of each type there are at
+        the most, where that is known, so that what is not there is not looked for."""
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHOWN}
+        enough = {kind: limit if counts is None else min(limit, counts.get(kind, 0)) for kind in _SHOWN}
         for block in reversed(self._blocks):
-            if all(len(of_type) >= limit for of_type in found.values()):
+            if all(len(of_type) >= enough[kind] for kind, of_type in found.items()):
                 break
             for message in _messages_in(block, trace_id):
                 found[message.pop("type")].append(message)
@@ -184,12 +191,21 @@ class Recent:
 
 
 def _messages_in(block: bytes, trace_id: str) -> Iterator[dict[str, Any]]:
-    wanted = trace_id.encode()
-    if wanted not in block and b"\\" not in block:
-        return
-    for line in block.split(b"\n")[:-1]:
-        if wanted not in line and b"\\" not in line:  # what is escaped may say anything
-            continue
+    for line in _lines_with(block, trace_id):
         message = decode_object(line)
         if message.get("trace_id") == trace_id and message["type"] in _SHOWN:
             yield {key: value for key, value in message.items() if key not in ("v", "trace_id")}
+
+
+def _lines_with(block: bytes, trace_id: str) -> Iterator[bytes]:
+    """The lines of a block that may have it. An escape may stand for any of its letters; what else is escaped is none of a plain id."""
+    wanted = trace_id.encode()
+    escape = b"\\u" if _PLAIN(trace_id) else b"\\"
+    if escape in block:
+        yield from (line for line in block.split(b"\n")[:-1] if wanted in line or escape in line)
+        return
+    place = block.find(wanted)
+    while place >= 0:
+        end = block.find(b"\n", place)
+        yield block[block.rfind(b"\n", 0, place) + 1 : end]
+        place = block.find(wanted, end + 1)

@@ -100,6 +100,8 @@ class LiveTrace(Struct, gc=False):
     early: set[str] | None = None
     """Spans whose end overtook their start; made when there is one."""
     jobs: dict[str, Job] = field(default_factory=dict)
+    derived: bool = False
+    """Another sidecar forwards what comes of it."""
     queued: int = NEVER
     """The deadline under which the engine looks at it next; never later than `due`."""
 

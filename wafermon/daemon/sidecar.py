@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 import signal
 import sqlite3
 import sys
@@ -43,6 +44,8 @@ GRACE_SECONDS = 5.0
 ENDING_SHARE = 0.25
 """Of what is left of `stop_within` when the backends end: what each has to answer and close, after its grace; then it is left
 running. That is 5 of 20 s, and what hangs takes nothing of the others, which end beside it, nor of the journal."""
+FORWARD = "forward"
+"""The plugin of backends that forward to other sidecars."""
 OPENERS = 2
 """Threads that decompress what clients send."""
 THREADS = 8
@@ -103,6 +106,7 @@ class Sidecar(Service):
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
+        self._instance = secrets.token_hex(8)
         self._stop_by = 0.0
         self._stop_phase = "the stop"
         self.reloader: Reloader | None = None
@@ -207,7 +211,15 @@ class Sidecar(Service):
         for directory in (state_dir.parent, state_dir):
             directory.mkdir(exist_ok=True, mode=0o700)
         workers = Workers(0, 1, f"backend {config.name}")
-        context = BackendContext(config.name, state_dir, self._reactor, workers, timeout=config.timeout)
+        context = BackendContext(
+            config.name,
+            state_dir,
+            self._reactor,
+            workers,
+            timeout=config.timeout,
+            journal=self.journal.id,
+            instance=self._instance,
+        )
         backend = self._plugins.factories[config.plugin].build(config.options, context)
         verifyObject(IBackend, backend)
         return Delivery(
@@ -377,7 +389,7 @@ class Sidecar(Service):
         self.journal.set_routes(self._routes(config))
         self.dead_letters.change(config.dead_letters)
         self.receiver.limits = config.limits
-        if (config.correlation, config.schedules) != (before.correlation, before.schedules):
+        if _correlation(config) != _correlation(before):
             self.correlator.configure(_correlation(config))
         if _spill_settings(config) != _spill_settings(before):
             self._take_up_spills(config)
@@ -467,4 +479,9 @@ def _spill_settings(config: Config) -> tuple[Any, ...]:
 
 
 def _correlation(config: Config) -> Settings:
-    return Settings(**config.correlation.model_dump(), schedules=rules_of(config.schedules))
+    forwards = tuple(name for name, backend in config.backends.items() if backend.plugin == FORWARD)
+    said = config.correlation.model_dump()
+    return Settings(
+        **{**said, "derive": said["derive"] or ("never" if forwards else "here"), "forwards": forwards},
+        schedules=rules_of(config.schedules),
+    )

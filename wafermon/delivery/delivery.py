@@ -383,6 +383,7 @@ class Delivery:
                 reached = await self._calls.ask("open", self.backend.open)
                 if reached is not None and not isinstance(reached, Position):
                     raise TypeError(f"open answered {type(reached).__name__}, and not a Position or None")
+                self._check_not_beyond(reached)
                 break
             except CancelledError:
                 raise
@@ -394,9 +395,28 @@ class Delivery:
         if not moved:
             self._succeeded()
 
+    def _check_not_beyond(self, reached: Position | None) -> None:
+        """A backend that has more of this journal than this journal held when it was opened got that from another one with the same id.
+        Nothing is sent there, however long the journal becomes meanwhile: what is at these places is not the same. Only the first
+        answer can tell: what this process has sent lies beyond as well."""
+        journal = self._journal
+        if self.name in journal.fitting:
+            return
+        if reached is not None and reached.journal == journal.id and not journal.had_when_opened(reached):
+            raise RetryableError(
+                f"it stands at {reached}, beyond the journal's end, {journal.began}, as it was at the start: the journal was put back from "
+                f"a copy, or another sidecar has a copy of it. Stop this sidecar and run `wafermon journal renew {journal.dir}`"
+            )
+        journal.fitting.add(self.name)
+
     async def _go_to(self, reached: Position | None, moved: bool) -> None:
         """Read on where the backend stands, also below what was kept."""
         journal, kept = self._journal, self._cursor.kept
+        if reached is not None and reached.journal in journal.formerly:
+            # What this journal had as it got its new id is here still. A place beyond that is of the one that it was copied from.
+            renamed = reached._replace(journal=journal.id)
+            reached = renamed if journal.had_when_opened(renamed) else None
+            moved = moved and reached is not None
         known = reached if reached and reached.journal == journal.id and reached <= journal.end else None
         goal = known or (kept if reached is None and not moved else journal.oldest)
         if self._cursor.new and not moved:  # what lies before is not for it

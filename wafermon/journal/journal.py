@@ -143,6 +143,12 @@ class Journal:
         self._readers = readers
         self._probe = probe
         self._disk = Disk(settings, probe, self.files)
+        self.formerly: frozenset[str] = frozenset()
+        """The ids that it had before: see `State.renew`."""
+        self.began: Position
+        """Where its end was when it was opened: what this process appends lies after that."""
+        self.fitting: set[str] = set()
+        """The cursors whose backends have said once in this process where they stand, and that fitted: see `Delivery`."""
         self._index: Index
         self._places: Places
         self._skips = Skips({})
@@ -178,6 +184,8 @@ class Journal:
         self.marks = Marks(state.mark)
         self.marks.recover(recovered.marks)
         self._index = Index(self.id, recovered.lengths, recovered.messages, recovered.gone)
+        self.began = self._index.end
+        self.formerly = state.formerly
         self._clock.begin(recovered.time, recovered.known)
         # The marks' place is the journal's own: each checkpoint says it anew, and an earlier one must not hold segments.
         places = {name: place for name, place in state.cursors().items() if name != MARKS_CURSOR}
@@ -507,6 +515,12 @@ class Journal:
         """See `Index.follow`."""
         return self._index.follow(position)
 
+    def had_when_opened(self, position: Position) -> bool:
+        """Whether this place lay within the journal as it was opened. Of segments that are gone that can't be told, and they count as such."""
+        if position.segment >= self.began.segment:
+            return position <= self.began
+        return position.segment not in self._index or position.offset <= self._index.length(position.segment)
+
     def distance(self, position: Position) -> int:
         """The bytes from a position to the end."""
         return self._index.distance(position)
@@ -595,6 +609,19 @@ class Journal:
     def note_skipped(self, name: str, start: Position, end: Position) -> None:
         """Its consumer never gets what lies from `start` to `end`. It is durable with the cursor's next place."""
         self._skips.add(name, start, end)
+
+    def pass_over_removed(self, name: str, position: Position) -> Position | None:
+        """See `Source`. The segment that is written to is made again by the next write."""
+        segment = position.segment
+        if segment not in self._index or segment == self._index.newest:
+            return None
+        after = self.follow(position._replace(offset=self._index.length(segment)))
+        lost = self._index.stretch(position, [segment], self.message_bytes).messages
+        self._disk.damaged += 1
+        message = "Journal segment {segment} was removed or moved away: its {lost} messages from {position} on are lost to {cursor}"
+        self.log.error(message, segment=segment, lost=lost, position=str(position), cursor=name)
+        self.note_skipped(name, position, after)
+        return after
 
     def note_delivered(self, name: str, start: Position, end: Position) -> None:
         """What had been read before it was skipped is with the consumer after all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,12 +72,14 @@ class Recovery:
         marked: int,
         set_aside: Callable[[Position, bytes], None],
         missing: Callable[[str], None],
+        ids: Collection[str] = (),
     ) -> None:
-        """`marked` is the segment of the last checkpoint. What is damaged goes to `set_aside`, and that something is gone
+        """`ids` are the journal's, those that it had before included. `marked` is the segment of the last checkpoint. What is damaged goes to `set_aside`, and that something is gone
         is said to `missing`."""
         self._dir = directory
         self._files = files
         self._journal = journal
+        self._ids = {journal, *ids}
         self._marked = marked
         self._set_aside = set_aside
         self._missing = missing
@@ -114,7 +116,7 @@ class Recovery:
         path = path_of(self._dir, number)
         if head is None:
             return
-        if head.journal != self._journal:
+        if head.journal not in self._ids:
             raise CannotOpen(
                 f"{path} belongs to the journal {head.journal}, and {self._dir} to {self._journal}: move the file away"
             )

@@ -167,6 +167,23 @@ class GapRecord(TypedDict):
     """They are said to lie in a spill file, and may still come."""
 
 
+class EdgeRecord(TypedDict):
+    """What another sidecar, which forwards to this one, told of a trace."""
+
+    received: int
+    """What its programs sent there."""
+    forwarded: int
+    """What of it is for here: its rules may keep something back."""
+    sent: int | None
+    """What its programs called; None as in the receipt."""
+    rejected: int
+    dropped: int
+    gaps: int
+    """Numbers that never came there."""
+    unclosed: int
+    """Programs there that have not said that they sent everything."""
+
+
 class Receipt(TypedDict):
     """Whether all of a trace arrived."""
 
@@ -201,4 +218,10 @@ class Receipt(TypedDict):
     """It may have begun before receipts were kept."""
     services: dict[str, str]
     """Of the clients that are named here."""
+    forwarded: int
+    """Messages that came from other sidecars, of `received`."""
+    edges: dict[str, EdgeRecord]
+    """What those told, by their journals."""
+    edge_unknown: int
+    """Messages that came from other sidecars which have not told their own receipt."""
     backends: dict[str, Delivered]

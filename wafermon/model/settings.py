@@ -210,6 +210,31 @@ class Listener(Port):
         "socket's mode says. The kernel says whose process it is.",
         strict=False,
     )
+    forward: Annotated[bool | tuple[str, ...], Kind("true, false, or a list of globs")] = Field(
+        default=False,
+        description="Whether other sidecars may forward to here: `true` for those with a token whose line says `+forward=NAME`; or a list of "
+        "globs for those whose certificate's common name matches one, besides.",
+    )
+
+    @field_validator("forward", mode="before")
+    @classmethod
+    def _as_a_list(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            if not value or not all(isinstance(one, str) and one for one in value):
+                raise ValueError("expected globs of certificates' names, such as [edge-*]; or true, or false")
+            return tuple(value)
+        if not isinstance(value, bool):
+            raise ValueError(f"expected true, false, or a list of globs, got {value!r}")
+        return value
+
+    @field_validator("forward")
+    @classmethod
+    def _who_forwards_is_known(cls, value: bool | tuple[str, ...], info: ValidationInfo) -> bool | tuple[str, ...]:
+        if value is True and "token_file" in info.data and info.data["token_file"] is None:
+            raise ValueError("needs `token_file`: a sidecar that forwards is known by its token's +forward=NAME")
+        if isinstance(value, tuple) and "client_ca" in info.data and info.data["client_ca"] is None:
+            raise ValueError("globs of certificates' names need `client_ca`, which vouches for the names")
+        return value
 
 
 class OtlpListener(Listener):
@@ -369,6 +394,12 @@ class Correlation(Section):
     )
     max_traces: Count = Field(
         default=20_000, description="Traces followed at a time; beyond it the idlest one ends early."
+    )
+    derive: Literal["here", "never"] | None = Field(
+        default=None,
+        description="Where summaries of traces, and events such as `job_stalled`, are made: `here`, or `never`, where they are left to "
+        "the sidecar that this one forwards to. Jobs are followed, and receipts told, in either.",
+        json_schema_extra={"default": "`never` where a backend forwards, else `here`"},
     )
     after_start: Duration = Field(
         default=60.0,

@@ -29,6 +29,8 @@ class Principal:
     code: str = "bad_message"
     """How a line is refused whose service is not allowed."""
     problem: str = "this token may not speak for it"
+    forward: str = ""
+    """As which sidecar it may forward; empty where it may not."""
 
     def allows(self, service: str) -> bool:
         """Whether it may send messages of this service."""
@@ -54,6 +56,12 @@ def peer_uid(transport: Any) -> int | None:
         return None
     _, uid, _ = _PEERCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
     return int(uid)
+
+
+def common_name(transport: Any) -> str:
+    """That of the certificate at the other end, which its authority vouches for; empty where there is none."""
+    certificate = transport.getPeerCertificate() if hasattr(transport, "getPeerCertificate") else None
+    return str(certificate.get_subject().commonName or "") if certificate is not None else ""
 
 
 def user_id(user: str) -> int:

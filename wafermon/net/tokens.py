@@ -6,6 +6,11 @@ One token a line. Behind it, separated by spaces, may stand globs of the service
     8Q2vT0mO3kN5xW7yZ1 file-receiver config-*
     c4Fh9LrPqSeUdJbGmA
 
+A token with `+forward=NAME` is a sidecar's, which may forward to here; what was forwarded belongs to the name, so that its token may
+be another one tomorrow:
+
+    Zk3pQw8sVb1nYt6u +forward=edge-1
+
 Empty lines and those that begin with # are skipped. Only the tokens' hashes are kept in memory.
 """
 
@@ -13,6 +18,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import stat
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +27,7 @@ from twisted.logger import Logger
 
 from wafermon.net.principals import Principal
 
+FORWARD_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 FILE_MAX = 1 << 20
 """Bytes: a file that is longer is no token file."""
 
@@ -31,16 +38,32 @@ def parse_tokens(text: str) -> dict[bytes, Principal]:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        token, *services = line.split()
+        token, *rest = line.split()
+        services = [word for word in rest if not word.startswith("+")]
+        forward = _forward_of(number, [word for word in rest if word.startswith("+")])
         if not (token.isascii() and token.isprintable()):
             raise ValueError(f"line {number}: a token is printable ASCII without spaces")
         digest = sha256(token.encode()).digest()
         if digest in found:
             raise ValueError(f"line {number}: this token stands in an earlier line, too")
-        found[digest] = Principal(f"token:{digest.hex()[:32]}", tuple(services) or None)
+        found[digest] = Principal(f"token:{digest.hex()[:32]}", tuple(services) or None, forward=forward)
     if not found:
         raise ValueError("there is no token in it; write one on a line of its own")
     return found
+
+
+def _forward_of(number: int, words: list[str]) -> str:
+    """The name in ``+forward=NAME``; empty where no word says one. Raises ValueError."""
+    name = ""
+    for word in words:
+        key, _, name = word.partition("=")
+        if key != "+forward":
+            raise ValueError(f"line {number}: {word!r} is not known; what begins with + is +forward=NAME")
+        if not FORWARD_NAME.fullmatch(name):
+            raise ValueError(f"line {number}: {word!r}: expected a name of 1-64 of A-Z a-z 0-9 . _ -")
+    if len(words) > 1:
+        raise ValueError(f"line {number}: more than one +forward")
+    return name
 
 
 class TokenFile:

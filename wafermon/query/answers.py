@@ -188,10 +188,13 @@ async def _runs(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
 async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     trace_id = await one_trace(query, given.get("id", ""), given.get("source", ""))
     stored = given.get("stored", "")
-    if stored not in ("", "kept"):
-        raise BadQuestion(f"stored: expected kept, or leave it out, got {stored[:32]!r}")
+    if stored not in ("", "kept", "no"):
+        raise BadQuestion(f"stored: expected kept or no, or leave it out, got {stored[:32]!r}")
     limit = whole(given, "limit", MESSAGES, MOST)
-    answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
+    if stored == "no":
+        answer = await query.trace_now(trace_id, limit)
+    else:
+        answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
     if answer.found is None:
         _whole(answer)
         raise NotThere(NOTHING)

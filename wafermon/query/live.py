@@ -60,6 +60,10 @@ class Live:
         """How many there are."""
         return self._correlator.count_jobs()
 
+    def knows(self, trace_id: str) -> bool:
+        """Whether something is known of a trace."""
+        return self._correlator.knows(trace_id)
+
     def trace_ids(self) -> list[str]:
         """Of the traces that something is known of."""
         return self._correlator.trace_ids()
@@ -69,8 +73,10 @@ class Live:
         found = self._correlator.trace(trace_id, events=0)  # they are among the messages below
         if found is None:
             return None
-        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages).items()}
         counts = found["counts"]
+        # Counts are those of the last part, memory may have messages of earlier ones.
+        known = counts if found["part"] == 1 else None
+        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages, known).items()}
         missing = {name: max(0, int(counts.get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()}
         whole: Any = {
             **found,
@@ -85,8 +91,8 @@ class Live:
     def _job(self, job: Mapping[str, Any], kinds: Kinds) -> JobRecord:
         about = self._correlator.about(job["trace_id"])
         kind = kinds.of(job["job_id"])
-        if kind == ANY and about["root"]:
-            kind = kind_of_root(*about["root"])
+        if kind == ANY and (root := self._correlator.root_of(job["trace_id"])):
+            kind = kind_of_root(*root)
         whole: Any = {
             **job,
             "kind": kind,

@@ -56,13 +56,13 @@ CANDIDATES = 10
 BASELINE_SECONDS = 30.0
 """For so long the last runs of a kind are remembered."""
 BASELINES = 256
-PAGES = 20
-"""So many pages of jobs, and of events, are looked at for one schedule."""
 KEPT = 16
 """What is stored of so many traces that go on is remembered for a while, …"""
 KEPT_SECONDS = 5.0
 KEPT_SHARE = 50
 """… at least so long, or so many times as long as it took to read."""
+PAGES = 20
+"""So many pages of jobs, and of events, are looked at for one schedule."""
 OWN_EVENTS = 1_000
 """The most of the sidecar's own events of one trace that are looked at for its receipt."""
 
@@ -177,6 +177,9 @@ class Query:
                 if known := stored.get(job_key(job["trace_id"], job["job_id"])):
                     job["first"] = min(job["first"], known["first"])
                     job["reached"] = joined(job["reached"], known["reached"])
+        await self._foresee(open_jobs, store)
+
+    async def _foresee(self, open_jobs: Sequence[JobRecord], store: Any) -> None:
         for job in open_jobs:
             job["eta"] = eta(job, await self.baseline(job["kind"], store), self.now())
 
@@ -205,10 +208,10 @@ class Query:
         found: dict[str, None] = {}
         if live is not None:
             answer.sources.append("live")
-            ids = live.trace_ids()
-            if given in ids:
+            if live.knows(given):
                 answer.found = [given]
                 return answer
+            ids = live.trace_ids()
             found |= dict.fromkeys(one for one in ids if one.startswith(given))
             found |= {job["trace_id"]: None for job in live.jobs(self._kinds(store)) if job["job_id"].startswith(given)}
         if given not in found and store is not None:
@@ -249,6 +252,20 @@ class Query:
         if answer.found is not None:
             jobs: Answer[Found[JobRecord]] = Answer(Found(answer.found["jobs"]))
             await self._complete(jobs, store)
+        return answer
+
+    async def trace_now(self, trace_id: str, messages: int) -> Answer[TraceRecord | None]:
+        """One trace by memory alone. What is stored of it is not read; what was read of its jobs a while ago is taken."""
+        answer: Answer[TraceRecord | None] = Answer(None)
+        store, live = self._store("")[1], self._live()
+        if live is None:
+            return answer
+        answer.sources.append("live")
+        answer.found = live.trace(trace_id, self._kinds(store), messages)
+        if answer.found is not None:
+            read = [known.record["jobs"] for (one, _), known in self._traces.items() if one == trace_id]
+            jobs = join_jobs(answer.found["jobs"], read[-1]) if read else answer.found["jobs"]
+            await self._foresee([job for job in jobs if job["state"] in OPEN], store)
         return answer
 
     def _keep_trace(self, key: tuple[str, int], record: TraceRecord, sources: list[str], begun: int) -> None:
@@ -448,7 +465,7 @@ def join_traces(here: TraceRecord | None, there: TraceRecord | None, messages: i
         "last": max(here["last"], there["last"]),
         "services": list(dict.fromkeys([*here["services"], *there["services"]])),
         **points,
-        "jobs": _join_jobs(here["jobs"], there["jobs"]),
+        "jobs": join_jobs(here["jobs"], there["jobs"]),
         "spans": _join_spans(here["spans"], there["spans"]),
         "series": there["series"],
         "left_out": {"spans": 0, **left_out},
@@ -487,7 +504,7 @@ def _join_points(here: Any, there: Any, name: str, most: int) -> list[dict[str, 
     return points[-most:] if most else []
 
 
-def _join_jobs(here: Sequence[JobRecord], there: Sequence[JobRecord]) -> list[JobRecord]:
+def join_jobs(here: Sequence[JobRecord], there: Sequence[JobRecord]) -> list[JobRecord]:
     found = {job["job_id"]: job for job in there}
     for job in here:
         known = found.get(job["job_id"])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from wafermon.correlation.receipts import KIND
 from wafermon.model.messages import OWN_SERVICE
 from wafermon.model.position import Position
-from wafermon.model.records import Delivered, EventRecord, GapRecord, Receipt
+from wafermon.model.records import Delivered, EdgeRecord, EventRecord, GapRecord, Receipt
 
 DEAD_LETTER = "dead_letter"
 
@@ -49,7 +49,7 @@ def receipt(trace_id: str, record: Mapping[str, Any], place_of: Callable[[str], 
         "job": trace_id,
         "complete": _complete(record, backends),
         "running": record["running"],
-        "sent": record["sent"],
+        "sent": _sent(record),
         "received": record["received"],
         "rejected": record["rejected"],
         "dropped": record["dropped"],
@@ -63,6 +63,9 @@ def receipt(trace_id: str, record: Mapping[str, Any], place_of: Callable[[str], 
         "no_route": record["no_route"],
         "begun_before": record["begun_before"],
         "services": record["services"],
+        "forwarded": record.get("forwarded", 0),
+        "edges": {journal: _edge(edge) for journal, edge in record.get("edges", {}).items()},
+        "edge_unknown": _edge_unknown(record),
         "backends": backends,
     }
 
@@ -80,6 +83,37 @@ def stored_record(events: Iterable[EventRecord]) -> dict[str, Any] | None:
         elif context.get("kind") == DEAD_LETTER and found is not None:
             found["dead"][context["backend"]] = found["dead"].get(context["backend"], 0) + context["count"]
     return found
+
+
+def _sent(record: Mapping[str, Any]) -> int | None:
+    """What all programs were asked to send, wherever they are connected."""
+    forwarded = record.get("forwarded", 0)
+    if not forwarded:
+        own: int | None = record["sent"]
+        return own
+    parts = [edge["sent"] for edge in record["edges"].values()]
+    if record["received"] > forwarded:
+        parts.append(record["sent"])
+    known = [part for part in parts if part is not None]
+    return None if _edge_unknown(record) or len(known) < len(parts) else sum(known)
+
+
+def _edge(edge: Mapping[str, Any]) -> EdgeRecord:
+    return {
+        "received": edge["received"],
+        "forwarded": edge["forwarded"],
+        "sent": edge["sent"],
+        "rejected": edge["rejected"],
+        "dropped": edge["dropped"],
+        "gaps": edge["gaps"],
+        "unclosed": edge["unclosed"],
+    }
+
+
+def _edge_unknown(record: Mapping[str, Any]) -> int:
+    """Messages that came from other sidecars of which none has told a receipt, or not of all of them."""
+    told = sum(edge["forwarded"] for edge in record.get("edges", {}).values())
+    return max(0, int(record.get("forwarded", 0)) - int(told))
 
 
 def _gap(trace_id: str, client: str, first: int, last: int, alone: bool, pending: bool) -> GapRecord:
@@ -130,8 +164,16 @@ def _complete(record: Mapping[str, Any], backends: Mapping[str, Delivered]) -> b
     pending = [gap for gap in record["gaps"] if gap[-1]]
     if lost or len(pending) < len(record["gaps"]) or any(one["dead"] or one["skipped"] for one in backends.values()):
         return False
-    if record["unnumbered"] or record["begun_before"]:
+    edges = list(record.get("edges", {}).values())
+    if any(edge[key] for edge in edges for key in ("rejected", "dropped", "gaps")):
+        return False
+    uncertain = _edge_unknown(record) or any(edge["uncertain"] for edge in edges)
+    if record["unnumbered"] or record["begun_before"] or uncertain:
         return None
+    if any(edge["unclosed"] for edge in edges):
+        return False
+    if sum(edge["forwarded"] for edge in edges) > record.get("forwarded", 0):
+        return False
     if pending or record["open"] or record["unjudged"] or record["running"]:
         return False
     return bool(record["received"]) and all(one["stored"] == one["routed"] for one in backends.values())

@@ -70,6 +70,7 @@ class Figures(Collector):
         )
         yield _counter("wafermon_messages_duplicate", "Lines dropped because they had come before.", figures.duplicates)
         yield _counter("wafermon_messages_missing", "Numbers that clients left out.", figures.gaps)
+        yield from self._forwarders()
         otlp = self._view.otlp.figures
         yield _counter("wafermon_otlp_requests", "Requests of OTLP that were taken.", otlp.requests)
         yield _counter("wafermon_otlp_requests_repeated", "Those that had come before.", otlp.repeated)
@@ -93,6 +94,39 @@ class Figures(Collector):
         for owner, count in ((spills.stuck if spills else None) or {"": 0}).items():
             stuck.add_metric([owner], count)
         yield stuck
+
+    def _forwarders(self) -> Iterator[Metric]:
+        """By the names that tokens and certificates give them: the operator's words, not a client's."""
+        forwarders = self._view.receiver.forwarders
+        known = forwarders.known()
+        yield _counter(
+            "wafermon_forwarders_refused", "Sidecars refused, since another has their journal's id.", forwarders.refused
+        )
+        connected = GaugeMetricFamily(
+            "wafermon_forwarders", "Sidecars that forward to here and are connected.", labels=["name"]
+        )
+        lag = GaugeMetricFamily(
+            "wafermon_forwarder_lag_seconds",
+            "How long what came last had waited at the other end, the most by name.",
+            labels=["name"],
+        )
+        messages = CounterMetricFamily(
+            "wafermon_forwarder_messages", "Messages that were forwarded to here.", labels=["name"]
+        )
+        refused = CounterMetricFamily(
+            "wafermon_forwarder_lines_refused", "Lines of these that are dead letters here.", labels=["name"]
+        )
+        gaps = CounterMetricFamily(
+            "wafermon_forwarder_gaps", "Frames before which something was left out.", labels=["name"]
+        )
+        for name in sorted({one.name for one in known}):
+            some = [one for one in known if one.name == name]
+            connected.add_metric([name], sum(one.connected for one in some))
+            lag.add_metric([name], max((one.lag or 0.0 for one in some if one.connected), default=0.0))
+            messages.add_metric([name], sum(one.messages for one in some))
+            refused.add_metric([name], sum(one.refused_lines for one in some))
+            gaps.add_metric([name], sum(one.gaps for one in some))
+        yield from (connected, lag, messages, refused, gaps)
 
     def _journal(self) -> Iterator[Metric]:
         journal = self._view.journal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
 from wafermon.web.schedules import Schedules
-from wafermon.web.sharing import Shared
+from wafermon.web.sharing import Lately, Shared
 from wafermon.web.status import readiness, status
 from wafermon.web.stream import Stream
 from wafermon.web.tail import Tail
@@ -56,6 +56,7 @@ INDEX = f"""wafermon
 /api/clients        clients that are connected or were; ?service=GLOB&connected=true&limit=N
 /api/dead-letters   what could not be delivered, the latest; ?limit=N
 /api/stream         changes of jobs and traces, as server-sent events, for the page
+/api/forwarders     the sidecars that forward to here; ?connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
@@ -108,12 +109,13 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
     root.putChild(b"metrics", _Page(lambda request: _metrics(figures, request)))
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
-    api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started, stream.viewers))))
+    api.putChild(b"status", _Page(Lately(lambda: status(view, delay, started, stream.viewers), reactor.seconds)))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path, shared=shared))
     api.putChild(b"clients", _Page(lambda request: _clients(view, request), "service", "connected", "limit"))
     api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}, shared))
+    api.putChild(b"forwarders", _Page(lambda request: _forwarders(view, request), "connected", "limit"))
     events = Resource()
     events.putChild(b"search", Past(lambda: view.query, "events", shared=shared))
     api.putChild(b"events", events)
@@ -127,11 +129,25 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
     return root
 
 
-def _clients(view: View, request: Request) -> bytes:
-    given = arguments(request, "service", "connected", "limit")
+def _connected(given: Mapping[str, str]) -> str:
     connected = given.get("connected", "")
     if connected not in ("", "true", "false"):
         raise BadArgument(f"connected: expected true or false, got {connected[:32]!r}")
+    return connected
+
+
+def _forwarders(view: View, request: Request) -> bytes:
+    given = arguments(request, "connected", "limit")
+    connected = _connected(given)
+    found = [one for one in view.receiver.forwarders.records() if connected in ("", str(one["connected"]).lower())]
+    shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]
+    rest = {"total": len(found), "left_out": len(found) - len(shown)}
+    return json(request, {"now": view.journal.now(), "forwarders": shown, **rest})
+
+
+def _clients(view: View, request: Request) -> bytes:
+    given = arguments(request, "service", "connected", "limit")
+    connected = _connected(given)
     found = [
         one
         for one in view.receiver.clients.records()

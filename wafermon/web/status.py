@@ -43,6 +43,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "from_spill": view.spills.messages if view.spills else 0,
             "sdk_dropped": view.live.sdk_dropped,
         },
+        "forwarders": _forwarders(view),
         "spill": {
             "files": view.spills.files if view.spills else 0,
             "stuck": dict(view.spills.stuck) if view.spills else {},
@@ -69,6 +70,36 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
         ],
         "viewers": viewers,
         "reactor_delay": round(delay.seconds, 6),
+    }
+
+
+FORWARDERS_SHOWN = 20
+
+
+def _forwarders(view: View) -> dict[str, Any]:
+    """The sidecars that forward to here: how many, and the ones that lag most."""
+    forwarders = view.receiver.forwarders
+    known = forwarders.known()
+    by_lag = sorted(known, key=lambda one: (one.connected, one.lag or 0.0), reverse=True)
+    shown = (
+        "name",
+        "journal",
+        "host",
+        "version",
+        "connected",
+        "last_heard",
+        "lag",
+        "clock",
+        "messages",
+        "gaps",
+        "refused_lines",
+    )
+    return {
+        "connected": forwarders.connected,
+        "known": len(known),
+        "copies_refused": forwarders.refused,
+        "lag_seconds": round(max((one.lag or 0.0 for one in known if one.connected), default=0.0), 3),
+        "shown": [{name: getattr(one, name) for name in shown} for one in by_lag[:FORWARDERS_SHOWN]],
     }
 
 

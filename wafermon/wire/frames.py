@@ -3,6 +3,8 @@
 A frame stands in place of lines: its head, which is a line, and then as many bytes as the head says.
 
     {"type":"frame","codec":"zlib","bytes":123,"raw":4567,"lines":20}
+
+One that a sidecar forwards says besides for which stretch of its journal it stands, and may hold no lines at all; see `Stretch`.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wafermon.model.errors import ProtocolError
+from wafermon.model.messages import dumps
 from wafermon.wire.lines import read_object
 
 OVERHEAD_BYTES = 1024
@@ -20,8 +23,24 @@ WINDOW_BYTES = 8 << 20
 """The largest window of a zstd block: what every decoder has to take."""
 INLINE_BYTES = 64 << 10
 """What gives no more than this is decompressed at once; what gives more, in a thread."""
+PLAIN = "none"
+"""The codec of what a sidecar forwards as it is."""
+NUMBER_MAX = (1 << 63) - 1
+ZLIB_LEVEL, ZSTD_LEVEL = 1, 3
 _WORD = b'"frame"'
 Data = bytes | bytearray
+
+
+class Stretch(NamedTuple):
+    """Which part of a sidecar's journal a forwarded frame stands for, lines that routing left out included. Both ends are positions as
+    numbers: see `model.position.Position.number`."""
+
+    start: int
+    end: int
+    received: int = 0
+    """When the first of its lines was received there, in microseconds since the epoch; 0 where there is none, or it is not said."""
+    now: int = 0
+    """What the date was there when it was sent, in microseconds since the epoch; 0 where it is not said."""
 
 
 class Head(NamedTuple):
@@ -33,6 +52,8 @@ class Head(NamedTuple):
     raw: int
     """Its lines with their newlines, in bytes."""
     lines: int
+    stretch: Stretch | None = None
+    """Of a frame that is forwarded."""
 
 
 class BadFrame(ProtocolError):
@@ -62,14 +83,24 @@ def _is_head(line: bytes) -> bool:
         return False
 
 
-def read_head(line: bytes, codec: str, most: int) -> Head:
-    """A head's line -> what it says. `codec` is the one that was granted, `most` the largest `raw`. Raises BadFrame."""
+def read_head(line: bytes, codec: str, most: int, *, forwarded: bool = False) -> Head:
+    """A head's line -> what it says. `codec` is the one that was granted, `most` the largest `raw`. What is `forwarded` says its
+    stretch, and may also come as `none`. Raises BadFrame."""
     value = read_object(line)
+    least = 0 if forwarded else 1
     for name in ("bytes", "raw", "lines"):
-        if type(value.get(name)) is not int or value[name] < 1:
+        if type(value.get(name)) is not int or value[name] < least:
             raise BadFrame(f"{name}: expected a whole number above 0")
-    head = Head(str(value.get("codec")), value["bytes"], value["raw"], value["lines"])
-    if head.codec != codec:
+    stretch = _read_stretch(value) if forwarded else None
+    head = Head(str(value.get("codec")), value["bytes"], value["raw"], value["lines"], stretch)
+    if forwarded and head.codec == PLAIN:
+        if head.size != head.raw:
+            raise BadFrame(f"bytes: {head.size} is not raw, {head.raw}, where nothing is compressed")
+        if not head.lines and head.raw:
+            raise BadFrame(f"lines: none, and {head.raw} bytes of them")
+    elif not head.size or not head.lines:
+        raise BadFrame("lines: none, which only a frame without a codec may say")
+    elif head.codec != codec:
         raise BadFrame(f"codec: {head.codec[:16]!r} was not granted; the welcome named {codec!r}")
     if head.raw > most:
         raise BadFrame(f"raw: {head.raw} is more than max_frame, {most}")
@@ -80,9 +111,34 @@ def read_head(line: bytes, codec: str, most: int) -> Head:
     return head
 
 
+def _read_stretch(value: Mapping[str, Any]) -> Stretch:
+    found = {name: value.get(name, 0) for name in Stretch._fields}
+    for name, given in found.items():
+        if type(given) is not int or not 0 <= given <= NUMBER_MAX or (name in ("start", "end") and name not in value):
+            raise BadFrame(f"{name}: expected a whole number up to {NUMBER_MAX}")
+    stretch = Stretch(**found)
+    if stretch.end < stretch.start:
+        raise BadFrame(f"end: {stretch.end} is less than start, {stretch.start}")
+    return stretch
+
+
+def encode_frame(codec: str, raw: bytes, lines: int, stretch: Stretch) -> bytes:
+    """A frame as a sidecar forwards it; `raw` is its `lines` lines, each ended by a newline. What gets no smaller is not compressed."""
+    data = PACKERS[codec](raw) if codec != PLAIN and raw else raw
+    if len(data) >= len(raw):
+        codec, data = PLAIN, raw
+    head: dict[str, Any] = {"type": "frame", "codec": codec, "bytes": len(data), "raw": len(raw), "lines": lines}
+    said = stretch._asdict()
+    head |= {name: said[name] for name in said if said[name] or name in ("start", "end")}
+    return dumps(head).encode() + b"\n" + data
+
+
 def open_frame(head: Head, data: Data) -> bytes:
-    """A frame's bytes -> its lines, each ended by a newline. Raises BadFrame."""
-    raw = CODECS[head.codec](data, head.raw)
+    """A frame's bytes -> its lines, each ended by a newline. Raises BadFrame. Only what was forwarded may have been let through as
+    `none`."""
+    if not head.lines:
+        return b""
+    raw = bytes(data) if head.codec == PLAIN else CODECS[head.codec](data, head.raw)
     if not raw.endswith(b"\n"):
         raise BadFrame("its last line has no newline")
     if (lines := raw.count(b"\n")) != head.lines:
@@ -170,3 +226,24 @@ def _codecs() -> Mapping[str, Callable[[Data, int], bytes]]:
 
 
 CODECS = _codecs()
+
+
+def _packers() -> Mapping[str, Callable[[bytes], bytes]]:
+    """What can be written here: lines -> one compressed block, which declares its size."""
+    found: dict[str, Callable[[bytes], bytes]] = {"zlib": lambda raw: zlib.compress(raw, ZLIB_LEVEL)}
+    try:
+        import zstandard
+
+        # A compressor of its own each time: one can't be used by two threads.
+        found["zstd"] = lambda raw: bytes(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(raw))
+    except ImportError:
+        try:
+            from compression import zstd
+
+            found["zstd"] = lambda raw: bytes(zstd.compress(raw, level=ZSTD_LEVEL))
+        except ImportError:
+            pass
+    return found
+
+
+PACKERS = _packers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ _HTTP = re.compile(rb"(?:GET|HEAD|POST|PUT|DELETE|OPTIONS|PATCH|CONNECT|PRI|TRAC
 HOST_BYTES = 255
 SDK_MAX = 64
 TOKEN_MAX = 512
+INSTANCE_MAX = 64
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
@@ -34,6 +36,10 @@ class Hello:
     """The codecs in which the client could send frames, the best first."""
     sdk: str = ""
     """What the client calls itself, such as ``python/2.0.0``."""
+    forward: bool = False
+    """It is a sidecar, and `origin.client` its journal."""
+    instance: str = ""
+    """Of a sidecar: drawn at each of its starts."""
 
 
 def stranger(start: bytes) -> str:
@@ -67,7 +73,15 @@ def read_hello(line: bytes) -> Hello | None:
         client=fields.get("client", ""),
         numbered=ack,
     )
-    return Hello(origin, ack, fields.get("token", ""), tuple(fields.get("compress", ())), fields.get("sdk", ""))
+    return Hello(
+        origin,
+        ack,
+        fields.get("token", ""),
+        tuple(fields.get("compress", ())),
+        fields.get("sdk", ""),
+        fields.get("forward", False),
+        fields.get("instance", ""),
+    )
 
 
 _WANTED = {
@@ -80,6 +94,8 @@ _WANTED = {
     "ack": bool,
     "token": str,
     "compress": list,
+    "forward": bool,
+    "instance": str,
 }
 
 
@@ -109,14 +125,18 @@ def _problem_of_text(value: dict[str, Any]) -> str:
     """What is spliced into each line, or kept for each connection, is short and harmless."""
     if len(value.get("host", "").encode()) > HOST_BYTES:
         return f"host: longer than {HOST_BYTES} bytes"
-    for name, most in (("sdk", SDK_MAX), ("token", TOKEN_MAX)):
+    for name, most in (("sdk", SDK_MAX), ("token", TOKEN_MAX), ("instance", INSTANCE_MAX)):
         if len(value.get(name, "")) > most:
             return f"{name}: longer than {most} characters"
-    for name in ("host", "sdk", "token"):
+    for name in ("host", "sdk", "token", "instance"):
         if _CONTROL.search(value.get(name, "")):
             return f"{name}: holds a control character"
     if not all(type(codec) is str for codec in value.get("compress", ())):
         return 'compress: expected a list of names, as in ["zlib"]'
+    if value.get("forward") and not value.get("ack", True):
+        return "ack: what is forwarded is acknowledged"
+    if value.get("forward") and "instance" not in value:
+        return "instance: missing; a sidecar that forwards draws one at each start"
     return ""
 
 
@@ -132,6 +152,25 @@ def welcome(journal: str, acked: int, max_line: int, codec: str = "", max_frame:
     if codec:
         answer |= {"compress": codec, "max_frame": max_frame}
     answer["features"] = list(FEATURES)
+    return dumps(answer).encode() + b"\n"
+
+
+def forward_welcome(
+    journal: str, acked: int, max_line: int, codec: str, max_frame: int, about: Mapping[str, str]
+) -> bytes:
+    """What a sidecar that forwards is told: the same, and `about` this one. `codec` is empty where nothing may be compressed."""
+    answer: dict[str, Any] = {
+        "v": VERSION,
+        "type": "welcome",
+        "sidecar": journal,
+        "acked": acked,
+        "max_line": max_line,
+        "max_frame": max_frame,
+        "forward": True,
+        **about,
+    }
+    if codec:
+        answer["compress"] = codec
     return dumps(answer).encode() + b"\n"
 
 

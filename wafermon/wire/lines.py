@@ -31,6 +31,7 @@ from wafermon.model.messages import (
     Progress,
     SpanEnd,
     SpanStart,
+    Trace,
     Wire,
     convert,
     dumps,
@@ -52,6 +53,8 @@ class Origin(Struct, frozen=True):
     """Empty where the connection said no hello: its lines may name any client."""
     numbered: bool = False
     """Every line must carry `client` and `seq`."""
+    forwarded: bool = False
+    """The lines are another sidecar's, whole as it stored them: also those that it derived, which no client may send."""
 
 
 class LineError(ProtocolError):
@@ -129,7 +132,7 @@ def wrong_shared(service: Any, trace_id: Any, span_id: Any, client: Any, origin:
         return "service: missing, and there was no hello that names one"
     if not SERVICE.fullmatch(service):
         return "service: expected 1-128 of A-Z a-z 0-9 . _ - :"
-    if service == OWN_SERVICE:
+    if service == OWN_SERVICE and not origin.forwarded:
         return f"service: {OWN_SERVICE!r} is reserved for the sidecar's own messages"
     if trace_id is not UNSET and not TRACE_ID.fullmatch(trace_id):
         return f"trace_id: {_TRACE_ID_WANTED}"
@@ -194,12 +197,15 @@ def _checked(value: dict[str, Any], origin: Origin) -> Message:
         raise ProtocolError("bad_message", "type: expected a string")
     if name == "hello":
         raise ProtocolError("bad_message", "type: a hello is the first line of a connection, and only that")
-    if name not in BY_TYPE:
+    known = BY_TYPE.get(name)
+    if known is None and origin.forwarded and name == Trace.type and value.get("service") == OWN_SERVICE:
+        known = Trace
+    if known is None:
         raise ProtocolError("unknown_type", f"type: {name[:64]!r} is none of {', '.join(BY_TYPE)}")
     if _deeper_than(value, MAX_NESTING + 1):
         raise ProtocolError("bad_message", _TOO_DEEP)
     try:
-        message = convert(value, BY_TYPE[name])
+        message = convert(value, known)
     except msgspec.ValidationError as error:
         raise ProtocolError("bad_message", _reworded(error)) from None
     wrong = wrong_shared(message.service, message.trace_id, message.span_id, message.client, origin)

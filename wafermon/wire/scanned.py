@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from wafermon.model.blocks import Block, Tally, compact
-from wafermon.model.messages import Message, Progress, kind_of
+from wafermon.model.messages import OWN_SERVICE, Kind, Message, Progress, kind_of
 from wafermon.wire.lines import Origin, decode_wire
 from wafermon.wire.reader import ALL, BlockReader, ReadBlock, allowed, with_trace
 from wafermon.wire.shapes import Allows, Shapes, prefix, splice
@@ -27,6 +27,7 @@ MAX_SHAPES = 4096
 """The scanner learns no more than so many."""
 
 
+_SERVICE = Kind._fields.index("service")
 _CLIENT = 3
 """The place of the client in a shape."""
 
@@ -170,7 +171,10 @@ class ScannedReader:
         table = [*self._shapes.table, *table]
         kinds = frozenset(table[number] for number in set(numbers))
         tallies = None
-        if len(odd) == len(scanned.odd):  # else the scanner has counted some of them
+        own = any(kind[_SERVICE] == OWN_SERVICE for kind in read.block.kinds)
+        if (
+            len(odd) == len(scanned.odd) and not own
+        ):  # else the scanner has counted some of them, or none are to be counted
             tallies = _merged(
                 _tallies(scanned, self._scanner.shapes, self._shapes.table),
                 zip(taken, read.block.messages, strict=True),

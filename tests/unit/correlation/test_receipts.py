@@ -149,7 +149,7 @@ def whole(scene: Scene, **figures: Any) -> Receipt:
 def test_everything_came() -> None:
     assert whole(Scene()) == {
         "job": "job", "complete": True, "running": False, "sent": 4, "received": 4, "rejected": 0, "dropped": 0, "gaps": [],
-        "more_gaps": 0, "unclosed": [], "more_unclosed": 0, "closed": 1, "unjudged": 0, "unnumbered": 0, "no_route": 0, "begun_before": False,
+        "more_gaps": 0, "unclosed": [], "more_unclosed": 0, "closed": 1, "unjudged": 0, "unnumbered": 0, "no_route": 0, "begun_before": False, "forwarded": 0, "edges": {}, "edge_unknown": 0,
         "services": {},
         "backends": {
             "db": {"routed": 4, "stored": 4, "dead": 0, "skipped": 0},

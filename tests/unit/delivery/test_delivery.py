@@ -458,8 +458,62 @@ def test_a_backend_that_moves_again_and_again_is_not_asked_without_a_pause() -> 
     assert running.delivery.health().state == "failing"
 
 
-@pytest.mark.parametrize("position", [Position("0" * 16, 7, 7), Position(ID, 9, 9)], ids=["another journal", "beyond"])
-def test_a_position_that_this_journal_does_not_know(position: Position) -> None:
+def test_a_position_beyond_the_end_is_another_journals_with_the_same_id() -> None:
+    """However long the journal becomes: what is at these places is not what the backend has."""
+    running = Running()
+    running.journal.places["one"] = running.journal.end
+    running.place.position = Position(ID, 9, 9)
+    running.journal.put(range(1, 6))
+    running.start()
+    running.wait(60.0)
+    assert running.stored() == []
+    assert running.place.calls.count("open") > 2
+    health = running.delivery.health()
+    assert health.state == "failing" and "wafermon journal renew" in health.detail
+
+
+def test_after_a_renewal_a_position_of_before_is_this_journals() -> None:
+    running = Running()
+    running.journal.formerly = frozenset({"0" * 16})
+    running.journal.put(range(1, 4))
+    running.place.position = running.journal.end._replace(journal="0" * 16)
+    running.journal.places["one"] = running.journal.groups[0].start
+    running.journal.open_anew()
+    running.journal.put(range(4, 6))
+    running.start()
+    running.wait(1.0)
+    assert running.stored() == [4, 5] and running.delivery.missing == ""
+
+
+def test_what_this_process_has_sent_lies_beyond_the_end_of_the_start() -> None:
+    """Also where the backend had nothing at its first answer, and where its config goes and comes back."""
+    running = Running().start()
+    running.put(1, 10)
+    running.place.fail_next("write", PositionMoved("a fail-over"))
+    running.put(11, 20)
+    running.wait(LONGEST)
+    assert running.stored() == list(range(1, 21))
+    running.take()
+    running.start()
+    running.put(21, 30)
+    running.wait(LONGEST)
+    assert running.stored() == list(range(1, 31)) and running.delivery.health().state == "ok"
+
+
+def test_after_a_renewal_a_position_of_the_original_says_nothing() -> None:
+    running = Running()
+    running.journal.formerly = frozenset({"0" * 16})
+    running.journal.put(range(1, 4))
+    running.journal.places["one"] = running.journal.end
+    running.place.position = Position("0" * 16, 9, 9)
+    running.journal.put(range(4, 6))
+    running.start()
+    running.wait(1.0)
+    assert running.stored() == [4, 5]
+
+
+def test_a_position_that_this_journal_does_not_know() -> None:
+    position = Position("0" * 16, 7, 7)
     running = Running()
     running.journal.places["one"] = running.journal.end
     running.place.position = position

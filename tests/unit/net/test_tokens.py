@@ -81,3 +81,18 @@ def test_services_are_globs(services: tuple[str, ...] | None, service: str, allo
     principal = Principal("p", services)
     assert principal.allows(service) is allowed
     assert bool(principal.unless_allowed(service)) is not allowed
+
+
+def test_a_token_may_forward_under_a_name() -> None:
+    found = list(parse_tokens("a +forward=edge-1\nb web-* +forward=edge.2 cron\nc web-*\n").values())
+    assert [one.forward for one in found] == ["edge-1", "edge.2", ""]
+    assert [one.services for one in found] == [None, ("web-*", "cron"), ("web-*",)]
+
+
+@pytest.mark.parametrize(("text", "problem"), [
+    ("a +forward\n", "expected a name"), ("a +forward=a/b\n", "expected a name"), ("a +forwards=a\n", "is not known"),
+    ("a +forward=a +forward=b\n", "more than one"),
+])  # fmt: skip
+def test_a_word_that_is_none_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        parse_tokens(text)

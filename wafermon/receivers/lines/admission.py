@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 from wafermon.model.errors import ProtocolError
 from wafermon.model.settings import Listener
-from wafermon.net.principals import Principal, peer_uid, user_ids
-from wafermon.net.tokens import TokenFile
+from wafermon.net.principals import Principal, common_name, peer_uid, user_ids
+from wafermon.net.tokens import FORWARD_NAME, TokenFile
 
 
 class Admission:
@@ -17,6 +18,7 @@ class Admission:
         """Reads the files that the listener names. Raises ValueError with everything a person has to know."""
         self._tokens = TokenFile(listener.token_file) if listener.token_file else None
         self._users = user_ids(listener.allow_users) if listener.allow_users else None
+        self._forward = listener.forward
         self.credentials: Any = None
         """A `tls.Credentials`, for a `tls:` listener."""
         if listener.tls:
@@ -37,6 +39,26 @@ class Admission:
         if principal is None:
             raise ProtocolError("unauthorized", "this token is not known here")
         return principal
+
+    def forwards_as(self, principal: Principal, transport: Any) -> str:
+        """As which sidecar whoever was admitted may forward. Raises ProtocolError with ``unauthorized``."""
+        if self._forward is False:
+            raise ProtocolError("unauthorized", "no sidecar may forward to this listener (`forward` of `listen`)")
+        if principal.forward:
+            return principal.forward
+        if self._forward is True:
+            raise ProtocolError("unauthorized", "this token may not forward: its line needs +forward=NAME")
+        name = common_name(transport)
+        if not FORWARD_NAME.fullmatch(name) or not any(fnmatchcase(name, glob) for glob in self._forward):
+            raise ProtocolError("unauthorized", f"the certificate of {name!r} may not forward (`forward` of `listen`)")
+        return name
+
+    def still_forwards_as(self, principal: Principal, transport: Any, name: str) -> bool:
+        """Whether it would be let forward again."""
+        try:
+            return self.forwards_as(principal, transport) == name
+        except ProtocolError:
+            return False
 
     def still_admits(self, principal: Principal, transport: Any) -> bool:
         """Whether a connection that was let in would be again."""

@@ -25,8 +25,9 @@ from wafermon.model.errors import ProtocolError
 from wafermon.model.messages import Kind, Stats
 from wafermon.model.settings import Limits
 from wafermon.net.principals import ANYBODY, Principal
+from wafermon.receivers.forward.taking import Forwarding, Overlap, TakenFrame
 from wafermon.receivers.lines.dedupe import Deduplicator, Reply, Taken
-from wafermon.receivers.lines.inbox import Frame, Inbox
+from wafermon.receivers.lines.inbox import Frame, Inbox, OpenedFrame
 from wafermon.receivers.lines.states import ANSWERED, ASKS, PAUSED, TAKING, WAITS, Input, State, after
 from wafermon.wire import frames
 from wafermon.wire import hello as hellos
@@ -51,6 +52,9 @@ class Admits(Protocol):
     def admit(self, token: str, transport: Any) -> Principal:
         """Asked once, at the first line; raises ProtocolError with ``unauthorized``."""
 
+    def forwards_as(self, principal: Principal, transport: Any) -> str:
+        """As which sidecar it may forward; raises ProtocolError with ``unauthorized``."""
+
 
 class Hub(Protocol):
     """What a connection asks of what all connections share, and what it tells there. See `receiver.Receiver`."""
@@ -73,6 +77,10 @@ class Hub(Protocol):
     def on_frame_room(self, call: Callable[[], None]) -> None: ...
     def open_frame(self, head: frames.Head, data: frames.Data) -> Deferred[bytes]: ...
     def welcome(self, acked: int, max_line: int, codec: str) -> bytes: ...
+    def welcome_forwarder(self, acked: int, max_line: int, codec: str) -> bytes: ...
+    def check_forwarder(self, connection: Connection, hello: hellos.Hello) -> None: ...
+    def hold_forwarder(self, connection: Connection, client: str) -> Deferred[Stream]: ...
+    def forwarded(self, connection: Connection, head: frames.Head, taken: TakenFrame | None) -> None: ...
     def append(self, connection: Connection, entry: Entry) -> None: ...
     def connected(self, connection: Connection) -> str: ...
     def disconnected(self, connection: Connection, *, went: bool) -> None: ...
@@ -124,6 +132,7 @@ class Connection(protocol.Protocol):
         "_allowed_at",
         "_asking",
         "_dedupe",
+        "_forwarding",
         "_hub",
         "_inbox",
         "_replies",
@@ -133,6 +142,8 @@ class Connection(protocol.Protocol):
         "_wake",
         "_writing",
         "came",
+        "forwards_as",
+        "instance",
         "last_heard",
         "listener",
         "peer",
@@ -154,7 +165,12 @@ class Connection(protocol.Protocol):
         self._hub = hub
         self._said_final = False
         self._inbox = Inbox(hub.limits.max_line_bytes)
+        self.forwards_as = ""
+        """As which sidecar it forwards; empty for all others."""
+        self.instance = ""
+        """Of a sidecar that forwards: what it drew at its start."""
         self._dedupe: Deduplicator
+        self._forwarding: Forwarding | None = None
         self._writing = _Writing(self._writing_changed)
         self._unsettled: deque[list[Reply]] = deque()
         """The replies of each entry that the journal has not settled, in order."""
@@ -340,10 +356,18 @@ class Connection(protocol.Protocol):
         if service and not self.principal.allows(service):
             raise ProtocolError("unauthorized", f"this token may not speak for the service {service!r}")
 
+        if hello is not None and hello.forward:
+            self.forwards_as = self.listener.forwards_as(self.principal, self.transport)
+            self.instance = hello.instance
+            self._hub.check_forwarder(self, hello)
+
     def _ask(self, hello: hellos.Hello) -> None:
         """Ask how far its stream is, which may have to be read from the disk. What has come by then is at most one read."""
         self._move(Input.ASK)
-        asked = self._hub.hold(self, self.principal.name, hello.origin.client)
+        if self.forwards_as:
+            asked = self._hub.hold_forwarder(self, hello.origin.client)
+        else:
+            asked = self._hub.hold(self, self.principal.name, hello.origin.client)
         asking = asked.addCallbacks(self._told, self._not_told, callbackArgs=(hello,))
         if self.state in ASKS:
             self._asking = asking
@@ -369,6 +393,9 @@ class Connection(protocol.Protocol):
 
     def _welcome(self, hello: hellos.Hello) -> None:
         """Answer a hello; lines may follow."""
+        if self.forwards_as:
+            self._welcome_forwarder(hello)
+            return
         if self.stream is not None:
             origin = hello.origin
             self.came = Presence(CAME, origin.client, origin.service, origin.host, origin.pid)
@@ -382,6 +409,18 @@ class Connection(protocol.Protocol):
         self._dedupe = Deduplicator(hello.origin, self.stream, self.peer, self.principal)
         self._move(Input.BEGIN)
 
+    def _welcome_forwarder(self, hello: hellos.Hello) -> None:
+        """The same for a sidecar; frames may follow."""
+        stream = self.stream
+        assert stream is not None
+        self._acked = stream.synced
+        codec = frames.choose(hello.compress)
+        self._inbox.grant_forward(codec, self._hub.frame_bytes)
+        edge = f"{hello.origin.host or self.forwards_as} (forwards as {self.forwards_as}, journal {stream.client}) at {self.peer}"
+        self._forwarding = Forwarding(stream, self.principal, self._inbox.limit, edge)
+        self.transport.write(self._hub.welcome_forwarder(self._acked, self._inbox.limit, codec))
+        self._move(Input.BEGIN)
+
     # -- lines in
 
     def _work(self) -> None:
@@ -389,7 +428,7 @@ class Connection(protocol.Protocol):
         if self.state is not State.WAITING or self._begin():
             try:
                 self._take()
-            except frames.BadFrame as problem:
+            except (frames.BadFrame, Overlap) as problem:
                 self.refuse(problem.code, problem.detail)
         self._held_changed()
 
@@ -408,6 +447,8 @@ class Connection(protocol.Protocol):
             elif isinstance(found, LongLine):
                 self._inbox.took_long()
                 self._refuse_long(found.start)
+            elif isinstance(found, OpenedFrame):
+                self._take_frame(found)
             else:
                 self._open(found)
 
@@ -424,7 +465,30 @@ class Connection(protocol.Protocol):
         before = self.stream.appended if self.stream is not None else 0
         self._hand_over(self._dedupe.refuse(start, problem, self._hub.now()), before)
 
+    def _take_frame(self, frame: OpenedFrame) -> None:
+        """A frame that was forwarded is one entry of the journal, with the mark at its end."""
+        forwarding = self._forwarding
+        assert forwarding is not None
+        stream = forwarding.stream
+        before = stream.appended
+        taken = forwarding.take(frame.head, frame.raw, self._hub.now())
+        self._inbox.took_frame()
+        if taken is not None:
+            self._unsettled.append([])
+            try:
+                self._hub.append(self, Entry(taken.block, taken.rejected, stream, stream.appended, self._settled))
+            except BaseException:
+                self._unsettled.pop()
+                stream.appended = before
+                raise
+        elif stream.synced >= stream.appended:
+            self.acknowledge(again=True)
+        self._hub.forwarded(self, frame.head, taken)
+
     def _open(self, frame: Frame) -> None:
+        if self._forwarding is not None and (not frame.head.lines or self._forwarding.knows(frame.head)):
+            self._inbox.opened(b"")
+            return
         if frame.head.raw <= frames.INLINE_BYTES:
             self._inbox.opened(frames.open_frame(frame.head, frame.data))
             return
@@ -469,7 +533,7 @@ class Connection(protocol.Protocol):
             if stream is not None:
                 self._hub.allow(stream, self._allowed_at)
 
-    def _blocked(self, found: Lines | LongLine | Frame) -> bool:
+    def _blocked(self, found: Lines | LongLine | Frame | OpenedFrame) -> bool:
         """Whether this may not be taken now. Something calls `_go_on` once it may be."""
         hub = self._hub
         if hub.congested:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from wafermon.journal import STARTED, WENT, Entry, Journal, Presence, Stream
+from wafermon import __version__
+from wafermon.journal import FORWARD, STARTED, WENT, Entry, Journal, Presence, Stream
 from wafermon.model.blocks import Block
 from wafermon.model.errors import printable
 from wafermon.model.lograte import LogRate
 from wafermon.model.settings import Limits
+from wafermon.receivers.forward.forwarders import Forwarders
+from wafermon.receivers.forward.taking import TakenFrame
 from wafermon.receivers.lines.clients import Client, Clients
 from wafermon.receivers.lines.connection import REFUSAL_SECONDS, Admits, Connection
 from wafermon.receivers.lines.dedupe import Taken
@@ -60,6 +64,9 @@ class Receiver:
         self.limits = limits
         self.figures = Figures()
         self.clients = Clients()
+        self.forwarders = Forwarders()
+        self._forwarding: dict[tuple[str, str], Connection] = {}
+        """The connections of sidecars that forward, by principal and journal."""
         self._journal = journal
         self._reactor = reactor
         self._connections: set[Connection] = set()
@@ -144,6 +151,10 @@ class Receiver:
     def welcome(self, acked: int, max_line: int, codec: str) -> bytes:
         return hellos.welcome(self._journal.id, acked, max_line, codec, self.frame_bytes)
 
+    def welcome_forwarder(self, acked: int, max_line: int, codec: str) -> bytes:
+        about = {"host": socket.gethostname(), "version": __version__}
+        return hellos.forward_welcome(self._journal.id, acked, max_line, codec, self.frame_bytes, about)
+
     @property
     def frames_wait(self) -> bool:
         """Whether a large frame should wait for `on_frame_room`."""
@@ -210,11 +221,19 @@ class Receiver:
                 self._journal.append(Entry(presence=[connection.came._replace(what=WENT)]))
         self.held_changed(connection, 0)
         stream = connection.stream
+        if connection.forwards_as:
+            self._forwarder_left(connection)
         if stream is not None:
             if self._streams.get(stream) is connection:
                 del self._streams[stream]
-                self.clients.left((stream.principal, stream.client), self.now())
+                if not connection.forwards_as:
+                    self.clients.left((stream.principal, stream.client), self.now())
             self._journal.marks.release(stream)
+
+    def _forwarder_left(self, connection: Connection) -> None:
+        for key in [key for key, one in self._forwarding.items() if one is connection]:
+            del self._forwarding[key]
+            self.forwarders.left(key, self.now())
 
     def hold(self, connection: Connection, principal: str, client: str) -> Deferred[Stream]:
         """The stream of a client; an older connection of it is closed. Fails with sqlite3.Error. Cancel it where the connection
@@ -227,6 +246,36 @@ class Receiver:
         asked.addBoth(self._asked, connection, (principal, client))
         return asked.addCallback(self._held_by, connection)
 
+    def check_forwarder(self, connection: Connection, hello: hellos.Hello) -> None:
+        """Whether a sidecar may forward as it says: raises ProtocolError where another one does so with the same journal's id."""
+        key = (FORWARD + connection.forwards_as, hello.origin.client)
+        older = self._forwarding.get(key)
+        self.forwarders.check(key, hello, self.seconds() - older.last_heard if older is not None else None)
+        self._forwarding[key] = connection
+        self.forwarders.came(key, hello, connection.forwards_as, connection.peer, self.now())
+
+    def hold_forwarder(self, connection: Connection, client: str) -> Deferred[Stream]:
+        """As `hold`, once everything is durable that was appended for this sidecar: its welcome says no mark that may be lost."""
+        return self.hold(connection, FORWARD + connection.forwards_as, client).addCallback(self._settled)
+
+    def _settled(self, stream: Stream) -> Stream | Deferred[Stream]:
+        if stream.synced >= stream.appended:
+            return stream
+        return self._journal.settled().addCallback(lambda _: stream)
+
+    def forwarded(self, connection: Connection, head: frames.Head, taken: TakenFrame | None) -> None:
+        """A frame of a sidecar was taken, or was known."""
+        stream = connection.stream
+        assert stream is not None
+        self.forwarders.heard((stream.principal, stream.client), head, taken, self.now())
+        figures = self.figures
+        if taken is None:
+            figures.duplicates += head.lines
+            return
+        figures.messages += taken.block.count if taken.block else 0
+        for one in taken.rejected:
+            figures.rejected[one.code] = figures.rejected.get(one.code, 0) + 1
+
     def _asked(self, result: Stream | Failure, connection: Connection, key: tuple[str, str]) -> Stream | Failure:
         if self._asking.get(key) is connection:
             del self._asking[key]
@@ -235,7 +284,8 @@ class Receiver:
     def _held_by(self, stream: Stream, connection: Connection) -> Stream:
         older = self._streams.get(stream)
         self._streams[stream] = connection
-        self._unannounced[connection] = None
+        if not connection.forwards_as:
+            self._unannounced[connection] = None
         if older is not None:
             older.end()
         return stream

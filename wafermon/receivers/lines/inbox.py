@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from wafermon.wire.frames import Head, find_head, read_head
+from wafermon.wire.frames import BadFrame, Head, find_head, read_head
 from wafermon.wire.framing import LineBuffer, Lines, LongLine
 
 
@@ -14,6 +14,13 @@ class Frame(NamedTuple):
 
     head: Head
     data: bytes | bytearray
+
+
+class OpenedFrame(NamedTuple):
+    """A frame that was forwarded, opened: it is taken whole. See `Inbox.took_frame`."""
+
+    head: Head
+    raw: bytes
 
 
 class _Part(Enum):
@@ -29,7 +36,7 @@ class _Part(Enum):
 class Inbox:
     """`feed` it, ask for `next`, and say what becomes of that: `took`, `took_long`, or `opening` and `opened`."""
 
-    __slots__ = ("_codec", "_frame", "_head", "_lines", "_most", "_opened", "_part")
+    __slots__ = ("_codec", "_forwarded", "_frame", "_head", "_lines", "_most", "_opened", "_part", "_raw")
 
     def __init__(self, limit: int) -> None:
         """`limit` is the longest line."""
@@ -40,16 +47,23 @@ class Inbox:
         self._head: Head
         self._frame = bytearray()
         self._opened: LineBuffer
+        self._forwarded = False
+        self._raw = b""
 
     def grant(self, codec: str, most: int) -> None:
         """From now on frames of this codec may come; each of at most `most` bytes of lines."""
         self._codec, self._most = codec, most
 
+    def grant_forward(self, codec: str, most: int) -> None:
+        """From now on nothing but frames that are forwarded may come, of this codec or none."""
+        self.grant(codec, most)
+        self._forwarded = True
+
     def __len__(self) -> int:
         """The bytes that are held, or will be once the frame that came is opened."""
         held = len(self._lines)
         if self._part is _Part.OPENED:
-            return held + len(self._opened)
+            return held + (len(self._raw) if self._forwarded else len(self._opened))
         if self._part in (_Part.WHOLE, _Part.OPENING):
             return held + self._head.size + self._head.raw
         return held + len(self._frame)
@@ -66,10 +80,12 @@ class Inbox:
         """The first bytes that are held, of a connection that sends its first line."""
         return self._lines.start(most)
 
-    def next(self) -> Lines | LongLine | Frame | None:
+    def next(self) -> Lines | LongLine | Frame | OpenedFrame | None:
         """What is next; None where more has to come first. Raises frames.BadFrame."""
         if self._part is _Part.WHOLE:
             return Frame(self._head, self._frame)
+        if self._part is _Part.OPENED and self._forwarded:
+            return OpenedFrame(self._head, self._raw)
         if self._part is _Part.OPENED:
             found = self._opened.next()
             if found is not None:
@@ -80,14 +96,28 @@ class Inbox:
             return None
         return self._next_lines()
 
-    def _next_lines(self) -> Lines | LongLine | Frame | None:
+    def _next_lines(self) -> Lines | LongLine | Frame | OpenedFrame | None:
+        if self._forwarded:
+            return self._next_forwarded()
         found = self._lines.next()
         if not self._codec or not isinstance(found, Lines):
             return found
         first, end = find_head(found.block)
         if first:
             return Lines(found.block[:first]) if first < len(found.block) else found
-        self._head = read_head(found.block[:end], self._codec, self._most)
+        return self._begin(read_head(found.block[:end], self._codec, self._most), found, end)
+
+    def _next_forwarded(self) -> Lines | LongLine | Frame | OpenedFrame | None:
+        found = self._lines.next()
+        if found is None:
+            return None
+        first, end = find_head(found.block) if isinstance(found, Lines) else (1, 1)
+        if first or not isinstance(found, Lines):
+            raise BadFrame("a sidecar that forwards sends frames, and nothing between them")
+        return self._begin(read_head(found.block[:end], self._codec, self._most, forwarded=True), found, end)
+
+    def _begin(self, head: Head, found: Lines, end: int) -> Lines | LongLine | Frame | OpenedFrame | None:
+        self._head = head
         self._lines.took(found, end)
         self._part = _Part.FRAME
         self._collect()
@@ -111,8 +141,16 @@ class Inbox:
     def opened(self, raw: bytes) -> None:
         """These are the lines of the frame that was whole."""
         self._frame = bytearray()
-        self._opened = LineBuffer(self._lines.limit, raw)
+        if self._forwarded:
+            self._raw = raw
+        else:
+            self._opened = LineBuffer(self._lines.limit, raw)
         self._part = _Part.OPENED
+
+    def took_frame(self) -> None:
+        """The last `OpenedFrame` is done with."""
+        self._raw = b""
+        self._part = _Part.LINES
 
     def took(self, lines: Lines, size: int, *, left: bool = False) -> None:
         """See `LineBuffer.took`."""
@@ -135,4 +173,5 @@ class Inbox:
         """Hold nothing any more."""
         self._lines.clear()
         self._frame = bytearray()
+        self._raw = b""
         self._part = _Part.LINES

@@ -78,6 +78,10 @@ class OpenListener:
         self.refresh()
         return self.gate.admit(token, transport)
 
+    def forwards_as(self, principal: Principal, transport: Any) -> str:
+        """See `Admission.forwards_as`: that of the moment."""
+        return self.gate.forwards_as(principal, transport)
+
     def refresh(self) -> None:
         """Read the tokens again if they have changed, and close the connections whose token is gone."""
         if self.gate.refresh():
@@ -104,8 +108,12 @@ class _Lines:
         self._door = door
 
     def clear(self) -> None:
+        gate = self._door.gate
         for connection in self._receiver.admitted_by(self._door):
-            if not self._door.gate.still_admits(connection.principal, connection.transport):
+            principal, transport, name = connection.principal, connection.transport, connection.forwards_as
+            if not gate.still_admits(principal, transport) or (
+                name and not gate.still_forwards_as(principal, transport, name)
+            ):
                 self._receiver.complain(connection.peer, "closed: it would not be admitted any more")
                 connection.end()
 

@@ -1,0 +1,278 @@
+"""Edges that forward to a central sidecar: each message once there, whatever fails between them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from central import TOKEN, Central
+from certificates import Authority
+from daemon import Load, until
+from edge import Edge
+from exactly_once import check_exactly_once
+from proxy import Pair, Proxy
+
+
+@pytest.fixture
+def central(tmp_path: Path) -> Iterator[Central]:
+    with Central(tmp_path / "central", tokens=f"{TOKEN} +forward=edge\n{TOKEN}-2 +forward=edge-2 test load-*\n") as one:
+        yield one
+
+
+def forwarders(central: Central) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = central.ask("/api/forwarders")["forwarders"]
+    return found
+
+
+def is_there(central: Central, service: str, count: int) -> None:
+    path = central.directory / "logs" / f"{service}.jsonl"
+    until(
+        lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} messages of {service} at central"
+    )
+
+
+def send(edge: Edge, count: int, **fields: Any) -> None:
+    client = edge.client(service=fields.get("service", "test"))
+    client.send(range(1, count + 1), **fields)
+    client.until_acked(count)
+    client.socket.close()
+
+
+def test_an_edge_s_messages_are_at_central_byte_for_byte(central: Central, tmp_path: Path) -> None:
+    with Edge(tmp_path / "edge", central.forward_port) as edge:
+        send(edge, 100, text="Größe µm")
+        send(edge, 5, service="private-1")
+        is_there(central, "test", 100)
+        until(lambda: edge.backend()["lag_messages"] == 0, "an edge without a lag")
+        both = [(one.directory / "logs" / "test.jsonl").read_bytes() for one in (edge, central)]
+        assert both[0] == both[1]
+        assert not (central.directory / "logs" / "private-1.jsonl").exists()
+        backend = edge.backend()
+        assert backend["state"] == "ok" and backend["exactly_once"]
+        assert central.ask("/api/status")["journal"]["id"] in backend["detail"], "health says who is at the other side"
+        assert 0 < backend["figures"]["wire_bytes"] < backend["figures"]["raw_bytes"]
+        [one] = forwarders(central)
+        assert (one["name"], one["journal"], one["connected"], one["messages"]) == ("edge", edge.id(), True, 100)
+        until(lambda: forwarders(central)[0]["lag"] == 0.0, "a forwarder that says that nothing waits")
+        assert abs(forwarders(central)[0]["clock"]) < 60
+        assert one["gaps"] == 0
+        assert central.ask("/api/status")["forwarders"]["connected"] == 1
+    until(lambda: not forwarders(central)[0]["connected"], "a forwarder that is gone")
+
+
+def test_restarts_at_either_end_and_a_bad_network(central: Central, tmp_path: Path) -> None:
+    dice = random.Random(24)
+
+    def rule(pair: Pair, chunk: bytes, from_client: bool) -> str:
+        return dice.choice(["pass"] * 12 + ["cut", "pass and cut", "trickle"])
+
+    with Proxy(("127.0.0.1", central.forward_port)) as proxy, Edge(tmp_path / "edge", proxy.port) as edge:
+        proxy.rule = rule
+        loads = [Load(edge, number) for number in range(3)]
+        for round_ in range(4):
+            time.sleep(1.0)
+            victim = (edge, central)[round_ % 2]
+            victim.kill()
+            victim.start()
+        for one in loads:
+            one.join()
+        proxy.rule = lambda pair, chunk, from_client: "pass"
+        assert proxy.cuts
+        check_exactly_once(central, loads)
+        for one in loads:
+            there = [(sidecar.directory / "logs" / f"{one.service}.jsonl").read_bytes() for sidecar in (edge, central)]
+            assert there[0] == there[1]
+
+
+def test_a_central_that_is_away_holds_up_nothing_at_the_edge(central: Central, tmp_path: Path) -> None:
+    with Edge(tmp_path / "edge", central.forward_port) as edge:
+        send(edge, 10)
+        is_there(central, "test", 10)
+        with central.down():
+            send(edge, 50, service="meanwhile")
+            until(lambda: len(edge.stored("meanwhile")) == 50, "the files of the edge")
+            until(lambda: edge.backend()["state"] == "failing", "a backend that fails")
+            assert edge.backend()["lag_messages"] >= 50
+        is_there(central, "meanwhile", 50)
+        until(lambda: edge.backend()["state"] == "ok", "a backend that works again")
+
+
+def test_when_an_edge_s_quota_is_full_it_may_skip(central: Central, tmp_path: Path) -> None:
+    with Edge(tmp_path / "edge", central.forward_port, quota="256KiB", more=", when_full: skip") as edge:
+        send(edge, 10)
+        is_there(central, "test", 10)
+        with central.down():
+            for _ in range(6):
+                send(edge, 500, service="meanwhile", text="x" * 1000)
+        until(lambda: edge.backend()["lag_messages"] == 0, "an edge without a lag")
+        assert edge.backend()["skipped_messages"] > 0
+        there, here = Counter(map(str, central.stored("meanwhile"))), Counter(map(str, edge.stored("meanwhile")))
+        assert there <= here and set(there.values()) == {1}
+
+
+def test_a_copy_of_an_edge_is_refused_until_its_journal_is_renewed(central: Central, tmp_path: Path) -> None:
+    with Edge(tmp_path / "edge", central.forward_port) as edge:
+        send(edge, 10)
+        is_there(central, "test", 10)
+        until(lambda: edge.backend()["lag_messages"] == 0, "an edge without a lag")
+    shutil.copytree(edge.directory / "journal", tmp_path / "journal-copy")
+    with edge:
+        send(edge, 10, service="later")
+        is_there(central, "later", 10)
+        copy = Edge(tmp_path / "copy", central.forward_port)
+        shutil.copytree(tmp_path / "journal-copy", copy.directory / "journal")
+        with copy:
+            send(copy, 5, service="of-the-copy")
+            until(lambda: "copy" in copy.backend()["detail"], "a copy that is refused")
+            assert copy.backend()["state"] == "failing"
+            assert edge.backend()["state"] == "ok", "the one that was there stays"
+            assert central.ask("/api/status")["forwarders"]["copies_refused"] > 0
+    # Nobody else is connected now, and still it sends nothing: what is at these places is not the same.
+    with copy:
+        send(copy, 200, service="of-the-copy")
+        until(lambda: "wafermon journal renew" in copy.backend()["detail"], "a copy that says what to do")
+    assert not (central.directory / "logs" / "of-the-copy.jsonl").exists()
+    renewed = subprocess.run(
+        [sys.executable, "-m", "wafermon", "journal", "renew", str(copy.directory / "journal")],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert "from now on" in renewed.stdout
+    with copy:
+        is_there(central, "of-the-copy", 205)
+        until(lambda: copy.backend()["state"] == "ok", "a copy that forwards")
+        assert len(forwarders(central)) == 2
+    with edge:
+        send(edge, 10, service="in-the-end")
+        is_there(central, "in-the-end", 10)
+    assert set(Counter(central.drained()).values()) == {1}
+    check = [sys.executable, "-m", "wafermon", "journal", "check", str(copy.directory / "journal")]
+    assert subprocess.run(check, capture_output=True, timeout=60).returncode == 0
+
+
+def test_an_edge_with_a_new_disk_is_a_new_client(central: Central, tmp_path: Path) -> None:
+    with Edge(tmp_path / "edge", central.forward_port) as edge:
+        send(edge, 10)
+        is_there(central, "test", 10)
+    shutil.rmtree(edge.directory / "journal")
+    with edge:
+        send(edge, 10)
+        is_there(central, "test", 20)
+    assert [one["connected"] for one in forwarders(central)] in ([True, False], [False, False])
+
+
+def test_what_central_does_not_take_is_a_dead_letter_there(central: Central, tmp_path: Path) -> None:
+    """The edge's token is for some services alone; what is of others does not hold the rest up."""
+    with Edge(tmp_path / "edge", central.forward_port, token=f"{TOKEN}-2") as edge:
+        send(edge, 5, service="other")
+        send(edge, 10)
+        is_there(central, "test", 10)
+        letters = until(lambda: central.letters() if len(central.letters()) == 5 else None, "five dead letters")
+        assert {one["code"] for one in letters} == {"unauthorized"}
+        assert all(edge.id() in one["peer"] and "forwards as edge-2" in one["peer"] for one in letters)
+        assert sorted(one["seq"] for one in letters) == [1, 2, 3, 4, 5]
+        assert edge.backend()["state"] == "ok"
+        until(lambda: forwarders(central)[0]["refused_lines"] == 5, "a count of them")
+
+
+@pytest.mark.parametrize(("token", "said"), [("nobody", "not known here"), (f"{TOKEN}-3", "+forward=NAME")])
+def test_who_may_not_forward_is_told_so(tmp_path: Path, token: str, said: str) -> None:
+    tokens = f"{TOKEN} +forward=edge\n{TOKEN}-3\n"
+    central = Central(tmp_path / "central", tokens=tokens)
+    edge = Edge(tmp_path / "edge", central.forward_port, token=token)
+    with central, edge:
+        until(lambda: said in edge.backend()["detail"], "what central says")
+        (central.directory / "tokens").write_text(tokens + f"{token}-new +forward=edge\n")
+        (edge.directory / "token").write_text(f"{token}-new\n")
+        until(lambda: edge.backend()["state"] == "ok", "an edge with another token")
+        send(edge, 3)
+        is_there(central, "test", 3)
+
+
+def test_mutual_tls_and_a_certificate_that_is_replaced(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "fab")
+    server, client, other = (
+        authority.issue("server", server=True),
+        authority.issue("edge-1"),
+        authority.issue("toolbox"),
+    )
+    config = """
+listen:
+  - tcp:{port}:interface=127.0.0.1
+  - {{endpoint: "tls:%(port)d:interface=127.0.0.1", certificate: SERVER, key: SERVERKEY, client_ca: CA, forward: ["edge-*"]}}
+http: tcp:%(http)d:interface=127.0.0.1
+reload: signal
+journal: {{dir: journal, segment_bytes: 1MiB, max_bytes: 64MiB, spill_dir: spill}}
+{limits}
+backends:
+  files: {{plugin: filesystem, path: "logs/{{service}}.jsonl", batch: {{age: 50ms}}}}
+dead_letters: {{dir: dead-letters}}
+"""
+    for name, path in (("SERVERKEY", server.with_suffix(".key")), ("SERVER", server), ("CA", authority.path)):
+        config = config.replace(name, str(path))
+    with Central(tmp_path / "central", config) as central:
+        more = f", ca_file: {authority.path}, certificate: edge.pem, key: edge.key"
+        (tmp_path / "edge").mkdir()
+
+        def show(certificate: Path) -> None:
+            for suffix in (".pem", ".key"):
+                shutil.copy(certificate.with_suffix(suffix), tmp_path / "edge" / f"edge{suffix}")
+
+        show(client)
+        with Edge(tmp_path / "edge", central.forward_port, scheme="tls", more=more) as edge:
+            send(edge, 3)
+            is_there(central, "test", 3)
+            assert forwarders(central)[0]["name"] == "edge-1"
+            show(other)
+            with central.down():
+                pass
+            until(lambda: "'toolbox' may not forward" in edge.backend()["detail"], "a certificate that is refused")
+            show(client)
+            send(edge, 3, service="later")
+            is_there(central, "later", 3)
+
+
+def test_one_job_over_two_hosts_has_one_receipt(central: Central, tmp_path: Path) -> None:
+    edges = [
+        Edge(tmp_path / "edge-1", central.forward_port), Edge(tmp_path / "edge-2", central.forward_port, token=f"{TOKEN}-2")
+    ]  # fmt: skip
+    with edges[0], edges[1]:
+        for number, edge in enumerate(edges):
+            client = edge.client(service="test")
+            trace = {"trace_id": "job-1", "span_id": f"{number + 1:016x}"}
+            lines = [
+                {**client.line(1), "type": "span_start", "name": "step", **trace},
+                client.line(2, trace_id="job-1"),
+                {**client.line(3), "type": "span_end", "name": "step", "status": "ok", "start": 1_795_500_000_000_000, "duration": 5, **trace},
+                {**client.line(4), "type": "progress", "job_id": "job-1", "percent": 100, "status": "done"},
+            ]  # fmt: skip
+            lines = lines if number == 0 else lines[:3]
+            last = len(lines)
+            final = {"called": last, "dropped": 0, "unsent": 0, "last": last, "streams": [], "final": True}
+            client.send_all([*lines, {**client.line(last + 1), "type": "stats", **final}])
+            client.until_acked(last + 1)
+
+        def receipt() -> dict[str, Any]:
+            found: dict[str, Any] = central.ask("/api/traces/job-1/receipt")
+            return found
+
+        until(lambda: central.ask("/api/jobs")["jobs"], "the job")
+        found = until(lambda: receipt() if receipt()["complete"] else None, "a receipt that is complete")
+        assert (found["received"], found["sent"], found["forwarded"], found["edge_unknown"]) == (7, 7, 7, 0)
+        assert {journal: one["forwarded"] for journal, one in found["edges"].items()} == {
+            edges[0].id(): 4,
+            edges[1].id(): 3,
+        }
+        assert len(central.ask("/api/jobs")["jobs"]) == 1
+        # Derived at central alone.
+        until(lambda: [one for one in central.stored("wafermon") if one["type"] == "trace"], "a summary")
+        for edge in edges:
+            assert {one["type"] for one in edge.stored("wafermon")} <= {"event"}
+        assert len([one for one in central.stored("wafermon") if one["type"] == "trace"]) == 1
