@@ -9,14 +9,14 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
 from daemon import ROOT, free_port, until
 from proxy import Proxy
@@ -180,6 +180,15 @@ class KafkaBroker:
     def topic(self) -> Topic:
         """A name that no topic has yet."""
         return Topic(self, f"topic{next(self._numbers)}")
+
+    def send(self, topic: str, lines: Iterable[dict[str, Any] | bytes | None], partition: int = -1) -> None:
+        """What a program of somebody else's puts there: each value as it is, or as JSON, with its trace as the key."""
+        producer = Producer({"bootstrap.servers": self.address, "log_level": 0})
+        for line in lines:
+            value = json.dumps(line).encode() if isinstance(line, dict) else line
+            key = line.get("trace_id") if isinstance(line, dict) else None
+            producer.produce(topic, value, key, partition)
+        assert producer.flush(60) == 0
 
     def delete(self, name: str) -> None:
         self.admin.delete_topics([name])[name].result(60)

@@ -14,7 +14,7 @@ from wafermon.interfaces import IBackendFactory, IChannelFactory
 from wafermon.model.alerts import AlertKeys
 from wafermon.model.describe import declared, keys, section_of, wording
 from wafermon.model.schedules import Schedule
-from wafermon.model.settings import BackendKeys, OtlpListener, RouteKeys, Section, Settings
+from wafermon.model.settings import BackendKeys, KafkaListener, OtlpListener, RouteKeys, Section, Settings
 from wafermon.model.units import Rate, format_duration, format_rate, format_size
 
 OPENING = """\
@@ -176,6 +176,7 @@ LISTS = {
     "http": "An entry of `http` that is a mapping ([security.md](security.md#http) has the rules of access):\n",
 }
 """Keys whose values are lists of endpoints and mappings -> what their mappings' table is called."""
+KAFKA_LISTENER = "One that reads from Kafka ([its page](backends/kafka.md#reading)) has these keys alone:\n"
 OTLP_LISTENER = "One for OpenTelemetry's programs ([otlp.md](otlp.md)) has the same keys, but for the first:\n"
 
 
@@ -191,7 +192,7 @@ def document(
         assert entry
         parts += [title, _table(entry)]
         if key == "listen":
-            parts += [OTLP_LISTENER, _table(OtlpListener, ["otlp"])]
+            parts += [OTLP_LISTENER, _table(OtlpListener, ["otlp"]), KAFKA_LISTENER, _table(KafkaListener)]
     for key in Settings.model_fields:
         section = section_of(declared(Settings, key))
         if section and key not in alone:

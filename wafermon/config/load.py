@@ -28,6 +28,7 @@ from wafermon.model.settings import (
     BackendConfig,
     BackendKeys,
     BatchLimits,
+    KafkaListener,
     RouteKeys,
     Settings,
 )
@@ -94,6 +95,7 @@ def _check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str],
     alone = {key: value for key, value in source.value.items() if key not in Settings.further_keys}
     settings = check_section(source, Settings, _with_places(alone, environ), ())
     _compare_endpoints(source)
+    _compare_sources(source, settings)
     _compare_paths(source, settings, backends)
     if source.faults or not settings:
         raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
@@ -301,7 +303,7 @@ def _schedules(source: Source) -> dict[str, Schedule]:
 def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
     default = Settings()
-    listen = source.value.get("listen", [listener.endpoint for listener in default.listen])
+    listen = source.value.get("listen", [listener.endpoint for listener in default.ports])
     http = source.value.get("http", default.http[0].endpoint)
     listeners = [(("listen", index), given) for index, given in enumerate(listen if isinstance(listen, list) else [])]
     served: list[tuple[KeyPath, Any]] = [(("http",), http)]
@@ -312,8 +314,23 @@ def _compare_endpoints(source: Source) -> None:
     for path, problem in addresses.meetings(
         (path, given.get("endpoint", given.get("otlp")) if isinstance(given, dict) else given)
         for path, given in endpoints
+        if not (isinstance(given, dict) and "kafka" in given)
     ):
         source.fault(path, problem)
+
+
+def _compare_sources(source: Source, settings: Settings | None) -> None:
+    """A partition has one reader in a journal."""
+    entries = [
+        (index, entry.kafka)
+        for index, entry in enumerate(settings.listen if settings else ())
+        if isinstance(entry, KafkaListener)
+    ]
+    for number, (index, one) in enumerate(entries):
+        for before, other in entries[:number]:
+            if one.overlaps(other):
+                problem = f"reads partitions that listen[{before}] reads as well; name those of each, or leave one out"
+                source.fault(("listen", index, "kafka"), problem)
 
 
 def _compare_paths(source: Source, settings: Settings | None, backends: Mapping[str, BackendConfig | None]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
@@ -34,7 +35,7 @@ from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
 from wafermon.model.settings import BackendConfig, HttpListener, Listener, OtlpListener
 from wafermon.query import Live, Query
-from wafermon.receivers import Intake, Listeners, OtlpDoor, Receiver, SpillTaker
+from wafermon.receivers import Intake, Listeners, OtlpDoor, Receiver, Sources, SpillTaker
 from wafermon.web import HttpServer, ListenerState
 
 ACK_SECONDS = 2.0
@@ -91,6 +92,7 @@ class Sidecar(Service):
         self.otlp = Intake(self.journal, lambda: self.config.limits, self._live_traces, reactor, self._openers)
         doors: dict[type[Listener], Any] = {OtlpListener: partial(OtlpDoor, self.otlp, reactor)}
         self.listening = Listeners(self.receiver, reactor, doors)
+        self.sources = Sources(self.journal, lambda: self.config.limits, reactor, partial(Workers, 0, 1))
         self.supervisor = Supervisor(reactor, self.journal.now)
         self.deliveries = Deliveries(self._make_delivery, self.journal, self.supervisor, reactor)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
@@ -102,7 +104,8 @@ class Sidecar(Service):
         self._covered = Covered(config.schedules)
         self.channels: dict[str, Channel] = {}
         """What is told of alarms, by name."""
-        self.query = Query(lambda: self.live, self._histories, self.journal.now, lambda: self.config.schedules)
+        sleep = partial(deferLater, reactor)
+        self.query = Query(lambda: self.live, self._histories, self.journal.now, sleep, lambda: self.config.schedules)
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
@@ -184,7 +187,8 @@ class Sidecar(Service):
             self._take_up_spills(self.config)
             self._follow_with_hooks()
             self._follow_with_channels({}, self.config)
-            self.listening.prepare(self.config.listen).commit()
+            self.listening.prepare(self.config.ports).commit()
+            self.sources.prepare(self.config.sources).commit()
             self.http.start()
             self.http.prepare(self.config.http).commit()
         except (JournalLocked, CannotOpen, OSError, sqlite3.Error, CannotChange) as error:
@@ -378,7 +382,8 @@ class Sidecar(Service):
         return [
             lambda: self.deliveries.prepare(config.backends),
             lambda: Change(lambda: self._take_values(config)),
-            lambda: self.listening.prepare(config.listen),
+            lambda: self.listening.prepare(config.ports),
+            lambda: self.sources.prepare(config.sources),
             lambda: self.http.prepare(config.http),
         ]
 
@@ -443,10 +448,13 @@ class Sidecar(Service):
         self._probe("listening closed")
         if self.spills is not None:
             self.spills.stop()
+        read = self.sources.stop()
         self._stop_phase = "ending the connections"
         self.otlp.stopping = True
         await self.receiver.stop(self._left(ACK_SECONDS, 0.25))
         await at_most(self._reactor, self._left(ACK_SECONDS, 0.25), self.otlp.settled())
+        self._stop_phase = "reading from Kafka"
+        await at_most(self._reactor, self._left(GRACE_SECONDS, 0.25), read)
         self.listening.end()
         self._probe("connections ended")
         self._stop_phase = "saving the correlation"
@@ -481,7 +489,8 @@ def _spill_settings(config: Config) -> tuple[Any, ...]:
 def _correlation(config: Config) -> Settings:
     forwards = tuple(name for name, backend in config.backends.items() if backend.plugin == FORWARD)
     said = config.correlation.model_dump()
+    elsewhere = forwards or config.sources
     return Settings(
-        **{**said, "derive": said["derive"] or ("never" if forwards else "here"), "forwards": forwards},
+        **{**said, "derive": said["derive"] or ("never" if elsewhere else "here"), "forwards": forwards},
         schedules=rules_of(config.schedules),
     )

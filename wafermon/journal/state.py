@@ -43,6 +43,8 @@ MARKS_KEPT = 30 * DAY
 FORWARD = "forward:"
 """How the principals of other journals begin: they may be silent for longer."""
 FORWARD_KEPT = 90 * DAY
+KAFKA = "kafka:"
+"""How the principals of Kafka's clusters begin. Their marks are never forgotten: without its mark a partition is read from its beginning."""
 
 
 class State:
@@ -242,9 +244,10 @@ class State:
                 self._db.executemany("INSERT INTO skips VALUES (?, ?, ?)", passed)
             rows = [(*mark, time.elapsed) for mark in marks]
             self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", rows)
-            forward = "substr(principal, 1, ?) = ?"
-            old = f"DELETE FROM marks WHERE seen < ? AND NOT ({forward} AND seen >= ?)"
-            self._db.execute(old, [time.elapsed - MARKS_KEPT, len(FORWARD), FORWARD, time.elapsed - FORWARD_KEPT])
+            begins = "substr(principal, 1, ?) = ?"
+            old = f"DELETE FROM marks WHERE seen < ? AND NOT ({begins} AND seen >= ?) AND NOT {begins}"
+            ages = [time.elapsed - MARKS_KEPT, len(FORWARD), FORWARD, time.elapsed - FORWARD_KEPT]
+            self._db.execute(old, [*ages, len(KAFKA), KAFKA])
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('time', ?)", [f"{time.elapsed}:{time.wall}"])
             self._marks += len(rows)
             if self._marks > self._marks_max:
@@ -254,8 +257,8 @@ class State:
         self._marks = self._count_marks()
         excess = self._marks - self._marks_max * 9 // 10
         if self._marks > self._marks_max:
-            oldest = "SELECT principal, client FROM marks ORDER BY seen LIMIT ?"
-            self._db.execute(f"DELETE FROM marks WHERE (principal, client) IN ({oldest})", [excess])
+            oldest = "SELECT principal, client FROM marks WHERE substr(principal, 1, ?) <> ? ORDER BY seen LIMIT ?"
+            self._db.execute(f"DELETE FROM marks WHERE (principal, client) IN ({oldest})", [len(KAFKA), KAFKA, excess])
             self._marks -= excess
             self.log.error("Too many clients to remember: the marks of the {count} oldest are forgotten", count=excess)
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BeforeValidator
-
-from wafermon.model.settings import Kind
+from typing import Any
 
 MISSING = "needs confluent-kafka: pip install 'wafermon[kafka]'"
 _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_STRETCH = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
+PARTITIONS_MOST = 100_000
 _APART = ("security.", "sasl.", "ssl.", "enable.ssl.")
 """Options that make the library open files as soon as they are there together: each is checked alone."""
 _NEVER = {
@@ -43,7 +41,7 @@ def is_there() -> bool:
     return find_spec("confluent_kafka") is not None
 
 
-def _brokers(value: tuple[str, ...]) -> tuple[str, ...]:
+def brokers(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("expected a list of brokers such as [b1:9092, b2:9092]")
     for one in value:
@@ -53,13 +51,13 @@ def _brokers(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _topic(value: str) -> str:
+def topic(value: str) -> str:
     if not _TOPIC.fullmatch(value) or value in (".", ".."):
         raise ValueError(f"expected a topic, 1-249 of A-Z a-z 0-9 . _ -, got {value!r}")
     return value
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """What YAML makes of them -> how the library writes them."""
     if not isinstance(value, Mapping):
         return value
@@ -99,13 +97,17 @@ def checked_options(given: Mapping[str, str], ours: Mapping[str, Any]) -> Mappin
     return given
 
 
-def without_twins(topics: Iterable[str]) -> tuple[str, ...]:
-    found = tuple(topics)
+def partitions(value: Any) -> Any:
+    """``all``, or numbers and stretches of them such as ``0-3`` -> None, or the numbers."""
+    if value is None or value == "all":
+        return None
+    found: list[int] = []
+    for one in value if isinstance(value, (list, tuple)) else [None]:
+        match = _STRETCH.fullmatch(str(one))
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last >= PARTITIONS_MOST or isinstance(one, bool):
+            raise ValueError(f"expected all, or a list of partitions such as [0-3, 7], got {value!r}")
+        found += range(first, last + 1)
     if not found or len(set(found)) != len(found):
-        raise ValueError("expected some topics, each once")
-    return found
-
-
-Brokers = Annotated[tuple[str, ...], AfterValidator(_brokers), Kind("a list of host:port")]
-Topic = Annotated[str, AfterValidator(_topic), Kind("a topic")]
-LibraryOptions = Annotated[Mapping[str, str], BeforeValidator(_as_text), Kind("a mapping of librdkafka's options")]
+        raise ValueError(f"expected each partition once, got {value!r}")
+    return tuple(found)

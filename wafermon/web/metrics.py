@@ -5,7 +5,9 @@ No label takes a value that clients choose: a job or a trace is never one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -22,6 +24,13 @@ from wafermon.web.view import View
 CODES = ("bad_json", "bad_message", "bad_utf8", "line_too_long", "unknown_type")
 """Shown from the start, at 0, so that an alarm sees the first one."""
 
+KAFKA = {
+    "messages": ("wafermon_kafka_messages", "Messages read from Kafka."),
+    "rejected": ("wafermon_kafka_messages_rejected", "Lines from there that were refused."),
+    "skipped": ("wafermon_kafka_skipped", "Records without a value."),
+    "lost": ("wafermon_kafka_lost", "Offsets that a topic's retention took before they were read."),
+}
+"""What is counted of a topic -> the metric and its text."""
 STATUSES = dict.fromkeys(("400", "401", "413", "415", "429"), 0)
 
 
@@ -51,6 +60,7 @@ class Figures(Collector):
         yield _gauge("wafermon_ready", "1 where /health/ready answers 200.", readiness(view)["ready"])
         yield _gauge("wafermon_config_refused", "1 from a refused reload to the next accepted one.", bool(view.refused))
         yield from self._receiver()
+        yield from self._kafka()
         yield from self._journal()
         yield from self._backends()
         yield from self._rest()
@@ -127,6 +137,28 @@ class Figures(Collector):
             refused.add_metric([name], sum(one.refused_lines for one in some))
             gaps.add_metric([name], sum(one.gaps for one in some))
         yield from (connected, lag, messages, refused, gaps)
+
+    def _kafka(self) -> Iterator[Metric]:
+        sources = self._view.sources.open
+        topics: Counter[tuple[str, str]] = Counter()
+        lags = GaugeMetricFamily(
+            "wafermon_kafka_lag", "Offsets that are there and were not read yet.", labels=["topic", "partition"]
+        )
+        failing = GaugeMetricFamily(
+            "wafermon_kafka_failing", "1 while a topic or some of its partitions can't be read.", labels=["topic"]
+        )
+        for source in sources:
+            stopped = {place.topic for place, one in source.partitions.items() if one.problem} | set(source.missing)
+            for topic, figures in source.figures.items():
+                failing.add_metric([topic], float(bool(source.problem) or topic in stopped))
+                topics.update({(name, topic): count for name, count in asdict(figures).items()})
+            for place, one in source.partitions.items():
+                if one.lag is not None:
+                    lags.add_metric([place.topic, str(place.partition)], one.lag)
+        for name, (shown, text) in KAFKA.items():
+            found = {topic: count for (figure, topic), count in topics.items() if figure == name}
+            yield _counters(shown, text, "topic", found)
+        yield from (lags, failing)
 
     def _journal(self) -> Iterator[Metric]:
         journal = self._view.journal

@@ -17,7 +17,7 @@ from wafermon.model.schedules import Schedules
 from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.model.settings import Hooks as HookSettings
 from wafermon.query import Live, Query
-from wafermon.receivers import Intake, Receiver, SpillTaker
+from wafermon.receivers import Intake, Receiver, Sources, SpillTaker
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class View(Protocol):
     def receiver(self) -> Receiver: ...
     @property
     def otlp(self) -> Intake: ...
+    @property
+    def sources(self) -> Sources: ...
     @property
     def live(self) -> Live: ...
     @property

@@ -199,8 +199,8 @@ hooks: {command: /usr/local/bin/page-me --team 'fab 1', on: [job_stalled, job_fa
 reload: signal
 """
     )
-    tls = config.listen[2]
-    assert [listener.tls for listener in config.listen] == [False, False, True]
+    tls = config.ports[2]
+    assert [listener.tls for listener in config.ports] == [False, False, True]
     assert (tls.certificate, tls.token_file) == (Path("/etc/wafermon/server.pem"), Path("/etc/wafermon/tokens"))
     assert config.http == ()
     assert (config.journal.sync, config.journal.spill_dir) == ("interval", Path("/var/spool/wafermon"))
@@ -272,11 +272,11 @@ def test_spill_files_are_looked_for_where_sdks_write_them() -> None:
 )  # fmt: skip
 def test_endpoints(endpoint: str) -> None:
     config = read(FILES + f"listen: ['{endpoint}']")
-    assert config.listen[0].endpoint == endpoint
+    assert config.ports[0].endpoint == endpoint
 
 
 def test_the_system_may_choose_several_ports() -> None:
-    assert len(read(FILES + "listen: ['tcp:0', 'tcp:0']\nhttp: tcp:0").listen) == 2
+    assert len(read(FILES + "listen: ['tcp:0', 'tcp:0']\nhttp: tcp:0").ports) == 2
 
 
 # Variables
@@ -300,7 +300,7 @@ backends: {db: {plugin: timescaledb, dsn: "a$b$$c$${d}${EMPTY}${PASSWORD}"}}
         PASSWORD="x: {y}\n${PORT}",
     )
     assert config.http == ()
-    assert config.listen[0].endpoint == "tcp:7000:interface=127.0.0.1"
+    assert config.ports[0].endpoint == "tcp:7000:interface=127.0.0.1"
     assert config.limits.max_connections == 500
     assert config.limits.idle_timeout == 7200
     assert config.journal.dir == Path("/data, x: [1]/journal")

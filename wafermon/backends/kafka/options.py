@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from wafermon.interfaces import Count, Options
-from wafermon.model.kafka import Brokers, LibraryOptions, Topic, checked_options
+from wafermon.model.kafka import checked_options
+from wafermon.model.settings import Brokers, LibraryOptions, Topic
 
 CLIENT: Mapping[str, Any] = {
     "reconnect.backoff.max.ms": 1000,
