@@ -79,7 +79,8 @@ class Channel:
         self._outstanding = Outstanding(journal.seconds)
         self._cursor: Cursor | None = None
         self._group: Group | None = None
-        self._disk_error = ""
+        self._disk_errors: dict[str, str] = {}
+        """By the call of the outbox that fails: what the other half can do does not hide it."""
         self._woken: Deferred[None] | None = None
         self._news = False
         """Whether the outbox has got something since `_next` looked."""
@@ -92,7 +93,7 @@ class Channel:
     @property
     def problem(self) -> str:
         """A receiver that does not answer is shown by `figures`, and hinders nothing else."""
-        return self._disk_error or self._outstanding.late
+        return next(iter(self._disk_errors.values()), "") or self._outstanding.late
 
     def figures(self) -> dict[str, int | str | None]:
         """What status shows. ``next_try`` is in microseconds since the epoch."""
@@ -170,13 +171,14 @@ class Channel:
             try:
                 result = await self._call(call, *args)
             except (OSError, sqlite3.Error) as error:
-                if self._disk_error != str(error):
+                text = f"its outbox can't be used: {error}"
+                if self._disk_errors.get(call.__name__) != text:
                     message = "The outbox of the channel {name} can't be used, trying again: {error}"
                     self.log.error(message, name=self.config.name, error=error)
-                self._disk_error = f"its outbox can't be used: {error}"
+                self._disk_errors[call.__name__] = text
                 await self._journal.sleep(self._uniform(FIRST_SECONDS, 10 * FIRST_SECONDS))
             else:
-                self._disk_error = ""
+                self._disk_errors.pop(call.__name__, None)
                 return result
 
     def _call(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
