@@ -8,6 +8,7 @@
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
 #   make kafka ROUNDS=20            the Kafka backend and receiver, with so many kills of sidecars and broker
 #   make history KILLS=50           the sidecar killed so often under load, and a count over its history
+#   make schedules KILLS=100        the sidecar killed at transitions of its schedules, each of which must be there once
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make wheelhouse deb deb-check   the wheels for machines without a network, the Debian packages, and these installed, used, upgraded
@@ -83,6 +84,10 @@ rows:
 	FUZZ_EXAMPLES=5000 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	PYTHONMALLOC=malloc $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/unit/backends/test_timescaledb_rows.py
 
+schedules: KILLS ?= 100
+schedules:
+	WAFERMON_TEST_ROUNDS=$(KILLS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/processes/test_schedules_crash.py
+
 fresh:
 	tests/fresh
 
@@ -125,3 +130,4 @@ mutants:
 .PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 kafka history
 .PHONY: forward wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
 .PHONY: site wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: schedules wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

@@ -207,7 +207,7 @@ def test_only_health_and_metrics_are_served_outside_a_container() -> None:
 
 
 def test_rules_and_dashboards_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
-    hooks = "hooks: {{command: 'true'}}\n"
+    hooks = "hooks: {{command: 'true'}}\nschedules: {{nightly: {{match: {{job: load}}, cron: '@daily'}}}}\n"
     from served import CONFIG
 
     with Served(tmp_path, CONFIG + hooks) as served:

@@ -36,7 +36,7 @@ test("an end is told with its spread and where it comes from", () => {
   const estimate = { at: 70e6, earliest: 50e6, latest: 90e6, source: "runs", runs: 8 };
   assert.equal(eta(estimate, 10e6), "in 1 min 0 s (40 s to 1 min 20 s), by 8 runs");
   assert.match(eta({ at: 5e6, earliest: 0, latest: 0, source: "runs", runs: 1 }, 0), /by 1 run$/);
-  assert.equal(eta({ at: 5e6, earliest: null, latest: null, source: "progress", runs: 0 }, 15e6), "due for 10 s, by its own progress");
+  assert.equal(eta({ at: 5e6, earliest: null, latest: null, source: "progress", runs: 0 }, 15e6), "10 s later than foreseen, by its own progress");
   assert.equal(eta(null, 0), "");
 });
 

@@ -13,8 +13,8 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
-    "send", "status", "tail", "top", "trace",
+    "alert", "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
+    "schedules", "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 
 

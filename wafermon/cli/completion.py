@@ -13,8 +13,8 @@ VARIABLE = "_WAFERMON_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the script that completes commands for SHELL. It completes jobs, services and backends too, as the sidecar that
-    WAFERMON_HTTP names knows them; where none answers within half a second, none.
+    """Print the script that completes commands for SHELL. It completes jobs, services, backends, schedules and channels too, as the sidecar
+    that WAFERMON_HTTP names knows them; where none answers within half a second, none.
 
     \b
     Example:

@@ -26,10 +26,16 @@ def _plugins() -> Mapping[str, Any]:
     return find_plugins().factories
 
 
+def _channels() -> Mapping[str, Any]:
+    from wafermon.alerts.channels import find_channels
+
+    return find_channels()
+
+
 def _schema_text() -> str:
     from wafermon.config.schema import config_schema
 
-    return json.dumps(config_schema(_plugins()), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(config_schema(_plugins(), _channels()), indent=1, ensure_ascii=False) + "\n"
 
 
 @command.command()
@@ -88,7 +94,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 
     plugins = _plugins()
     try:
-        load(file, plugins=plugins, environ=os.environ)
+        load(file, plugins=plugins, environ=os.environ, channels=_channels())
         data = file.read_bytes() if file else default_text().encode()
     except ConfigError as error:
         click.echo(str(error), err=True)

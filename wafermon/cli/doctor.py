@@ -60,6 +60,7 @@ def _lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 def _findings(path: Path | None) -> Iterator[Finding]:
     # They bring Twisted along, which the other commands can do without.
+    from wafermon.alerts.channels import find_channels
     from wafermon.backends import find_plugins
     from wafermon.cli import checks, sandbox, spill_check
     from wafermon.cli.checks import Finding
@@ -74,7 +75,7 @@ def _findings(path: Path | None) -> Iterator[Finding]:
     if path is None and (running := default_sidecar(os.environ)) is not None:
         path = Path(running) if running else None
     try:
-        config = load(path, plugins=plugins.factories, environ=os.environ)
+        config = load(path, plugins=plugins.factories, environ=os.environ, channels=find_channels())
     except ConfigError as error:
         for fault in error.faults:
             yield Finding("error", str(fault), "fix the config; `wafermon check FILE` looks at it alone")

@@ -17,6 +17,8 @@ import click
 COLORS = {
     "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
     "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
+    "not_started": "red", "silent": "red", "too_long": "yellow", "too_fast": "yellow", "late": "yellow", "overlapping": "yellow",
+    "recovered": "green",
 }  # fmt: skip
 """Statuses and levels."""
 READABLE, LEAST = 16, 4

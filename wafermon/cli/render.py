@@ -236,6 +236,50 @@ def _path(side: Mapping[str, Any]) -> str:
     return " > ".join(plain(one) for one in side["critical_path"]) or "none"
 
 
+def schedules(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """A line per expectation."""
+    if not found:
+        return ["no schedules; the config's `schedules` say what is expected"]
+    rows = []
+    for one in found:
+        last = one["last_run"]
+        took = duration(last["took"] / 1e6) if last else ""
+        rows.append(
+            [
+                plain(one["schedule"]) + (f" on {plain(one['host'])}" if one["host"] else ""),
+                one["state"],
+                duration(max(0, now - one["changed"]) / 1e6) if one["changed"] else "",
+                moment(one["last"])[:19] if one["last"] else "never",
+                took,
+                moment(one["next"])[:19] if one["next"] else "",
+                _about(one),
+            ]
+        )
+    header = ["SCHEDULE", "STATE", "FOR", "LAST (UTC)", "TOOK", "NEXT (UTC)", ""]
+    return table(header, rows, right="--r-r--", color=1)
+
+
+def _about(one: Mapping[str, Any]) -> str:
+    if one["paused"]:
+        return f"until {moment(one['paused_until'])[:19]}" if one["paused_until"] else "until it is resumed"
+    told = [f"{open_['state']} {plain(open_['run'])}".rstrip() for open_ in one["open"]]
+    told += [f"{plain(run['run'])} {run['percent']:g} %" for run in one["runs"]]
+    return ", ".join(told[:4]) + (f", {len(told) - 4} more" if len(told) > 4 else "")
+
+
+def rehearsal(found: Mapping[str, Any], *, everything: bool) -> list[str]:
+    """What a schedule would have said."""
+    shown = [one for one in found["told"] if everything or one["level"] == "warning" or one["kind"] == "recovered"]
+    rows = [[moment(one["ts"])[:19], one["kind"], plain(one["message"].partition(": ")[2])] for one in shown]
+    lines = table(["TIME (UTC)", "STATE", ""], rows, color=1) if rows else ["it would have told nobody"]
+    counts = ", ".join(f"{count:,} {state}" for state, count in found["counts"].items()) or "nothing"
+    lines += [
+        "",
+        f"{found['runs']:,} jobs from {moment(found['begins'])[:19]} to {moment(found['until'])[:19]}: {counts}",
+    ]
+    return [*lines, *(f"note: {note}" for note in found["notes"])]
+
+
 def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     """Who is connected or was. What an SDK has not said of itself is left blank."""
     if not found:
@@ -549,6 +593,8 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
             f"forwarders   {forwarders['connected']:,} sidecars of {forwarders['known']:,} connected, lag up to "
             f"{duration(forwarders['lag_seconds'])}: wafermon clients --forwarders"
         )
+    if found["schedules"]:
+        lines.append(f"schedules    {_schedules(found['schedules'])}")
     if messages["sdk_dropped"]:
         lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
     if found["hooks"]:
@@ -559,10 +605,23 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
                 f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{why}", 13
             )
         )
+    for name, one in found.get("alerts", {}).items():
+        problem = f": {plain(one['error'])}" if one["error"] else ""
+        wait = f", next try {moment(one['next_try'])} UTC" if one["next_try"] else ""
+        lines.append(
+            f"alert        {plain(name)} ({plain(one['plugin'])}): sent {one['sent']}, pending {one['pending']}, "
+            f"dropped {one['dropped']}, refused {one['refused']}{wait}{problem}"
+        )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
     lines += ["", *_kafka(found["kafka"])] if found.get("kafka") else []
     lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines
+
+
+def _schedules(found: Mapping[str, Any]) -> str:
+    troubled = found["troubled"]
+    more = f" and {found['more_troubled']:,} more" if found["more_troubled"] else ""
+    return f"{found['count']:,}, " + (f"not as they should be: {', '.join(troubled)}{more}" if troubled else "all well")
 
 
 def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -354,8 +354,9 @@ class Ledger:
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
+        # What was read from elsewhere is judged where its programs are connected.
         marks = [mark for mark in group.marks if not mark.principal.startswith((FORWARD, KAFKA))]
-        self._forwards = len(marks) < len(group.marks)
+        self._forwards = any(mark.principal.startswith(FORWARD) for mark in group.marks)
         for mark in marks:
             self._take_mark(mark, group, came[mark.client], refused.get(mark.client, ()))
         numbered = {mark.client for mark in marks}

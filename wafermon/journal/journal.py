@@ -289,6 +289,11 @@ class Journal:
         return self._clock.elapsed()
 
     @property
+    def away(self) -> int:
+        """So much `elapsed` had passed at the start since the last that is known of before, in microseconds."""
+        return self._clock.away
+
+    @property
     def clock_fault(self) -> str:
         """What is wrong with the date just now, for health; else empty."""
         return self._clock.fault

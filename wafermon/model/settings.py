@@ -480,6 +480,10 @@ class Correlation(Section):
         "the sidecar that this one forwards to, or to those that write to the topics of Kafka that are read here. Jobs are followed, and receipts told, in either.",
         json_schema_extra={"default": "`never` where a backend forwards or topics of Kafka are read, else `here`"},
     )
+    after_start: Duration = Field(
+        default=60.0,
+        description="After a start nothing that is due by a schedule is judged for this time: what clients have kept comes first.",
+    )
 
 
 class DeadLetters(Section):
@@ -495,15 +499,27 @@ class DeadLetters(Section):
     )
 
 
+NotableKind = Literal[
+    "job_stalled", "gone", "job_failed", "span_abandoned", "dropped",
+    "not_started", "late", "silent", "too_long", "too_fast", "overlapping", "failed", "recovered",
+]  # fmt: skip
+"""See `wafermon.model.notable.KINDS`."""
+
+
 class Hooks(Section):
     """A command that is told about what should not wait. Without this section there is none."""
 
     command: Command = Field(
         description="Run without a shell, with the event as JSON on its standard input. Words in quotes stay together."
     )
-    on: tuple[Literal["job_stalled", "gone", "job_failed", "span_abandoned", "dropped"], ...] = Field(
-        default=("job_stalled", "gone", "job_failed", "dropped"), description="What it is told about.", strict=False
-    )
+    on: tuple[NotableKind, ...] = Field(
+        default=(
+            "job_stalled", "gone", "job_failed", "dropped",
+            "not_started", "late", "silent", "too_long", "too_fast", "overlapping", "failed", "recovered",
+        ),
+        description="What it is told about. What stands from `not_started` on is told of schedules.",
+        strict=False,
+    )  # fmt: skip
     at_most: Frequency = Field(default=Rate(10, 60.0), description="How often it runs; the rest is counted and logged.")
 
 
@@ -603,7 +619,7 @@ HttpEntry = Annotated[HttpListener, BeforeValidator(_listener), Kind("an endpoin
 class Settings(Section):
     """The keys that stand alone."""
 
-    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes")
+    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes", "schedules", "alerts")
 
     listen: tuple[ListenEntry, ...] = Field(
         default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),
@@ -645,7 +661,7 @@ class Settings(Section):
         return value
 
     @property
-    def doors(self) -> tuple[Listener, ...]:
+    def ports(self) -> tuple[Listener, ...]:
         """Those of `listen` that have an endpoint."""
         return tuple(one for one in self.listen if isinstance(one, Listener))
 

@@ -25,6 +25,7 @@ from wafermon.model.asking import (
     parse_moment,
 )
 from wafermon.model.messages import LEVELS
+from wafermon.model.schedules import Schedule
 from wafermon.query.compare import critical_path
 from wafermon.query.query import Answer, BadQuestion, Query, median_run
 
@@ -261,6 +262,29 @@ async def _services(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     return {"services": found.found, **_whole(found)}
 
 
+DAYS = 30
+"""So far back a schedule is judged where nothing else is asked for."""
+
+
+async def _rehearsal(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
+    name = given.get("name", "")
+    since, until = _times(query, given)
+    until = until or query.now()
+    since = since or until - DAYS * 86_400_000_000
+    found = await query.rehearse(name, since, until, given.get("source", ""))
+    if found.found is None:
+        raise NotThere(f"no schedule {name[:64]!r} is in the config", list(query.schedules()))
+    schedule = query.schedules()[name]
+    notes = ["hosts are not stored: match.host and per_host are left out"] if _goes_by_host(schedule) else []
+    if not schedule.of_jobs:
+        notes.append("a service that sends neither events nor progress looks silent here")
+    return {"schedule": name, "since": since, "until": until, **found.found, "notes": notes, **_whole(found)}
+
+
+def _goes_by_host(schedule: Schedule) -> bool:
+    return bool(schedule.match.host) or schedule.per_host
+
+
 QUESTIONS: Mapping[str, Question] = {
     "jobs": Question(JOBS, _jobs),
     "runs": Question(("of", *(key for key in JOBS if key != "kind")), _runs),
@@ -270,5 +294,6 @@ QUESTIONS: Mapping[str, Question] = {
     "events": Question(("trace", "service", "level", "text", "context", *TIMES, *PAGING), _events),
     "errors": Question(("service", "text", *TIMES, *PAGING), _errors),
     "services": Question((*TIMES, "source"), _services),
+    "rehearsal": Question(("name", *TIMES, "source"), _rehearsal),
 }
 """By name."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
 from wafermon.correlation.receipts import record_of
+from wafermon.correlation.schedules import Schedules
 from wafermon.model.asking import MOST
 from wafermon.model.kinds import ANY, Kinds, kind_of_root
 from wafermon.model.messages import TERMINAL
@@ -103,6 +104,11 @@ class Live:
         }
         made: JobRecord = whole
         return made
+
+    @property
+    def schedules(self) -> Schedules:
+        """What is expected, and how that is."""
+        return self._correlator.engine.schedules
 
     @property
     def sdk_dropped(self) -> int:

@@ -7,23 +7,27 @@ both would count twice. A place that can't be asked is a problem that the answer
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import median
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from wafermon.model.asking import (
+    MOST,
     OPEN,
     ErrorFilter,
     EventFilter,
     Found,
     JobFilter,
     Page,
+    event_place,
     job_key,
     job_place,
     merged,
     page_of,
 )
+from wafermon.model.asking import Place as JobPlace
 from wafermon.model.errors import RetryableError
 from wafermon.model.kinds import Kinds
 from wafermon.model.messages import OWN_SERVICE, TERMINAL
@@ -38,11 +42,13 @@ from wafermon.model.records import (
     SpanRecord,
     TraceRecord,
 )
+from wafermon.model.schedules import Schedules
 from wafermon.model.span_tree import tree
 from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
 from wafermon.query.eta import RUNS, eta
 from wafermon.query.live import POINTS, Live
 from wafermon.query.receipts import Place, receipt, stored_record
+from wafermon.query.rehearsal import Rehearsal, rehearse
 
 T = TypeVar("T")
 CANDIDATES = 10
@@ -55,6 +61,8 @@ KEPT = 16
 KEPT_SECONDS = 5.0
 KEPT_SHARE = 50
 """… at least so long, or so many times as long as it took to read."""
+PAGES = 20
+"""So many pages of jobs, and of events, are looked at for one schedule."""
 OWN_EVENTS = 1_000
 """The most of the sidecar's own events of one trace that are looked at for its receipt."""
 
@@ -90,12 +98,14 @@ class Query:
         live: Callable[[], Live | None],
         stored: Callable[[], Mapping[str, Any]],
         now: Callable[[], int],
+        schedules: Callable[[], Schedules] = dict,
     ) -> None:
         """`live`: None where no sidecar runs; `stored`: the backends that are an `IHistory`, by name, in the config's order;
-        `now`: microseconds since the epoch."""
+        `now`: microseconds since the epoch; `schedules`: those of the config."""
         self._live = live
         self._stored = stored
         self.now = now
+        self.schedules = schedules
         self._baselines: dict[str, tuple[int, list[JobRecord]]] = {}
         self._traces: dict[tuple[str, int], _Kept] = {}
 
@@ -325,6 +335,52 @@ class Query:
             place_of = live.place_of if live is not None else lambda backend: Place(None)
             answer.found = receipt(trace_id, record, place_of)
         return answer
+
+    # -- schedules
+
+    async def rehearse(self, name: str, since: int, until: int, source: str = "") -> Answer[Rehearsal | None]:
+        """What a schedule of the config would have said from `since` to `until`. None where there is none of this name; raises
+        BadQuestion where too much would have to be looked at."""
+        answer: Answer[Rehearsal | None] = Answer(None)
+        schedule = self.schedules().get(name)
+        if schedule is None:
+            return answer
+        jobs: dict[str, JobRecord] = {}
+        for glob in schedule.match.job or ("*",):
+            jobs_of: Any = partial(self.jobs, JobFilter(name=glob, since=since, until=until))
+            async for job in self._all(answer, jobs_of, source, job_place):
+                jobs[job_key(job["trace_id"], job["job_id"])] = job
+        heard: list[tuple[int, str]] = []
+        if not schedule.of_jobs:
+            heard = [(ts, job["service"]) for job in jobs.values() for ts in (job["first"], job["last_progress"])]
+            for glob in schedule.match.service or ("*",):
+                events_of: Any = partial(self.events, EventFilter(since, until, service=glob))
+                async for event in self._all(answer, events_of, source, event_place):
+                    heard.append((event["ts"], event["service"]))
+        answer.sources = list(dict.fromkeys(answer.sources))
+        answer.problems = list(dict.fromkeys(answer.problems))
+        answer.found = rehearse(name, schedule, list(jobs.values()), heard, since, until)
+        return answer
+
+    async def _all(
+        self,
+        answer: Answer[Any],
+        ask: Callable[[Page, str], Awaitable[Answer[Found[Any]]]],
+        source: str,
+        place: Callable[[Any], JobPlace],
+    ) -> AsyncIterator[Any]:
+        """All pages of a list."""
+        after: JobPlace | None = None
+        for _ in range(PAGES):
+            part = await ask(Page(MOST, after), source)
+            answer.sources += part.sources
+            answer.problems += part.problems
+            for one in part.found.records:
+                yield one
+            if not (part.found.more and part.found.records):
+                return
+            after = place(part.found.records[-1])
+        raise BadQuestion(f"since: more than {PAGES * MOST:,} jobs or events would be looked at; name a later time")
 
     # -- messages and roll-ups
 

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from wafermon import __version__
 from wafermon.journal.latency import BOUNDS, Latency
+from wafermon.model.schedules import ALARMS, RECOVERED, STATES
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.status import readiness
 from wafermon.web.view import View
@@ -104,28 +105,6 @@ class Figures(Collector):
             stuck.add_metric([owner], count)
         yield stuck
 
-    def _kafka(self) -> Iterator[Metric]:
-        sources = self._view.sources.open
-        topics: Counter[tuple[str, str]] = Counter()
-        lags = GaugeMetricFamily(
-            "wafermon_kafka_lag", "Offsets that are there and were not read yet.", labels=["topic", "partition"]
-        )
-        failing = GaugeMetricFamily(
-            "wafermon_kafka_failing", "1 while a topic or some of its partitions can't be read.", labels=["topic"]
-        )
-        for source in sources:
-            stopped = {place.topic for place, one in source.partitions.items() if one.problem} | set(source.missing)
-            for topic, figures in source.figures.items():
-                failing.add_metric([topic], float(bool(source.problem) or topic in stopped))
-                topics.update({(name, topic): count for name, count in asdict(figures).items()})
-            for place, one in source.partitions.items():
-                if one.lag is not None:
-                    lags.add_metric([place.topic, str(place.partition)], one.lag)
-        for name, (shown, text) in KAFKA.items():
-            found = {topic: count for (figure, topic), count in topics.items() if figure == name}
-            yield _counters(shown, text, "topic", found)
-        yield from (lags, failing)
-
     def _forwarders(self) -> Iterator[Metric]:
         """By the names that tokens and certificates give them: the operator's words, not a client's."""
         forwarders = self._view.receiver.forwarders
@@ -158,6 +137,28 @@ class Figures(Collector):
             refused.add_metric([name], sum(one.refused_lines for one in some))
             gaps.add_metric([name], sum(one.gaps for one in some))
         yield from (connected, lag, messages, refused, gaps)
+
+    def _kafka(self) -> Iterator[Metric]:
+        sources = self._view.sources.open
+        topics: Counter[tuple[str, str]] = Counter()
+        lags = GaugeMetricFamily(
+            "wafermon_kafka_lag", "Offsets that are there and were not read yet.", labels=["topic", "partition"]
+        )
+        failing = GaugeMetricFamily(
+            "wafermon_kafka_failing", "1 while a topic or some of its partitions can't be read.", labels=["topic"]
+        )
+        for source in sources:
+            stopped = {place.topic for place, one in source.partitions.items() if one.problem} | set(source.missing)
+            for topic, figures in source.figures.items():
+                failing.add_metric([topic], float(bool(source.problem) or topic in stopped))
+                topics.update({(name, topic): count for name, count in asdict(figures).items()})
+            for place, one in source.partitions.items():
+                if one.lag is not None:
+                    lags.add_metric([place.topic, str(place.partition)], one.lag)
+        for name, (shown, text) in KAFKA.items():
+            found = {topic: count for (figure, topic), count in topics.items() if figure == name}
+            yield _counters(shown, text, "topic", found)
+        yield from (lags, failing)
 
     def _journal(self) -> Iterator[Metric]:
         journal = self._view.journal
@@ -252,10 +253,42 @@ class Figures(Collector):
             name.removesuffix("_over"): count for name, count in view.live.counters.items() if name.endswith("_over")
         }
         yield _counters("wafermon_trace_limits", "Messages whose service, span or job was one too many.", "limit", over)
+        if view.config.schedules:
+            yield from self._schedules()
         if view.config.hooks:
             runs = {name: value for name, value in view.hooks.figures().items() if isinstance(value, int)}
             yield _counters("wafermon_hooks", "What became of the events for the hook.", "outcome", runs)
+        waiting = GaugeMetricFamily(
+            "wafermon_alerts_pending", "Alarms that a channel has not sent.", labels=["channel"]
+        )
+        outcomes = CounterMetricFamily("wafermon_alerts", "What became of alarms.", labels=["channel", "outcome"])
+        for name, channel in view.channels.items():
+            waiting.add_metric([name], channel.pending)
+            for outcome in ("sent", "failed", "refused", "dropped"):
+                outcomes.add_metric([name, outcome], getattr(channel, outcome))
+        yield waiting
+        yield outcomes
         yield _gauge("wafermon_reactor_delay_seconds", "The longest delay of the last 30 s.", self._delay.seconds)
+
+    def _schedules(self) -> Iterator[Metric]:
+        """A label is a name of the config's, as those of backends are."""
+        schedules = self._view.live.schedules
+        states = GaugeMetricFamily("wafermon_schedules", "Schedules, and hosts of them, by state.", labels=["state"])
+        for state, count in {**dict.fromkeys(STATES, 0), **schedules.states()}.items():
+            states.add_metric([state], count)
+        yield states
+        troubled = GaugeMetricFamily(
+            "wafermon_schedule_troubled",
+            "How many of a schedule's hosts, or whether it itself, is not as it should be.",
+            labels=["schedule"],
+        )
+        for name, count in schedules.troubled().items():
+            troubled.add_metric([name], count)
+        yield troubled
+        told = {**dict.fromkeys((*ALARMS, RECOVERED), 0), **schedules.told}
+        yield _counters("wafermon_schedule_transitions", "What was told of schedules.", "state", told)
+        text = "Runs and hosts that were not followed, and messages of runs that were long over."
+        yield _counters("wafermon_schedule_limits", text, "limit", schedules.counters)
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:

@@ -12,6 +12,8 @@ from wafermon.receivers.kafka.source import Source
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.view import View
 
+TROUBLED = 20
+"""So many schedules that are not as they should be are named."""
 _IN_WORDS = {
     "!correlation": "the correlation fails",
     "!dead-letters": "dead letters can't be written",
@@ -53,6 +55,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "live_traces": view.live.traces,
             **view.live.counters,
         },
+        "schedules": _schedules(view),
         "dead_letters": {
             "error": _problem_of(view, "!dead-letters"),
             "dir": str(view.dead_letters.dir),
@@ -63,36 +66,13 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
         "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
         "kafka": [_source(source) for source in view.sources.open],
         "hooks": view.hooks.figures() if view.config.hooks else None,
+        "alerts": {name: channel.figures() for name, channel in view.channels.items()},
         "http": [
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}
             for one, address in view.http_listeners()
         ],
         "viewers": viewers,
         "reactor_delay": round(delay.seconds, 6),
-    }
-
-
-def _source(source: Source) -> dict[str, Any]:
-    """One entry of `listen` that reads from Kafka."""
-    return {
-        "brokers": list(source.settings.brokers),
-        "cluster": source.cluster,
-        "topics": {name: asdict(figures) for name, figures in source.figures.items()},
-        "missing": list(source.missing),
-        "group": source.settings.group,
-        "exactly_once": source.settings.group is None,
-        "problem": source.problem,
-        "partitions": [
-            {
-                "topic": place.topic,
-                "partition": place.partition,
-                "state": one.state.value,
-                "problem": one.problem,
-                "next": one.stream.synced,
-                "lag": one.lag,
-            }
-            for place, one in sorted(source.partitions.items())
-        ],
     }
 
 
@@ -123,6 +103,46 @@ def _forwarders(view: View) -> dict[str, Any]:
         "copies_refused": forwarders.refused,
         "lag_seconds": round(max((one.lag or 0.0 for one in known if one.connected), default=0.0), 3),
         "shown": [{name: getattr(one, name) for name in shown} for one in by_lag[:FORWARDERS_SHOWN]],
+    }
+
+
+def _schedules(view: View) -> dict[str, Any] | None:
+    """None where the config has none."""
+    if not view.config.schedules:
+        return None
+    found = view.live.schedules
+    troubled = [name for name, count in found.troubled().items() if count]
+    return {
+        "count": len(view.config.schedules),
+        "states": found.states(),
+        "troubled": troubled[:TROUBLED],
+        "more_troubled": max(0, len(troubled) - TROUBLED),
+        "told": dict(found.told),
+        **found.counters,
+    }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    """One entry of `listen` that reads from Kafka."""
+    return {
+        "brokers": list(source.settings.brokers),
+        "cluster": source.cluster,
+        "topics": {name: asdict(figures) for name, figures in source.figures.items()},
+        "missing": list(source.missing),
+        "group": source.settings.group,
+        "exactly_once": source.settings.group is None,
+        "problem": source.problem,
+        "partitions": [
+            {
+                "topic": place.topic,
+                "partition": place.partition,
+                "state": one.state.value,
+                "problem": one.problem,
+                "next": one.stream.synced,
+                "lag": one.lag,
+            }
+            for place, one in sorted(source.partitions.items())
+        ],
     }
 
 

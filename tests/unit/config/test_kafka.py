@@ -32,7 +32,7 @@ def test_a_source_beside_a_listener(tmp_path: Path) -> None:
         tmp_path, "'tcp:7411', {kafka: {brokers: ['b1:9092'], topics: [fab], options: {socket.keepalive.enable: true}}}"
     )
     (source,) = config.sources
-    assert [one.endpoint for one in config.doors] == ["tcp:7411"]
+    assert [one.endpoint for one in config.ports] == ["tcp:7411"]
     assert (source.topics, source.partitions, source.group) == (("fab",), None, None)
     assert source.options == {"socket.keepalive.enable": "true"}
 

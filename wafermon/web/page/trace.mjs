@@ -3,13 +3,14 @@
 import { bar, copyButton, element, keep, setClass, setHref, setText, setTitle, show } from "./dom.mjs";
 import { change, counted, duration, eta, language, moment, receiptLine } from "./format.mjs";
 import { huesOf } from "./hues.mjs";
-import { setState, showProgress } from "./jobs.mjs";
+import { showProgress } from "./jobs.mjs";
 import { Logs } from "./logs.mjs";
 import { MOST, merged } from "./merge.mjs";
 import { Plots } from "./plots.mjs";
 import { Refused } from "./poll.mjs";
 import { hashOf } from "./route.mjs";
 import { Spans } from "./spans.mjs";
+import { setState } from "./states.mjs";
 
 const LATEST = 300; // messages of each type that are asked of memory
 const WHOLE_EVERY = 60_000; // between two answers with what is stored
