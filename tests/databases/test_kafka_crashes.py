@@ -33,13 +33,12 @@ dead_letters: {{dir: dead-letters}}
 DATABASE = """
   db: {{plugin: timescaledb, dsn: "DSN", batch: {{age: 20ms}}, retry: {{max: 200ms}}}}
 """
+long = pytest.mark.skipif("WAFERMON_TEST_ROUNDS" not in os.environ, reason="make kafka")
 Kill = tuple[Callable[[], None], Callable[[], None]]
 """What ends something, and what begins it again."""
 
 
-@pytest.mark.skipif(
-    "WAFERMON_TEST_ROUNDS" not in os.environ, reason="make kafka; the way in and out below is always tested"
-)
+@long
 def test_kills_of_sidecar_and_broker(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     topic = kafka_broker.topic()
     config = CONFIG.replace("BROKER", kafka_broker.address).replace("TOPIC", topic.name)
@@ -94,6 +93,7 @@ def test_kills_all_the_way_into_a_database(kafka_broker: KafkaBroker, tmp_path: 
         assert database.query(summaries)[0][0] == database.query(summaries)[0][1]
 
 
+@long
 def test_members_of_a_group(kafka_broker: KafkaBroker, tmp_path: Path) -> None:
     """Three share a topic. One stops, which hands over exactly once; one is killed, which may repeat what it had not committed."""
     topic = kafka_broker.create(6)

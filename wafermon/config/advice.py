@@ -28,12 +28,14 @@ def _of_kafka(config: Config) -> Iterator[tuple[str, str]]:
                 "the sidecars that write to Kafka sum up their traces already, and this one would a second time; leave "
                 "correlation.derive out, unless only other programs write to these topics",
             )
-        if config.hooks is not None and (source.group is not None or source.partitions is not None):
-            yield (
-                "hooks",
-                f"listen[{index}].kafka reads a part of the partitions: jobs with messages in the others look stalled or gone here. Put hooks "
-                "at the sidecars that write to Kafka, or at one that reads all partitions",
-            )
+        if source.group is not None or source.partitions is not None:
+            for key in ("hooks", "schedules", "alerts"):
+                if getattr(config, key):
+                    yield (
+                        key,
+                        f"listen[{index}].kafka reads a part of the partitions: jobs with messages in the others look stalled or gone here. "
+                        f"Put {key} at the sidecars that write to Kafka, or at one that reads all partitions",
+                    )
     for name, backend in config.backends.items():
         if backend.plugin == "kafka" and derive == "never":
             yield (
