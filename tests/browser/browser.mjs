@@ -15,7 +15,7 @@ export async function pageOf(context, faults) {
   const page = await context.newPage();
   page.on("pageerror", (error) => faults.push(`exception: ${error.stack}`));
   page.on("console", (message) => {
-    if (message.type() === "error" && !message.location().url.endsWith("/api/schedules")) faults.push(`console: ${message.text()} (${message.location().url})`);
+    if (message.type() === "error") faults.push(`console: ${message.text()} (${message.location().url})`);
   });
   page.on("dialog", (dialog) => {
     faults.push(`dialog: ${dialog.message()}`);

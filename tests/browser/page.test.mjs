@@ -307,6 +307,16 @@ test("the sidecar's page is live: what clients dropped, dead letters with how to
   await without(page);
 });
 
+test("schedules say in words and colour how they are, and when the next run is due", async () => {
+  const page = await open("#sidecar");
+  const state = (name) => page.locator("tr", { hasText: name }).locator(".state");
+  await state("intake").and(page.locator(".not_started", { hasText: /^not started$/ })).waitFor();
+  assert.match(await state("intake").getAttribute("title"), /has not begun/);
+  await state("nightly").and(page.locator(".waiting")).waitFor();
+  await page.locator("tr", { hasText: "nightly" }).locator("td", { hasText: /, in 1[12] h/ }).waitFor();
+  await without(page);
+});
+
 test("times are in the viewer's zone with UTC on hover, and lines and links can be copied", async () => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await open("#trace/load-old-1");

@@ -29,6 +29,9 @@ backends:
   files: {{plugin: filesystem, path: "logs/{{service}}.jsonl", batch: {{age: 50ms}}}}
   history: {{plugin: history, dir: history, batch: {{age: 100ms}}}}
 dead_letters: {{dir: dead-letters}}
+schedules:
+  nightly: {{match: {{job: "nightly-*"}}, every: 12h}}
+  intake: {{match: {{service: nobody}}, every: 1s, start_grace: 1s}}
 """
 BAD = "nonsense: 1\n"
 OUTER, INNER = "0123456789abcdef", "fedcba9876543210"
