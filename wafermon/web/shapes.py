@@ -331,6 +331,7 @@ class ClientSeen(Shape):
     host: Annotated[str, "as it says"]
     pid: Annotated[int | None, "as it says"]
     sdk: Annotated[str, "language and version"]
+    protocol: Annotated[str, "by which it sends: lines, or OTLP"]
     connected: Annotated[bool, "whether it is now"]
     since: Annotated[Time, "when it came"]
     last_heard: Annotated[Time, "when it was heard of last"]
@@ -598,6 +599,7 @@ class Status(Shape):
     schedules: Annotated[dict[str, Any] | None, "how many, in which states; null where the config has none"]
     kafka: Annotated[list[dict[str, Any]], "what is read from Kafka, with its partitions"]
     alerts: Annotated[dict[str, dict[str, Any]], "channel -> its counters"]
+    otlp: Annotated[Any, "senders of OpenTelemetry and their requests; null where no listener takes them"]
 
 
 class Process(Shape):
