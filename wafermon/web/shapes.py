@@ -599,7 +599,7 @@ class Status(Shape):
     schedules: Annotated[dict[str, Any] | None, "how many, in which states; null where the config has none"]
     kafka: Annotated[list[dict[str, Any]], "what is read from Kafka, with its partitions"]
     alerts: Annotated[dict[str, dict[str, Any]], "channel -> its counters"]
-    otlp: Annotated[Any, "senders of OpenTelemetry and their requests; null where no listener takes them"]
+    otlp: Annotated[dict[str, int], "senders of OpenTelemetry, and what their requests came to"]
 
 
 class Process(Shape):
