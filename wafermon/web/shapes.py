@@ -331,6 +331,7 @@ class ClientSeen(Shape):
     host: Annotated[str, "as it says"]
     pid: Annotated[int | None, "as it says"]
     sdk: Annotated[str, "language and version"]
+    protocol: Annotated[str, "by which it sends: lines, or OTLP"]
     connected: Annotated[bool, "whether it is now"]
     since: Annotated[Time, "when it came"]
     last_heard: Annotated[Time, "when it was heard of last"]
@@ -341,7 +342,6 @@ class ClientSeen(Shape):
     unsent: Annotated[int | None, "messages that it still holds"]
     spilled: Annotated[int | None, "its spill files"]
     closed: Annotated[bool, "it said that this is all"]
-    protocol: Annotated[str, "`lines`, or `otlp`"]
 
 
 class Clients(Shape):
