@@ -20,7 +20,7 @@ from wafermon.cli.manual import commands
 from wafermon.web.document import document, schema
 from wafermon.web.site import INDEX
 
-SCHEMA = schema()
+SCHEMA = schema(strict=True)
 CONFIGURED = CONFIG + (
     "  history: {{plugin: history, dir: history, batch: {{age: 50ms}}}}\nhooks: {{command: 'true'}}\n"
 )
@@ -34,7 +34,7 @@ def validate(name: str, value: Any) -> None:
 def test_page_and_schema_are_made_of_the_types() -> None:
     told = "run `python -m wafermon.web.document docs`"
     assert (ROOT / "docs/json.md").read_text() == document(), told
-    assert json.loads((ROOT / "docs/json.schema.json").read_text()) == SCHEMA, told
+    assert json.loads((ROOT / "docs/json.schema.json").read_text()) == schema(), told
     Draft202012Validator.check_schema(SCHEMA)
 
 
@@ -93,9 +93,11 @@ ROUTES = {
     "/api/errors": "Errors",
     "/api/services": "Services",
     "/api/clients": "Clients",
+    "/api/dead-letters": "Letters",
+    "/api/forwarders": "Forwarders",
 }
 POSTS = {"/api/drain", "/api/cursors/NAME/forget"}
-STREAMS = {"/api/tail"}
+STREAMS = {"/api/tail", "/api/stream"}
 
 
 def test_every_route_is_looked_at() -> None:
@@ -131,7 +133,7 @@ def test_what_is_waited_for_and_let_go_fits(served: Served) -> None:
 
 COMMANDS = {
     "status": "Status", "jobs": ["Job"], "runs": "Kinds", "runs load-1": "Runs", "compare load-1 load-2": "Comparison",
-    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "drain": "Drained",
+    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "clients --forwarders": "Forwarders", "drain": "Drained",
     "doctor --config wafermon.yaml": ["Finding"], "config diff wafermon.yaml": ["ConfigDifference"],
 }  # fmt: skip
 """A list holds what the entries of a list are."""

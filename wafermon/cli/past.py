@@ -87,13 +87,13 @@ def ask_past(
 
 
 def _local(place: Place, question: str, given: Mapping[str, str], schedules: Mapping[str, Any]) -> dict[str, Any]:
-    from twisted.internet.defer import Deferred
+    from twisted.internet.defer import Deferred, succeed
 
     from wafermon.query import BadQuestion, NotThere, Query, Unavailable, answer
 
     store = _database(place) if place.dsn else _history(place.history)
     name = "the database" if place.dsn else place.history
-    query = Query(lambda: None, lambda: {name: store}, lambda: time.time_ns() // 1000, lambda: schedules)
+    query = Query(lambda: None, lambda: {name: store}, lambda: time.time_ns() // 1000, succeed, lambda: schedules)
     results: list[dict[str, Any]] = []
     errors: list[BaseException] = []
     asked = Deferred.fromCoroutine(answer(query, question, given))

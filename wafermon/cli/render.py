@@ -280,6 +280,13 @@ def rehearsal(found: Mapping[str, Any], *, everything: bool) -> list[str]:
     return [*lines, *(f"note: {note}" for note in found["notes"])]
 
 
+def _stream(client: Mapping[str, Any]) -> str:
+    """What is known of whether all of it came."""
+    if client.get("protocol") == "otlp":
+        return "unnumbered"
+    return "said all" if client["closed"] else "goes on" if client["connected"] else "not closed"
+
+
 def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     """Who is connected or was. What an SDK has not said of itself is left blank."""
     if not found:
@@ -290,7 +297,7 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
             plain(one["host"]) + ("" if one["pid"] is None else f":{one['pid']}"), plain(one["sdk"]),
             duration(max(0, now - one["last_heard"]) / 1e6) + " ago", f"{one['messages']:,}",
             *("" if one[key] is None else f"{one[key]:,}" for key in ("dropped", "spilled")),
-            "said all" if one["closed"] else "goes on" if one["connected"] else "not closed",
+            _stream(one),
         ]
         for one in found
     ]  # fmt: skip
@@ -337,7 +344,7 @@ def forwarders(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         "GAPS",
         "REFUSED",
     ]
-    return table(header, rows, right="------rrrrrr", color=1)
+    return table(header, rows, right="------rrrrrr", color=1, hide="--637245-1-8")
 
 
 def top(
@@ -583,6 +590,7 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
             f"{rejected:,} rejected{_codes(messages['rejected'])}",
             13,
         ),
+        *_otlp(found.get("otlp")),
         f"read with    {_READERS[found['reads_with']]}",
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
@@ -622,6 +630,14 @@ def _schedules(found: Mapping[str, Any]) -> str:
     troubled = found["troubled"]
     more = f" and {found['more_troubled']:,} more" if found["more_troubled"] else ""
     return f"{found['count']:,}, " + (f"not as they should be: {', '.join(troubled)}{more}" if troubled else "all well")
+
+
+def _otlp(found: Mapping[str, int] | None) -> list[str]:
+    """Where something came by it."""
+    if not found or not (found["requests"] or found["refused"]):
+        return []
+    counts = f"{found['messages']:,} messages in {found['requests']:,} requests, {found['refused']:,} refused"
+    return [f"otlp         {found['connected']} of {found['senders']} programs connected; {counts}"]
 
 
 def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:

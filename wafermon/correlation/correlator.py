@@ -47,7 +47,7 @@ class Phase(Enum):
     """How far a run is."""
 
     RESTORING = "restoring"
-    """The engine holds nothing yet, or not all."""
+    """The engine, or the memory of the recent, holds nothing yet, or not all."""
     REPLAYING = "replaying"
     """The engine holds what it held at `_position`; what it derives may have been journalled already."""
     LIVE = "live"
@@ -125,6 +125,11 @@ class Correlator:
     @property
     def position(self) -> Position | None:
         return self._work[0] if self._work else None
+
+    @property
+    def reached(self) -> Position | None:
+        """Everything before it is in memory; None while that is restored."""
+        return None if self._phase is Phase.RESTORING else self._position
 
     @property
     def problem(self) -> str:
@@ -247,21 +252,23 @@ class Correlator:
 
     async def _fill_recent(self) -> None:
         """For looking at only: what can't be read for it is left out."""
+        self.recent.let_go = self._journal.segment_before(self._position, HISTORY_BYTES)
         try:
             async for group in groups_before(self._journal, self._position, HISTORY_BYTES):
-                self.recent.observe([block for _, block in group.blocks], group.time)
+                self.recent.observe([block for _, block in group.blocks], group.time, group.end)
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001  # nothing is derived from it
             self.log.failure("What was there before the start can't be shown in full")
+            self.recent.let_go = self._position
 
     async def _follow(self) -> None:
         cursor = self._cursor
         assert cursor is not None
         await self._restore(cursor)
-        self._phase = Phase.REPLAYING
         self._work = None
         await self._fill_recent()
+        self._phase = Phase.REPLAYING
         self._saved_at = self._reactor.seconds()
         self._find_end()
         while True:
@@ -318,7 +325,7 @@ class Correlator:
         if not group.damaged:
             self.engine.ledger.observe(group, self._tables(group.routes))
             derived += self.engine.tell_receipts(group.time)
-        self.recent.observe(blocks, group.time)
+        self.recent.observe(blocks, group.time, group.end)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:
             self._counted = group.end

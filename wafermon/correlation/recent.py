@@ -30,6 +30,7 @@ from wafermon.model.messages import (
     Trace,
     decode_object,
 )
+from wafermon.model.position import Position
 
 TRACES = 1_000
 SPANS = 1_000
@@ -63,6 +64,8 @@ class RecentTrace(Struct, gc=False):
     summary: Trace | None = None
     more_spans: int = 0
     """Spans that ended and are not kept, since there were SPANS already."""
+    end: Position | None = None
+    """Where the last group that told of it ends."""
 
 
 class Recent:
@@ -75,9 +78,14 @@ class Recent:
         self._spans = 0
         self._blocks: deque[bytes] = deque()
         self._bytes = 0
+        self._end: Position | None = None
+        """Of the group that is observed."""
+        self.let_go: Position | None = None
+        """Traces that were heard of last before it may have been let go of; None where none was."""
 
-    def observe(self, blocks: Iterable[Block], time: int) -> None:
-        """The blocks of a group that was received at `time`."""
+    def observe(self, blocks: Iterable[Block], time: int, end: Position | None = None) -> None:
+        """The blocks of a group that was received at `time` and ends at `end`."""
+        self._end = end
         for block in blocks:
             self._follow(block.followed, time)
             self._take_derived(block.of_service(OWN_SERVICE))
@@ -112,24 +120,30 @@ class Recent:
             self._bytes -= len(self._blocks.popleft()) + BLOCK_COST
 
     def _follow(self, messages: Iterable[Message], time: int) -> None:
+        trace_id, trace = "", RecentTrace()
         for message in messages:
             if message.trace_id is UNSET:
                 continue
-            if isinstance(message, Progress):
-                self._progress(self._trace(message.trace_id), message, time)
-            elif isinstance(message, (SpanStart, SpanEnd)):
-                self._span(self._trace(message.trace_id), message)
-            elif isinstance(message, Trace):
+            if isinstance(message, Trace):
                 self._summary(message.trace_id, message)
+                continue
+            if message.trace_id != trace_id:  # neighbours have one
+                trace_id = message.trace_id
+                trace = self._trace(trace_id)
+            if isinstance(message, Progress):
+                self._progress(trace, message, time)
+            elif isinstance(message, (SpanStart, SpanEnd)):
+                self._span(trace, message)
 
     def _trace(self, trace_id: str) -> RecentTrace:
         trace = self.traces.get(trace_id)
-        if trace is not None:
+        if trace is None:
+            trace = self.traces[trace_id] = RecentTrace()
+            if len(self.traces) > TRACES:
+                self._let_go_of_oldest()
+        else:
             self.traces.move_to_end(trace_id)
-            return trace
-        trace = self.traces[trace_id] = RecentTrace()
-        if len(self.traces) > TRACES:
-            self._let_go()
+        trace.end = self._end
         return trace
 
     def _summary(self, trace_id: str, summary: Trace) -> None:
@@ -145,9 +159,10 @@ class Recent:
         trace = self.traces.get(trace_id)
         return (trace and trace.summary) or self._plain.get(trace_id)
 
-    def _let_go(self) -> None:
+    def _let_go_of_oldest(self) -> None:
         _, oldest = self.traces.popitem(last=False)
         self._spans -= len(oldest.spans)
+        self.let_go = oldest.end
 
     def _progress(self, trace: RecentTrace, message: Progress, time: int) -> None:
         ts, service = message.ts or 0, message.service or ""
@@ -170,7 +185,7 @@ class Recent:
             trace.spans[span_id] = span
             self._spans += 1
             while self._spans > ALL_SPANS and len(self.traces) > 1:
-                self._let_go()
+                self._let_go_of_oldest()
         if isinstance(message, SpanEnd):
             span.start, span.duration, span.status = message.start, round(message.duration), message.status
 

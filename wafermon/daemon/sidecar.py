@@ -16,6 +16,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
@@ -103,7 +104,8 @@ class Sidecar(Service):
         self._covered = Covered(config.schedules)
         self.channels: dict[str, Channel] = {}
         """What is told of alarms, by name."""
-        self.query = Query(lambda: self.live, self._histories, self.journal.now, lambda: self.config.schedules)
+        sleep = partial(deferLater, reactor)
+        self.query = Query(lambda: self.live, self._histories, self.journal.now, sleep, lambda: self.config.schedules)
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False

@@ -157,6 +157,12 @@ def _origin(answer: Answer[Any]) -> dict[str, Any]:
     return {"sources": answer.sources, "problems": answer.problems}
 
 
+def _unknown(*answers: Answer[Any]) -> Exception:
+    """What is raised where nothing was found: somebody who could not be asked may know it."""
+    problems = [problem for answer in answers for problem in answer.problems]
+    return Unavailable("; ".join(dict.fromkeys(problems))) if problems else NotThere(NOTHING)
+
+
 def _whole(answer: Answer[Any]) -> dict[str, Any]:
     if answer.problems and not answer.sources:
         raise Unavailable("; ".join(answer.problems))
@@ -196,8 +202,7 @@ async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     else:
         answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
     if answer.found is None:
-        _whole(answer)
-        raise NotThere(NOTHING)
+        raise _unknown(answer)
     return {**answer.found, "critical_path": critical_path(answer.found), **_origin(answer)}
 
 
@@ -210,8 +215,7 @@ async def one_trace(query: Query, given: str, source: str) -> str:
         raise BadQuestion("missing: the id of a trace or a job, or the beginning of one")
     meant = await query.resolve(given, source)
     if not meant.found:
-        _whole(meant)
-        raise NotThere(NOTHING)
+        raise _unknown(meant)
     if len(meant.found) > 1:
         shown = ", ".join(meant.found[:10]) + (", …" if len(meant.found) > 10 else "")
         raise NotThere(f"{given!r} is the beginning of several: {shown}", meant.found[:10])
@@ -221,8 +225,7 @@ async def one_trace(query: Query, given: str, source: str) -> str:
 async def _receipt(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     found = await query.receipt(given.get("id", ""), given.get("source", ""))
     if found.found is None:
-        _whole(found)
-        raise NotThere(NOTHING)
+        raise _unknown(found)
     return {**found.found}
 
 
@@ -234,8 +237,7 @@ async def _compare(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
         raise BadQuestion(f"run and other are both {run}; name two runs")
     found = await query.compare(run, other, source)
     if found.found is None:
-        _whole(found)
-        raise NotThere(NOTHING)
+        raise _unknown(found)
     return {**found.found, **_origin(found)}
 
 

@@ -23,6 +23,10 @@ POINTS = {"event": "events", "metric": "metrics", "progress": "progress", "resou
 class Places(Protocol):
     """What is asked of the journal."""
 
+    @property
+    def end(self) -> Position:
+        """Everything that was acknowledged is before it."""
+
     def stored(self, name: str) -> Position | None:
         """Where a cursor is; None for an unknown name."""
 
@@ -36,6 +40,26 @@ class Live:
     def __init__(self, correlator: Correlator, places: Places) -> None:
         self._correlator = correlator
         self._places = places
+
+    @property
+    def end(self) -> Position:
+        """Everything that was acknowledged is before it."""
+        return self._places.end
+
+    @property
+    def let_go(self) -> Position | None:
+        """What is before it may be in memory no more; None where it holds all that the journal has."""
+        return self._correlator.recent.let_go
+
+    def has_read(self, until: Position) -> bool:
+        """Whether memory has everything before it."""
+        reached = self._correlator.reached
+        return reached is not None and self._places.follow(reached) >= self._places.follow(until)
+
+    def has_stored(self, backend: str, until: Position) -> bool:
+        """Whether a backend has everything before it, or has passed it."""
+        kept = self._places.stored(backend)
+        return kept is not None and self._places.follow(kept) >= self._places.follow(until)
 
     def receipt(self, name: str) -> Receipt | None:
         """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from glob import escape
 from statistics import median
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -47,7 +48,8 @@ from wafermon.model.span_tree import tree
 from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
 from wafermon.query.eta import RUNS, eta
 from wafermon.query.live import POINTS, Live
-from wafermon.query.receipts import Place, receipt, stored_record
+from wafermon.query.reached import Reached, Sleep
+from wafermon.query.receipts import Place, receipt, record_without_one, stored_record
 from wafermon.query.rehearsal import Rehearsal, rehearse
 
 T = TypeVar("T")
@@ -64,7 +66,7 @@ KEPT_SHARE = 50
 PAGES = 20
 """So many pages of jobs, and of events, are looked at for one schedule."""
 OWN_EVENTS = 1_000
-"""The most of the sidecar's own events of one trace that are looked at for its receipt."""
+"""The most messages of each type, and of the sidecar's own events, that are looked at for the receipt of a stored trace."""
 
 
 class BadQuestion(ValueError):
@@ -80,6 +82,8 @@ class Answer(Generic[T]):
     """``live``, and the names of the backends that were asked."""
     problems: list[str] = field(default_factory=list)
     """Why one of them could not be."""
+    sure: bool = True
+    """Whether it is what was meant, whatever else there may be."""
 
 
 class _Kept(NamedTuple):
@@ -98,14 +102,16 @@ class Query:
         live: Callable[[], Live | None],
         stored: Callable[[], Mapping[str, Any]],
         now: Callable[[], int],
+        sleep: Sleep,
         schedules: Callable[[], Schedules] = dict,
     ) -> None:
         """`live`: None where no sidecar runs; `stored`: the backends that are an `IHistory`, by name, in the config's order;
-        `now`: microseconds since the epoch; `schedules`: those of the config."""
+        `now`: microseconds since the epoch; `sleep`: waits so many seconds; `schedules`: those of the config."""
         self._live = live
         self._stored = stored
         self.now = now
         self.schedules = schedules
+        self._sleep = sleep
         self._baselines: dict[str, tuple[int, list[JobRecord]]] = {}
         self._traces: dict[tuple[str, int], _Kept] = {}
 
@@ -116,6 +122,9 @@ class Query:
         answer: Answer[Found[JobRecord]] = Answer(Found())
         name, store = self._store(source)
         live = self._live()
+        if live is not None:
+            let_go = {name: live.let_go} if store is not None and live.let_go else {}
+            answer.problems += await Reached(live, live.end, let_go).wait(self._sleep)
         here = live.jobs(self._kinds(store)) if live is not None else []
         parts = []
         if live is not None:
@@ -201,7 +210,11 @@ class Query:
     # -- one trace
 
     async def resolve(self, given: str, source: str = "") -> Answer[list[str]]:
-        """The trace that is meant by an id, or by the beginning of one, of itself or of a job: the ids of all that it may be."""
+        """The trace that is meant by its id, by the id of a job, or by the beginning of one of these: the ids of all that it may
+        be."""
+        return await self._sure(source, lambda: self._resolve(given, source))
+
+    async def _resolve(self, given: str, source: str) -> Answer[list[str]]:
         answer: Answer[list[str]] = Answer([])
         name, store = self._store(source)
         live = self._live()
@@ -211,20 +224,46 @@ class Query:
             if live.knows(given):
                 answer.found = [given]
                 return answer
+            jobs = live.jobs(self._kinds(store))
+            exact = max((job for job in jobs if job["job_id"] == given), key=job_place, default=None)
+            if exact is not None:
+                answer.found = [exact["trace_id"]]
+                return answer
             ids = live.trace_ids()
             found |= dict.fromkeys(one for one in ids if one.startswith(given))
-            found |= {job["trace_id"]: None for job in live.jobs(self._kinds(store)) if job["job_id"].startswith(given)}
-        if given not in found and store is not None:
-            more = await self._try(answer, name, store.find(given, CANDIDATES + 1))
-            found |= dict.fromkeys(more or ())
-        answer.found = [given] if given in found else sorted(found)
+            found |= {job["trace_id"]: None for job in jobs if job["job_id"].startswith(given)}
+        if store is not None:
+            more = await self._try(answer, name, store.find(given, CANDIDATES + 1)) or []
+            found |= dict.fromkeys(more)
+            if len(found) > 1 and (named := await self._named(answer, given, name, store)):
+                answer.found = [named]
+                return answer
+        answer.sure = given in found
+        answer.found = [given] if answer.sure else sorted(found)
         return answer
+
+    async def _named(self, answer: Answer[Any], given: str, name: str, store: Any) -> str:
+        """The stored trace of exactly this id, else that of the latest job of this id; empty where there is none."""
+        if await self._try(answer, name, store.trace(given, 0)) is not None:
+            return given
+        jobs = await self._try(answer, name, store.jobs(JobFilter(name=escape(given)), Page(1)))
+        return jobs.records[0]["trace_id"] if jobs is not None and jobs.records else ""
+
+    async def _sure(self, source: str, question: Callable[[], Awaitable[Answer[T]]]) -> Answer[T]:
+        """The answer to a question about one thing; nothing is found only where nobody who is asked can have it. See `reached`."""
+        live, (name, store) = self._live(), self._store(source)
+        if live is None:
+            return await question()
+        return await Reached(live, live.end, {name: live.end} if store is not None else {}).ask(question, self._sleep)
 
     async def trace(
         self, trace_id: str, messages: int, source: str = "", *, kept: bool = False
     ) -> Answer[TraceRecord | None]:
         """One trace, from memory and from what is stored. With `kept`, what is stored of a trace that goes on may be some seconds old:
         for who asks again and again."""
+        return await self._sure(source, lambda: self._trace(trace_id, messages, source, kept))
+
+    async def _trace(self, trace_id: str, messages: int, source: str, kept: bool = False) -> Answer[TraceRecord | None]:
         answer: Answer[TraceRecord | None] = Answer(None)
         name, store = self._store(source)
         live = self._live()
@@ -316,24 +355,30 @@ class Query:
     async def receipt(self, name: str, source: str = "") -> Answer[Receipt | None]:
         """Whether all of the trace of this id, or of the latest job of this id, arrived: by what memory knows, else by what
         was kept when it had ended."""
+        return await self._sure(source, lambda: self._receipt(name, source))
+
+    async def _receipt(self, name: str, source: str) -> Answer[Receipt | None]:
         answer: Answer[Receipt | None] = Answer(None)
         live = self._live()
         if live is not None:
             answer.sources.append("live")
             answer.found = live.receipt(name)
-        store_name, store = self._store(source)
-        if answer.found is not None or store is None:
+            if answer.found is not None:
+                return answer
+        meant = await self._resolve(name, source)
+        known = await self._trace(meant.found[0], OWN_EVENTS, source) if len(meant.found) == 1 else Answer(None)
+        answer.problems += meant.problems + known.problems
+        trace, (store_name, store) = known.found, self._store(source)
+        if trace is None or name not in (trace["trace_id"], *(job["job_id"] for job in trace["jobs"])):
             return answer
-        meant = await self._try(answer, store_name, store.find(name, CANDIDATES)) or []
-        if not meant:
-            return answer
-        trace_id = name if name in meant else meant[0]
-        wanted = EventFilter(trace_id=trace_id, service=OWN_SERVICE)
-        found = await self._try(None, "", store.events(wanted, Page(OWN_EVENTS)))
-        record = stored_record(list(found.records)[::-1]) if found is not None else None
-        if record is not None and (name == trace_id or len(meant) == 1):
+        record = None
+        if store is not None:
+            wanted = EventFilter(trace_id=trace["trace_id"], service=OWN_SERVICE)
+            found = await self._try(answer, store_name, store.events(wanted, Page(OWN_EVENTS)))
+            record = stored_record(list(found.records)[::-1]) if found is not None else None
+        if not answer.problems:
             place_of = live.place_of if live is not None else lambda backend: Place(None)
-            answer.found = receipt(trace_id, record, place_of)
+            answer.found = receipt(trace["trace_id"], record or record_without_one(trace), place_of)
         return answer
 
     # -- schedules
@@ -432,7 +477,7 @@ class Query:
             if answer is not None:
                 answer.problems.append(str(error))
             return None
-        if answer is not None:
+        if answer is not None and name not in answer.sources:
             answer.sources.append(name)
         return found
 

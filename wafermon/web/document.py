@@ -33,12 +33,14 @@ def document() -> str:
     return OPENING + "".join(_section(shape) for shape in _all())
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of every answer."""
+def schema(*, strict: bool = False) -> dict[str, Any]:
+    """The JSON Schema of every answer. One for readers takes fields that a later version adds; a `strict` one takes no others."""
     _, defs = msgspec.json.schema_components(ANSWERS, ref_template="#/$defs/{name}")
     for shape in _all():
         entry = defs[shape.__name__]
         entry["description"] = _plain(_doc(shape))
+        if not strict:
+            entry.pop("additionalProperties", None)
         for name, (_, text) in _fields(shape).items():
             field = entry["properties"][name]
             field.pop("default", None)  # what is left out, not what counts then

@@ -209,6 +209,7 @@ class Trace(Shape):
     progress: Annotated[list[Message], "the latest ones"]
     resources: Annotated[list[Message], "the latest ones"]
     series: Annotated[list[Series], "its metrics"]
+    critical_path: Annotated[list[str], "ids of the spans that the end of the trace waited for, in the order of time"]
     left_out: Annotated[LeftOut, "what is not shown"]
     sources: Annotated[list[str], "as in lists"]
     problems: Annotated[list[str], "as in lists"]
@@ -233,6 +234,18 @@ class ReceiptBackend(Shape):
     skipped: Annotated[int, "passed undelivered"]
 
 
+class Edge(Shape):
+    """What a sidecar that forwards to this one has told of it."""
+
+    received: Annotated[int, "messages that it accepted"]
+    forwarded: Annotated[int, "of these, what it forwards to here"]
+    sent: Annotated[int | None, "as in the receipt"]
+    rejected: Annotated[int, "as in the receipt"]
+    dropped: Annotated[int, "as in the receipt"]
+    gaps: Annotated[int, "numbers that never came there"]
+    unclosed: Annotated[int, "clients there that have not said that they sent everything"]
+
+
 class Receipt(Shape):
     """`GET /api/traces/ID/receipt` and `wafermon receipt --json`; receipts.md explains each field."""
 
@@ -252,6 +265,9 @@ class Receipt(Shape):
     unnumbered: Annotated[int, "messages without a number"]
     no_route: Annotated[int, "messages that no rule took"]
     begun_before: Annotated[bool, "it may have begun before the sidecar kept receipts"]
+    forwarded: Annotated[int, "messages that came through other sidecars"]
+    edges: Annotated[dict[str, Edge], "journal of such a sidecar -> what it has told"]
+    edge_unknown: Annotated[int, "forwarded messages of which no sidecar has told a receipt"]
     services: Annotated[dict[str, str], "client -> service, of those that are named"]
     backends: Annotated[dict[str, ReceiptBackend], "by name"]
 
@@ -334,6 +350,65 @@ class Clients(Shape):
     clients: Annotated[list[ClientSeen], "those that are connected first"]
     total: Annotated[int, "how many the filter takes"]
     left_out: Annotated[int, "how many of these are not shown"]
+
+
+class Forwarder(Shape):
+    """A sidecar that forwards to this one, or did since the start."""
+
+    name: Annotated[str, "as its token or certificate says"]
+    journal: Annotated[str, "the id of its journal"]
+    host: Annotated[str, "as it says"]
+    version: Annotated[str, "as it says"]
+    address: Annotated[str, "its end of the connection"]
+    instance: Annotated[str, "what tells it from a copy"]
+    connected: Annotated[bool, "whether it is now"]
+    since: Annotated[Time, "when it came"]
+    last_heard: Annotated[Time, "when it was heard of last"]
+    connections: Annotated[int, "how often it connected"]
+    messages: Annotated[int, "that were accepted"]
+    frames: Annotated[int, "that were accepted"]
+    duplicate_frames: Annotated[int, "that were known already"]
+    refused_lines: Annotated[int, "lines that were refused"]
+    gaps: Annotated[int, "numbers that were jumped over"]
+    raw_bytes: Annotated[int, "of the lines"]
+    wire_bytes: Annotated[int, "of the frames"]
+    lag: Annotated[float | None, "seconds that what came last had waited there"]
+    clock: Annotated[float | None, "seconds that its clock is ahead of this one"]
+
+
+class Forwarders(Shape):
+    """`GET /api/forwarders` and `wafermon clients --forwarders --json`."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    forwarders: Annotated[list[Forwarder], "those that are connected first"]
+    total: Annotated[int, "how many the filter takes"]
+    left_out: Annotated[int, "how many of these are not shown"]
+
+
+class ForwarderShown(Shape):
+    """A sidecar that forwards to this one, in short."""
+
+    name: Annotated[str, "as its token or certificate says"]
+    journal: Annotated[str, "the id of its journal"]
+    host: Annotated[str, "as it says"]
+    version: Annotated[str, "as it says"]
+    connected: Annotated[bool, "whether it is now"]
+    last_heard: Annotated[Time, "when it was heard of last"]
+    lag: Annotated[float | None, "seconds that what came last had waited there"]
+    clock: Annotated[float | None, "seconds that its clock is ahead of this one"]
+    messages: Annotated[int, "that were accepted"]
+    gaps: Annotated[int, "numbers that were jumped over"]
+    refused_lines: Annotated[int, "lines that were refused"]
+
+
+class ForwarderState(Shape):
+    """The sidecars that forward to this one."""
+
+    connected: Annotated[int, "how many are connected"]
+    known: Annotated[int, "how many are known since the start"]
+    copies_refused: Annotated[int, "connections of copies, since the start"]
+    lag_seconds: Annotated[float, "the greatest lag"]
+    shown: Annotated[list[ForwarderShown], "20 at most, those that lag most first"]
 
 
 class Kept(Shape):
@@ -552,6 +627,8 @@ class Status(Shape):
     hooks: Annotated[HookState | None, "null where no hook is configured"]
     http: Annotated[list[HttpState], "ports for HTTP"]
     reactor_delay: Annotated[float, "seconds that the reactor came late of late"]
+    viewers: Annotated[int, "open streams of changes"]
+    forwarders: Annotated[ForwarderState, "sidecars that forward to this one"]
 
 
 class Process(Shape):
@@ -565,6 +642,32 @@ class Process(Shape):
     open_files: Annotated[int, "now"]
     open_files_max: Annotated[int, "its limit"]
     mounts: Annotated[dict[str, bool], "path -> whether it may only be read"]
+
+
+class Letter(Shape, kw_only=True):
+    """A dead letter, as its file holds it; texts are cut at 2,000 characters."""
+
+    id: Annotated[str, "its id, made of its place in the journal"]
+    code: Annotated[str, "why, as a word"]
+    reason: Annotated[str, "why, as a sentence"]
+    time: Annotated[Any, "when it was written"]
+    file: Annotated[str, "what `wafermon replay` takes"]
+    backend: Annotated[str | None, "which refused it"] = None
+    client: Annotated[str | None, "its stream"] = None
+    seq: Annotated[int | None, "its number"] = None
+    service: Annotated[str | None, "who sent it"] = None
+    host: Annotated[str | None, "as its connection said"] = None
+    pid: Annotated[int | None, "as its connection said"] = None
+    peer: Annotated[str | None, "its connection"] = None
+    line: Annotated[str | None, "the line"] = None
+    base64: Annotated[str | None, "the line, where it is not UTF-8"] = None
+
+
+class Letters(Shape):
+    """`GET /api/dead-letters`."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    letters: Annotated[list[Letter], "the latest first"]
 
 
 class NotKnown(Shape, kw_only=True):
@@ -591,7 +694,7 @@ class ConfigDifference(Shape):
 
 
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
-    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Status, Process, Drained, Forgotten, NotKnown,
+    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Forwarders, Letters, Status, Process, Drained, Forgotten, NotKnown,
     Finding, ConfigDifference,
 )  # fmt: skip
 """What is printed as a whole, or as the entries of a list."""

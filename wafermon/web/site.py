@@ -148,9 +148,10 @@ def _forwarders(view: View, request: Request) -> bytes:
 def _clients(view: View, request: Request) -> bytes:
     given = arguments(request, "service", "connected", "limit")
     connected = _connected(given)
+    known = [*view.receiver.clients.records(), *view.otlp.senders.records()]
     found = [
         one
-        for one in view.receiver.clients.records()
+        for one in sorted(known, key=lambda one: (one["connected"], one["last_heard"]), reverse=True)
         if fnmatchcase(one["service"], given.get("service", "*")) and connected in ("", str(one["connected"]).lower())
     ]
     shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]

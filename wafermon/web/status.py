@@ -46,6 +46,15 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "sdk_dropped": view.live.sdk_dropped,
         },
         "forwarders": _forwarders(view),
+        "otlp": {
+            "senders": len(view.otlp.senders),
+            "connected": view.otlp.senders.connected,
+            "requests": view.otlp.figures.requests,
+            "repeated": view.otlp.figures.repeated,
+            "refused": sum(view.otlp.figures.refused.values()),
+            "messages": view.otlp.figures.messages,
+            "rejected": view.otlp.figures.rejected,
+        },
         "spill": {
             "files": view.spills.files if view.spills else 0,
             "stuck": dict(view.spills.stuck) if view.spills else {},
