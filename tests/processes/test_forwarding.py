@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 from central import TOKEN, Central
 from certificates import Authority
-from daemon import Load, until
+from daemon import Daemon, Load, until
 from edge import Edge
 from exactly_once import check_exactly_once
 from proxy import Pair, Proxy
@@ -276,3 +278,84 @@ def test_one_job_over_two_hosts_has_one_receipt(central: Central, tmp_path: Path
         for edge in edges:
             assert {one["type"] for one in edge.stored("wafermon")} <= {"event"}
         assert len([one for one in central.stored("wafermon") if one["type"] == "trace"]) == 1
+
+
+def renew(sidecar: Daemon) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "wafermon", "journal", "renew", str(sidecar.directory / "journal")],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_central_put_back_from_a_backup_gives_its_backends_nothing_until_its_journal_is_renewed(
+    central: Central, tmp_path: Path
+) -> None:
+    with Edge(tmp_path / "edge", central.forward_port) as edge:
+        send(edge, 20)
+        is_there(central, "test", 20)
+        with central.down():
+            shutil.copytree(central.directory / "journal", tmp_path / "backup")
+        send(edge, 30, service="since")
+        is_there(central, "since", 30)
+        before = central.stored()
+        with central.down():
+            shutil.rmtree(central.directory / "journal")
+            shutil.copytree(tmp_path / "backup", central.directory / "journal")
+
+        def files() -> dict[str, Any]:
+            found: dict[str, Any] = central.ask("/api/status")["backends"]["files"]
+            return found
+
+        until(lambda: "wafermon journal renew" in files()["detail"], "a backend that says what to do")
+        send(edge, 5, service="later")
+        until(lambda: edge.backend()["lag_messages"] == 0, "an edge that has sent again what central had lost")
+        assert "wafermon journal renew" in files()["detail"] and central.stored() == before
+        with central.down():
+            renew(central)
+        is_there(central, "later", 5)
+        assert files()["state"] == "ok"
+        times = Counter(central.drained())
+        again = {key for key, count in times.items() if count > 1}
+        assert set(times.values()) <= {1, 2} and again <= {
+            (one["client"], one["seq"]) for one in central.stored("since")
+        }
+        assert sum(1 for one in central.stored("test")) == 20, "what the backup had delivered does not come again"
+
+
+def test_clocks_that_differ_by_minutes_matter_to_nobody(central: Central) -> None:
+    """An edge whose clock is ten minutes ahead, and has held a message for two minutes."""
+    with socket.create_connection(("127.0.0.1", central.forward_port), timeout=20) as connection:
+        replies = connection.makefile("rb")
+        hello = {
+            "v": 2,
+            "type": "hello",
+            "forward": True,
+            "client": "e" * 16,
+            "instance": "one",
+            "token": TOKEN,
+            "host": "ahead",
+        }
+        connection.sendall(json.dumps(hello).encode() + b"\n")
+        assert json.loads(replies.readline())["acked"] == 0
+        ahead = int((time.time() + 600) * 1e6)
+        said = {
+            "type": "event",
+            "ts": ahead,
+            "service": "test",
+            "level": "info",
+            "message": "m",
+            "client": "a" * 16,
+            "seq": 1,
+            "trace_id": "t",
+        }
+        raw = json.dumps(said).encode() + b"\n"
+        place = {"start": 1 << 31, "end": (1 << 31) + 100, "received": ahead - 120_000_000, "now": ahead}
+        head = {"type": "frame", "codec": "none", "bytes": len(raw), "raw": len(raw), "lines": 1, **place}
+        connection.sendall(json.dumps(head).encode() + b"\n" + raw)
+        while json.loads(replies.readline()).get("seq") != place["end"]:
+            pass
+        is_there(central, "test", 1)
+        [one] = central.ask("/api/clients")["forwarders"]
+        assert 590 < one["clock"] < 610 and 119 < one["lag"] < 121 and one["host"] == "ahead"
+        assert central.ask("/api/status")["ready"]
+        assert central.stored("test")[0]["ts"] == ahead, "what a program says is not changed"

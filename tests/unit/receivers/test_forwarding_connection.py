@@ -177,3 +177,25 @@ def test_half_a_frame_counts_for_the_memory_of_all() -> None:
     wire.send(b"x" * 20_000)
     assert wire.transport.disconnecting
     assert isinstance(wire.transport, Transport) and sidecar.hub.held_bytes == 0
+
+
+def test_a_sidecar_does_not_forward_to_itself() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.connect(Admission(EDGE))
+    [error] = wire.hello(client=sidecar.journal.id, forward=True, instance="one")
+    assert (
+        error["code"] == "bad_hello" and "to itself" in error["detail"] and "wafermon journal renew" in error["detail"]
+    )
+    assert sidecar.hub.forwarders.known() == []
+
+
+def test_a_token_that_goes_during_a_frame_ends_it_and_nothing_of_it_is_taken() -> None:
+    sidecar = Sidecar(partial_bytes=10_000_000)
+    wire = edge(sidecar)
+    whole = frame(0, 10, *(wire.line(n) for n in range(1, 500)))
+    wire.send(whole[:-10])
+    wire.connection.end()
+    assert wire.send(whole[-10:]) == [] and sidecar.journal.lines == []
+    again = edge(sidecar)
+    assert again.send(whole)[-1]["seq"] == BEGIN + 10
+    assert len(sidecar.journal.lines) == 499

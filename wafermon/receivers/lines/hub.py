@@ -20,7 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from wafermon import __version__
 from wafermon.journal import FORWARD, STARTED, WENT, Entry, Journal, Presence, Stream
 from wafermon.model.blocks import Block
-from wafermon.model.errors import printable
+from wafermon.model.errors import ProtocolError, printable
 from wafermon.model.lograte import LogRate
 from wafermon.model.settings import Limits
 from wafermon.receivers.forward.forwarders import Forwarders
@@ -255,6 +255,12 @@ class Receiver:
 
     def check_forwarder(self, connection: Connection, hello: hellos.Hello) -> None:
         """Whether a sidecar may forward as it says: raises ProtocolError where another one does so with the same journal's id."""
+        if hello.origin.client == self._journal.id:
+            raise ProtocolError(
+                "bad_hello",
+                f"client: this is the journal {self._journal.id} itself: a sidecar can't forward to itself, nor to a copy of itself; "
+                "look at `url`, or run `wafermon journal renew DIR` at the copy",
+            )
         key = (FORWARD + connection.forwards_as, hello.origin.client)
         older = self._forwarding.get(key)
         self.forwarders.check(key, hello, self.seconds() - older.last_heard if older is not None else None)
