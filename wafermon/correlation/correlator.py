@@ -17,6 +17,7 @@ from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.ledger import Facts, Route, Table
 from wafermon.correlation.recent import Recent
+from wafermon.correlation.views import EVENTS
 from wafermon.files import Files
 from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block
@@ -130,9 +131,13 @@ class Correlator:
         """See `views.jobs`."""
         return self.engine.jobs(self.recent, limit)
 
-    def trace(self, trace_id: str) -> dict[str, Any] | None:
+    def jobs_of(self, trace_id: str) -> list[dict[str, Any]]:
+        """See `views.jobs_of`."""
+        return self.engine.jobs_of(trace_id, self.recent)
+
+    def trace(self, trace_id: str, events: int = EVENTS) -> dict[str, Any] | None:
         """See `views.trace`."""
-        return self.engine.trace(trace_id, self.recent)
+        return self.engine.trace(trace_id, self.recent, events)
 
     def about(self, trace_id: str) -> dict[str, Any]:
         """See `views.about`."""

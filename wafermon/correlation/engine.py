@@ -151,8 +151,8 @@ class Engine:
     def traces(self, limit: int = 100) -> list[dict[str, Any]]:
         return views.traces(self._live, limit)
 
-    def trace(self, trace_id: str, recent: Recent | None = None) -> dict[str, Any] | None:
-        return views.trace(self._live, recent or Recent(), trace_id, self._programs)
+    def trace(self, trace_id: str, recent: Recent | None = None, events: int = views.EVENTS) -> dict[str, Any] | None:
+        return views.trace(self._live, recent or Recent(), trace_id, self._programs, events)
 
     def about(self, trace_id: str, recent: Recent) -> dict[str, Any]:
         return views.about(self._live, recent, trace_id)
@@ -162,6 +162,10 @@ class Engine:
 
     def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
         return views.jobs(self._live, recent or Recent(), limit)
+
+    def jobs_of(self, trace_id: str, recent: Recent) -> list[dict[str, Any]]:
+        """See `views.jobs_of`."""
+        return views.jobs_of(self._live, recent, trace_id)
 
     def count_jobs(self, recent: Recent) -> int:
         """See `views.count_jobs`."""

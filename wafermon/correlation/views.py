@@ -27,10 +27,10 @@ def traces(live: Live, limit: int) -> list[dict[str, Any]]:
     return [{**_living(trace), "open_spans": len(trace.spans)} for trace in islice(reversed(live.values()), limit)]
 
 
-def trace(live: Live, recent: Recent, trace_id: str, programs: Programs) -> dict[str, Any] | None:
+def trace(live: Live, recent: Recent, trace_id: str, programs: Programs, most: int = EVENTS) -> dict[str, Any] | None:
     """One trace; None where nothing is known of it: ``trace_id``, ``part``, ``status`` (``running``, or how it ended or is
     about to end), ``first``, ``last``, ``services``, ``counts``, ``errors``, ``jobs`` (as `jobs` has them), ``spans`` (as
-    `tree` has them), ``events`` (the latest, with the fields that were sent).
+    `tree` has them), ``events`` (at most so many of the latest, with the fields that were sent).
 
     ``left_out`` says how many ``spans`` that ended and how many earlier ``events`` are not among them.
 
@@ -49,7 +49,7 @@ def trace(live: Live, recent: Recent, trace_id: str, programs: Programs) -> dict
     for span_id, span in living.spans.items() if living is not None else ():
         if programs.is_gone(span.program):
             spans[span_id]["status"] = "gone"
-    events = recent.events(trace_id, EVENTS)
+    events = recent.events(trace_id, most)
     left_out = {
         "spans": known.more_spans if known else 0,
         "events": max(0, int(head["counts"].get("event", 0)) - len(events)),
@@ -70,6 +70,11 @@ def jobs(live: Live, recent: Recent, limit: int) -> list[dict[str, Any]]:
     remembered = (_jobs_of(trace_id, live.get(trace_id), known) for trace_id, known in reversed(recent.traces.items()))
     others = (_jobs_of(one.id, one, None) for one in reversed(live.values()) if one.id not in recent.traces)
     return list(islice(chain.from_iterable(chain(remembered, others)), limit))
+
+
+def jobs_of(live: Live, recent: Recent, trace_id: str) -> list[dict[str, Any]]:
+    """The jobs of one trace, as `jobs` has them."""
+    return list(_jobs_of(trace_id, live.get(trace_id), recent.traces.get(trace_id)))
 
 
 def count_jobs(live: Live, recent: Recent) -> int:

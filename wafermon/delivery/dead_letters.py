@@ -29,6 +29,8 @@ FILE_BYTES = 32 << 20
 """Of a file where there is no quota."""
 READ_BYTES = 64 << 20
 """So much of the newest two files is read at a start, at most: what was written since the cursor was saved is in there."""
+SHOWN_BYTES = 1 << 20
+"""So much of the end of a file is looked at for `latest`."""
 OURS = re.compile(r"[0-9]{8}\.jsonl")
 """The names that we make. All others in the directory are not ours."""
 
@@ -167,6 +169,32 @@ class DeadLetters:
             message = "{file} of the dead letters has {count} lines that are no letters: they are passed over, and left as they are"
             self.log.error(message, file=name, count=damaged)
         return ids - {""}
+
+    def latest(self, count: int) -> Deferred[list[dict[str, Any]]]:
+        """The letters that were written last, the latest first, as they are in the files, each with the ``file`` that has it. At most so many
+        of the newest two files' ends. Fails with OSError."""
+        return deferToThreadPool(self._reactor, self._pool, self._latest, count)
+
+    def _latest(self, count: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for name in list(self._files.ours(self.dir, OURS))[:-3:-1]:
+            for line in reversed(self._end_of(name)):
+                if len(found) < count and _id_in(line):
+                    found.append({**loads(line), "file": str(self.dir / name)})
+        return found
+
+    def _end_of(self, name: str) -> list[bytes]:
+        """The last whole lines of a file."""
+        fd = self._files.open_ours(self.dir / name, os.O_RDONLY)
+        try:
+            size = self._files.status(fd).st_size
+            at = max(0, size - SHOWN_BYTES)
+            data = bytearray()
+            while len(data) < size - at and (part := self._files.read(fd, size - at - len(data), at + len(data))):
+                data += part
+        finally:
+            self._files.close(fd)
+        return bytes(data).split(b"\n")[1 if at else 0 : -1]
 
     def put(self, letters: Sequence[Letter]) -> Deferred[None]:
         """Fires when they are durable. Fails with OSError, and holds none of them then. Who waits may cancel that: what has begun is

@@ -25,6 +25,7 @@ from wafermon.model.asking import (
     parse_moment,
 )
 from wafermon.model.messages import LEVELS
+from wafermon.query.compare import critical_path
 from wafermon.query.query import Answer, BadQuestion, Query, median_run
 
 LIMIT = 100
@@ -185,11 +186,15 @@ async def _runs(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
 
 async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     trace_id = await one_trace(query, given.get("id", ""), given.get("source", ""))
-    answer = await query.trace(trace_id, whole(given, "limit", MESSAGES, MOST), given.get("source", ""))
+    stored = given.get("stored", "")
+    if stored not in ("", "kept"):
+        raise BadQuestion(f"stored: expected kept, or leave it out, got {stored[:32]!r}")
+    limit = whole(given, "limit", MESSAGES, MOST)
+    answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
     if answer.found is None:
         _whole(answer)
         raise NotThere(NOTHING)
-    return {**answer.found, **_origin(answer)}
+    return {**answer.found, "critical_path": critical_path(answer.found), **_origin(answer)}
 
 
 NOTHING = "nothing is known of this trace: it never came, or it is older than what is kept"
@@ -256,7 +261,7 @@ async def _services(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
 QUESTIONS: Mapping[str, Question] = {
     "jobs": Question(JOBS, _jobs),
     "runs": Question(("of", *(key for key in JOBS if key != "kind")), _runs),
-    "trace": Question(("id", "limit", "source"), _trace),
+    "trace": Question(("id", "limit", "stored", "source"), _trace),
     "receipt": Question(("id", "source"), _receipt, timed=False),
     "compare": Question(("run", "other", "source"), _compare),
     "events": Question(("trace", "service", "level", "text", "context", *TIMES, *PAGING), _events),

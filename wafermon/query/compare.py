@@ -133,6 +133,15 @@ def shape_of(trace: TraceRecord) -> Shape:
     return Shape(side, steps, dict(trace["counts"]), metrics)
 
 
+def critical_path(trace: TraceRecord) -> list[str]:
+    """The ids of the spans that the end of a trace waited for, in the order of time."""
+    spans = {span["span_id"] for span in trace["spans"]}
+    children: dict[str, list[SpanRecord]] = {}
+    for span in trace["spans"]:
+        children.setdefault(span["parent_id"] if span["parent_id"] in spans else "", []).append(span)
+    return _critical(children, trace["last"])
+
+
 def middle_of(shapes: Sequence[Shape]) -> Shape:
     """The run in the middle of several: each step, count and metric by its own median. A step counts where at least half of them
     have it."""

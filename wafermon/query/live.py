@@ -50,6 +50,10 @@ class Live:
         """All of them, in no order."""
         return [self._job(job, kinds) for job in self._correlator.jobs(MOST)]
 
+    def jobs_of(self, trace_id: str, kinds: Kinds) -> list[JobRecord]:
+        """Those of one trace."""
+        return [self._job(job, kinds) for job in self._correlator.jobs_of(trace_id)]
+
     @property
     def job_count(self) -> int:
         """How many there are."""
@@ -61,7 +65,7 @@ class Live:
 
     def trace(self, trace_id: str, kinds: Kinds, messages: int) -> TraceRecord | None:
         """With at most so many messages of each type; None where nothing is known of it."""
-        found = self._correlator.trace(trace_id)
+        found = self._correlator.trace(trace_id, events=0)  # they are among the messages below
         if found is None:
             return None
         points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages).items()}

@@ -7,10 +7,10 @@ both would count twice. A place that can't be asked is a problem that the answer
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from wafermon.model.asking import (
     OPEN,
@@ -50,6 +50,11 @@ CANDIDATES = 10
 BASELINE_SECONDS = 30.0
 """For so long the last runs of a kind are remembered."""
 BASELINES = 256
+KEPT = 16
+"""What is stored of so many traces that go on is remembered for a while, …"""
+KEPT_SECONDS = 5.0
+KEPT_SHARE = 50
+"""… at least so long, or so many times as long as it took to read."""
 OWN_EVENTS = 1_000
 """The most of the sidecar's own events of one trace that are looked at for its receipt."""
 
@@ -69,8 +74,16 @@ class Answer(Generic[T]):
     """Why one of them could not be."""
 
 
+class _Kept(NamedTuple):
+    """What is stored of a trace, as it was a while ago."""
+
+    record: TraceRecord
+    sources: list[str]
+    until: int
+
+
 class Query:
-    """Asks all that know something. Keeps nothing but the last runs of some kinds of job, for a while."""
+    """Asks all that know something. Keeps nothing but the last runs of some kinds of job, and traces that are watched, for a while."""
 
     def __init__(
         self,
@@ -84,6 +97,7 @@ class Query:
         self._stored = stored
         self.now = now
         self._baselines: dict[str, tuple[int, list[JobRecord]]] = {}
+        self._traces: dict[tuple[str, int], _Kept] = {}
 
     # -- jobs
 
@@ -104,6 +118,14 @@ class Query:
         answer.found = merged(parts, page, job_place)
         await self._complete(answer, store)
         return answer
+
+    def jobs_now(self, trace_ids: Iterable[str]) -> list[JobRecord]:
+        """The jobs of these traces by memory alone: without what is stored of them, and without the end that is foreseen."""
+        live = self._live()
+        if live is None:
+            return []
+        kinds = self._kinds(self._store("")[1])
+        return [job for trace_id in trace_ids for job in live.jobs_of(trace_id, kinds)]
 
     async def kinds(self, since: int, until: int, source: str = "") -> Answer[list[KindRecord]]:
         """The kinds of jobs, the latest first. Counts are of what is stored; without that, of what is live."""
@@ -174,6 +196,9 @@ class Query:
         if live is not None:
             answer.sources.append("live")
             ids = live.trace_ids()
+            if given in ids:
+                answer.found = [given]
+                return answer
             found |= dict.fromkeys(one for one in ids if one.startswith(given))
             found |= {job["trace_id"]: None for job in live.jobs(self._kinds(store)) if job["job_id"].startswith(given)}
         if given not in found and store is not None:
@@ -182,8 +207,11 @@ class Query:
         answer.found = [given] if given in found else sorted(found)
         return answer
 
-    async def trace(self, trace_id: str, messages: int, source: str = "") -> Answer[TraceRecord | None]:
-        """One trace, from memory and from what is stored."""
+    async def trace(
+        self, trace_id: str, messages: int, source: str = "", *, kept: bool = False
+    ) -> Answer[TraceRecord | None]:
+        """One trace, from memory and from what is stored. With `kept`, what is stored of a trace that goes on may be some seconds old:
+        for who asks again and again."""
         answer: Answer[TraceRecord | None] = Answer(None)
         name, store = self._store(source)
         live = self._live()
@@ -191,17 +219,36 @@ class Query:
         here = live.trace(trace_id, kinds, messages) if live is not None else None
         if live is not None:
             answer.sources.append("live")
+        watched = kept and not source and here is not None and here["status"] == "running"
+        if watched and (known := self._traces.get((trace_id, messages))) is not None and self.now() < known.until:
+            answer.sources += known.sources
+            assert here is not None
+            answer.found = join_traces(here, without_gap(known.record, here), messages)
+            await self._complete(Answer(Found(answer.found["jobs"] if answer.found else ())), store)
+            return answer
+        begun = self.now()
         there: TraceRecord | None = None
         for other, place in [(name, store)] if source else self._stored().items():
             if place is not None and there is None:
                 there = await self._try(answer, other, place.trace(trace_id, messages))
         if there is not None and here is None and live is not None:
             there = without_summary(there)
+        if watched and there is not None:
+            self._keep_trace((trace_id, messages), there, [one for one in answer.sources if one != "live"], begun)
         answer.found = join_traces(here, there, messages)
         if answer.found is not None:
             jobs: Answer[Found[JobRecord]] = Answer(Found(answer.found["jobs"]))
             await self._complete(jobs, store)
         return answer
+
+    def _keep_trace(self, key: tuple[str, int], record: TraceRecord, sources: list[str], begun: int) -> None:
+        """The dearer it was, the longer."""
+        now = self.now()
+        lasts = max(KEPT_SECONDS * 1e6, KEPT_SHARE * (now - begun))
+        self._traces.pop(key, None)
+        while len(self._traces) >= KEPT:
+            del self._traces[next(iter(self._traces))]
+        self._traces[key] = _Kept(copy_of(record), sources, now + round(lasts))
 
     async def compare(self, trace_id: str, other_id: str, source: str = "") -> Answer[Comparison | None]:
         """A run beside another, or, without an id of that, beside the median of the last ones of its kind. None where nothing
@@ -350,6 +397,26 @@ def join_traces(here: TraceRecord | None, there: TraceRecord | None, messages: i
         "series": there["series"],
         "left_out": {"spans": 0, **left_out},
     }
+    made: TraceRecord = whole
+    return made
+
+
+def copy_of(record: TraceRecord) -> TraceRecord:
+    """Its jobs are changed by who answers with them."""
+    jobs: Any = [{**job, "reached": list(job["reached"])} for job in record["jobs"]]
+    return {**record, "jobs": jobs}
+
+
+def without_gap(there: TraceRecord, here: TraceRecord) -> TraceRecord:
+    """What was stored a while ago, without the messages of those types of which some may lie between it and what memory holds."""
+    whole: Any = copy_of(there)
+    shown: Any = here
+    for kind, name in POINTS.items():
+        if not (whole[name] and shown[name]):
+            continue
+        apart = min(point["ts"] for point in shown[name]) > max(point["ts"] for point in whole[name])
+        if apart and len(whole[name]) + len(shown[name]) < here["counts"].get(kind, 0):
+            whole[name] = []
     made: TraceRecord = whole
     return made
 

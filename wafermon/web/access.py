@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.web.server import Request
@@ -20,6 +20,8 @@ from wafermon.model.settings import HttpListener
 from wafermon.net.guesses import WrongTokens, address_of
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.net.tokens import TokenFile
+from wafermon.web.refusals import Refusal
+from wafermon.web.sessions import Sessions, cookie_of
 
 WRONG_SECONDS = 0.5
 """A wrong token is answered after this time."""
@@ -27,20 +29,11 @@ HOSTS_FILE = Path("/etc/hosts")
 _CHECKED = ("api", "page")
 
 
-class Refusal(NamedTuple):
-    """Why a request is not answered."""
-
-    code: int
-    why: str
-    after: float = 0.0
-    """Seconds to wait before it is said."""
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
 _BEARER = ((b"www-authenticate", b'Bearer realm="wafermon"'),)
 NO_TOKEN = Refusal(
     401,
-    "this port asks for a token: send the header Authorization: Bearer TOKEN; wafermon's commands take it from WAFERMON_HTTP_TOKEN",
+    "this port asks for a token: send the header Authorization: Bearer TOKEN; wafermon's commands take it from WAFERMON_HTTP_TOKEN, "
+    "a browser at /login",
     headers=_BEARER,
 )
 WRONG_TOKEN = Refusal(
@@ -54,8 +47,10 @@ TOO_MANY = Refusal(
 class AccessRules:
     """What a port asks, as the config has it now."""
 
-    def __init__(self, port: HttpListener, seconds: Callable[[], float]) -> None:
-        """Reads the files that the port names. Raises ValueError with everything a person has to know."""
+    def __init__(self, port: HttpListener, seconds: Callable[[], float], sessions: Sessions | None = None) -> None:
+        """Reads the files that the port names. Raises ValueError with everything a person has to know. `sessions` are those that were
+        begun at the port before."""
+        self.sessions = sessions or Sessions(seconds)
         self.serve = frozenset(port.serve)
         self._tokens = TokenFile(port.token_file) if port.token_file else None
         self._wrong = WrongTokens(seconds)
@@ -72,11 +67,20 @@ class AccessRules:
         principal = self._principal(request)
         if isinstance(principal, Refusal):
             return principal
-        return self._cross_site(request, part) or principal
+        return self.cross_site(request, part) or principal
 
-    def still_admits(self, principal: Principal, part: str) -> bool:
+    @property
+    def asks_for_tokens(self) -> bool:
+        return self._tokens is not None
+
+    def still_admits(self, request: Request, principal: Principal, part: str) -> bool:
         """Whether a request that is being answered would be so again."""
-        return part in self.serve and (self._tokens is None or self._tokens.holds(principal))
+        if part not in self.serve:
+            return False
+        if self._tokens is None:
+            return True
+        secret = "" if request.getHeader("authorization") else cookie_of(request)
+        return self._tokens.holds(principal) and (not secret or self.sessions.find(secret) == principal)
 
     def refresh(self) -> bool:
         """Look at the files again; tells whether the tokens may have changed."""
@@ -87,20 +91,37 @@ class AccessRules:
     def _principal(self, request: Request) -> Principal | Refusal:
         if self._tokens is None:
             return ANYBODY
-        scheme, _, token = (request.getHeader("authorization") or "").partition(" ")
+        given = request.getHeader("authorization")
+        if given is None:
+            return self._by_session(request)
+        scheme, _, token = given.partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
+            return NO_TOKEN
+        return self.check_token(request, token.strip())
+
+    def check_token(self, request: Request, token: str) -> Principal | Refusal:
+        """Whose token it is. Wrong ones are counted by their sender's address."""
+        if self._tokens is None or not token:
             return NO_TOKEN
         address = address_of(request.getClientAddress())
         if self._wrong.exhausted(address):
             return TOO_MANY
         self._tokens.refresh()
-        principal = self._tokens.find(token.strip())
+        principal = self._tokens.find(token)
         if principal is None:
             self._wrong.count(address)
             return WRONG_TOKEN
         return principal
 
-    def _cross_site(self, request: Request, part: str) -> Refusal | None:
+    def _by_session(self, request: Request) -> Principal | Refusal:
+        secret = cookie_of(request)
+        principal = self.sessions.find(secret) if secret else None
+        if self._tokens is None or principal is None or not self._tokens.holds(principal):
+            return NO_TOKEN
+        return principal
+
+    def cross_site(self, request: Request, part: str) -> Refusal | None:
+        """Why a page of another site may have made a browser ask this; None where it has not."""
         if part not in _CHECKED:
             return None
         host = request.getHeader("host")

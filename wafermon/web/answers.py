@@ -45,6 +45,11 @@ def number(given: dict[str, str], name: str, default: int, most: int) -> int:
     return int(text)
 
 
+def wants_html(request: Request) -> bool:
+    """Whether a browser asks for a page."""
+    return "text/html" in (request.getHeader("accept") or "").lower()
+
+
 def json(request: Request, value: Any, code: int = 200) -> bytes:
     request.setResponseCode(code)
     request.setHeader(b"content-type", b"application/json")

@@ -17,23 +17,33 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request
+from twisted.web.server import Request
 
 from wafermon.model.changes import CannotChange, Change
 from wafermon.model.endpoints import kind_of
 from wafermon.model.settings import HttpListener
 from wafermon.net import ports
 from wafermon.net.http import QuietSite
-from wafermon.net.principals import Principal, group_id, user_id
-from wafermon.web.access import AccessRules, Refusal
-from wafermon.web.answers import text
+from wafermon.net.principals import ANYBODY, Principal, group_id, user_id
+from wafermon.web.access import AccessRules
+from wafermon.web.answers import text, wants_html
+from wafermon.web.login import PATHS, Login
+from wafermon.web.refusals import Delays, Refusal
+from wafermon.web.sessions import Sessions
 
 LOOK_SECONDS = 1.0
 """How often certificates and tokens are looked at."""
-WAITING_MAX = 256
-"""Refusals that wait to be said at one port; beyond that they are said at once."""
-PART_OF = {b"": "page", b"page": "page", b"health": "health", b"metrics": "metrics", b"api": "api"}
+PART_OF = {
+    b"": "page",
+    b"page": "page",
+    b"login": "page",
+    b"logout": "page",
+    b"health": "health",
+    b"metrics": "metrics",
+    b"api": "api",
+}
 """The first step of a path -> what it is a part of. Anything else is no page at all."""
+TO_LOGIN = Refusal(303, "log in at /login", headers=((b"location", b"/login"),))
 Entry = tuple[HttpListener, AccessRules]
 Address = tuple[str, ...]
 
@@ -45,7 +55,7 @@ class PortRoot(Resource):
         super().__init__()
         self.access = access
         self._root = root
-        self._delays = _Delays(reactor)
+        self._delays = Delays(reactor)
         self._answering: dict[Request, tuple[Principal, str]] = {}
 
     def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
@@ -55,8 +65,12 @@ class PortRoot(Resource):
             return _Refused(
                 Refusal(404, f"this port serves {served}; what you ask for is not among them"), self._delays
             )
-        found = self.access.examine(request, part)
+        if path in PATHS:
+            return Login(path, self.access, self._delays)
+        found = ANYBODY if path == b"page" and self.access.asks_for_tokens else self.access.examine(request, part)
         if isinstance(found, Refusal):
+            if found.code == 401 and path == b"" and wants_html(request):
+                found = TO_LOGIN
             return _Refused(found, self._delays)
         self._answering[request] = (found, part)
         request.notifyFinish().addBoth(lambda _: self._answering.pop(request, None))
@@ -66,14 +80,14 @@ class PortRoot(Resource):
     def clear(self) -> None:
         """End the answers that would not be given any more, such as a stream for a token that is gone."""
         for request, (principal, part) in list(self._answering.items()):
-            if not self.access.still_admits(principal, part):
+            if not self.access.still_admits(request, principal, part):
                 request.loseConnection()
 
 
 class _Refused(Resource):
     isLeaf = True
 
-    def __init__(self, refusal: Refusal, delays: _Delays) -> None:
+    def __init__(self, refusal: Refusal, delays: Delays) -> None:
         super().__init__()
         self._refusal = refusal
         self._delays = delays
@@ -86,32 +100,6 @@ class _Refused(Resource):
         if request.method == b"HEAD":
             body = b""
         return self._delays.say(request, body, self._refusal.after)
-
-
-class _Delays:
-    """Answers that are held back for a while."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self._waiting = 0
-
-    def say(self, request: Request, body: bytes, after: float) -> Any:
-        """What a resource's `render` returns."""
-        if not after or self._waiting >= WAITING_MAX:
-            return body
-        self._waiting += 1
-        saying = self._reactor.callLater(after, self._now, request, body)
-        request.notifyFinish().addBoth(self._over, saying)
-        return NOT_DONE_YET
-
-    def _now(self, request: Request, body: bytes) -> None:
-        request.write(body)
-        request.finish()
-
-    def _over(self, _: object, saying: Any) -> None:
-        self._waiting -= 1
-        if saying.active():
-            saying.cancel()
 
 
 class OpenPort:
@@ -194,7 +182,9 @@ class HttpPorts:
             for name, look_up in ((listener.owner, user_id), (listener.group, group_id)):
                 if name is not None:
                     look_up(name)
-            return AccessRules(listener, self._reactor.seconds)
+            before = self._open.get(ports.address_of(listener))
+            sessions = before.root.access.sessions if before else Sessions(self._reactor.seconds)
+            return AccessRules(listener, self._reactor.seconds, sessions)
         except ValueError as error:
             raise CannotChange(f"http: {listener.endpoint}: {error}") from None
 
@@ -238,8 +228,8 @@ class HttpPorts:
 
     def _refresh(self) -> None:
         for one in self._open.values():
-            if one.root.access.refresh():
-                one.root.clear()
+            one.root.access.refresh()
+            one.root.clear()
 
     async def stop(self) -> None:
         """Nobody is answered any more."""

@@ -11,8 +11,10 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from wafermon.model.messages import dumps
 from wafermon.query import QUESTIONS, BadQuestion, NotThere, Query, Unavailable, answer
-from wafermon.web.answers import BadArgument, arguments, json, text
+from wafermon.web.answers import BadArgument, arguments, text
+from wafermon.web.sharing import Reply, Shared, age_taken
 
 
 class Past(Resource):
@@ -23,12 +25,18 @@ class Past(Resource):
     log = Logger()
 
     def __init__(
-        self, query: Callable[[], Query], question: str, named_by_path: str = "", below: Mapping[str, str] | None = None
+        self,
+        query: Callable[[], Query],
+        question: str,
+        named_by_path: str = "",
+        below: Mapping[str, str] | None = None,
+        shared: Shared | None = None,
     ) -> None:
-        """`below`: the end of a path, such as ``/receipt`` -> the question."""
+        """`shared` has the latest answers of all such pages; without it each is answered anew. `below`: the end of a path, such as ``/receipt`` -> the question."""
         super().__init__()
         self._query = query
         self._question = question
+        self._shared = shared
         self._named_by_path = named_by_path
         self._below = below or {}
 
@@ -47,41 +55,55 @@ class Past(Resource):
         elif rest:
             return text(request, "there is nothing below this page", 404)
         whole = None if question == self._question else {**given, self._named_by_path: _rest_of_path(request)}
-        asked = Deferred.fromCoroutine(self._answer(request, question, given, whole))
+        key = (question, *sorted(given.items()))
+        age = age_taken(request) if self._shared is not None else 0.0
+        if self._shared is None or not age:
+            asked = self._answer(question, given, whole)
+        else:
+            asked = self._shared.reply(key, age, lambda: self._answer(question, given, whole))
+        answered = Deferred.fromCoroutine(asked)
         gone: list[object] = []
         request.notifyFinish().addErrback(gone.append)
 
-        def finish(body: bytes) -> None:
+        def finish(reply: Reply) -> None:
             if not gone:
-                request.setHeader(b"content-length", b"%d" % len(body))
-                request.write(body if request.method != b"HEAD" else b"")
+                request.setResponseCode(reply.code)
+                request.setHeader(b"content-type", reply.media_type)
+                request.setHeader(b"content-length", b"%d" % len(reply.body))
+                request.write(reply.body if request.method != b"HEAD" else b"")
                 request.finish()
 
-        def failed(failure: Failure) -> bytes:
+        def failed(failure: Failure) -> Reply:
             self.log.failure("A question could not be answered", failure)
-            return text(request, "the answer failed; the sidecar's log says why", 500)
+            return _in_words("the answer failed; the sidecar's log says why", 500)
 
-        asked.addErrback(failed).addCallback(finish)
+        answered.addErrback(failed).addCallback(finish)
         return NOT_DONE_YET
 
     def render_HEAD(self, request: Request) -> bytes | int:
         return self.render_GET(request)
 
-    async def _answer(
-        self, request: Request, question: str, given: Mapping[str, str], whole: Mapping[str, str] | None
-    ) -> bytes:
+    async def _answer(self, question: str, given: Mapping[str, str], whole: Mapping[str, str] | None) -> Reply:
         """`whole`: what is asked instead where nothing is known of that: an id may end as a question below it does."""
         try:
             found: Any = await answer(self._query(), question, given)
         except BadQuestion as problem:
-            return text(request, str(problem), 400)
+            return _in_words(str(problem), 400)
         except NotThere as problem:
             if whole is not None:
-                return await self._answer(request, self._question, whole, None)
-            return json(request, {"error": str(problem), "candidates": problem.candidates}, 404)
+                return await self._answer(self._question, whole, None)
+            return _as_json({"error": str(problem), "candidates": problem.candidates}, 404)
         except Unavailable as problem:
-            return json(request, {"error": str(problem)}, 503)
-        return json(request, found)
+            return _as_json({"error": str(problem)}, 503)
+        return _as_json(found, 200)
+
+
+def _in_words(words: str, code: int) -> Reply:
+    return Reply(code, b"text/plain; charset=utf-8", f"{words}\n".encode())
+
+
+def _as_json(value: Any, code: int) -> Reply:
+    return Reply(code, b"application/json", dumps(value).encode() + b"\n")
 
 
 def _rest_of_path(request: Request) -> str:

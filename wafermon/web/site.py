@@ -15,15 +15,18 @@ from twisted.web.server import Request
 from wafermon.model.changes import Change
 from wafermon.model.settings import HttpListener
 from wafermon.web import assets
-from wafermon.web.answers import BadArgument, arguments, json, number, text
+from wafermon.web.answers import BadArgument, arguments, json, number, text, wants_html
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.drain import Drain
+from wafermon.web.letters import Letters
 from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
+from wafermon.web.sharing import Shared
 from wafermon.web.status import readiness, status
+from wafermon.web.stream import Stream
 from wafermon.web.tail import Tail
 from wafermon.web.view import View
 
@@ -48,6 +51,8 @@ INDEX = f"""wafermon
 /api/services       how much each service sent
 /api/clients        clients that are connected or were; ?service=GLOB&connected=true&limit=N
 /api/forwarders     the sidecars that forward to here; ?connected=true&limit=N
+/api/dead-letters   what could not be delivered, the latest; ?limit=N
+/api/stream         changes of jobs and traces, as server-sent events, for the page
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
@@ -62,7 +67,8 @@ class HttpServer:
         self._delay = ReactorDelay(reactor)
         self._tail = Tail(view, reactor)
         started = int(reactor.seconds() * 1_000_000)
-        pages = _root(view, self._delay, self._tail, started, reactor)
+        self._stream = Stream(view, reactor, started)
+        pages = _root(view, self._delay, self._tail, self._stream, started, reactor)
         self._ports = HttpPorts(lambda: pages, reactor)
 
     def start(self) -> None:
@@ -82,10 +88,11 @@ class HttpServer:
         await self._ports.stop()
         self._delay.stop()
         self._tail.stop()
+        self._stream.stop()
 
 
-def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: Any) -> Resource:
-    root = Resource()
+def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: int, reactor: Any) -> Resource:
+    root, shared = Resource(), Shared(reactor.seconds)
     health, api, figures = _Folder(HEALTH), _Folder(INDEX), registry(view, delay)
     found = assets.load()
     root.putChild(b"", _Page(lambda request: _index(found[assets.INDEX], request)))
@@ -95,17 +102,19 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, started: int, reactor: An
     root.putChild(b"metrics", _Page(lambda request: _metrics(figures, request)))
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
-    api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started))))
+    api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started, stream.viewers))))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     for path in ("jobs", "runs", "compare", "errors", "services"):
-        api.putChild(path.encode(), Past(lambda: view.query, path))
+        api.putChild(path.encode(), Past(lambda: view.query, path, shared=shared))
     api.putChild(b"clients", _Page(lambda request: _clients(view, request), "service", "connected", "limit"))
     api.putChild(b"forwarders", _Page(lambda request: _forwarders(view, request), "connected", "limit"))
-    api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}))
+    api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}, shared))
     events = Resource()
-    events.putChild(b"search", Past(lambda: view.query, "events"))
+    events.putChild(b"search", Past(lambda: view.query, "events", shared=shared))
     api.putChild(b"events", events)
+    api.putChild(b"dead-letters", Letters(view))
     api.putChild(b"tail", tail)
+    api.putChild(b"stream", stream)
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
     return root
@@ -150,7 +159,7 @@ def _clients(view: View, request: Request) -> bytes:
 def _index(page: assets.Asset, request: Request) -> bytes:
     """The page for browsers, a list of paths where HTML is not asked for."""
     request.setHeader(b"vary", b"accept")
-    if "text/html" in (request.getHeader("accept") or "").lower():
+    if wants_html(request):
         return assets.index(request, page)
     return text(request, INDEX)
 
@@ -159,7 +168,7 @@ def _page(found: dict[str, assets.Asset]) -> Resource:
     """What the page is made of, below its own path."""
     folder = _Folder("the page is at /")
     for name, asset in found.items():
-        if name != assets.INDEX:
+        if name not in assets.PAGES:
             folder.putChild(name.encode(), _Page(partial(assets.part, asset=asset)))
     return folder
 

@@ -18,8 +18,8 @@ _IN_WORDS = {
 """Followers, as problems name them."""
 
 
-def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
-    """Everything that `wafermon status` shows. `started` is when the sidecar started."""
+def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[str, Any]:
+    """Everything that `wafermon status` shows. `started` is when the sidecar started, `viewers` how many streams of changes are open."""
     receiver, journal = view.receiver.figures, view.journal
     rejected = sum(receiver.rejected.values())
     return {
@@ -64,6 +64,7 @@ def status(view: View, delay: ReactorDelay, started: int) -> dict[str, Any]:
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}
             for one, address in view.http_listeners()
         ],
+        "viewers": viewers,
         "reactor_delay": round(delay.seconds, 6),
     }
 

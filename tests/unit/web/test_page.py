@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from typing import Any, cast
 
@@ -16,10 +17,12 @@ from wafermon.web.access import AccessRules
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.listening import PortRoot
 from wafermon.web.site import INDEX, _root
+from wafermon.web.stream import Stream
 from wafermon.web.tail import Tail
 
 BROWSER = "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-MODULES = sorted(name for name in assets.load() if name != assets.INDEX)
+MODULES = sorted(name for name in assets.load() if name not in assets.PAGES)
+OURS = sorted(name for name in assets.load() if not name.startswith("uplot."))
 
 
 class Nothing:
@@ -30,7 +33,7 @@ def ask(path: str, *headers: str, method: str = "GET", **keys: object) -> tuple[
     """The status, the headers by name in lower case, and the body."""
     clock = Clock()
     view = cast(Any, Nothing())
-    root = _root(view, ReactorDelay(clock), Tail(view, clock), 0, clock)
+    root = _root(view, ReactorDelay(clock), Tail(view, clock), Stream(view, clock, 0), 0, clock)
     listener = HttpListener.model_validate({"endpoint": "tcp:0", **keys})
     site = QuietSite(PortRoot(AccessRules(listener, clock.seconds), root, clock))
     site.reactor = clock
@@ -116,15 +119,16 @@ def test_a_site_that_leads_here_by_its_own_name_does_not_get_it(path: str) -> No
 
 def test_all_that_the_page_names_is_there() -> None:
     found = assets.load()
-    named = set(re.findall(r'(?:src|href)="/page/([^"]+)"', found[assets.INDEX].content.decode()))
-    for name in MODULES:
-        named |= set(re.findall(r'from "\./([^"]+)"', found[name].content.decode()))
+    named = {"uplot.LICENSE.txt"}  # it goes with what it is for
+    for name in OURS:
+        text = found[name].content.decode()
+        named |= set(re.findall(r"""["']/page/([^"']+)["']""", text)) | set(re.findall(r'from "\./([^"]+)"', text))
     assert named == set(MODULES)
 
 
 def test_text_never_becomes_markup_and_styles_stay_in_the_stylesheet() -> None:
     """The policy refuses inline styles and scripts; these calls would make markup of what clients sent."""
-    for name in MODULES:
+    for name in OURS:
         text = assets.load()[name].content.decode()
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|DOMParser|srcdoc", text
@@ -132,5 +136,26 @@ def test_text_never_becomes_markup_and_styles_stay_in_the_stylesheet() -> None:
         assert not re.search(r"""["']?style["']?\s*[:,]\s*["'`]|https?://(?!www\.w3\.org)""", text), name
 
 
+def test_what_is_not_ours_is_given_no_text_of_clients() -> None:
+    """uPlot makes markup of labels and legends: it gets numbers alone."""
+    text = assets.load()["plots.mjs"].content.decode()
+    assert "legend: { show: false }" in text
+    [options] = re.findall(r"new Plot\(\{(.*?)\}, one\.data", text, re.DOTALL)
+    assert not re.search(r"\b(label|title|class)\s*:", options)
+
+
 def test_the_page_stays_small() -> None:
-    assert sum(len(asset.content) for asset in assets.load().values()) < 150 * 1024
+    """All in, as a browser gets it."""
+    assert sum(len(asset.compressed) for asset in assets.load().values()) < 150 * 1000
+
+
+@pytest.mark.parametrize(("accepted", "compressed"), [
+    ("gzip, deflate, br", True), ("br", False), ("gzip;q=0", False), ("gzip; q=0.5", True), ("", False),
+])  # fmt: skip
+def test_a_file_is_compressed_for_those_who_take_it(accepted: str, compressed: bool) -> None:
+    status, headers, body = ask("/page/main.mjs", f"Accept-Encoding: {accepted}")
+    assert status == 200
+    assert headers["vary"] == "accept-encoding"
+    assert (headers.get("content-encoding") == "gzip") is compressed
+    content = assets.load()["main.mjs"].content
+    assert (gzip.decompress(body) if compressed else body) == content

@@ -15,8 +15,9 @@ from zope.interface import implementer
 
 from wafermon.model.settings import HttpListener
 from wafermon.net.http import BODY_BYTES, QuietSite
-from wafermon.web.access import AccessRules, Refusal
+from wafermon.web.access import AccessRules
 from wafermon.web.answers import BadArgument, number
+from wafermon.web.refusals import Refusal
 from wafermon.web.site import _Folder, _metrics, _Page
 
 

@@ -2,6 +2,7 @@
 
 const COUNT = new Intl.NumberFormat("en-US");
 const UNITS = ["B", "KiB", "MiB", "GiB", "TiB"];
+const DAY = 86_400e6;
 
 export function count(value) {
   return Number.isFinite(value) ? COUNT.format(value) : "";
@@ -46,6 +47,24 @@ export function percent(value) {
   return Number.isFinite(value) ? `${Math.round(value * 10) / 10} %` : "";
 }
 
+// A number with four figures, of any size.
+export function figure(value) {
+  if (!Number.isFinite(value)) return value === undefined || value === null ? "" : String(value);
+  const size = Math.abs(value);
+  if (size >= 1e15 || (size > 0 && size < 1e-4)) return value.toExponential(2);
+  if (Number.isInteger(value) || size >= 1_000) return COUNT.format(Math.round(value));
+  return String(Number(value.toPrecision(4)));
+}
+
+// "+12 %", "−3 %", "as long", of one value beside another.
+export function change(value, other) {
+  if (!Number.isFinite(value) || !Number.isFinite(other) || other <= 0) return "";
+  const share = Math.round((100 * (value - other)) / other);
+  if (share === 0) return "the same";
+  if (share >= 200) return `${(value / other).toFixed(1)} times`;
+  return `${share > 0 ? "+" : "−"}${Math.abs(share)} %`;
+}
+
 // "in 4 min 0 s (3 min 0 s to 6 min 0 s), by 8 runs"; empty where nothing can be said.
 export function eta(estimate, now) {
   if (!estimate) return "";
@@ -55,32 +74,64 @@ export function eta(estimate, now) {
     Number.isFinite(estimate.latest) && estimate.latest > estimate.earliest && estimate.latest > now
       ? ` (${duration(Math.max(0, estimate.earliest - now))} to ${duration(estimate.latest - now)})`
       : "";
-  const source = estimate.source === "runs" ? `by ${count(estimate.runs)} runs` : "by its own progress";
+  const source = estimate.source === "runs" ? `by ${counted(estimate.runs, "run")}` : "by its own progress";
   return `${when}${spread}, ${source}`;
 }
 
 // In the viewer's zone; `utc` is for a hover.
 export function clock(microseconds) {
-  if (!Number.isFinite(microseconds)) return { text: "", utc: "" };
-  const time = new Date(microseconds / 1_000);
-  if (Number.isNaN(time.getTime())) return { text: "", utc: "" };
-  const two = (number) => String(number).padStart(2, "0");
+  const time = dateOf(microseconds);
+  if (!time) return { text: "", utc: "" };
   const thousandths = String(time.getMilliseconds()).padStart(3, "0");
-  return {
-    text: `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${thousandths}`,
-    utc: time.toISOString(),
-  };
+  return { text: `${hours(time)}.${thousandths}`, utc: time.toISOString() };
 }
 
-// "12,403 sent, 12,403 stored in files and db: complete"
+// With the day where it is not today: "09:15:02", "28 Nov 09:15:02", "28 Nov 2025 09:15".
+export function moment(microseconds, now) {
+  const time = dateOf(microseconds);
+  if (!time) return { text: "", utc: "" };
+  const today = dateOf(now) ?? new Date();
+  const utc = time.toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
+  if (Math.abs(now - microseconds) < DAY && time.getDate() === today.getDate()) return { text: hours(time), utc };
+  const month = time.toLocaleString("en", { month: "short" });
+  const year = time.getFullYear() === today.getFullYear() ? "" : ` ${time.getFullYear()}`;
+  return { text: `${time.getDate()} ${month}${year} ${hours(time).slice(0, year ? 5 : 8)}`, utc };
+}
+
+function dateOf(microseconds) {
+  if (!Number.isFinite(microseconds)) return null;
+  const time = new Date(microseconds / 1_000);
+  return Number.isNaN(time.getTime()) ? null : time;
+}
+
+function hours(time) {
+  const two = (number) => String(number).padStart(2, "0");
+  return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}`;
+}
+
+const LANGUAGES = { python: "Python", perl: "Perl", r: "R", c: "C", java: "Java", go: "Go", node: "Node.js" };
+
+// What an SDK calls itself -> its language; empty for others.
+export function language(sdk) {
+  const name = String(sdk ?? "").split("/")[0].toLowerCase();
+  return Object.hasOwn(LANGUAGES, name) ? LANGUAGES[name] : "";
+}
+
+// "12,403 sent, 12,403 stored in files and db, none missing"
 export function receiptLine(receipt) {
-  const parts = [];
-  if (Number.isFinite(receipt.sent)) parts.push(`${count(receipt.sent)} sent`);
-  parts.push(`${count(receipt.received)} received`);
+  const parts = [Number.isFinite(receipt.sent) ? `${count(receipt.sent)} sent` : `${count(receipt.received)} received`];
+  if (Number.isFinite(receipt.sent) && receipt.sent !== receipt.received) parts.push(`${count(receipt.received)} received`);
+  const whole = new Map();
   for (const [name, one] of Object.entries(receipt.backends ?? {})) {
-    const stored = Number.isFinite(one.stored) ? count(one.stored) : "not yet all";
-    parts.push(`${stored} of ${count(one.routed)} stored in ${name}`);
+    if (!one.routed) continue;
+    const stored = !Number.isFinite(one.stored)
+      ? `not yet all of ${count(one.routed)} stored`
+      : one.stored === one.routed
+        ? `${count(one.stored)} stored`
+        : `${count(one.stored)} of ${count(one.routed)} stored`;
+    whole.set(stored, [...(whole.get(stored) ?? []), name]);
   }
+  for (const [stored, names] of whole) parts.push(`${stored} in ${listed(names)}`);
   const missing = (receipt.gaps ?? []).length + (receipt.more_gaps ?? 0);
   if (missing) parts.push(counted(missing, "gap"));
   if (receipt.dropped) parts.push(`${count(receipt.dropped)} dropped by its SDKs`);
@@ -90,8 +141,12 @@ export function receiptLine(receipt) {
   return `${parts.join(", ")}: ${verdict(receipt)}`;
 }
 
+function listed(names) {
+  return names.length < 2 ? names.join("") : `${names.slice(0, -1).join(", ")} and ${names.at(-1)}`;
+}
+
 function verdict(receipt) {
-  if (receipt.complete) return "complete";
-  if (receipt.complete === null) return "nobody can know whether it is complete";
+  if (receipt.complete) return "none missing";
+  if (receipt.complete === null) return "nobody can know whether some are missing";
   return receipt.running ? "not complete yet, it still runs" : "not complete";
 }

@@ -1,28 +1,28 @@
 // The jobs: those that go on first, then those that are over, page by page.
 
-import { element, keep, row, setClass, setText, table } from "./dom.mjs";
-import { ago, clock, count, duration, eta, percent } from "./format.mjs";
+import { bar, element, keep, labelled, row, setBar, setClass, setHref, setText, setTitle, show, table } from "./dom.mjs";
+import { ago, count, duration, eta, moment, percent } from "./format.mjs";
 import { hashOf } from "./route.mjs";
 
 const GOING_ON = ["running", "stalled"];
 const OVER = ["gone", "failed", "cancelled", "unfinished", "done"];
-const MOST_GOING_ON = 200;
+const MOST_GOING_ON = 1_000;
 const A_PAGE = 50;
-const ENDED_EVERY = 5;
 const HEADINGS = {
-  going: ["Job", "State", "Progress", "Ends", "Services", "Errors", "Last heard"],
-  over: ["Job", "State", "Progress", "Took", "Services", "Errors", "Last heard"],
+  going: ["Job", "State", "Progress", "Ends", "Services", ">Errors", "-Last heard"],
+  over: ["Job", "State", "Progress", ">Took", "Services", ">Errors", "-Last heard"],
 };
 
 export class Jobs {
   constructor(route, root) {
-    this.every = 1_000;
+    this.every = 10_000;
     this.form = filterForm();
     this.problems = element("p", { class: "error", role: "alert" });
     this.going = section("Running", HEADINGS.going);
     this.over = section("Ended", HEADINGS.over);
     this.older = element("a", { class: "hidden" }, "Older jobs");
     this.newest = element("a", { class: "hidden" }, "Back to the latest");
+    this.rows = new Map(); // key -> { job, cells }, of those that go on
     root.replaceChildren(
       element("h1", {}, "Jobs"), this.form, this.problems, this.going.whole, this.over.whole,
       element("p", { class: "facts" }, this.older, this.newest),
@@ -35,11 +35,10 @@ export class Jobs {
   // The filters of the address.
   take(route) {
     this.filters = route.filters;
-    this.rounds = 0;
     for (const field of this.form.elements) {
       if (field.name && field !== document.activeElement) field.value = route.filters[field.name] ?? "";
     }
-    this.newest.classList.toggle("hidden", !this.filters.after);
+    show(this.newest, this.filters.after);
     this.newest.href = hashOf({ view: "jobs", filters: { ...this.filters, after: "" } });
   }
 
@@ -49,92 +48,141 @@ export class Jobs {
     location.hash = hashOf({ view: "jobs", filters });
   }
 
-  // Both lists at first; then those that are over at every fifth round.
   async ask(get) {
-    const round = this.rounds;
     const { after, ...filters } = this.filters;
-    if (round === 0 || round % ENDED_EVERY !== 0) await this.askFor(get, this.going, filters, GOING_ON, MOST_GOING_ON, "");
-    if (round % ENDED_EVERY === 0) await this.askFor(get, this.over, filters, OVER, A_PAGE, after ?? "");
-    this.rounds = round + 1;
+    const answers = await Promise.all([
+      this.askFor(get, this.going, filters, GOING_ON, MOST_GOING_ON, ""),
+      this.askFor(get, this.over, filters, OVER, A_PAGE, after ?? ""),
+    ]);
+    setText(this.problems, [...new Set(answers.flatMap((answer) => answer?.problems ?? []))].join("; "));
+    this.known = new Set(answers.flatMap((answer) => answer?.jobs ?? []).map(keyOf));
   }
 
   async askFor(get, list, filters, states, limit, after) {
     const wanted = filters.state ? states.filter((one) => one === filters.state) : states;
-    list.whole.classList.toggle("hidden", !wanted.length);
-    if (!wanted.length) return;
+    show(list.whole, wanted.length);
+    if (!wanted.length) return null;
     const given = new URLSearchParams({ ...filters, state: wanted.join(","), limit, after });
     const answer = await get(`/api/jobs?${given}`);
-    setText(this.problems, answer.problems.join("; "));
     const going = list === this.going;
     // By when they began: by when they were heard of they would change places all the time.
     const jobs = going ? [...answer.jobs].sort((one, other) => other.first - one.first) : answer.jobs;
-    keep(list.body, jobs, (job) => `${job.trace_id} ${job.job_id}`, () => jobRow(going ? HEADINGS.going : HEADINGS.over),
-      (cells, job) => fill(cells, job, answer.now, going));
+    const rows = new Map();
+    keep(list.body, jobs, keyOf, () => jobRow(going), (cells, job) => {
+      fill(cells, job, answer.now, going);
+      rows.set(keyOf(job), { job, cells });
+    });
+    show(list.table, jobs.length);
     setText(list.note, noteOn(answer, going));
-    if (!going) {
-      this.older.classList.toggle("hidden", !answer.more);
+    setText(list.number, Number.isFinite(answer.total) ? count(answer.total) : "");
+    if (going) {
+      this.rows = rows;
+      this.clock = { now: answer.now, at: performance.now() };
+    } else {
+      show(this.older, answer.more);
       this.older.href = hashOf({ view: "jobs", filters: { ...this.filters, after: answer.next } });
     }
+    return answer;
+  }
+
+  // What the stream says: rows that are shown move at once. Whether a job came, or went over, is asked.
+  changed({ jobs, more, now }) {
+    if (!this.clock) return false;
+    this.clock = { now, at: performance.now() };
+    let ask = more;
+    for (const job of jobs) {
+      const known = this.rows.get(keyOf(job));
+      if (!known) {
+        if (GOING_ON.includes(job.state) || !this.known.has(keyOf(job))) ask = true;
+      } else if (!GOING_ON.includes(job.state)) {
+        ask = true;
+      } else {
+        known.job = { ...known.job, ...job, first: Math.min(known.job.first, job.first) };
+        fill(known.cells, known.job, now, true);
+      }
+    }
+    return ask;
+  }
+
+  // Times go on between two answers, once a second.
+  tick() {
+    if (!this.clock) return;
+    const now = this.clock.now + (performance.now() - this.clock.at) * 1_000;
+    if (now - (this.ticked ?? 0) < 1e6) return;
+    this.ticked = now;
+    for (const { job, cells } of this.rows.values()) fillTimes(cells, job, now, true);
   }
 }
 
+function keyOf(job) {
+  return `${job.trace_id} ${job.job_id}`;
+}
+
 function noteOn(answer, going) {
-  if (!answer.jobs.length) return going ? "No such job is running." : "No such job has ended.";
+  if (!answer.jobs.length) return going ? "No job is running." : "No job has ended yet.";
   if (going && answer.more) return `The latest ${count(answer.jobs.length)} are shown; filter to see others.`;
-  return Number.isFinite(answer.total) ? `${count(answer.total)} in all.` : "";
+  return "";
 }
 
 function section(heading, headings) {
   const { whole, body } = table(heading, headings);
   const note = element("p", { class: "note" });
-  return { whole: element("section", {}, element("h2", {}, heading), whole, note), body, note };
+  const number = element("span", { class: "badge" });
+  return { whole: element("section", { class: "card jobs-list" }, element("h2", {}, heading, " ", number), whole, note), table: whole, body, note, number };
 }
 
 function filterForm() {
   const states = element("select", { name: "state" }, element("option", { value: "" }, "any"));
   for (const state of [...GOING_ON, ...OVER]) states.append(element("option", { value: state }, state));
   return element("form", { "aria-label": "Filters" },
-    labelled("Job (glob)", element("input", { name: "name", placeholder: "load-*" })),
-    labelled("Service (glob)", element("input", { name: "service" })),
+    labelled("Job", element("input", { name: "name", placeholder: "load-*", size: "18" })),
+    labelled("Service", element("input", { name: "service", placeholder: "db-*", size: "14" })),
     labelled("State", states),
-    labelled("Since", element("input", { name: "since", placeholder: "2h, 30d, 2026-11-28" })));
+    labelled("Since", element("input", { name: "since", placeholder: "2h, 30d, 2026-11-28", size: "14" })));
 }
 
-export function labelled(words, field) {
-  return element("label", {}, words, field);
-}
-
-function jobRow(headings) {
-  const made = row(headings);
+function jobRow(going) {
+  const made = row(going ? HEADINGS.going : HEADINGS.over);
   const [job, state, progress] = made.children;
-  job.append(element("a"), element("div", { class: "soft" }));
+  job.append(element("a", { class: "id" }), element("div", { class: "soft" }));
   state.append(element("span", { class: "state" }));
-  progress.append(element("progress", { max: "100" }), " ", element("span", { class: "number" }));
+  progress.append(bar("progress"), element("span", { class: "number" }));
+  progress.classList.add("progress");
   return made;
 }
 
 function fill(made, job, now, going) {
-  const [name, state, progress, time, services, errors, heard] = made.children;
+  const [name, state, progress, , services, errors] = made.children;
   const link = name.firstChild;
   setText(link, job.job_id);
-  link.href = hashOf({ view: "trace", id: job.trace_id });
+  setHref(link, hashOf({ view: "trace", id: job.trace_id }));
   setText(name.lastChild, job.status && job.status !== job.state ? job.status : "");
-  setText(state.firstChild, job.state);
-  setClass(state.firstChild, `state ${job.state}`);
+  setState(state.firstChild, job.state);
   showProgress(progress, job);
-  setText(time, going ? eta(job.eta, now) || `for ${duration(now - job.first)}` : duration(job.last_progress - job.first));
   setText(services, (job.services ?? []).join(", "));
   setText(errors, job.errors ? count(job.errors) : "");
-  setClass(errors, job.errors ? "error number" : "number");
-  setText(heard, ago(job.last_progress, now));
-  heard.title = clock(job.last_progress).utc;
+  setClass(errors, job.errors ? "error right number" : "right number");
+  fillTimes(made, job, now, going);
 }
 
-// Into a cell that holds a bar, a space and words.
+function fillTimes(made, job, now, going) {
+  const time = made.children[3];
+  const heard = made.children[6];
+  setText(time, going ? eta(job.eta, now) || `for ${duration(now - job.first)}` : duration(job.last_progress - job.first));
+  setText(heard, ago(job.last_progress, now));
+  setTitle(heard, moment(job.last_progress, now).utc);
+}
+
+export function setState(node, state) {
+  setText(node, state);
+  setClass(node, `state ${state}`);
+}
+
+// Into a cell that holds a bar and words.
 export function showProgress(cell, job) {
-  const [bar, words] = cell.children;
-  if (Number.isFinite(job.percent)) bar.value = job.percent;
-  else bar.removeAttribute("value");
-  bar.setAttribute("aria-label", `progress of ${job.job_id}`);
+  const [whole, words] = cell.children;
+  setBar(whole, job.percent, job.state);
+  whole.setAttribute("aria-label", `progress of ${job.job_id}`);
   setText(words, percent(job.percent));
 }
+

@@ -1,17 +1,20 @@
-// What the address says after its #: "#jobs?state=failed", "#trace/ID?level=error", "#sidecar". Pure.
+// What the address says after its #: "#jobs?state=failed", "#trace/ID?level=error", "#runs/KIND", "#compare?run=ID&other=ID", "#sidecar". Pure.
 
 const FILTERS = {
   jobs: ["name", "service", "state", "since", "after"],
-  trace: ["level", "text"],
+  trace: ["level", "text", "span", "event"],
+  runs: ["since", "state", "after"],
+  compare: ["run", "other"],
   sidecar: [],
 };
+const NAMED = { trace: true, runs: null, jobs: false, compare: false, sidecar: false }; // whether an id follows; null: may follow
 
 // { view, id, filters }; anything that can't be read is the list of jobs.
 export function parse(hash) {
   const [path, query = ""] = split(hash.replace(/^#/, ""), "?");
   const [view, rawId = ""] = split(path, "/");
   const id = decoded(rawId);
-  if (!Object.hasOwn(FILTERS, view) || id === null || (view === "trace") !== (id !== "")) {
+  if (!Object.hasOwn(FILTERS, view) || id === null || (NAMED[view] !== null && NAMED[view] !== (id !== ""))) {
     return { view: "jobs", id: "", filters: {} };
   }
   const given = new URLSearchParams(query);

@@ -1,228 +1,207 @@
-// One trace: what its jobs say, its spans over time, its latest events.
+// One trace: what its jobs say, its spans over time, its plots, its log.
 
-import { element, keep, setClass, setText } from "./dom.mjs";
-import { clock, count, counted, duration, eta, receiptLine } from "./format.mjs";
-import { labelled, showProgress } from "./jobs.mjs";
+import { bar, copyButton, element, keep, setClass, setHref, setText, setTitle, show } from "./dom.mjs";
+import { change, counted, duration, eta, language, moment, receiptLine } from "./format.mjs";
+import { huesOf } from "./hues.mjs";
+import { setState, showProgress } from "./jobs.mjs";
+import { Logs } from "./logs.mjs";
+import { Plots } from "./plots.mjs";
 import { Refused } from "./poll.mjs";
 import { hashOf } from "./route.mjs";
-import { layout } from "./waterfall.mjs";
+import { Spans } from "./spans.mjs";
 
 const MESSAGES = 1_000;
-const RECEIPT_EVERY = 5;
-const GOING_ON_EVERY = 2_000;
-const SOON = 1_000;
-const OVER_EVERY = 10_000;
-const STALE = 12_000;
-const LEVELS = ["debug", "info", "warning", "error", "critical"];
+const RECEIPT_EVERY = 4_000;
+const BASELINE_RUNS = 10;
+const STALE = 30_000;
 
 export class Trace {
   constructor(route, root) {
-    this.every = GOING_ON_EVERY;
+    this.every = 10_000;
     this.id = route.id;
-    this.rounds = 0;
-    this.unfolded = new Set();
     this.answer = null;
-    this.facts = element("p", { class: "facts" });
+    this.sdks = new Map(); // service -> what its SDK calls itself
+    this.asked = { receipt: -Infinity, clients: "", kind: "" };
+    this.median = null;
     this.state = element("span", { class: "state" });
+    this.title = element("h1", {}, route.id);
     this.numbers = element("span");
+    this.beside = element("span", { class: "soft" });
+    this.runs = element("a", { class: "hidden" }, "all runs");
+    this.compare = element("a", { class: "hidden" }, "compare with the last runs");
     this.problems = element("p", { class: "error", role: "alert" });
-    this.jobs = element("div");
-    this.receipt = element("p");
-    this.spans = element("div", { role: "list", "aria-label": "Spans" });
-    this.spansNote = element("p", { class: "note" });
-    this.events = element("div", { role: "list", "aria-label": "Events" });
-    this.eventsNote = element("p", { class: "note" });
-    this.form = eventForm();
-    this.facts.append(this.state, this.numbers);
+    this.candidates = element("ul");
+    this.jobs = element("div", { class: "jobs" });
+    this.receipt = element("p", { class: "receipt" });
+    this.services = element("p", { class: "chips", "aria-label": "Services" });
+    this.spans = new Spans(route.id);
+    this.plots = new Plots();
+    this.logs = new Logs(route.id, (filters) => this.filtered(filters));
+    this.inside = element("div", { class: "hidden" }, this.spans.whole, this.plots.whole, this.logs.whole);
     root.replaceChildren(
-      element("h1", {}, route.id), this.facts, this.problems, this.jobs, this.receipt,
-      element("h2", {}, "Spans"), this.spansNote, this.spans,
-      element("h2", {}, "Events"), this.form, this.eventsNote, this.events,
+      element("div", { class: "title" }, this.title, this.state, copyButton("copy link", () => location.href, "to this page")),
+      this.problems, this.candidates,
+      element("section", { class: "card" }, this.jobs, element("p", { class: "facts" }, this.numbers, this.beside, this.runs, this.compare), this.receipt, this.services),
+      this.inside,
     );
-    this.form.addEventListener("submit", (event) => event.preventDefault());
-    this.form.addEventListener("input", () => this.filtered());
     this.take(route);
   }
 
   take(route) {
     this.filters = route.filters;
-    for (const field of this.form.elements) {
-      if (field !== document.activeElement) field.value = route.filters[field.name] ?? "";
-    }
-    this.showEvents();
+    if (this.answer) this.draw();
   }
 
-  // Each letter typed would be a step back in the browser's history.
-  filtered() {
-    const filters = {};
-    for (const field of this.form.elements) filters[field.name] = field.value;
+  filtered(filters) {
     history.replaceState(null, "", hashOf({ view: "trace", id: this.id, filters }));
     this.filters = filters;
-    this.showEvents();
+    this.draw();
+  }
+
+  close() {
+    this.plots.close();
+  }
+
+  // What the stream says: bars of jobs move at once, the rest is asked.
+  changed({ jobs, traces, more }) {
+    for (const job of this.answer?.jobs ?? []) {
+      const told = jobs.find((one) => one.trace_id === job.trace_id && one.job_id === job.job_id);
+      if (told) Object.assign(job, { percent: told.percent, status: told.status, state: told.state });
+    }
+    if (this.answer) this.showJobs();
+    return more || traces.includes(this.answer?.trace_id ?? this.id);
   }
 
   async ask(get) {
+    this.get = get;
     const path = `/api/traces/${encodeURIComponent(this.id)}`;
-    if (this.rounds % RECEIPT_EVERY === 1) await this.askReceipt(get, path);
-    else this.show(await get(`${path}?limit=${MESSAGES}`));
-    this.rounds += 1;
-    const over = this.answer?.status !== "running";
-    this.every = this.rounds === 1 ? SOON : over ? OVER_EVERY : GOING_ON_EVERY;
-  }
-
-  async askReceipt(get, path) {
     try {
-      const receipt = await get(`${path}/receipt`);
-      setText(this.receipt, `Receipt: ${receiptLine(receipt)}`);
-      setClass(this.receipt, receipt.complete ? "ok" : receipt.complete === null || receipt.running ? "soft" : "warning");
+      this.taken(await get(`${path}?limit=${MESSAGES}&stored=kept`));
     } catch (error) {
-      if (!(error instanceof Refused) || ![404, 503].includes(error.status)) throw error;
-      setText(this.receipt, `No receipt: ${error.message}`);
-      setClass(this.receipt, "soft");
+      if (!(error instanceof Refused) || error.status !== 404) throw error;
+      setText(this.problems, error.message);
+      return;
     }
+    await Promise.all([this.askReceipt(get, path), this.askClients(get), this.askMedian(get)]);
   }
 
-  show(answer) {
+  taken(answer) {
     this.answer = answer;
     this.received = performance.now();
     setText(this.problems, answer.problems.join("; "));
-    setText(this.state, answer.status);
-    setClass(this.state, `state ${answer.status}`);
-    keep(this.jobs, answer.jobs, (job) => job.job_id, jobLine, (line, job) => fillJob(line, job, answer.now));
-    this.showSpans();
-    this.showEvents();
+    show(this.inside, true);
+    this.draw();
   }
 
-  // The server's clock, as far as it can be told between two answers.
+  async askReceipt(get, path) {
+    if (performance.now() - this.asked.receipt < RECEIPT_EVERY) return;
+    try {
+      const receipt = await get(`${path}/receipt`);
+      this.asked.receipt = performance.now();
+      setText(this.receipt, `Receipt: ${receiptLine(receipt)}`);
+      setClass(this.receipt, `receipt ${receipt.complete ? "ok" : receipt.complete === null || receipt.running ? "soft" : "warning"}`);
+    } catch (error) {
+      if (!(error instanceof Refused) || ![404, 503].includes(error.status)) throw error;
+      setText(this.receipt, `No receipt: ${error.message}`);
+      setClass(this.receipt, "receipt soft");
+    }
+  }
+
+  // In which language a service is written: its SDK has said so when it connected.
+  async askClients(get) {
+    const services = this.answer.services.join(" ");
+    if (this.asked.clients === services) return;
+    const { clients } = await get("/api/clients?limit=2000");
+    this.asked.clients = services;
+    for (const { service, sdk } of clients) if (language(sdk) && !this.sdks.has(service)) this.sdks.set(service, sdk);
+    this.draw();
+  }
+
+  async askMedian(get) {
+    const kind = this.answer.jobs[0]?.kind;
+    if (!kind || this.asked.kind === kind) return;
+    const { median, runs } = await get(`/api/runs?${new URLSearchParams({ of: kind, state: "done", limit: BASELINE_RUNS })}`);
+    this.asked.kind = kind;
+    this.median = { median, runs: runs.length };
+    this.draw();
+  }
+
+  // The sidecar's clock, as far as it can be told between two answers.
   now() {
     return this.answer.now + (performance.now() - this.received) * 1_000;
   }
 
-  // Open spans grow between two answers too.
-  // While there are none, nothing is known of them.
-  tick() {
-    if (!this.answer || performance.now() - this.received > STALE) return;
+  // The end of what is shown: of a trace that goes on, now.
+  end() {
+    const { answer } = this;
+    return answer.status === "running" ? this.now() : answer.last;
+  }
+
+  draw() {
+    const { answer } = this;
+    const hue = huesOf(answer.services);
+    setState(this.state, answer.status);
+    this.showJobs();
+    keep(this.services, answer.services, (service) => service, () => element("span"), (chip, service) => {
+      setClass(chip, `service chip dot-${hue(service)}`);
+      const lang = language(this.sdks.get(service));
+      setText(chip, lang ? `${service} · ${lang}` : service);
+    });
     this.showNumbers();
-    if (this.answer.status !== "running") return;
-    if (this.drawn.rows.some((one) => one.open)) this.showSpans();
+    this.spans.show(answer, this.end(), this.filters, this.sdks, hue);
+    const { from, to } = this.spans.drawn;
+    this.plots.show(answer, from, to, hue).catch((error) => setText(this.problems, error.message));
+    this.logs.show(answer, this.filters, this.get, hue);
+  }
+
+  showJobs() {
+    keep(this.jobs, this.answer.jobs, (job) => job.job_id, jobLine, (line, job) => this.fillJob(line, job));
+  }
+
+  // Open spans and times grow between two answers too. While there are none for long, nothing is known of them.
+  tick() {
+    if (this.answer?.status !== "running" || performance.now() - this.received > STALE) return;
+    this.showNumbers();
+    this.spans.tick(this.now());
   }
 
   showNumbers() {
-    const { answer } = this;
-    const end = answer.status === "running" ? this.now() : answer.last;
+    const { answer, median } = this;
+    const took = this.end() - answer.first;
+    const running = answer.status === "running";
+    const began = moment(answer.first, answer.now);
     const words = [
-      `${answer.status === "running" ? "for" : "took"} ${duration(end - answer.first)}`,
-      counted(answer.spans.length + (answer.left_out.spans ?? 0), "span"),
-      counted(answer.errors, "error"),
-      answer.services.join(", "),
+      `${running ? "for" : "took"} ${duration(took)}`, `began ${began.text}`,
+      counted(answer.spans.length + (answer.left_out.spans ?? 0), "span"), counted(answer.errors, "error"),
     ];
-    setText(this.numbers, words.filter(Boolean).join(" · "));
-  }
-
-  showSpans() {
-    const { answer } = this;
-    this.showNumbers();
-    if (!answer.spans.length) {
-      this.drawn = { rows: [] };
-      keep(this.spans, []);
-      setText(this.spansNote, "None.");
-      return;
+    setText(this.numbers, words.join(" · "));
+    setTitle(this.numbers, began.utc);
+    const kind = answer.jobs[0]?.kind;
+    if (median && Number.isFinite(median.median)) {
+      const differs = running ? "" : `: ${change(took, median.median)}`;
+      setText(this.beside, `median of ${kind} ${duration(median.median)}, ${counted(median.runs, "run")}${differs}`);
     }
-    const now = answer.status === "running" ? this.now() : answer.last;
-    this.drawn = layout(answer.spans, now, this.unfolded);
-    const unsent = answer.left_out.spans ?? 0;
-    const hidden = this.drawn.left_out + unsent;
-    const whole = `${duration(this.drawn.to - this.drawn.from)} from left to right.`;
-    setText(this.spansNote, hidden ? `${whole} ${count(hidden)} spans are folded or not shown.` : whole);
-    keep(this.spans, this.drawn.rows, (one) => one.span.span_id, (one) => this.spanLine(one), fillSpan);
+    show(this.runs, kind);
+    show(this.compare, kind && median?.runs);
+    setHref(this.runs, hashOf({ view: "runs", id: kind }));
+    setHref(this.compare, hashOf({ view: "compare", filters: { run: answer.trace_id } }));
   }
 
-  spanLine({ span }) {
-    const unfold = element("button", { type: "button", class: "hidden" });
-    unfold.addEventListener("click", () => {
-      this.unfolded.add(span.span_id);
-      this.showSpans();
-    });
-    return element("div", { class: "span", role: "listitem" },
-      element("div", { class: "name" }, element("span"), " ", element("span", { class: "soft" }), " ", unfold),
-      element("div", { class: "track", "aria-hidden": "true" }, element("div", { class: "bar" })));
+  fillJob(line, job) {
+    const [progress, name, state, ends] = line.children;
+    showProgress(progress, job);
+    setText(name, job.job_id === this.id ? job.status : job.status && job.status !== job.state ? `${job.job_id}: ${job.status}` : job.job_id);
+    const alone = job.job_id === this.id && job.state === this.answer.status;
+    if (job.job_id === this.id && job.status === job.state) setText(name, "");
+    setState(state, alone ? "" : job.state);
+    const words = eta(job.eta, this.answer.now);
+    setText(ends, words && `ends ${words}`);
   }
-
-  showEvents() {
-    if (!this.answer) return;
-    const { left_out: leftOut } = this.answer;
-    const events = this.answer.events.filter((event) => !isReceipt(event));
-    const shown = chosen(events, this.filters).reverse();
-    keep(this.events, shown, (event) => `${event.client} ${event.seq} ${event.ts}`, eventLine, () => {});
-    const earlier = leftOut.events ? ` ${count(leftOut.events)} earlier ones are not here: wafermon events has them.` : "";
-    setText(this.eventsNote, `${count(shown.length)} of the latest ${count(events.length)}, the latest first.${earlier}`);
-  }
-}
-
-// What the sidecar keeps for receipts; the line at the top says it in words.
-export function isReceipt(event) {
-  return event.service === "wafermon" && event.context?.kind === "receipt";
-}
-
-// Events of at least a level, with a text somewhere in their message, service or context. The array is a new one.
-export function chosen(events, { level = "", text = "" }) {
-  const least = LEVELS.indexOf(level);
-  const wanted = text.toLowerCase();
-  return events.filter(
-    (event) =>
-      LEVELS.indexOf(event.level) >= least &&
-      (!wanted || `${event.service} ${event.message} ${contextOf(event)}`.toLowerCase().includes(wanted)),
-  );
-}
-
-function contextOf(event) {
-  return event.context && Object.keys(event.context).length ? JSON.stringify(event.context) : "";
-}
-
-function eventForm() {
-  const levels = element("select", { name: "level" });
-  for (const level of LEVELS) levels.append(element("option", { value: level === "debug" ? "" : level }, level));
-  return element("form", { "aria-label": "Filter events" },
-    labelled("At least", levels), labelled("Text", element("input", { name: "text", type: "search" })));
-}
-
-function eventLine(event) {
-  const time = clock(event.ts);
-  return element("div", { class: "event", role: "listitem" },
-    element("time", { datetime: time.utc, title: time.utc, class: "number" }, time.text),
-    element("span", { class: event.level === "error" ? "error" : LEVELS.includes(event.level) ? event.level : "" }, String(event.level)),
-    element("span", { class: "soft" }, String(event.service)),
-    element("span", { class: "message" }, String(event.message ?? ""), " ", element("span", { class: "context" }, contextOf(event))));
 }
 
 function jobLine() {
-  return element("p", { class: "facts" },
-    element("span", {}, element("progress", { max: "100" }), " ", element("span", { class: "number" })),
+  return element("p", { class: "facts job" },
+    element("span", { class: "progress wide" }, bar("progress"), element("span", { class: "number" })),
     element("span"), element("span", { class: "state" }), element("span", { class: "soft" }));
 }
 
-function fillJob(line, job, now) {
-  const [progress, name, state, ends] = line.children;
-  showProgress(progress, job);
-  setText(name, job.status && job.status !== job.state ? `${job.job_id}: ${job.status}` : job.job_id);
-  setText(state, job.state);
-  setClass(state, `state ${job.state}`);
-  const words = eta(job.eta, now);
-  setText(ends, words && `ends ${words}`);
-}
-
-function fillSpan(line, { span, left, width, duration: took, open, skewed, folded }) {
-  const [name, track] = line.children;
-  const [title, about, unfold] = name.children;
-  name.style.paddingLeft = `${Math.min(span.depth, 12)}rem`;
-  setText(title, span.name);
-  const words = [span.service, took === null ? "" : duration(took), open ? "open" : span.status];
-  if (skewed) words.push("starts before its parent: the clocks differ");
-  setText(about, words.filter(Boolean).join(" · "));
-  setText(unfold, folded ? `show ${count(folded)} below` : "");
-  setClass(unfold, folded ? "" : "hidden");
-  const bar = track.firstChild;
-  setClass(bar, open ? "bar open" : ["ok", "cancelled"].includes(span.status) ? "bar" : "bar bad");
-  bar.style.left = `${left}%`;
-  bar.style.width = `${width}%`;
-}

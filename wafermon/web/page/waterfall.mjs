@@ -1,9 +1,9 @@
-// Where the bars of a trace's spans lie. Pure.
+// Where the bars of a trace's spans lie, and the marks of time above them. Pure.
 
 export const MOST = 500;
 
-// Rows of { span, left, width, duration, open, skewed, folded }: left and width are percent of the whole time, `folded` is how many
-// spans below it are not shown. Beyond `most` spans only the upper levels are shown, and below spans whose ids are in `unfolded`
+// Rows of { span, left, width, duration, open, skewed, folded, unfolded }: left and width are percent of the whole time, `folded` is how many
+// spans below it are not shown, `unfolded` whether some are that could be folded again. Beyond `most` spans only the upper levels are shown, and below spans whose ids are in `unfolded`
 // their children. `left_out` is how many are shown nowhere, folded ones included.
 export function layout(spans, now, unfolded = new Set(), most = MOST) {
   const shown = choose(spans, unfolded, most);
@@ -19,8 +19,23 @@ export function layout(spans, now, unfolded = new Set(), most = MOST) {
       ...place(span, now, from, to),
       skewed: startsBefore(span, byId.get(span.parent_id)),
       folded: folded.get(span) ?? 0,
+      unfolded: unfolded.has(span.span_id),
     }));
   return { from, to, rows, left_out: spans.length - rows.length };
+}
+
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500].flatMap((one) => [one, one * 1e3]).concat(
+  [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200].map((one) => one * 1e6),
+).sort((one, other) => one - other);
+const DAY = 86_400e6;
+
+// Marks of the time since the start, at most `most` of them: { left, after } in percent and microseconds.
+export function marks(from, to, most = 8) {
+  const whole = Math.max(1, to - from);
+  const step = STEPS.find((one) => whole / one <= most) ?? DAY * Math.max(1, Math.ceil(whole / DAY / most));
+  const found = [];
+  for (let after = 0; after <= whole * 0.94; after += step) found.push({ left: (100 * after) / whole, after });
+  return found;
 }
 
 // { left, width, duration, open } of one span.
