@@ -89,6 +89,18 @@ def test_what_waits_for_its_turn_is_bounded() -> None:
     assert not wire.transport.paused
 
 
+def test_a_large_frame_is_read_through_and_taken_once_it_is_whole() -> None:
+    sidecar = Sidecar()
+    wire = edge(sidecar)
+    data = frame(0, 10, *(wire.line(n, name="n" * 900) for n in range(1, 300)), codec="none")
+    for at in range(0, len(data), 50_000):
+        assert sidecar.journal.lines == []
+        wire.connection.dataReceived(data[at : at + 50_000])
+        assert not wire.transport.paused or at + 50_000 > len(data)
+        replies = wire.heard()
+    assert replies[-1]["seq"] == BEGIN + 10 and len(sidecar.journal.lines) == 299
+
+
 def test_what_came_whole_before_the_end_is_taken_and_acknowledged() -> None:
     sidecar = Sidecar(automatic=False)
     wire = edge(sidecar)

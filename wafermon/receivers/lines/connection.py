@@ -219,6 +219,9 @@ class Connection(protocol.Protocol):
 
     def _receive(self, data: bytes) -> None:
         self._inbox.feed(data)
+        if self._forwarding is not None and self._inbox.is_amid_frame:
+            self._held_changed()
+            return
         self._work()
         if self._forwarding is not None and len(self._inbox) > USUAL_READ_BYTES and self.state in TAKING:
             self._hold()  # until its turn

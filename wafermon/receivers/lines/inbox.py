@@ -130,6 +130,11 @@ class Inbox:
                 self._part = _Part.WHOLE
 
     @property
+    def is_amid_frame(self) -> bool:
+        """Whether nothing can be taken before the rest of a frame has come."""
+        return self._part is _Part.FRAME
+
+    @property
     def is_opening(self) -> bool:
         """Whether a frame's lines have to come before anything else is taken."""
         return self._part is _Part.OPENING
