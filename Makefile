@@ -6,13 +6,16 @@
 #   make fuzz-scan TIME=60          the scanner in C, by libFuzzer under the sanitizers
 #   make forward ROUNDS=100         an edge and a central sidecar, of which so many things go wrong
 #   make s3 ROUNDS=20               the S3 backend's tests, with so many kills and stops of each kind
+#   make kafka ROUNDS=20            the Kafka backend and receiver, with so many kills of sidecars and broker
 #   make history KILLS=50           the sidecar killed so often under load, and a count over its history
+#   make schedules KILLS=100        the sidecar killed at transitions of its schedules, each of which must be there once
 #   make fresh                      the two commands of the README on a new Debian 12 and 13 (root, debootstrap)
 #   make mutants PACKAGE=journal    how many small changes of a package its unit tests notice (build/mutants); SAMPLE=300: of so many
 #   make wheelhouse deb deb-check   the wheels for machines without a network, the Debian packages, and these installed, used, upgraded
 #                                   and purged on a booted Debian 12 and 13 (root, debootstrap, systemd-nspawn); RELEASE=trixie: one of them
 #   make air-gapped-check           docs/air-gapped.md on new systems that have loopback alone, after `make wheelhouse`
 #   make release                    wheels, packages, SDKs with their registries' checks, locks, SBOM and checksums, in dist/
+#   make site                       the documentation as a site, in build/site/html: opened from the disk, it needs no network
 #   make compat                     the SDKs of the last release against this sidecar, these SDKs against its sidecar
 #   make plans  ROWS=3000000        what the views, readers and panels of the database read, on so many rows
 #   make kills  KILLS=50 CRASHES=20 a sidecar that is killed, and a database server that crashes, under load: what was
@@ -63,6 +66,11 @@ s3:
 	tests/versitygw
 	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -o timeout=3600 tests/databases -k "s3"
 
+kafka: ROUNDS ?= 20
+kafka:
+	tests/kafka-broker
+	WAFERMON_TEST_ROUNDS=$(ROUNDS) $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/databases -k kafka
+
 kills: KILLS ?= 50
 kills: CRASHES ?= 20
 kills:
@@ -75,6 +83,10 @@ rows:
 	CFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined' $(PYTHON) setup.py -q build_ext --inplace --force && \
 	FUZZ_EXAMPLES=5000 ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	PYTHONMALLOC=malloc $(PYTHON) -m pytest -q -n0 -o timeout=0 tests/unit/backends/test_timescaledb_rows.py
+
+schedules: KILLS ?= 100
+schedules:
+	WAFERMON_TEST_ROUNDS=$(KILLS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/processes/test_schedules_crash.py
 
 fresh:
 	tests/fresh
@@ -94,6 +106,12 @@ air-gapped-check:
 release:
 	packaging/release
 
+# A warning is an error: a link that leads nowhere, a heading that is not there, a page that no other names.
+site:
+	$(PYTHON) packaging/site/pages.py . build/site/pages
+	$(PYTHON) -m sphinx -q -W --keep-going -j auto -c packaging/site -d build/site/doctrees build/site/pages build/site/html
+	@echo "build/site/html/index.html"
+
 # What is left out: R and Node.js can't lock files. 2.0.0 looked whether the process of such a file lives; since then 30 s without a
 # write tell that it is gone.
 compat: OLDER = $$(tests/releases/tree 2.0.0)
@@ -109,4 +127,7 @@ compat: OLDER_FROM_HERE = $(CURDIR)/build/releases/2.0.0
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
+.PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 kafka history
 .PHONY: forward wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: site wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: schedules wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history

@@ -26,7 +26,7 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from collector import binary
+from built_server import program
 from commands import wafermon
 from daemon import Daemon, free_port, until
 
@@ -146,7 +146,7 @@ def collector(through: bool, sink: str, encoding: str) -> Iterator[tuple[int, in
             COLLECTOR.format(port=port, sink=sink, exporter=exporter, encoding=encoding.replace("protobuf", "proto"))
         )
         process = subprocess.Popen(
-            [str(binary()), "--config", f"file:{config}"], cwd=directory, stdin=subprocess.DEVNULL
+            [str(program("otelcol")), "--config", f"file:{config}"], cwd=directory, stdin=subprocess.DEVNULL
         )
         try:
             until(lambda: f"0100007F:{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text(), "a collector")

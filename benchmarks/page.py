@@ -200,10 +200,14 @@ async def watch(port: int, trace: str, changed: asyncio.Event, ends: float) -> i
 async def asks(port: int, trace: str, changed: asyncio.Event, ends: float) -> int:
     """What the page asks, one question after the other on one connection; see wafermon/web/page/poll.mjs."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
-    asked = 0
+    asked, whole = 0, -60.0
     while (left := ends - time.monotonic()) > 0:
         if trace:
-            await ask(reader, writer, f"/api/traces/{trace}?limit=1000&stored=kept")
+            if time.monotonic() - whole > 60.0:
+                whole = time.monotonic()
+                await ask(reader, writer, f"/api/traces/{trace}?limit=1000&stored=kept")
+            else:
+                await ask(reader, writer, f"/api/traces/{trace}?limit=300&stored=no")
             asked += 1
             await asyncio.sleep(1.0)
             with contextlib.suppress(asyncio.TimeoutError):
@@ -213,7 +217,7 @@ async def asks(port: int, trace: str, changed: asyncio.Event, ends: float) -> in
             await ask(reader, writer, "/api/jobs?state=running,stalled&limit=1000")
             await ask(reader, writer, "/api/jobs?state=gone,failed,cancelled,unfinished,done&limit=50")
             asked += 2
-            await asyncio.sleep(min(10.0, left))
+            await asyncio.sleep(min(30.0, left))
     writer.close()
     return asked
 

@@ -234,6 +234,8 @@ for job in "${shown[@]}"; do
   heading "One of them: wafermon trace $job"
   wafermon trace "$job"
 done
+heading "What was expected, and how that is: wafermon schedules"
+wafermon schedules
 heading "What landed in each backend, in messages"
 "$python" "$examples/landed.py" "$data" programs.log --jobs "$jobs" ${WAFERMON_DSN:+--dsn "$WAFERMON_DSN"} || status=1
 heading "The sidecar: wafermon status"

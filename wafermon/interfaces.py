@@ -35,8 +35,10 @@ from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, KindReco
 from wafermon.model.settings import Count, Duration, FilePath, Kind, Section, Size, Text
 
 __all__ = [
+    "Alarm",
     "BackendContext",
     "Batch",
+    "ChannelContext",
     "ConfigError",
     "Count",
     "Duration",
@@ -50,6 +52,8 @@ __all__ = [
     "Health",
     "IBackend",
     "IBackendFactory",
+    "IChannel",
+    "IChannelFactory",
     "IHistory",
     "JobFilter",
     "JobRecord",
@@ -223,3 +227,64 @@ class IHistory(Interface):
 
     def services(since: int, until: int) -> Deferred[list[ServiceRecord]]:
         """Who sent how much, by name, counted by the hour."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """What a channel sends."""
+
+    id: str
+    """Of this message alone; the same whenever it is sent again."""
+    key: str
+    """Of what it is about, at most 255 characters: `dedup_key`. What resolves an alarm has the alarm's key."""
+    action: str
+    """``trigger`` or ``resolve``."""
+    kind: str
+    """As the config's `on` names it, ``digest`` or ``test``."""
+    summary: str
+    """One line."""
+    source: str
+    """The service that it is about."""
+    ts: int
+    """Microseconds since the Unix epoch."""
+    event: Mapping[str, Any]
+    """The message as it was journalled, with its ``kind``. A digest has ``count``, ``kinds`` (kind -> count), ``over`` (how many are over by now) and ``summaries``."""
+
+
+@dataclass(frozen=True)
+class ChannelContext:
+    """What a channel is given to work with."""
+
+    name: str
+    """Its key in the config."""
+    reactor: Any
+    """Clock, connections, processes. Never import the global one."""
+    wall: Callable[[], float] = time.time
+    """The date, in seconds since the Unix epoch."""
+
+
+class IChannelFactory(IPlugin):
+    """One kind of channel, found by ``twisted.plugin.getPlugins`` in the package ``wafermon.alerts.channels``.
+
+    `options` or `configure` say what its own keys are, as in IBackendFactory. No field may have the name of a key that every
+    channel takes: plugin, on, match, at_most, quiet."""
+
+    name = Attribute("What `plugin:` says in the config, a str.")
+
+    def build(options: Any, context: ChannelContext) -> IChannel:
+        """Make the channel. No I/O."""
+
+
+class IChannel(Interface):
+    """A place that alarms are sent to, one at a time, in order. Optional: ``resolves: bool``, False by default: whether the place
+    knows alarms by their key. It gets what resolves an alarm then where that was sent, whatever `on` and `match` say; else a recovery is sent
+    where `on` names it, like anything else. Optional: ``repeat: float``, 0 by default: after so many seconds an alarm that is not over is
+    sent again."""
+
+    def send(alarm: Alarm) -> Deferred[None]:
+        """Fires once it was taken. Fails with RetryableError, whose attribute ``wait`` may say how many seconds to leave the place
+        alone: it comes again. With PermanentError: it is given up, counted and logged. With anything else: as
+        RetryableError. It must end within two minutes."""
+
+    def close() -> Deferred[None]:
+        """Let go of everything. A call to `send` that is under way should fail soon."""

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from twisted.internet.error import ReactorNotRunning
 from twisted.python import usage
 
+from wafermon.alerts.channels import find_channels
 from wafermon.backends import find_plugins
 from wafermon.config import load
 from wafermon.daemon.sidecar import Sidecar
@@ -34,11 +35,14 @@ class Options(usage.Options):
     def postOptions(self) -> None:
         """Check the config before anything else happens. Ends the process with 1 where it is bad."""
         self.plugins = find_plugins()
+        self.channels = find_channels()
         path = Path(self["config"]) if self["config"] else None
         self.file = path and path.absolute()  # twistd may go to another directory before it is read again
-        self.read = partial(load, self.file, plugins=self.plugins.factories, environ=dict(os.environ))
+        self.read = partial(
+            load, self.file, plugins=self.plugins.factories, environ=dict(os.environ), channels=self.channels
+        )
         try:
-            self.checked = load(path, plugins=self.plugins.factories, environ=os.environ)
+            self.checked = load(path, plugins=self.plugins.factories, environ=os.environ, channels=self.channels)
         except ConfigError as error:
             print(error, file=sys.stderr)
             raise SystemExit(1) from None
@@ -51,7 +55,15 @@ def makeService(options: Options) -> Sidecar:
     steady(reactor)
     stop_once(reactor)
     notifier = Notifier(os.environ, reactor)
-    return Sidecar(options.checked, options.plugins, reactor, options.file, options.read, notifier=notifier)
+    return Sidecar(
+        options.checked,
+        options.plugins,
+        reactor,
+        options.file,
+        options.read,
+        notifier=notifier,
+        channels=options.channels,
+    )
 
 
 def stop_once(reactor: Any) -> None:

@@ -273,6 +273,55 @@ test("where tokens are asked for one logs in, and out, and comes back to where o
   assert.deepEqual(faults, []);
 });
 
+test("beyond 500 spans the lower levels fold, and open on demand, by the keyboard too", async () => {
+  await ask({ spans: "many-1", count: 700 });
+  const page = await open("#trace/many-1");
+  await page.locator(".span", { hasText: "part 1" }).first().waitFor();
+  const rows = page.locator(".span:not(.head):not(.plot-line)");
+  assert.equal(await rows.count(), 11);
+  const more = page.locator("button", { hasText: "show 70 below" }).first();
+  await more.focus();
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.querySelectorAll("[aria-label=Spans] > .span").length === 81);
+  assert.deepEqual(await serious(page), []);
+  await page.locator("button", { hasText: /^fold$/ }).first().click();
+  await page.waitForFunction(() => document.querySelectorAll("[aria-label=Spans] > .span").length === 11);
+  await page.locator(".bar.open").first().waitFor();
+  await ask({ progress: "many-1", percent: 100, status: "done" });
+  await without(page);
+});
+
+test("the sidecar's page is live: what clients dropped, dead letters with how to replay them, a config that was refused", async () => {
+  const page = await open("#sidecar");
+  await page.locator("code", { hasText: /^wafermon replay .*jsonl$/ }).waitFor();
+  await page.locator("td", { hasText: "bad_message: value" }).first().waitFor();
+  await ask({ dropped: 17 });
+  await page.locator("tr", { hasText: "dropper" }).locator("td", { hasText: /^17$/ }).waitFor();
+  await ask({ config: "bad" });
+  await page.locator("[role=alert]", { hasText: "nonsense" }).waitFor();
+  await ask({ config: "good" });
+  await page.locator("[role=alert]", { hasText: "nonsense" }).waitFor({ state: "hidden" });
+  await without(page);
+});
+
+test("times are in the viewer's zone with UTC on hover, and lines and links can be copied", async () => {
+  await context.grantPermissions(["clipboard-read", "clipboard-write"]);
+  const page = await open("#trace/load-old-1");
+  const line = page.locator(".event", { hasText: "parsed" });
+  const time = line.locator("time");
+  const utc = new Date(await time.getAttribute("datetime"));
+  const there = new Intl.DateTimeFormat("en-GB", { timeZone: "America/New_York", timeStyle: "medium" }).format(utc);
+  assert.ok((await time.textContent()).startsWith(there), there);
+  assert.ok((await line.locator(".time").getAttribute("title")).startsWith(utc.toISOString()));
+  await line.hover();
+  await line.locator("button.copy").click();
+  const copied = await page.evaluate(() => navigator.clipboard.readText());
+  assert.ok(copied.startsWith(utc.toISOString()) && copied.includes("info loader parsed rows=7"), copied);
+  await page.locator(".title button.copy").click();
+  assert.equal(await page.evaluate(() => navigator.clipboard.readText()), page.url());
+  await without(page);
+});
+
 test("the page prints without its controls", async () => {
   const page = await open("#trace/load-old-1");
   await page.waitForSelector(".event");

@@ -51,6 +51,17 @@ def test_a_board_is_whole(name: str) -> None:
         assert not any(overlap(place, other) for other in others), panel["title"]
 
 
+def test_a_trace_is_shown_as_a_log_with_its_jobs_and_errors_as_annotations() -> None:
+    [logs] = [panel for panel in BOARDS["jobs"]["panels"] if panel["type"] == "logs"]
+    assert "FROM events" in logs["targets"][0]["rawSql"]
+    notes = [note for name in ("jobs", "services") for note in BOARDS[name]["annotations"]["list"]]
+    assert len(notes) == 3
+    for note in notes:
+        sql = note["target"]["rawSql"]
+        assert " AS time" in sql or sql.startswith("SELECT time,"), "Grafana's name for when it was"
+        assert " AS text" in sql and "$__timeFilter(" in sql and note["enable"]
+
+
 def overlap(a: dict[str, int], b: dict[str, int]) -> bool:
     return (
         a["x"] < b["x"] + b["w"] and b["x"] < a["x"] + a["w"] and a["y"] < b["y"] + b["h"] and b["y"] < a["y"] + a["h"]

@@ -76,7 +76,7 @@ async def test_the_commands_show_the_same_without_a_sidecar(database: Database) 
     shown = wafermon("trace", "job-1", "--dsn", database.dsn)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("trace job-1  failed\n")
-    assert re.search(r"^├ load +loader +error ", shown.stdout, re.MULTILINE) and "no room" in shown.stdout
+    assert re.search(r"^└ load +loader +error ", shown.stdout, re.MULTILINE) and "no room" in shown.stdout
     as_json = wafermon("trace", "job-1", "--dsn", database.dsn, "--json")
     shown_as_json = json.loads(as_json.stdout)
     known = reading.Reader(database.dsn).trace("job-1", 200)

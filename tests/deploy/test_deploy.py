@@ -155,6 +155,43 @@ def test_the_pod_mounts_what_its_config_names() -> None:
     assert {"/var/lib/wafermon", "/var/spool/wafermon", "/etc/wafermon"} <= paths
 
 
+def images() -> list[str]:
+    """All images that are named."""
+    docker = DEPLOY / "docker"
+    found = re.findall(r"^FROM (\S+)", (docker / "Dockerfile").read_text(), re.MULTILINE)
+    for path in docker.glob("compose*.yaml"):
+        services = yaml.safe_load(path.read_text())["services"].values()
+        found += [service["image"] for service in services if "image" in service]
+    return [*found, *(one["image"] for one in kubernetes()[1]["spec"]["template"]["spec"]["initContainers"])]
+
+
+def test_each_image_is_one_version_or_one_digest() -> None:
+    assert len(images()) >= 6
+    loose = [
+        image
+        for image in images()
+        if not re.search(r"@sha256:[0-9a-f]{64}$", image) and not re.search(r":v?\d+\.\d+\.\d+(-[\w.-]+)?$", image)
+    ]
+    assert loose == []
+
+
+def test_the_policy_lets_through_what_the_pod_needs() -> None:
+    config, deployment, policy = kubernetes()
+    spec = policy["spec"]
+    assert spec["podSelector"] == deployment["spec"]["selector"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    [sidecar] = deployment["spec"]["template"]["spec"]["initContainers"]
+    [ingress] = spec["ingress"]
+    assert [port["port"] for port in ingress["ports"]] == [port["containerPort"] for port in sidecar["ports"]]
+    dsn = yaml.safe_load(config["data"]["wafermon.yaml"])["backends"]["db"]["dsn"]
+    host = re.fullmatch(r"postgresql://\w+@\w+\.(\w+)(?::(\d+))?/\w+", dsn)
+    assert host
+    _, database = spec["egress"]
+    [to] = database["to"]
+    assert to["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": host[1]}
+    assert database["ports"] == [{"protocol": "TCP", "port": int(host[2] or 5432)}]
+
+
 # -- Prometheus
 
 
@@ -207,7 +244,7 @@ def test_only_health_and_metrics_are_served_outside_a_container() -> None:
 
 
 def test_rules_and_dashboards_ask_for_metrics_that_there_are(tmp_path: Path) -> None:
-    hooks = "hooks: {{command: 'true'}}\n"
+    hooks = "hooks: {{command: 'true'}}\nschedules: {{nightly: {{match: {{job: load}}, cron: '@daily'}}}}\n"
     from served import CONFIG
 
     with Served(tmp_path, CONFIG + hooks) as served:

@@ -86,11 +86,13 @@ def test_one_trace_goes_over_all_languages(everything: str) -> None:
         ("", "request", "web-front"),  # Node.js
         ("", "upload", "web-api"),  # Python
         ("├", "parse", "lot-parser"),  # Perl
-        ("  ├", "check", "spec-check"),  # Java
-        ("    ├", "maps", "wafer-map"),  # Go
-        *[("      ├", "draw", "wafer-map")] * 3,
-        ("├", "measure", "web-api"),
-        *[("  ├", "wafer", "wafer-worker")] * 3,  # C
+        ("│ └", "check", "spec-check"),  # Java
+        ("│   └", "maps", "wafer-map"),  # Go
+        *[("│     ├", "draw", "wafer-map")] * 2,
+        ("│     └", "draw", "wafer-map"),
+        ("└", "measure", "web-api"),
+        *[("  ├", "wafer", "wafer-worker")] * 2,  # C
+        ("  └", "wafer", "wafer-worker"),
     ]
     for service in ("web-front", "web-api", "lot-parser", "spec-check", "wafer-map", "wafer-worker"):
         assert re.search(rf"^  {service} +[1-9]\d* ", everything, re.MULTILINE)
@@ -100,7 +102,7 @@ def spans_of(job: str, output: str) -> list[tuple[str, str, str]]:
     """The tree that `wafermon trace` has printed: indent, span and service of each line."""
     shown = output[output.index(f"\ntrace {job} ") :]
     table = shown[shown.index("\nSPAN ") : shown.index(" == ") if " == " in shown else None].split("\n\n")[0]
-    lines = re.findall(r"^( *├)? ?(\S+) +(\S+) +ok ", table, re.MULTILINE)
+    lines = re.findall(r"^([│ ]*[├└])? ?(\S+) +(\S+) +ok ", table, re.MULTILINE)
     return [(indent, span, service) for indent, span, service in lines]
 
 

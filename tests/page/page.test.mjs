@@ -6,6 +6,7 @@ const at = (name) => import(new URL(`../../wafermon/web/page/${name}`, import.me
 const { ago, bytes, change, clock, duration, eta, figure, language, moment, percent, receiptLine } = await at("format.mjs");
 const { hashOf, parse } = await at("route.mjs");
 const { layout, marks } = await at("waterfall.mjs");
+const { MOST, merged } = await at("merge.mjs");
 const { pause, wordsOf, IDLE, LATER, SOON } = await at("poll.mjs");
 const { chosen, contextOf, isReceipt } = await at("logs.mjs");
 const { backendRows, clientRows, factRows, scheduleRows } = await at("sidecar.mjs");
@@ -35,7 +36,7 @@ test("an end is told with its spread and where it comes from", () => {
   const estimate = { at: 70e6, earliest: 50e6, latest: 90e6, source: "runs", runs: 8 };
   assert.equal(eta(estimate, 10e6), "in 1 min 0 s (40 s to 1 min 20 s), by 8 runs");
   assert.match(eta({ at: 5e6, earliest: 0, latest: 0, source: "runs", runs: 1 }, 0), /by 1 run$/);
-  assert.equal(eta({ at: 5e6, earliest: null, latest: null, source: "progress", runs: 0 }, 15e6), "due for 10 s, by its own progress");
+  assert.equal(eta({ at: 5e6, earliest: null, latest: null, source: "progress", runs: 0 }, 15e6), "10 s later than foreseen, by its own progress");
   assert.equal(eta(null, 0), "");
 });
 
@@ -260,4 +261,42 @@ test("what the sidecar keeps for receipts is no event to show", () => {
   assert.equal(isReceipt({ service: "wafermon", context: { kind: "gone" } }), false);
   assert.equal(isReceipt({ service: "loader", context: { kind: "receipt" } }), false);
   assert.equal(isReceipt({ service: "wafermon" }), false);
+});
+
+const trace = (more = {}) => ({
+  trace_id: "t", part: 1, status: "running", first: 5, services: ["s"], jobs: [], spans: [], events: [], metrics: [], progress: [], resources: [],
+  series: [], counts: {}, critical_path: [], left_out: { spans: 0, events: 0, metrics: 0, progress: 0, resources: 0 }, sources: ["live"], problems: [], ...more,
+});
+const events = (from, to) => Array.from({ length: to - from }, (_, place) => ({ client: "c", seq: from + place, ts: from + place }));
+
+test("what came later is put to what is known, each message once", () => {
+  const known = trace({ first: 1, events: events(0, 5), series: ["sum"], sources: ["live", "history"], counts: { event: 5 } });
+  const found = merged(known, trace({ events: events(3, 8), counts: { event: 8 }, left_out: { ...trace().left_out, events: 3 } }));
+  assert.deepEqual(found.events.map((one) => one.seq), [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.deepEqual([found.first, found.series, found.sources, found.left_out.events], [1, ["sum"], ["live", "history"], 0]);
+  assert.deepEqual(known.events.length, 5);
+});
+
+test("a log has no gap, and an end", () => {
+  const known = trace({ events: events(0, 5), counts: { event: 5 } });
+  const apart = merged(known, trace({ events: events(90, 100), counts: { event: 100 }, left_out: { ...trace().left_out, events: 90 } }));
+  assert.deepEqual([apart.events[0].seq, apart.events.length, apart.left_out.events], [90, 10, 90]);
+  const next = merged(known, trace({ events: events(5, 10), counts: { event: 10 }, left_out: { ...trace().left_out, events: 5 } }));
+  assert.equal(next.events.length, 10);
+  assert.equal(merged(known, trace({ events: events(2, 3_000), counts: { event: 3_000 } })).events.length, MOST);
+});
+
+test("spans that memory has no more stay, below their parents", () => {
+  const known = trace({ spans: [span("a", 0, null), span("b", 1, 5, { parent_id: "a", depth: 1 }), span("c", 2, 1, { parent_id: "b", depth: 2 })] });
+  const later = trace({ spans: [span("a", 0, 20), span("d", 9, null, { parent_id: "a", depth: 1 })] });
+  assert.deepEqual(merged(known, later).spans.map((one) => [one.span_id, one.depth, one.duration]), [["a", 0, 20], ["b", 1, 5], ["c", 2, 1], ["d", 1, null]]);
+  assert.equal(merged(trace({ spans: [span("a", 0, null)] }), later).spans, later.spans);
+  const circle = [span("a", 0, 1, { parent_id: "b" }), span("b", 0, 1, { parent_id: "a" })];
+  assert.equal(merged(trace({ spans: circle }), trace({ spans: [span("e", 1, 1)] })).spans.length, 3);
+});
+
+test("what is over, or has begun anew, is asked whole", () => {
+  assert.equal(merged(trace(), trace({ status: "done" })), null);
+  assert.equal(merged(trace(), trace({ part: 2 })), null);
+  assert.equal(merged(null, trace()), null);
 });

@@ -35,7 +35,7 @@ def stored(daemon: Daemon, service: str, count: int) -> list[dict[str, Any]]:
 
 
 COMMANDS = ("", "bench", "check", "doctor", "drain", "jobs", "journal", "journal check", "journal list", "receipt", "replay", "run", "status",
-            "tail", "trace")  # fmt: skip
+            "schedules", "schedules pause", "schedules resume", "schedules test", "tail", "trace")  # fmt: skip
 KINDS = ("send", "send event", "send metric", "send progress")
 
 

@@ -127,9 +127,9 @@ def test_a_trace_as_a_waterfall(served: Served) -> None:
     job(served, "lot/1 ".strip())
     until(lambda: ask(served, "trace", "lot/1").returncode == 0, "the trace")
     shown = ask(served, "trace", "lot/1").stdout
-    load, parse = (next(line for line in shown.splitlines() if name in line) for name in ("load  ", "├ parse"))
+    load, parse = (next(line for line in shown.splitlines() if name in line) for name in ("load  ", "└ parse"))
     assert load.split()[:4] == ["load", "loader", "error", "+0"] and "2.0 ms" in load
-    assert parse.split()[:5] == ["├", "parse", "loader", "ok", "+100"] and "1.0 ms" in parse
+    assert parse.split()[:5] == ["└", "parse", "loader", "ok", "+100"] and "1.0 ms" in parse
     # the inner span took half of the outer one, and began a twentieth after it
     assert parse.count("█") == pytest.approx(load.count("█") / 2, abs=1)
     assert parse.index("█") > load.index("█")

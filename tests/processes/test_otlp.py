@@ -186,6 +186,45 @@ def test_what_is_counted(tmp_path: Path) -> None:
             assert f"\nwafermon_otlp_{line}\n" in shown.replace("\r", ""), shown
 
 
+def test_who_sends_is_among_the_clients(tmp_path: Path) -> None:
+    """By its resource and its User-Agent; connected as long as its connection is there."""
+    with OtlpDaemon(tmp_path, config=CONFIG.replace("http: false", "http: unix:http.sock:mode=600")) as daemon:
+        site = ["--http", f"unix://{tmp_path}/http.sock"]
+
+        def known(*more: str) -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = json.loads(wafermon("clients", "--json", *more, *site).stdout)["clients"]
+            return found
+
+        with socket.create_connection(("127.0.0.1", daemon.otlp_port)) as connection:
+            for first in (0, 10):
+                body = written("a", "b", first=first)
+                connection.sendall(
+                    b"POST /v1/logs HTTP/1.1\r\nHost: x\r\nUser-Agent: my-exporter/1.2\r\n"
+                    b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+                )
+                assert connection.recv(1_000).startswith(b"HTTP/1.1 200")
+            [one] = known("--connected")
+            said = {
+                key: one[key] for key in ("service", "protocol", "sdk", "messages", "connections", "address", "called")
+            }
+            address = f"127.0.0.1:{connection.getsockname()[1]}"
+            assert said == {"service": "app", "protocol": "otlp", "sdk": "my-exporter/1.2", "messages": 4, "connections": 1,
+                            "address": address, "called": None}  # fmt: skip
+        until(lambda: not known("--connected"), "that it is gone")
+        assert [one["connected"] for one in known("--service", "app")] == [False]
+        shown = wafermon("clients", *site).stdout
+        assert [word in shown for word in ("my-exporter/1.2", "gone", "unnumbered")] == [True] * 3, shown
+        state = wafermon("status", *site)
+        assert "otlp         0 of 1 programs connected; 4 messages in 2 requests, 0 refused" in state.stdout
+        many = [
+            {"resource": {"attributes": [{"key": "service.name", "value": {"stringValue": f"s{n}"}}]},
+             "scopeLogs": [{"logRecords": [{"body": {"stringValue": "x"}}]}]}
+            for n in range(5_000)
+        ]  # fmt: skip
+        assert daemon.post(json.dumps({"resourceLogs": many}).encode())[0] == 200
+        assert len(known("--limit", "10000")) == 101, "not all of one request"
+
+
 # -- what a request may be like
 
 
@@ -530,6 +569,12 @@ def test_a_job_of_many_languages_is_one_trace(tmp_path: Path, taken: Taken) -> N
         until(lambda: len(taken.spans()) == 9, "all spans at the collector")
         assert {span["traceId"] for _, span in taken.spans()} == {trace_hex("mixed-4711")}
         assert {of["service.name"] for of, _ in taken.spans()} == {*names, "runner"}
+
+        shown = wafermon("clients", "--json", "--http", f"unix://{tmp_path}/http.sock")
+        sdks = {one["service"]: one["sdk"] for one in json.loads(shown.stdout)["clients"]}
+        assert sdks["mixed-java"].startswith("OTel-OTLP-Exporter-Java/"), sdks
+        assert sdks["mixed-node"].startswith("OTel-OTLP-Exporter-JavaScript/"), sdks
+        assert sdks["mixed-perl"].startswith("perl/") and sdks["mixed-r"].startswith("r/"), sdks
 
         shown = wafermon("trace", "mixed-4711", "--json", "--http", f"unix://{tmp_path}/http.sock")
         assert len(json.loads(shown.stdout)["spans"]) == 9, shown.stdout

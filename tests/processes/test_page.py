@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 from daemon import ROOT, until
-from served import Served, job
+from served import CONFIG, Served, job
 
 
 def test_a_browser_gets_the_page_and_all_that_it_loads(tmp_path: Path) -> None:
@@ -63,6 +64,23 @@ def test_a_stream_says_hello_then_what_changes(tmp_path: Path) -> None:
     assert "Traceback" not in served.log(), served.log()
 
 
+def test_many_viewers_are_all_told(tmp_path: Path) -> None:
+    with Served(tmp_path) as served:
+        streams = [http.client.HTTPConnection("127.0.0.1", served.http_port, timeout=60) for _ in range(25)]
+        for each in streams:
+            each.request("GET", "/api/stream")
+        answers = [each.getresponse() for each in streams]
+        until(lambda: served.get("/api/status")["viewers"] == 25, "25 viewers")
+        job(served, "load-1")
+        for answer in answers:
+            told = next(data for name, data in read_events(answer) if name == "changes" and data["jobs"])
+            assert told["jobs"][0]["job_id"] == "load-1"
+        for each in streams:
+            each.close()
+        until(lambda: served.get("/api/status")["viewers"] == 0, "no viewer")
+    assert "Traceback" not in served.log(), served.log()
+
+
 def read_events(answer: http.client.HTTPResponse) -> Iterator[tuple[str, Any]]:
     name = ""
     while line := answer.readline():
@@ -87,3 +105,40 @@ def test_dead_letters_are_shown_with_their_reason_and_file(tmp_path: Path) -> No
         assert Path(served.directory / first["file"]).is_file()
         assert len(served.get("/api/dead-letters?limit=1")["letters"]) == 1
         assert served.request("/api/dead-letters?limit=x")[0] == 400
+
+
+def test_a_browser_that_does_not_read_costs_a_bounded_buffer_and_is_told_that_it_missed_something(
+    tmp_path: Path,
+) -> None:
+    jobs, steps = 250, 12
+    config = CONFIG.replace(
+        "http: tcp:{limits}:interface=127.0.0.1", 'http: ["tcp:{limits}:interface=127.0.0.1", "unix:http.sock"]'
+    )
+    assert config != CONFIG
+    with Served(tmp_path, config) as served, closing(socket.socket(socket.AF_UNIX)) as slow:
+        slow.connect(str(served.directory / "http.sock"))
+        slow.sendall(b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with closing(http.client.HTTPConnection("127.0.0.1", served.http_port, timeout=60)) as reading:
+            reading.request("GET", "/api/stream")
+            events = read_events(reading.getresponse())
+            until(lambda: served.get("/api/status")["viewers"] == 2, "two viewers")
+            client, seq, told = served.client(), 0, 0
+            for percent in range(steps):
+                for number in range(jobs):
+                    seq += 1
+                    client.send_line(
+                        {"v": 2, "type": "progress", "service": "loader", "client": client.client, "seq": seq,
+                         "job_id": f"{number}-{'x' * 110}", "percent": percent, "status": "y" * 60}
+                    )  # fmt: skip
+                client.until_acked(seq)
+                told += len(json.dumps(next(data for name, data in events if name == "changes" and data["jobs"])))
+            client.close()
+        # What the kernel took, and the step that it did not take whole: a small part of what the other one was told.
+        slow.settimeout(60)
+        got = b""
+        while b"event: missed" not in got:
+            got += slow.recv(1 << 20)
+        before = got.partition(b"event: missed")[0]
+        assert before.count(b"event: changes") < steps // 2
+        assert len(before) < told // 2
+    assert "Traceback" not in served.log(), served.log()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ backends:
   history: {{plugin: history, dir: history, batch: {{age: 100ms}}}}
 dead_letters: {{dir: dead-letters}}
 """
+BAD = "nonsense: 1\n"
 OUTER, INNER = "0123456789abcdef", "fedcba9876543210"
 
 
@@ -99,6 +101,12 @@ class Scene:
             self.served.stop()
         elif "start" in what:
             self.served.start()
+        elif "spans" in what:
+            self.many_spans(what["spans"], what["count"])
+        elif "dropped" in what:
+            self.drop(what["dropped"])
+        elif "config" in what:
+            self.configure(good=what["config"] == "good")
         elif "tokens" in what:
             self.tokens.write_text(f"{what['tokens']}\n")
         else:
@@ -139,6 +147,40 @@ class Scene:
         bad = self.served.client(service="loader", sdk=text, host=short)
         bad.send_line(text.encode())
         bad.close()
+
+    def many_spans(self, trace: str, count: int) -> None:
+        """A span that is open, with ten that ended below it, and the others below these."""
+        now = time.time_ns() // 1000
+        ended = {
+            "type": "span_end",
+            "status": "ok",
+            "start": now - 5_000,
+            "duration": 4_000,
+            "trace_id": trace,
+            "ts": now,
+        }
+        upper = [f"{number:016x}" for number in range(1, 11)]
+        self.send(
+            {"type": "span_start", "span_id": OUTER, "name": "whole", "trace_id": trace, "ts": now - 6_000},
+            *({**ended, "span_id": span, "parent_id": OUTER, "name": f"part {span[-1]}"} for span in upper),
+            *({**ended, "span_id": f"{100 + number:016x}", "parent_id": upper[number % 10], "name": f"die {number}"} for number in range(count)),
+            {"type": "progress", "job_id": trace, "percent": 1},
+        )  # fmt: skip
+
+    def drop(self, count: int) -> None:
+        """A client says at its end that it had to drop some."""
+        client = self.served.client(service="dropper", sdk="perl/2.0.0")
+        stats = {"type": "stats", "v": 2, "service": "dropper", "called": count, "dropped": count, "unsent": 0, "last": 0, "streams": [], "final": True}  # fmt: skip
+        client.send_line({**stats, "client": client.client, "seq": 1})
+        client.until_acked(1)
+        client.close()
+
+    def configure(self, *, good: bool) -> None:
+        path = self.served.directory / "wafermon.yaml"
+        text = path.read_text().removesuffix(BAD)
+        path.write_text(text if good else text + BAD)
+        assert self.served.process is not None
+        self.served.process.send_signal(signal.SIGHUP)
 
     def leave(self) -> None:
         """Say that this is all, as an SDK does, so that a receipt can be complete."""

@@ -7,6 +7,8 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ routes:
 HISTORY = CONFIG.replace("routes:", "  past: {{plugin: history, dir: past, batch: {{age: 50ms}}}}\nroutes:").replace(
     "to: [files", "to: [past, files"
 )
-LANGUAGES = ["python", "perl", "c", "go"]
+LANGUAGES = ["python", "perl", "c", "go", "java", "node", "r"]
 
 
 @pytest.fixture
@@ -112,6 +114,33 @@ def test_a_job_that_closes_is_complete_and_one_that_is_killed_is_gone(daemon: Se
     [event] = until(lambda: gone_events(daemon), "the event")
     assert (event["context"]["job_id"], event["trace_id"], event["level"]) == ("job-2", "job-2", "warning")
     assert daemon.metrics()["wafermon_jobs_gone_total"] == 1
+
+
+def has_closed(daemon: Served, count: int) -> bool:
+    return bool(receipt(daemon, "lot-1")["closed"] == count)
+
+
+def test_one_job_of_programs_in_several_languages(daemon: Served) -> None:
+    """Each says a part; the job is complete once the last of them has closed, whoever that is."""
+    languages = ["java", "node", "r", "perl"]
+    with ExitStack() as stack:
+        sdks = {language: stack.enter_context(driver(daemon, language)) for language in languages}
+        for language, sdk in sdks.items():
+            sdk("open", service=language, url=f"tcp://127.0.0.1:{daemon.port}", trace_id="lot-1")
+            sdk("log_progress", job_id="lot-1", percent=1, status=language)
+            sdk("burst", n=100)
+        sdks["r"]("log_progress", job_id="lot-1", percent=100, status="done")
+        for n, (language, sdk) in enumerate(sdks.items(), 1):
+            assert receipt(daemon, "lot-1").get("complete", False) is False, f"before {language} closed"
+            sdk("close")
+            until(partial(has_closed, daemon, n), f"{language} closed")
+    done = wafermon("receipt", "lot-1", "--wait", "60s", "--json", "--http", site(daemon))
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["complete"], found["closed"]) == (0, True, 4), found
+    assert (found["sent"], found["received"], found["backends"]["files"]["stored"]) == (405, 405, 405)
+    assert {language: len(daemon.stored(language)) for language in languages} == {
+        "java": 101, "node": 101, "r": 102, "perl": 101,
+    }  # fmt: skip
 
 
 def test_what_is_known_outlives_the_sidecar(daemon: Served) -> None:

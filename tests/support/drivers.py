@@ -22,6 +22,7 @@ SCRIPTS = {
     "perl": ["perl", str(SDK / "perl" / "driver.pl")],
     "r": ["Rscript", str(SDK / "r" / "driver.R")],
     "java": ["java", "-jar", str(SDK / "java" / "build" / "driver.jar")],
+    "node": ["node", str(SDK / "node" / "driver.js")],
 }
 BUILT = {  # folder, what builds the driver there, and where that is; asan has UndefinedBehaviorSanitizer too
     "c": ("c", ["make", "-s", "driver"], "driver"),

@@ -24,6 +24,8 @@ def queries() -> Iterator[tuple[str, str]]:
         for variable in board["templating"]["list"]:
             if variable["datasource"]["uid"] == "wafermon-db":
                 yield f"{name}: ${variable['name']}", variable["query"]
+        for note in board.get("annotations", {"list": []})["list"]:
+            yield f"{name}: {note['name']}", note["target"]["rawSql"]
         for panel in board["panels"]:
             for target in panel["targets"]:
                 if "rawSql" in target:

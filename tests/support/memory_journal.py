@@ -4,6 +4,7 @@ follows the journal."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from journals import block
@@ -86,12 +87,14 @@ class MemoryJournal:
 
     message_bytes = 250.0
     formerly: frozenset[str] = frozenset()
+    dir = Path("journal")
 
     def __init__(self, clock: Clock, routes: str) -> None:
         self.id = ID
         self.groups: list[Group] = []
-        self.oldest = self.end = Position(ID, 1, 0)
+        self.oldest = self.end = self.began = Position(ID, 1, 0)
         self.faults = Faults()
+        self.fitting: set[str] = set()
         self.cursors: dict[str, MemoryCursor] = {}
         self.places: dict[str, Position] = {}
         self.forgotten: list[str] = []
@@ -99,12 +102,13 @@ class MemoryJournal:
         self._clock = clock
         self._routes = routes
 
-    @property
-    def began(self) -> Position:
-        return self.end
+    def open_anew(self) -> None:
+        """As when another process opens it."""
+        self.began = self.end
+        self.fitting = set()
 
     def had_when_opened(self, position: Position) -> bool:
-        return position <= self.end
+        return position <= self.began
 
     def put(self, numbers: Iterable[int], size: int = 0) -> None:
         """Accept these messages, as one group."""

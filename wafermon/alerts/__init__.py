@@ -1,5 +1,7 @@
-"""The operator's command that is told about what should not wait. See docs/operations.md."""
+"""Who is told about what should not wait: channels, and the operator's command. See docs/alerts.md."""
 
+from wafermon.alerts.channel import Channel
+from wafermon.alerts.covered import Covered
 from wafermon.alerts.hooks import CURSOR, Hooks
 
-__all__ = ["CURSOR", "Hooks"]
+__all__ = ["CURSOR", "Channel", "Covered", "Hooks"]

@@ -13,8 +13,8 @@ import click
 from wafermon import __version__
 
 COMMANDS = (
-    "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
-    "send", "status", "tail", "top", "trace",
+    "alert", "bench", "check", "clients", "compare", "completion", "config", "doctor", "drain", "errors", "events", "jobs", "journal", "receipt", "replay", "run", "runs",
+    "schedules", "send", "status", "tail", "top", "trace",
 )  # fmt: skip
 
 
@@ -44,7 +44,10 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """An interrupt ends the program as it ends any other: without a word, and so that a shell's loop ends too."""
+        """An interrupt ends the program as it ends any other: without a word, and so that a shell's loop ends too. Colors are for
+        terminals that have them, and for people who want them (https://no-color.org)."""
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

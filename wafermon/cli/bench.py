@@ -34,6 +34,10 @@ def command(messages: int, connections: int, size: int, yes: bool, url: Address,
     """Load a running sidecar and print its rates. Its backends get the messages, as service `wafermon-bench`.
 
     This program takes a processor of its own, so what it prints is what the sidecar takes at least.
+
+    \b
+    Example:
+      wafermon bench --messages 100000 --connections 4
     """
     if not url.local and not yes:
         raise click.UsageError(f"{url} is not on this machine; --yes loads it all the same")

@@ -15,8 +15,13 @@ def command(file: Path) -> None:
     dangerous is a warning there, and so is a path that the systemd unit which names FILE may not write to.
 
     Nothing is opened but the file and that unit. Exit status: 0 good, 1 not.
+
+    \b
+    Example:
+      wafermon check /etc/wafermon/wafermon.yaml
     """
     # They bring Twisted along, which the other commands can do without.
+    from wafermon.alerts.channels import find_channels
     from wafermon.backends import find_plugins
     from wafermon.cli import sandbox
     from wafermon.config import advice, load
@@ -26,7 +31,7 @@ def command(file: Path) -> None:
     for name, problem in plugins.broken.items():
         click.echo(f"the backend plugin {name} can't be loaded: {problem}", err=True)
     try:
-        config = load(file, plugins=plugins.factories, environ=os.environ)
+        config = load(file, plugins=plugins.factories, environ=os.environ, channels=find_channels())
     except ConfigError as error:
         click.echo(str(error), err=True)
         raise SystemExit(1) from None

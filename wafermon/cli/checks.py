@@ -55,7 +55,7 @@ def directories(config: Config) -> Iterator[Finding]:
 
 def secrets(config: Config) -> Iterator[Finding]:
     """Files that must be there, and that others must not read."""
-    for listener in (*config.listen, *config.http):
+    for listener in (*config.ports, *config.http):
         named = {name: getattr(listener, name) for name in ("certificate", "key", "client_ca", "token_file")}
         for name, path in named.items():
             if path is None:
@@ -153,7 +153,7 @@ def backends(config: Config, factories: Any, running: Collection[str] = ()) -> I
 
 def listeners(config: Config) -> Iterator[Finding]:
     """Whether the sidecar could listen there. For where none runs."""
-    named = [("listen", listener.endpoint) for listener in config.listen]
+    named = [("listen", listener.endpoint) for listener in config.ports]
     for key, endpoint in [*named, *(("http", port.endpoint) for port in config.http)]:
         place = place_of(endpoint)
         try:

@@ -25,7 +25,12 @@ def command(
     http: Site, service: str, connected: bool, limit: int, as_json: bool, watch: bool, forwarders: bool
 ) -> None:
     """Show the clients that are connected or were, as far as the sidecar remembers: service, user, address, SDK, when it was heard of last, what
-    it sent, dropped and spilled, and whether it said that this is all."""
+    it sent, dropped and spilled, and whether it said that this is all.
+
+    \b
+    Example:
+      wafermon clients --connected --service 'queue-*'
+    """
 
     def lines(found: dict[str, Any]) -> list[str]:
         shown = [*render.clients(found["clients"], found["now"]), *rest_of(found, "clients")]

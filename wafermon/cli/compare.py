@@ -22,6 +22,10 @@ def command(place: Place, job: str, other: str, as_json: bool) -> None:
 
     Without OTHER the run is shown beside the median of the last ten of its kind that are done. A metric is named where it
     differs by more than 20 % and by more than it does among those.
+
+    \b
+    Example:
+      wafermon compare load-2026-11-28 load-2026-11-27
     """
     found = ask_past(place, "compare", run=job, other=other)
     if as_json:

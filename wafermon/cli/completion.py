@@ -13,13 +13,15 @@ VARIABLE = "_WAFERMON_COMPLETE"
 @click.command()
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the script that completes commands for SHELL. It completes jobs, services and backends too, as the sidecar that
-    WAFERMON_HTTP names knows them; where none answers within half a second, none.
+    """Print the script that completes commands for SHELL. It completes jobs, services, backends, schedules and channels too, as the sidecar
+    that WAFERMON_HTTP names knows them; where none answers within half a second, none.
 
     \b
-    bash:  wafermon completion bash > ~/.local/share/bash-completion/completions/wafermon
-    zsh:   wafermon completion zsh > "${fpath[1]}/_wafermon"
-    fish:  wafermon completion fish > ~/.config/fish/completions/wafermon.fish
+    Example:
+      wafermon completion bash \\
+          > ~/.local/share/bash-completion/completions/wafermon
+      wafermon completion zsh > "${fpath[1]}/_wafermon"
+      wafermon completion fish > ~/.config/fish/completions/wafermon.fish
     """
     from wafermon.cli import main
 

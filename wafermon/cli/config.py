@@ -26,16 +26,27 @@ def _plugins() -> Mapping[str, Any]:
     return find_plugins().factories
 
 
+def _channels() -> Mapping[str, Any]:
+    from wafermon.alerts.channels import find_channels
+
+    return find_channels()
+
+
 def _schema_text() -> str:
     from wafermon.config.schema import config_schema
 
-    return json.dumps(config_schema(_plugins()), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(config_schema(_plugins(), _channels()), indent=1, ensure_ascii=False) + "\n"
 
 
 @command.command()
 def schema() -> None:
     """Print the config's JSON Schema, with the options of every backend that is installed here. Editors check and complete a
-    file by it whose first line is `# yaml-language-server: $schema=FILE`."""
+    file by it whose first line is `# yaml-language-server: $schema=FILE`.
+
+    \b
+    Example:
+      wafermon config schema > wafermon.schema.json
+    """
     click.echo(_schema_text(), nl=False)
 
 
@@ -43,7 +54,12 @@ def schema() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 def init(file: Path) -> None:
     """Write a config to begin with to FILE, with the defaults of every section and a first line by which editors find the
-    schema. Where the system has none, the schema is written beside it. A file that is there is not replaced."""
+    schema. Where the system has none, the schema is written beside it. A file that is there is not replaced.
+
+    \b
+    Example:
+      wafermon config init wafermon.yaml
+    """
     from wafermon.config import default_text
 
     schema_file = INSTALLED_SCHEMA if INSTALLED_SCHEMA.exists() else file.with_name(SCHEMA_NAME)
@@ -78,7 +94,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 
     plugins = _plugins()
     try:
-        load(file, plugins=plugins, environ=os.environ)
+        load(file, plugins=plugins, environ=os.environ, channels=_channels())
         data = file.read_bytes() if file else default_text().encode()
     except ConfigError as error:
         click.echo(str(error), err=True)
@@ -93,7 +109,12 @@ def _read(file: Path | None) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def show(file: Path | None, as_json: bool) -> None:
     """Show all that the config FILE says, with the defaults of what it leaves out; without FILE the default config. Variables
-    stay as the file has them, and passwords are hidden."""
+    stay as the file has them, and passwords are hidden.
+
+    \b
+    Example:
+      wafermon config show /etc/wafermon/wafermon.yaml
+    """
     import yaml
 
     found = _read(file)
@@ -110,7 +131,12 @@ def show(file: Path | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 def diff(file: Path, other: Path | None, as_json: bool) -> None:
     """Show where the config FILE differs from OTHER, or from the default config: each key with both values. What one leaves
-    out counts by its default."""
+    out counts by its default.
+
+    \b
+    Example:
+      wafermon config diff new.yaml /etc/wafermon/wafermon.yaml
+    """
     from wafermon.config.effective import differences
 
     found = differences(_read(file), _read(other))

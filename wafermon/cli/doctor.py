@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wafermon.cli import render
+from wafermon.cli.layout import Sentence
 from wafermon.cli.parameters import json_option
+from wafermon.cli.past import columns
 
 if TYPE_CHECKING:
     from wafermon.cli.checks import Finding
@@ -34,21 +36,31 @@ def command(config: Path | None, as_json: bool) -> None:
     Run it as the sidecar's user, in the directory that it is started in. A sidecar that runs is asked for its limits, its config and where
     it may write; nothing is changed.
     Exit status: 0 nothing is wrong, 1 something is.
+
+    \b
+    Example:
+      sudo -u wafermon wafermon doctor --config /etc/wafermon/wafermon.yaml
     """
     findings = list(_findings(config))
     if as_json:
         click.echo(json.dumps([one._asdict() for one in findings], ensure_ascii=False))
     else:
-        for one in findings:
-            click.echo(render.colored(one.state.ljust(7), one.state) + "  " + render.plain(one.what))
-            if one.do:
-                click.echo(f"         -> {render.plain(one.do)}")
+        for line in render.cut(_lines(findings), columns()):
+            click.echo(line)
     if any(one.state == "error" for one in findings):
         raise click.exceptions.Exit(1)
 
 
+def _lines(findings: Iterable[Finding]) -> Iterator[str]:
+    for one in findings:
+        yield Sentence(f"{render.colored(one.state.ljust(7), one.state)}  {render.plain(one.what)}", 9)
+        if one.do:
+            yield Sentence(f"         -> {render.plain(one.do)}", 12)
+
+
 def _findings(path: Path | None) -> Iterator[Finding]:
     # They bring Twisted along, which the other commands can do without.
+    from wafermon.alerts.channels import find_channels
     from wafermon.backends import find_plugins
     from wafermon.cli import checks, sandbox, spill_check
     from wafermon.cli.checks import Finding
@@ -63,7 +75,7 @@ def _findings(path: Path | None) -> Iterator[Finding]:
     if path is None and (running := default_sidecar(os.environ)) is not None:
         path = Path(running) if running else None
     try:
-        config = load(path, plugins=plugins.factories, environ=os.environ)
+        config = load(path, plugins=plugins.factories, environ=os.environ, channels=find_channels())
     except ConfigError as error:
         for fault in error.faults:
             yield Finding("error", str(fault), "fix the config; `wafermon check FILE` looks at it alone")

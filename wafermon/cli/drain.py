@@ -22,6 +22,10 @@ def command(http: Site, backend: str, timeout: float | None, as_json: bool) -> N
     """Wait until every backend has everything that the journal holds now.
 
     What comes meanwhile is not waited for. Exit status: 0 they have it, 1 not.
+
+    \b
+    Example:
+      wafermon drain --backend db --timeout 60
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     shown = ""

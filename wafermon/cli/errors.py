@@ -23,6 +23,10 @@ def command(
     """Show stored events of level error and critical: what differs in digits alone is one kind, shown once with its count.
 
     They are counted by the hour: --since and --until act on whole hours.
+
+    \b
+    Example:
+      wafermon errors --since 7d --service 'queue-*'
     """
     show_list(
         lambda: ask_past(

@@ -32,7 +32,13 @@ def command(
     place: Place, job: str, service: str, level: str, text: str, context: tuple[str, ...], since: str, until: str,
     limit: int, after: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Show stored events, the latest ones in order of time: of all, or of the trace or job JOB."""
+    """Show stored events, the latest ones in order of time: of all, or of the trace or job JOB.
+
+    \b
+    Example:
+      wafermon events lot-4711 --level warning
+      wafermon events --context wafer=W17 --since 1d
+    """
     found = ask_past(
         place, "events", trace=job, service=service, level=level, text=text, context=",".join(context), since=since,
         until=until, limit=limit, after=after,

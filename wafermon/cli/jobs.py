@@ -26,7 +26,12 @@ def command(
     place: Place, name: str, kind: str, service: str, running: bool, failed: bool, since: str, until: str, limit: int,
     after: str, as_json: bool, watch: bool,
 ) -> None:  # fmt: skip
-    """Show the jobs that run and the ones that ended, the one heard of last first."""
+    """Show the jobs that run and the ones that ended, the one heard of last first.
+
+    \b
+    Example:
+      wafermon jobs --failed --since 2d
+    """
     states = [*(["running", "stalled"] if running else []), *(["failed", "gone"] if failed else [])]
     last: dict[str, Any] = {}
 

@@ -17,6 +17,7 @@ import click
 from wafermon.cli import render
 from wafermon.cli.ask import Site, tell
 from wafermon.cli.parameters import http_option
+from wafermon.cli.past import columns
 
 if TYPE_CHECKING:
     from wafermon.interfaces import Position
@@ -34,17 +35,24 @@ _directory = click.argument("directory", metavar="DIR", type=click.Path(path_typ
 @command.command("list")
 @_directory
 def list_(directory: Path) -> None:
-    """Show what DIR holds: a line per segment, then how far each cursor has read."""
+    """Show what DIR holds: a line per segment, then how far each cursor has read.
+
+    \b
+    Example:
+      wafermon journal list /var/lib/wafermon/journal
+    """
     with _locked(directory):
         journal, cursors = _state(directory)
         click.echo(f"journal {journal}")
-        click.echo(f"{'segment':>12} {'bytes':>12} {'groups':>8} {'messages':>10} {'rejected':>8}  received (UTC)")
-        layout = _Layout(directory)
+        layout, rows = _Layout(directory), []
         for number, length in layout.lengths.items():
             one = _read(directory, number, layout.counts(number), journal)
             received = f"{_moment(one.first)} to {_moment(one.last)}" if one.groups else "-"
-            figures = f"{number:>12} {length:>12} {one.groups:>8} {one.messages:>10} {one.rejected:>8}  {received}"
-            click.echo(figures + (f"  {len(one.faults)} faults, see journal check" if one.faults else ""))
+            faults = f"{len(one.faults)} faults, see journal check" if one.faults else ""
+            rows.append([*map(str, (number, length, one.groups, one.messages, one.rejected)), received, faults])
+        header = ["SEGMENT", "BYTES", "GROUPS", "MESSAGES", "REJECTED", "RECEIVED (UTC)", ""]
+        for line in render.cut(render.table(header, rows, right="rrrrr", hide="--1-23-"), columns()):
+            click.echo(line)
         for name, position in sorted(cursors.items()):
             click.echo(f"cursor {name}: segment {position.segment}, byte {position.offset}")
 
@@ -57,6 +65,10 @@ def check(directory: Path) -> None:
     Each fault goes to standard error as `file:byte: what`; the exit status is 1 then. An unfinished end of the newest
     segment is no fault: a crash leaves it, nothing in it was acknowledged, and the next start cuts it. Nor is what a failed write
     left at the end of a segment, or of one in which nothing counted: the segment after it says so.
+
+    \b
+    Example:
+      wafermon journal check /var/lib/wafermon/journal
     """
     with _locked(directory):
         journal, _ = _state(directory)
@@ -105,6 +117,10 @@ def forget(name: str, directory: Path | None, http: Site) -> None:
 
     What it had not been delivered is lost to it. `wafermon status` names the cursors that have no backend. A cursor that is
     in use is refused.
+
+    \b
+    Example:
+      wafermon journal forget old-database
     """
     if directory is None:
         found = tell(http, f"/api/cursors/{quote(name, safe='')}/forget")

@@ -1,4 +1,4 @@
-"""What the running sidecar knows, as completions of a shell: ids of jobs, kinds, services, backends.
+"""What the running sidecar knows, as completions of a shell: ids of jobs, kinds, services, backends, schedules, channels.
 
 A shell waits for it at each press of a key, so that it asks for half a second at most, and says nothing of what fails.
 """
@@ -45,13 +45,23 @@ def cursors(site: Site) -> Words:
     return [(name, "has no backend") for name in found["cursors_without_backend"]]
 
 
+def schedules(site: Site) -> Words:
+    found = ask(site, "/api/schedules", limit=MOST)
+    return [(name, "") for name in dict.fromkeys(one["schedule"] for one in found["schedules"])]
+
+
+def channels(site: Site) -> Words:
+    found = ask(site, "/api/status")
+    return [(name, one["plugin"]) for name, one in found["alerts"].items()]
+
+
 SOURCES: Mapping[tuple[str, str], Callable[[Site], Words]] = {
     ("trace", "id"): jobs,
     ("receipt", "job"): jobs,
     ("compare", "job"): jobs,
     ("compare", "other"): jobs,
     ("events", "job"): jobs,
-    ("progress", "job"): jobs,
+    ("send progress", "job"): jobs,
     ("tail", "trace"): jobs,
     ("jobs", "kind"): kinds,
     ("runs", "name"): kinds,
@@ -61,17 +71,22 @@ SOURCES: Mapping[tuple[str, str], Callable[[Site], Words]] = {
     ("jobs", "service"): services,
     ("tail", "service"): services,
     ("drain", "backend"): backends,
-    ("forget", "name"): cursors,
+    ("journal forget", "name"): cursors,
+    ("schedules pause", "name"): schedules,
+    ("schedules resume", "name"): schedules,
+    ("schedules test", "name"): schedules,
+    ("alert test", "name"): channels,
 }
 """(command, parameter) -> what its values may be."""
 
 
-def attach(command: click.Command) -> None:
+def attach(command: click.Command, above: str = "") -> None:
     """Let the parameters of a command, and of those below it, complete what the sidecar knows."""
+    name = f"{above} {command.name}".strip()
     for below in command.commands.values() if isinstance(command, click.Group) else ():
-        attach(below)
+        attach(below, name)
     for parameter in command.params:
-        source = SOURCES.get((str(command.name), str(parameter.name)))
+        source = SOURCES.get((name, str(parameter.name)))
         if source is not None:
             parameter._custom_shell_complete = _completer(source)
 

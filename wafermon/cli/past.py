@@ -71,11 +71,14 @@ def place_options(command: _Command) -> _Command:
     return cast(_Command, made)
 
 
-def ask_past(place: Place, question: str, **given: object) -> dict[str, Any]:
-    """The answer to one of `wafermon.query`'s questions. Raises click.ClickException where it can't be asked, or has nothing."""
+def ask_past(
+    place: Place, question: str, *, schedules: Mapping[str, Any] | None = None, **given: object
+) -> dict[str, Any]:
+    """The answer to one of `wafermon.query`'s questions. Raises click.ClickException where it can't be asked, or has nothing.
+    `schedules`: those of a config, for a place without a sidecar."""
     wanted = {name: str(value) for name, value in given.items() if value not in (None, "")}
     if place.history or place.dsn:
-        return _local(place, question, wanted)
+        return _local(place, question, wanted, schedules or {})
     path = f"/api/{PAGES.get(question, question)}"
     if question == "trace":
         path += f"/{quote(wanted.pop('id'), safe='')}"
@@ -83,14 +86,14 @@ def ask_past(place: Place, question: str, **given: object) -> dict[str, Any]:
     return found
 
 
-def _local(place: Place, question: str, given: Mapping[str, str]) -> dict[str, Any]:
-    from twisted.internet.defer import Deferred
+def _local(place: Place, question: str, given: Mapping[str, str], schedules: Mapping[str, Any]) -> dict[str, Any]:
+    from twisted.internet.defer import Deferred, succeed
 
     from wafermon.query import BadQuestion, NotThere, Query, Unavailable, answer
 
     store = _database(place) if place.dsn else _history(place.history)
     name = "the database" if place.dsn else place.history
-    query = Query(lambda: None, lambda: {name: store}, lambda: time.time_ns() // 1000)
+    query = Query(lambda: None, lambda: {name: store}, lambda: time.time_ns() // 1000, succeed, lambda: schedules)
     results: list[dict[str, Any]] = []
     errors: list[BaseException] = []
     asked = Deferred.fromCoroutine(answer(query, question, given))

@@ -14,6 +14,7 @@ import click
 from wafermon.cli import render
 from wafermon.cli.ask import Site, ask
 from wafermon.cli.parameters import http_option, json_option
+from wafermon.cli.past import columns
 from wafermon.model.units import parse_duration
 
 UNKNOWN = 2
@@ -40,6 +41,10 @@ def command(job: str, wait: float, http: Site, as_json: bool) -> None:
     """Show whether everything that JOB said arrived and is stored, and if not, what is missing. JOB is a job or a trace.
 
     Exit status: 0 complete, 1 not (or nobody can know), 2 the job is not known or no sidecar answers.
+
+    \b
+    Example:
+      wafermon receipt lot-4711 --wait 60s
     """
     deadline = time.monotonic() + wait
     while True:
@@ -54,7 +59,7 @@ def command(job: str, wait: float, http: Site, as_json: bool) -> None:
     if problem is not None:
         problem.show()
         sys.exit(UNKNOWN)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(lines(found)))
+    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(render.cut(lines(found), columns())))
     sys.exit(0 if found["complete"] else 1)
 
 
@@ -76,14 +81,14 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         came = f"{found['received']:,} received of programs that served other jobs too"
     forwarded = found.get("forwarded", 0)
     clients = found["closed"] + len(found["unclosed"]) + found["more_unclosed"]
-    shown = [
+    shown: list[str] = [
         f"{render.plain(found['job'])}  {render.colored(said, color)}",
         f"{came}; {found['closed']:,} of {clients:,} programs have said that this is all",
     ]
     if forwarded:
         edges = found["edges"]
         shown.append(f"{_messages(forwarded)} came through {len(edges)} other sidecars that have told their receipt")
-    shown += [f"  {render.colored('!', 'failed')} {one}" for one in missing(found)]
+    shown += [render.problem(one) for one in missing(found)]
     rows = [
         [
             render.plain(name),

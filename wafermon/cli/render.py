@@ -6,26 +6,25 @@ What came from clients is shown without control characters, so that no message c
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-import click
-
+from wafermon.cli.layout import Sentence, Table, branches, cells, clip
+from wafermon.cli.layout import colored as colored
+from wafermon.cli.layout import cut as cut
+from wafermon.cli.layout import table as table
 from wafermon.model.messages import OWN_SERVICE
 
-_COLORS = {
-    "failed": "red", "failing": "red", "gone": "red", "error": "red", "critical": "red", "abandoned": "yellow", "stalled": "yellow",
-    "unfinished": "yellow", "warning": "yellow", "done": "green", "ok": "green",
-}  # fmt: skip
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _READERS = {
     "scanner": "the compiled scanner",
     "python": "Python alone: the scanner was not built, or WAFERMON_PURE is set",
 }
 BAR = "█"
-LEFT = "├ "
 NAME_WIDTH = 36
+LEAST_BAR = 10
+"""The columns that a waterfall's bars have at least."""
 RUN_BAR = 30
 """The bar of the longest run, in columns."""
 LOST_BAR = 20
@@ -67,31 +66,25 @@ def duration(seconds: float) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
+def problem(text: str) -> Sentence:
+    """What is wrong, as a line of its own."""
+    return Sentence(f"  {colored('!', 'failed')} {plain(text)}", 4)
+
+
+def percent(value: float) -> str:
+    """To a tenth, never more than it is: 99.97 is not done."""
+    return f"{int(value * 10) / 10:g} %"
+
+
+def number(value: float) -> str:
+    """To six digits; whole ones to all."""
+    return f"{value:.0f}" if isinstance(value, int) or 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
+
+
 def moment(microseconds: int, *, day: bool = True) -> str:
     """UTC, to the millisecond."""
     shown = datetime.fromtimestamp(microseconds / 1e6, timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
     return shown if day else shown[11:]
-
-
-def colored(text: str, word: str) -> str:
-    """`text` in the color of a status or level; `click.echo` leaves colors out where no terminal reads."""
-    return click.style(text, fg=_COLORS[word]) if word in _COLORS else text
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "", color: int = -1) -> list[str]:
-    """Aligned columns. `right` has an ``r`` for each column that is aligned to the right; the column of number `color` holds
-    words that may have one."""
-    given = list(rows)
-    widths = [max(len(row[at]) for row in [header, *given]) for at in range(len(header))]
-
-    def line(row: Sequence[str], *, styled: bool) -> str:
-        cells = []
-        for at, cell in enumerate(row):
-            padded = cell.rjust(widths[at]) if right[at : at + 1] == "r" else cell.ljust(widths[at])
-            cells.append(colored(padded, cell) if styled and at == color else padded)
-        return "  ".join(cells).rstrip()
-
-    return [click.style(line(header, styled=False), dim=True), *(line(row, styled=True) for row in given)]
 
 
 # -- jobs and traces
@@ -109,7 +102,7 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     rows = [
         [
             plain(job["job_id"]),
-            f"{job['percent']:g} %",
+            percent(job["percent"]),
             _job_status(job),
             plain(job["service"]),
             duration(max(0, _until(job, now) - job["first"]) / 1e6),
@@ -119,7 +112,8 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         ]
         for job, end, trace in zip(found, ends, traces, strict=True)
     ]
-    return table(header, rows, right="-r--rr", color=2)
+    hide = "---31-" + ("2" if any(ends) else "") + ("4" if any(traces) else "")
+    return table(header, rows, right="-r--rr", color=2, hide=hide)
 
 
 def runs(found: Mapping[str, Any], now: int) -> list[str]:
@@ -137,7 +131,7 @@ def runs(found: Mapping[str, Any], now: int) -> list[str]:
     ]  # fmt: skip
     middle = f", in the middle {duration(found['median'] / 1e6)}" if found["median"] is not None else ""
     header = ["JOB", "STATUS", "BEGAN (UTC)", "TOOK", "ERRORS", ""]
-    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="---rr", color=1)]
+    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="---rr", color=1, hide="--2-31")]
 
 
 def kinds(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
@@ -152,7 +146,7 @@ def kinds(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         ]
         for one in found
     ]  # fmt: skip
-    return table(["KIND", "RUNS", "FAILED", "RUNNING", "LAST HEARD"], rows, right="-rrrr")
+    return table(["KIND", "RUNS", "FAILED", "RUNNING", "LAST HEARD"], rows, right="-rrrr", hide="---21")
 
 
 def _until(job: Mapping[str, Any], now: int) -> int:
@@ -181,34 +175,37 @@ def comparison(found: Mapping[str, Any]) -> list[str]:
     """Where two runs differ: the steps as a tree, with what each took and how much of that is lost or gained."""
     run, other = found["run"], found["other"]
     beside = plain(other["trace_id"]) if other["trace_id"] else f"the median of {found['runs']} runs"
-    lines = [
-        f"{plain(run['trace_id'])} {colored(run['status'], run['status'])}, {duration(run['duration'] / 1e6)}, "
-        f"beside {beside}, {duration(other['duration'] / 1e6)}: {_longer(run['duration'] - other['duration'])}"
+    lines: list[str] = [
+        Sentence(
+            f"{plain(run['trace_id'])} {colored(run['status'], run['status'])}, {duration(run['duration'] / 1e6)}, "
+            f"beside {beside}, {duration(other['duration'] / 1e6)}: {_longer(run['duration'] - other['duration'])}",
+            2,
+        )
     ]
     if found["steps"]:
         lines += ["", *_steps(found["steps"])]
-        lines += ["", f"critical path  {_path(run)}", f"the other's    {_path(other)}"]
+        lines += ["", Sentence(f"critical path  {_path(run)}", 15), Sentence(f"the other's    {_path(other)}", 15)]
     for title, key in (("COUNT", "counts"), ("METRIC", "metrics")):
         if found[key]:
             rows = [
                 [
-                    plain(one["name"]), plain(one["service"]), f"{one['value']:.6g}", f"{one['other']:.6g}",
+                    plain(one["name"]), plain(one["service"]), number(one["value"]), number(one["other"]),
                     "" if one["change"] is None else f"{one['change']:+.0%}",
                 ]
                 for one in found[key]
             ]  # fmt: skip
-            lines += ["", *table([title, "SERVICE", "RUN", "OTHER", "CHANGE"], rows, right="--rrr")]
+            lines += ["", *table([title, "SERVICE", "RUN", "OTHER", "CHANGE"], rows, right="--rrr", hide="-1---")]
     return lines
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
     largest = max(1, *(abs(step["lost"]) for step in steps))
     rows = []
-    for step in steps:
+    for branch, step in zip(branches([step["depth"] for step in steps]), steps, strict=True):
         sign = "+" if step["lost"] > 0 else "-"
         rows.append(
             [
-                _name(step), plain(step["service"]), _took(step["duration"], step["count"]),
+                branch + plain(step["name"]), plain(step["service"]), _took(step["duration"], step["count"]),
                 _took(step["other_duration"], step["other_count"]), _signed(step["lost"]),
                 {(True, True): "both", (True, False): "run", (False, True): "other"}.get(
                     (step["critical"], step["other_critical"]), ""
@@ -216,7 +213,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
                 sign * round(abs(step["lost"]) / largest * LOST_BAR),
             ]
         )  # fmt: skip
-    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr")
+    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr", hide="-3---21")
 
 
 def _took(microseconds: int | None, count: int | None) -> str:
@@ -239,6 +236,57 @@ def _path(side: Mapping[str, Any]) -> str:
     return " > ".join(plain(one) for one in side["critical_path"]) or "none"
 
 
+def schedules(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
+    """A line per expectation."""
+    if not found:
+        return ["no schedules; the config's `schedules` say what is expected"]
+    rows = []
+    for one in found:
+        last = one["last_run"]
+        took = duration(last["took"] / 1e6) if last else ""
+        rows.append(
+            [
+                plain(one["schedule"]) + (f" on {plain(one['host'])}" if one["host"] else ""),
+                one["state"],
+                duration(max(0, now - one["changed"]) / 1e6) if one["changed"] else "",
+                moment(one["last"])[:19] if one["last"] else "never",
+                took,
+                moment(one["next"])[:19] if one["next"] else "",
+                _about(one),
+            ]
+        )
+    header = ["SCHEDULE", "STATE", "FOR", "LAST (UTC)", "TOOK", "NEXT (UTC)", ""]
+    return table(header, rows, right="--r-r--", color=1)
+
+
+def _about(one: Mapping[str, Any]) -> str:
+    if one["paused"]:
+        return f"until {moment(one['paused_until'])[:19]}" if one["paused_until"] else "until it is resumed"
+    told = [f"{open_['state']} {plain(open_['run'])}".rstrip() for open_ in one["open"]]
+    told += [f"{plain(run['run'])} {run['percent']:g} %" for run in one["runs"]]
+    return ", ".join(told[:4]) + (f", {len(told) - 4} more" if len(told) > 4 else "")
+
+
+def rehearsal(found: Mapping[str, Any], *, everything: bool) -> list[str]:
+    """What a schedule would have said."""
+    shown = [one for one in found["told"] if everything or one["level"] == "warning" or one["kind"] == "recovered"]
+    rows = [[moment(one["ts"])[:19], one["kind"], plain(one["message"].partition(": ")[2])] for one in shown]
+    lines = table(["TIME (UTC)", "STATE", ""], rows, color=1) if rows else ["it would have told nobody"]
+    counts = ", ".join(f"{count:,} {state}" for state, count in found["counts"].items()) or "nothing"
+    lines += [
+        "",
+        f"{found['runs']:,} jobs from {moment(found['begins'])[:19]} to {moment(found['until'])[:19]}: {counts}",
+    ]
+    return [*lines, *(f"note: {note}" for note in found["notes"])]
+
+
+def _stream(client: Mapping[str, Any]) -> str:
+    """What is known of whether all of it came."""
+    if client.get("protocol") == "otlp":
+        return "unnumbered"
+    return "said all" if client["closed"] else "goes on" if client["connected"] else "not closed"
+
+
 def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
     """Who is connected or was. What an SDK has not said of itself is left blank."""
     if not found:
@@ -249,7 +297,7 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
             plain(one["host"]) + ("" if one["pid"] is None else f":{one['pid']}"), plain(one["sdk"]),
             duration(max(0, now - one["last_heard"]) / 1e6) + " ago", f"{one['messages']:,}",
             *("" if one[key] is None else f"{one[key]:,}" for key in ("dropped", "spilled")),
-            "said all" if one["closed"] else "goes on" if one["connected"] else "not closed",
+            _stream(one),
         ]
         for one in found
     ]  # fmt: skip
@@ -266,7 +314,7 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         "SPILLED",
         "STREAM",
     ]
-    return table(header, rows, right="------rrrr", color=-1)
+    return table(header, rows, right="------rrrr", hide="--3245--671")
 
 
 def forwarders(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
@@ -308,12 +356,15 @@ def top(
     """One screen: rates, backends, what runs with its bars, what went wrong of late."""
     messages, now = status["messages"], status["now"]
     ready = colored("ready", "ok") if status["ready"] else colored("NOT READY", "failed")
-    lines = [
-        f"wafermon {status['version']}: {ready}   {messages['accepted']:,} messages{_rate(status, before)}   "
-        f"{status['connections']:,} connections   {status['correlation']['live_traces']:,} live traces   "
-        f"journal {size(status['journal']['bytes'])}"
+    lines: list[str] = [
+        Sentence(
+            f"wafermon {status['version']}: {ready}   {messages['accepted']:,} messages{_rate(status, before)}   "
+            f"{status['connections']:,} connections   {status['correlation']['live_traces']:,} live traces   "
+            f"journal {size(status['journal']['bytes'])}",
+            2,
+        )
     ]
-    lines += [f"  {colored('!', 'failed')} {plain(problem)}" for problem in status["problems"]]
+    lines += [problem(one) for one in status["problems"]]
     rows = [
         [
             name,
@@ -325,10 +376,15 @@ def top(
         ]
         for name, one in status["backends"].items()
     ]
-    lines += ["", *table(["BACKEND", "STATE", "LAG", "AGE", "DELIVERED", "PER SECOND"], rows, right="--rrrr", color=1)]
+    lines += [
+        "",
+        *table(
+            ["BACKEND", "STATE", "LAG", "AGE", "DELIVERED", "PER SECOND"], rows, right="--rrrr", color=1, hide="---1-2"
+        ),
+    ]
     bars = [
         [
-            plain(job["job_id"]), _job_status(job), f"{job['percent']:g} %",
+            plain(job["job_id"]), _job_status(job), percent(job["percent"]),
             (BAR * round(job["percent"] / 100 * RUN_BAR)).ljust(RUN_BAR, "·"),
             duration(max(0, now - job["first"]) / 1e6), _end_of(job, now), plain(job["service"]), f"{job['errors']:,}",
         ]
@@ -336,7 +392,13 @@ def top(
     ]  # fmt: skip
     lines += [
         "",
-        *table(["JOB", "STATUS", "DONE", "", "RUNS", "ENDS", "SERVICE", "ERRORS"], bars, right="--r-r--r", color=1),
+        *table(
+            ["JOB", "STATUS", "DONE", "", "RUNS", "ENDS", "SERVICE", "ERRORS"],
+            bars,
+            right="--r-r--r",
+            color=1,
+            hide="---24315",
+        ),
     ]
     if running.get("left_out"):
         lines.append(f"{running['left_out']:,} more jobs run")
@@ -363,15 +425,7 @@ def errors(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         ]
         for one in found
     ]  # fmt: skip
-    return table(["COUNT", "SERVICE", "LAST", "TRACE", "MESSAGE"], rows, right="r-r")
-
-
-def cut(lines: Iterable[str], width: int) -> list[str]:
-    """Lines that are no wider than `width` columns; 0 is no limit."""
-    return [
-        line if not width or len(click.unstyle(line)) <= width else click.unstyle(line)[: width - 1] + "…"
-        for line in lines
-    ]
+    return table(["COUNT", "SERVICE", "LAST", "TRACE", "MESSAGE"], rows, right="r-r", hide="--21-")
 
 
 def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
@@ -382,8 +436,8 @@ def trace(found: Mapping[str, Any], now: int, width: int) -> list[str]:
     lines = [
         f"trace {plain(found['trace_id'])}  {colored(found['status'], found['status'])}{part}",
         f"from {moment(found['first'])} UTC, {took}",
-        f"services {', '.join(map(plain, found['services']))}",
-        f"messages {counts or 'none'}; errors {found['errors']}",
+        Sentence(f"services {', '.join(map(plain, found['services']))}", 9),
+        Sentence(f"messages {counts or 'none'}; errors {found['errors']}", 9),
     ]
     if found["jobs"]:
         lines += ["", *jobs(found["jobs"], now)]
@@ -414,12 +468,14 @@ def _is_receipt(event: Mapping[str, Any]) -> bool:
 def _series(series: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [
         [
-            plain(one["name"]), plain(one["service"]), f"{one['count']:,}", f"{one['mean']:.6g}", f"{one['least']:.6g}",
-            f"{one['greatest']:.6g}", plain(one["unit"]),
+            plain(one["name"]), plain(one["service"]), f"{one['count']:,}", number(one["mean"]), number(one["least"]),
+            number(one["greatest"]), plain(one["unit"]),
         ]
         for one in series
     ]  # fmt: skip
-    return table(["METRIC", "SERVICE", "VALUES", "MEAN", "LEAST", "GREATEST", "UNIT"], rows, right="--rrrr")
+    return table(
+        ["METRIC", "SERVICE", "VALUES", "MEAN", "LEAST", "GREATEST", "UNIT"], rows, right="--rrrr", hide="-1-----"
+    )
 
 
 def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list[str]:
@@ -430,32 +486,27 @@ def waterfall(spans: Sequence[Mapping[str, Any]], last: int, width: int) -> list
     whole = max(1, max(ends) - first)
     texts = [
         [
-            _name(span),
+            clip(branch + plain(span["name"]), NAME_WIDTH),
             plain(span["service"]),
             span["status"] or "open",
             "+" + duration(max(0, span["start"] - first) / 1e6),
             duration(span["duration"] / 1e6) if span["duration"] is not None else "-",
         ]
-        for span in spans
+        for branch, span in zip(branches([span["depth"] for span in spans]), spans, strict=True)
     ]
-    lines = table(["SPAN", "SERVICE", "STATUS", "START", "TOOK"], texts, right="---rr", color=2)
-    used = max(len(click.unstyle(line)) for line in lines)
-    room = max(10, width - used - 4)
-    shown = [f"{lines[0]}"]
+    header = ["SPAN", "SERVICE", "STATUS", "START", "TOOK"]
+    lines = Table(header, texts, right="---rr", color=2, hide="-321-").lines(max(1, width - LEAST_BAR - 2))
+    used = max(map(cells, lines))
+    room = max(LEAST_BAR, width - used - 2)
+    shown = [lines[0]]
     for line, span, end in zip(lines[1:], spans, ends, strict=True):
         begin = round((span["start"] - first) / whole * room)
         length = max(1, round((end - span["start"]) / whole * room))
         begin = min(begin, room - 1)
         bar = BAR * min(length, room - begin)
-        pad = " " * (used - len(click.unstyle(line)))
+        pad = " " * (used - cells(line))
         shown.append(f"{line}{pad}  {' ' * begin}{colored(bar, span['status'] or '')}".rstrip())
     return shown
-
-
-def _name(span: Mapping[str, Any]) -> str:
-    depth = min(span["depth"], 10)
-    name: str = "  " * (depth - 1) + (LEFT if depth else "") + plain(span["name"])
-    return name if len(name) <= NAME_WIDTH else name[: NAME_WIDTH - 1] + "…"
 
 
 # -- messages
@@ -474,11 +525,13 @@ def _event(found: Mapping[str, Any]) -> str:
 
 
 def _metric(found: Mapping[str, Any]) -> str:
-    return plain(f"{found['name']} = {found['value']} {found.get('unit', '')}".rstrip()) + _pairs(found.get("tags"))
+    return plain(f"{found['name']} = {number(found['value'])} {found.get('unit', '')}".rstrip()) + _pairs(
+        found.get("tags")
+    )
 
 
 def _progress(found: Mapping[str, Any]) -> str:
-    return plain(f"{found['job_id']}  {found['percent']:g} % {found.get('status', '')}".rstrip())
+    return plain(f"{found['job_id']}  {percent(found['percent'])} {found.get('status', '')}".rstrip())
 
 
 def _resource(found: Mapping[str, Any]) -> str:
@@ -524,16 +577,20 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
     quota = f" of {size(journal['max_bytes'])} ({journal['fill']:.0%})" if journal["max_bytes"] else ""
     rejected = sum(messages["rejected"].values())
     lines = [f"wafermon {found['version']}: {ready}, up {up}"]
-    lines += [f"  {colored('!', 'failed')} {plain(problem)}" for problem in found["problems"]]
+    lines += [problem(one) for one in found["problems"]]
     if found["refused_config"]:
         lines.append(f"  {colored('!', 'failed')} refused the config of {moment(found['refused_config']['at'])} UTC:")
-        lines += [f"    {plain(fault)}" for fault in found["refused_config"]["faults"]]
+        lines += [Sentence(f"    {plain(fault)}", 6) for fault in found["refused_config"]["faults"]]
     lines += [
         "",
         f"journal      {size(journal['bytes'])}{quota} in {plain(journal['dir'])}, sync {journal['sync']}",
         f"connections  {found['connections']} open, {found['connections_total']} since the start",
-        f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
-        f"{rejected:,} rejected{_codes(messages['rejected'])}",
+        Sentence(
+            f"messages     {messages['accepted']:,} accepted{_rate(found, before)}, {messages['duplicate']:,} duplicate, "
+            f"{rejected:,} rejected{_codes(messages['rejected'])}",
+            13,
+        ),
+        *_otlp(found.get("otlp")),
         f"read with    {_READERS[found['reads_with']]}",
         f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
@@ -544,24 +601,52 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
             f"forwarders   {forwarders['connected']:,} sidecars of {forwarders['known']:,} connected, lag up to "
             f"{duration(forwarders['lag_seconds'])}: wafermon clients --forwarders"
         )
+    if found["schedules"]:
+        lines.append(f"schedules    {_schedules(found['schedules'])}")
     if messages["sdk_dropped"]:
         lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
     if found["hooks"]:
         hooks = found["hooks"]
-        problem = f": {plain(hooks['error'])}" if hooks["error"] else ""
+        why = f": {plain(hooks['error'])}" if hooks["error"] else ""
         lines.append(
-            f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{problem}"
+            Sentence(
+                f"hook         told {hooks['told']}, failed {hooks['failed']}, skipped {hooks['skipped']}{why}", 13
+            )
+        )
+    for name, one in found.get("alerts", {}).items():
+        problem = f": {plain(one['error'])}" if one["error"] else ""
+        wait = f", next try {moment(one['next_try'])} UTC" if one["next_try"] else ""
+        lines.append(
+            f"alert        {plain(name)} ({plain(one['plugin'])}): sent {one['sent']}, pending {one['pending']}, "
+            f"dropped {one['dropped']}, refused {one['refused']}{wait}{problem}"
         )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
+    lines += ["", *_kafka(found["kafka"])] if found.get("kafka") else []
     lines += ["", *orphans(found["cursors_without_backend"])] if found["cursors_without_backend"] else []
     return lines
+
+
+def _schedules(found: Mapping[str, Any]) -> str:
+    troubled = found["troubled"]
+    more = f" and {found['more_troubled']:,} more" if found["more_troubled"] else ""
+    return f"{found['count']:,}, " + (f"not as they should be: {', '.join(troubled)}{more}" if troubled else "all well")
+
+
+def _otlp(found: Mapping[str, int] | None) -> list[str]:
+    """Where something came by it."""
+    if not found or not (found["requests"] or found["refused"]):
+        return []
+    counts = f"{found['messages']:,} messages in {found['requests']:,} requests, {found['refused']:,} refused"
+    return [f"otlp         {found['connected']} of {found['senders']} programs connected; {counts}"]
 
 
 def orphans(found: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Cursors without a backend."""
     return [
-        f"the cursor {plain(name)} has no backend and holds {size(one['bytes'])} of the journal, about {one['messages']:,} "
-        f"messages: bring its backend back, or `wafermon journal forget {plain(name)}`"
+        Sentence(
+            f"the cursor {plain(name)} has no backend and holds {size(one['bytes'])} of the journal, about {one['messages']:,} "
+            f"messages: bring its backend back, or `wafermon journal forget {plain(name)}`"
+        )
         for name, one in found.items()
     ]
 
@@ -579,7 +664,28 @@ def _codes(rejected: Mapping[str, int]) -> str:
 
 def _listeners(listeners: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [[one["endpoint"], one["address"] or "failing", one["error"]] for one in listeners]
-    return table(["LISTENER", "ADDRESS", ""], rows, color=1)
+    return table(["LISTENER", "ADDRESS", ""], rows, color=1, hide="1--")
+
+
+def _kafka(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The topics that are read."""
+    rows = []
+    for source in sources:
+        for topic, one in source["topics"].items():
+            ours = [partition for partition in source["partitions"] if partition["topic"] == topic]
+            stopped = [partition["problem"] for partition in ours if partition["problem"]]
+            missing = "it is not there" if topic in source["missing"] else ""
+            problem = source["problem"] or missing or (stopped[0] if stopped else "")
+            lag = sum(partition["lag"] or 0 for partition in ours)
+            rows.append(
+                [
+                    f"{source['brokers'][0]} {topic}", "failing" if problem else "ok", str(len(ours)), f"{lag:,}",
+                    *(f"{one[key]:,}" for key in ("messages", "rejected", "skipped", "lost")),
+                    plain(problem) + ("" if source["exactly_once"] else f" (group {source['group']}: at least once)"),
+                ]
+            )  # fmt: skip
+    header = ["TOPIC", "STATE", "PARTITIONS", "LAG", "READ", "REJECTED", "SKIPPED", "LOST", ""]
+    return table(header, rows, right="--rrrrrr", color=1)
 
 
 def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -595,4 +701,4 @@ def _backends(backends: Mapping[str, Mapping[str, Any]]) -> list[str]:
             ]
         )  # fmt: skip
     header = ["BACKEND", "STATE", "LAG", "BYTES", "AGE", "DELIVERED", "RETRIES", "DEAD LETTERS", ""]
-    return table(header, rows, right="--rrrrrr", color=1)
+    return table(header, rows, right="--rrrrrr", color=1, hide="---2-134-")

@@ -53,6 +53,10 @@ def command(files: tuple[Path, ...], url: Address, token: str | None, service: s
     The same file replayed twice counts once. A spill file is removed when all of it is acknowledged. A dead letter that
     one backend had refused goes to that backend alone. Exit status: 0 all of it is stored, 1 some lines were refused
     (each is named), a compressed file is cut off (what it holds is sent), or the sidecar is not there.
+
+    \b
+    Example:
+      wafermon replay /var/lib/wafermon/dead-letters/*.jsonl
     """
     replay = Replay(url, token, service)
     failed = False

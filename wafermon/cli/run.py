@@ -44,12 +44,16 @@ _BLOCK = 512
 def command(
     job: str, service: str | None, level: str, url: Address, token: str | None, arguments: tuple[str, ...]
 ) -> None:
-    """Run COMMAND as a span of a job: `wafermon run --job job-4711 --service nightly -- ./import.sh --all`.
+    """Run COMMAND as a span of a job.
 
     What it writes to standard error passes through and is logged, one event per line. Trace and span are exported, so
     that what it sends itself falls under its span. Its exit status becomes the job's `done` or `failed`, and is the
     exit status here; 128 + N where signal N ended it, 127 where there is no such command. Signals are passed on.
     What it leaves running in the background goes on; what that writes to standard error is thrown away.
+
+    \b
+    Example:
+      wafermon run --job job-4711 --service nightly -- ./import.sh --all
     """
     _open_standard_streams()
     name = Path(arguments[0]).name

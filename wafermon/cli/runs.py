@@ -21,6 +21,10 @@ def command(
     """Show the runs of one kind of job, the latest first; without NAME, the kinds that there are.
 
     NAME is a kind, such as load-*, or the id of one of its jobs, such as load-2026-11-28.
+
+    \b
+    Example:
+      wafermon runs 'load-*' --failed
     """
     state = "failed,gone" if failed else ""
     show_list(

@@ -36,7 +36,7 @@ def places(config: Config) -> Iterator[tuple[str, str]]:
     for name, backend in config.backends.items():
         for claim in getattr(backend.options, "claims", ()):
             yield f"backend {name}", os.path.dirname(resolved(claim))
-    for key, ports in (("listen", config.listen), ("http", config.http)):
+    for key, ports in (("listen", config.ports), ("http", config.http)):
         for port in ports:
             place = place_of(port.endpoint)
             if isinstance(place, str):

@@ -48,7 +48,12 @@ def command() -> None:
 @click.argument("message")
 @sender_options
 def event(message: str, level: str, context: tuple[str, ...], **options: Any) -> None:
-    """Something happened: MESSAGE."""
+    """Something happened: MESSAGE.
+
+    \b
+    Example:
+      wafermon send event --service backup --level error 'disk full'
+    """
     fields = pairs(context, "--context")
     deliver(lambda sdk: sdk.log_event(level, message, fields), **options)
 
@@ -61,7 +66,12 @@ def event(message: str, level: str, context: tuple[str, ...], **options: Any) ->
 @click.argument("value")
 @sender_options
 def metric(name: str, value: str, unit: str | None, tags: tuple[str, ...], kind: str, **options: Any) -> None:
-    """A measured number: NAME and VALUE."""
+    """A measured number: NAME and VALUE.
+
+    \b
+    Example:
+      wafermon send metric --service furnace temperature -3.5 --unit Cel
+    """
     measured, fields = number(value), pairs(tags, "--tag")
     deliver(lambda sdk: sdk.log_metric(name, measured, unit, fields, kind), **options)
 
@@ -72,7 +82,12 @@ def metric(name: str, value: str, unit: str | None, tags: tuple[str, ...], kind:
 @click.argument("percent", type=float)
 @sender_options
 def progress(job: str, percent: float, status: str, **options: Any) -> None:
-    """How far a job is: its id JOB, and PERCENT from 0 to 100."""
+    """How far a job is: its id JOB, and PERCENT from 0 to 100.
+
+    \b
+    Example:
+      wafermon send progress --service copy job-4711 40 --status copying
+    """
     deliver(lambda sdk: sdk.log_progress(job, percent, status), **options)
 
 

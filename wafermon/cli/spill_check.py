@@ -141,7 +141,7 @@ def _group_of(user: int, other: int) -> int:
 def _judged(folder: Path, status: os.stat_result) -> str:
     """As any user: whether the files get a group that this one has, and whether it may remove them."""
     if not status.st_mode & stat.S_ISGID:
-        return "they don't get its group, since it lacks the setgid bit"
+        return "they don't get its group, since its setgid bit is not set"
     if status.st_gid not in {os.getegid(), *os.getgroups()}:
         return f"they get the group {_group(status.st_gid)}, which user {os.geteuid()} is not in"
     if status.st_mode & stat.S_ISVTX and status.st_uid != os.geteuid():

@@ -9,6 +9,7 @@ import click
 from wafermon.cli import render
 from wafermon.cli.ask import Site, follow
 from wafermon.cli.parameters import http_option, json_option
+from wafermon.cli.past import columns
 
 
 @click.command()
@@ -22,6 +23,10 @@ def command(http: Site, service: str, trace: str, level: str, as_json: bool) -> 
 
     With --json each is printed as it is stored, a line each. What comes too fast to follow is left out; how much that was
     goes to standard error.
+
+    \b
+    Example:
+      wafermon tail --service 'queue-*' --level '>=warning'
     """
     kind = "message"
     for line in follow(http, "/api/tail", service=service, trace=trace, level=level):
@@ -40,4 +45,4 @@ def _show(kind: str, data: bytes, as_json: bool) -> None:
     elif as_json:
         click.echo(data)
     else:
-        click.echo(render.message(json.loads(data)))
+        click.echo(render.cut([render.message(json.loads(data))], columns())[0])

@@ -22,7 +22,12 @@ ERRORS = 5
 @http_option
 def command(http: Site, once: bool) -> None:
     """Show rates, backends, the jobs that run with their bars, and the errors of the last hour; again every 2 s, until
-    interrupted. Where no terminal reads, once."""
+    interrupted. Where no terminal reads, once.
+
+    \b
+    Example:
+      wafermon top
+    """
     before: dict[str, Any] = {}
 
     def get() -> dict[str, Any]:

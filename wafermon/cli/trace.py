@@ -24,6 +24,10 @@ def command(id: str, place: Place, limit: int, as_json: bool, watch: bool) -> No
     """Show the trace or job ID: its services and jobs, its spans as a waterfall, its metrics, its latest events.
 
     The beginning of an ID is enough where there is only one that begins so. Exit status: 0 found, 1 not.
+
+    \b
+    Example:
+      wafermon trace lot-4711
     """
     show(
         lambda: ask_past(place, "trace", id=id, limit=limit),

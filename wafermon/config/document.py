@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic.fields import FieldInfo
 from twisted.python.reflect import namedAny
 
 from wafermon.config.load import default_text
-from wafermon.interfaces import IBackendFactory
+from wafermon.interfaces import IBackendFactory, IChannelFactory
+from wafermon.model.alerts import AlertKeys
 from wafermon.model.describe import declared, keys, section_of, wording
-from wafermon.model.settings import BackendKeys, OtlpListener, RouteKeys, Section, Settings
+from wafermon.model.schedules import Schedule
+from wafermon.model.settings import BackendKeys, KafkaListener, OtlpListener, RouteKeys, Section, Settings
 from wafermon.model.units import Rate, format_duration, format_rate, format_size
 
 OPENING = """\
@@ -88,7 +91,7 @@ routes:
   - match: {service: "config-*"}
     to: [files]
   - to: [db, files]
-hooks: {command: /usr/local/bin/page-me, on: [job_stalled, gone, job_failed, dropped], at_most: 10/m}
+hooks: {command: /usr/local/bin/page-me, on: [job_stalled, gone, job_failed, dropped, not_started, failed], at_most: 10/m}
 ```
 """
 
@@ -100,6 +103,26 @@ and the health page call it: under another name it is another backend, which sta
 all backends; what else a backend takes is its plugin's own, and stands below.
 
 Two backends whose files could be the same are a fault, and so is one that writes into the journal's directory.
+"""
+
+SCHEDULES = """\
+## schedules
+
+A mapping from a name of your own (1 to 64 of letters, digits, `_` `-` `.`) to what is expected of jobs that start again and again, or of a
+service that should be heard. [schedules.md](schedules.md) has the states, and how to choose the times.
+
+```yaml
+schedules:
+  nightly-load: {match: {job: "load-*", service: nightly}, cron: "30 2 * * MON-FRI", timezone: Europe/Berlin, at_least: 10m, at_most: 3h, silent: 15m}
+  intake: {match: {service: file-receiver}, every: 10m, start_grace: 2m}
+```
+"""
+
+ALERTS = """\
+## alerts
+
+A mapping from a name of your own (as of a backend) to a channel, which is told of alarms: see [alerts.md](alerts.md). All these
+keys are common to all channels; what else one takes is its plugin's own, and stands below.
 """
 
 ROUTES = """\
@@ -153,11 +176,14 @@ LISTS = {
     "http": "An entry of `http` that is a mapping ([security.md](security.md#http) has the rules of access):\n",
 }
 """Keys whose values are lists of endpoints and mappings -> what their mappings' table is called."""
+KAFKA_LISTENER = "One that reads from Kafka ([its page](backends/kafka.md#reading)) has these keys alone:\n"
 OTLP_LISTENER = "One for OpenTelemetry's programs ([otlp.md](otlp.md)) has the same keys, but for the first:\n"
 
 
-def document(plugins: Mapping[str, IBackendFactory]) -> str:
-    """The whole page; `plugins` are the kinds of backend that it describes, by name."""
+def document(
+    plugins: Mapping[str, IBackendFactory], channels: Mapping[str, IChannelFactory] = MappingProxyType({})
+) -> str:
+    """The whole page; `plugins` are the kinds of backend that it describes, `channels` those of channel, by name."""
     parts = [OPENING + default_text() + "```\n", EXAMPLE, "## Keys that stand alone\n"]
     alone = [key for key in Settings.model_fields if key in LISTS or not section_of(declared(Settings, key))]
     parts.append(_table(Settings, alone))
@@ -166,7 +192,7 @@ def document(plugins: Mapping[str, IBackendFactory]) -> str:
         assert entry
         parts += [title, _table(entry)]
         if key == "listen":
-            parts += [OTLP_LISTENER, _table(OtlpListener, ["otlp"])]
+            parts += [OTLP_LISTENER, _table(OtlpListener, ["otlp"]), KAFKA_LISTENER, _table(KafkaListener)]
     for key in Settings.model_fields:
         section = section_of(declared(Settings, key))
         if section and key not in alone:
@@ -174,6 +200,12 @@ def document(plugins: Mapping[str, IBackendFactory]) -> str:
     parts += [BACKENDS, _table(BackendKeys)]
     for name in sorted(plugins):
         parts += _plugin(name, plugins[name])
+    parts += [SCHEDULES, _table(Schedule)]
+    parts += [ALERTS, _table(AlertKeys)]
+    for name in sorted(channels):
+        own: type[Section] | None = getattr(channels[name], "options", None)
+        if own is not None:
+            parts += [f"### channel: {name}\n", f"{own.__doc__} See [alerts.md](alerts.md).\n", _table(own)]
     parts += [ROUTES, _table(RouteKeys), RULE_CLOSING, CLOSING]
     return "\n".join(parts)
 
@@ -257,4 +289,5 @@ def _written(value: Any, kind: str) -> str:
 if __name__ == "__main__":
     # This package knows no backend: which there are is asked for by name.
     find_plugins: Any = namedAny("wafermon.backends.find_plugins")  # type: ignore[no-untyped-call]
-    print(document(find_plugins().factories), end="")
+    find_channels: Any = namedAny("wafermon.alerts.channels.find_channels")  # type: ignore[no-untyped-call]
+    print(document(find_plugins().factories, find_channels()), end="")

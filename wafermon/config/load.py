@@ -17,14 +17,18 @@ from wafermon.config import addresses, paths
 from wafermon.config.config import Config
 from wafermon.config.sections import check_section
 from wafermon.config.source import Source, read
-from wafermon.interfaces import IBackendFactory, configure
+from wafermon.interfaces import IBackendFactory, IChannelFactory, configure
+from wafermon.model.alerts import AlertConfig, AlertKeys
 from wafermon.model.checking import Path as KeyPath
 from wafermon.model.checking import did_you_mean, shown
 from wafermon.model.errors import ConfigError
+from wafermon.model.schedules import NAME as SCHEDULE_NAME
+from wafermon.model.schedules import Schedule
 from wafermon.model.settings import (
     BackendConfig,
     BackendKeys,
     BatchLimits,
+    KafkaListener,
     RouteKeys,
     Settings,
 )
@@ -34,23 +38,25 @@ DEFAULT = "default.yaml"
 SPOOL = "/var/spool/wafermon"
 BACKEND_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 Plugins = Mapping[str, IBackendFactory]
+Channels = Mapping[str, IChannelFactory]
+_NONE: Channels = MappingProxyType({})
 
 
-def load(path: Path | None, *, plugins: Plugins, environ: Mapping[str, str]) -> Config:
+def load(path: Path | None, *, plugins: Plugins, environ: Mapping[str, str], channels: Channels = _NONE) -> Config:
     """Read and check a config; None is the default one that comes with wafermon.
 
-    `plugins` are the known kinds of backend by name; `environ` fills in ``${VAR}``. No other file is opened.
+    `plugins` are the known kinds of backend by name, `channels` those of channel; `environ` fills in ``${VAR}``. No other file is opened.
     Raises ConfigError with all faults, in the order of the file's lines.
     """
     if path is None:
-        return check(default_text().encode(), DEFAULT, plugins, environ)
+        return check(default_text().encode(), DEFAULT, plugins, environ, channels)
     try:
         data = path.read_bytes()
     except OSError as error:
         source = Source(str(path))
         source.fault((), f"can't be read: {error.strerror or error}; name a readable YAML file")
         raise ConfigError(source.faults) from None
-    return check(data, str(path), plugins, environ)
+    return check(data, str(path), plugins, environ, channels)
 
 
 def default_text() -> str:
@@ -58,10 +64,10 @@ def default_text() -> str:
     return resources.files("wafermon.config").joinpath(DEFAULT).read_text(encoding="utf-8")
 
 
-def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) -> Config:
+def check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str], channels: Channels = _NONE) -> Config:
     """As `load`, for the content of a file of that name."""
     with _no_collection():
-        return _check(data, file, plugins, environ)
+        return _check(data, file, plugins, environ, channels)
 
 
 @contextmanager
@@ -77,22 +83,29 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str]) -> Config:
+def _check(data: bytes, file: str, plugins: Plugins, environ: Mapping[str, str], channels: Channels) -> Config:
     source = read(data, file, environ)
     if source.faults and not source.value:
         raise ConfigError(source.faults)
     backends = _backends(source, plugins)
     routes = _routes(source, list(backends))
     _compare_types(source, routes, backends, plugins)
-    alone = {key: value for key, value in source.value.items() if key not in ("backends", "routes")}
+    schedules = _schedules(source)
+    alerts = _alerts(source, channels)
+    alone = {key: value for key, value in source.value.items() if key not in Settings.further_keys}
     settings = check_section(source, Settings, _with_places(alone, environ), ())
     _compare_endpoints(source)
+    _compare_sources(source, settings)
     _compare_paths(source, settings, backends)
     if source.faults or not settings:
         raise ConfigError(sorted(source.faults, key=lambda fault: fault.line))
     checked = {name: backend for name, backend in backends.items() if backend}
     return Config.model_construct(
-        **dict(settings), backends=MappingProxyType(checked), routes=tuple(filter(None, routes))
+        **dict(settings),
+        backends=MappingProxyType(checked),
+        schedules=MappingProxyType(schedules),
+        alerts=MappingProxyType({name: alert for name, alert in alerts.items() if alert}),
+        routes=tuple(filter(None, routes)),
     )
 
 
@@ -159,7 +172,9 @@ def _unknown_plugin(plugin: str, plugins: Plugins) -> str:
     return f"no plugin {plugin!r} is installed;{hint} expected one of {', '.join(sorted(plugins))}"
 
 
-def _configure(source: Source, path: KeyPath, factory: IBackendFactory, options: dict[str, Any]) -> Any:
+def _configure(
+    source: Source, path: KeyPath, factory: IBackendFactory | IChannelFactory, options: dict[str, Any]
+) -> Any:
     """What the plugin makes of its own keys."""
     try:
         return configure(factory, options)
@@ -180,6 +195,42 @@ def _common_key_meant(key: str, problem: str) -> str:
 def _steps(path: str) -> KeyPath:
     """``a.b[0]`` -> ("a", "b", 0)"""
     return tuple(int(index) if index else key for key, index in re.findall(r"([^.\[\]]+)|\[([0-9]+)\]", path))
+
+
+def _alerts(source: Source, channels: Channels) -> dict[str, AlertConfig | None]:
+    """The channels by name; None where one has faults."""
+    given = source.value.get("alerts", {})
+    if not isinstance(given, dict):
+        source.fault(("alerts",), f"expected a mapping from names to channels, got {shown(given)}")
+        return {}
+    for name in given:
+        if not BACKEND_NAME.fullmatch(name):
+            source.fault(("alerts", name), "expected a name of 1 to 64 of a-z 0-9 _ -")
+    return {name: _alert(source, name, value, channels) for name, value in given.items()}
+
+
+def _alert(source: Source, name: str, given: Any, channels: Channels) -> AlertConfig | None:
+    path: KeyPath = ("alerts", name)
+    if not isinstance(given, dict):
+        source.fault(path, f"expected a mapping with a plugin and its options, got {shown(given)}")
+        return None
+    known = len(source.faults)
+    common = {key: value for key, value in given.items() if key in AlertKeys.model_fields}
+    plugin, options = common.get("plugin"), None
+    keys = check_section(source, AlertKeys, common, path)
+    if isinstance(plugin, str) and plugin in channels:
+        own = {key: value for key, value in given.items() if key not in common and value is not None}
+        options = _configure(source, path, channels[plugin], own)
+        problem = getattr(channels[plugin], "check", lambda _: "")(options) if options is not None else ""
+        if problem:
+            source.fault(path, problem)
+    elif isinstance(plugin, str) and plugin:
+        hint = f" {did_you_mean(plugin, channels)}" if get_close_matches(plugin, channels) else ""
+        known_ones = ", ".join(sorted(channels))
+        source.fault((*path, "plugin"), f"no channel {plugin!r} is installed;{hint} expected one of {known_ones}")
+    if keys is None or len(source.faults) > known:
+        return None
+    return AlertConfig.model_construct(**dict(keys), name=name, options=options)
 
 
 def _routes(source: Source, backends: list[str]) -> list[Rule | None]:
@@ -230,10 +281,29 @@ def _rule(source: Source, given: Any, path: KeyPath, backends: list[str]) -> Rul
     return Rule(keys.to, **conditions) if keys else None
 
 
+def _schedules(source: Source) -> dict[str, Schedule]:
+    """The schedules by name, without those that have faults."""
+    given = source.value.get("schedules", {})
+    if not isinstance(given, dict):
+        source.fault(("schedules",), f"expected a mapping from names to schedules, got {shown(given)}")
+        return {}
+    found = {}
+    for name, value in given.items():
+        if not SCHEDULE_NAME.fullmatch(name):
+            source.fault(("schedules", name), "expected a name of 1 to 64 of a-z A-Z 0-9 _ - .")
+        if not isinstance(value, dict):
+            source.fault(("schedules", name), f"expected a mapping with match, and cron or every, got {shown(value)}")
+            continue
+        schedule = check_section(source, Schedule, value, ("schedules", name))
+        if schedule is not None:
+            found[name] = schedule
+    return found
+
+
 def _compare_endpoints(source: Source) -> None:
     """Two listeners can't have one address, unless the system chooses their ports."""
     default = Settings()
-    listen = source.value.get("listen", [listener.endpoint for listener in default.listen])
+    listen = source.value.get("listen", [listener.endpoint for listener in default.ports])
     http = source.value.get("http", default.http[0].endpoint)
     listeners = [(("listen", index), given) for index, given in enumerate(listen if isinstance(listen, list) else [])]
     served: list[tuple[KeyPath, Any]] = [(("http",), http)]
@@ -244,8 +314,23 @@ def _compare_endpoints(source: Source) -> None:
     for path, problem in addresses.meetings(
         (path, given.get("endpoint", given.get("otlp")) if isinstance(given, dict) else given)
         for path, given in endpoints
+        if not (isinstance(given, dict) and "kafka" in given)
     ):
         source.fault(path, problem)
+
+
+def _compare_sources(source: Source, settings: Settings | None) -> None:
+    """A partition has one reader in a journal."""
+    entries = [
+        (index, entry.kafka)
+        for index, entry in enumerate(settings.listen if settings else ())
+        if isinstance(entry, KafkaListener)
+    ]
+    for number, (index, one) in enumerate(entries):
+        for before, other in entries[:number]:
+            if one.overlaps(other):
+                problem = f"reads partitions that listen[{before}] reads as well; name those of each, or leave one out"
+                source.fault(("listen", index, "kafka"), problem)
 
 
 def _compare_paths(source: Source, settings: Settings | None, backends: Mapping[str, BackendConfig | None]) -> None:

@@ -26,12 +26,12 @@ def needs_restart(old: Config, new: Config, file: str) -> list[Fault]:
 
 def differences(old: Config, new: Config) -> list[str]:
     """What changes, in words for the log: ``limits``, ``backends.db (new)``."""
-    return [*_keys(old, new), *_backends(old, new)]
+    return [*_keys(old, new), *_backends(old, new), *_schedules(old, new), *_alerts(old, new)]
 
 
 def _keys(old: Config, new: Config) -> Iterator[str]:
     for key in type(old).model_fields:
-        if key != "backends" and getattr(old, key) != getattr(new, key):
+        if key not in ("backends", "schedules", "alerts") and getattr(old, key) != getattr(new, key):
             yield key
 
 
@@ -44,3 +44,19 @@ def _backends(old: Config, new: Config) -> Iterator[str]:
     for name in new.backends:
         if name not in old.backends:
             yield f"backends.{name} (new)"
+
+
+def _schedules(old: Config, new: Config) -> Iterator[str]:
+    for name in {**old.schedules, **new.schedules}:
+        if name not in new.schedules:
+            yield f"schedules.{name} (removed)"
+        elif name not in old.schedules:
+            yield f"schedules.{name} (new)"
+        elif new.schedules[name] != old.schedules[name]:
+            yield f"schedules.{name}"
+
+
+def _alerts(old: Config, new: Config) -> Iterator[str]:
+    for name in {**old.alerts, **new.alerts}:
+        if old.alerts.get(name) != new.alerts.get(name):
+            yield f"alerts.{name}"

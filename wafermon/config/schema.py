@@ -7,7 +7,7 @@ path, a route to no backend), and what only a plugin knows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge
@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, PlainValidator
 from pydantic.fields import FieldInfo
 
 from wafermon.config.document import default_of
-from wafermon.interfaces import IBackendFactory
+from wafermon.interfaces import IBackendFactory, IChannelFactory
+from wafermon.model.alerts import AlertKeys
 from wafermon.model.describe import choices_of, declared, keys, section_of
 from wafermon.model.settings import BackendKeys, Kind, RouteKeys, Section, Settings
 from wafermon.model.units import SIZE_UNITS, TIME_UNITS
@@ -71,10 +72,12 @@ _PLAIN: dict[Any, Schema] = {
 _CONVERTS = ("before", "plain", "wrap")
 
 
-def config_schema(plugins: Mapping[str, IBackendFactory]) -> Schema:
-    """The schema of a whole file, with the options of these kinds of backend."""
+def config_schema(
+    plugins: Mapping[str, IBackendFactory], channels: Mapping[str, IChannelFactory] = MappingProxyType({})
+) -> Schema:
+    """The schema of a whole file, with the options of these kinds of backend and channel."""
     found = _section(Settings)
-    found["properties"] |= {"backends": _backends(plugins), "routes": _routes()}
+    found["properties"] |= {"backends": _backends(plugins), "routes": _routes(), "alerts": _alerts(channels)}
     return {
         "$schema": DRAFT,
         "title": "wafermon",
@@ -150,26 +153,43 @@ def _annotated(bare: Any, *metadata: Any) -> Schema:
     return {"anyOf": [_TEXT, {"const": False}, {"type": "array", "items": one, "minItems": 1}]}
 
 
+def _alerts(channels: Mapping[str, IChannelFactory]) -> Schema:
+    found = _plugins(channels, AlertKeys, "channel")
+    found["description"] = (
+        "Who is told of alarms: a name of your own for each channel, and its plugin with its options."
+    )
+    return found
+
+
 def _backends(plugins: Mapping[str, IBackendFactory]) -> Schema:
+    found = _plugins(plugins, BackendKeys, "backend")
+    return {
+        "type": "object",
+        "description": "Where messages go: a name of your own for each, and its plugin with its options.",
+        "minProperties": 1,
+        **found,
+    }
+
+
+def _plugins(plugins: Mapping[str, Any], common: type[Section], what: str) -> Schema:
+    """A mapping of names to what these plugins take beside the `common` keys."""
     names = sorted(plugins)
     branches = []
     for name in names:
         options: type[Section] | None = getattr(plugins[name], "options", None)
         if options is not None:
             chosen = {"properties": {"plugin": {"const": name}}, "required": ["plugin"]}
-            branches.append({"if": chosen, "then": _section(BackendKeys, _section(options)["properties"])})
+            branches.append({"if": chosen, "then": _section(common, _section(options)["properties"])})
             branches[-1]["then"]["required"] = ["plugin", *_section(options).get("required", ())]
-    plugin = {"anyOf": [{"enum": names}, VARIABLE], "description": "Which kind of backend it is."}
+    plugin = {"anyOf": [{"enum": names}, VARIABLE], "description": f"Which kind of {what} it is."}
     return {
         "type": "object",
-        "description": "Where messages go: a name of your own for each, and its plugin with its options.",
-        "minProperties": 1,
         "propertyNames": {"pattern": "^[a-z0-9_-]{1,64}$"},
         "additionalProperties": {
             "type": "object",
             "properties": {"plugin": plugin},
             "required": ["plugin"],
-            "allOf": branches,
+            **({"allOf": branches} if branches else {}),
         },
     }
 

@@ -8,6 +8,18 @@ from wafermon.correlation.correlator import Correlator
 from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.ledger import Facts, Ledger
+from wafermon.correlation.schedules import rules_of
 from wafermon.model.notable import Notable, notables
 
-__all__ = ["Correlator", "Derived", "Engine", "Facts", "Ledger", "Notable", "Settings", "key_of", "notables"]
+__all__ = [
+    "Correlator",
+    "Derived",
+    "Engine",
+    "Facts",
+    "Ledger",
+    "Notable",
+    "Settings",
+    "key_of",
+    "notables",
+    "rules_of",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.ledger import Facts, Route, Table
 from wafermon.correlation.recent import Recent
+from wafermon.correlation.schedules import said
 from wafermon.correlation.views import EVENTS
 from wafermon.files import Files
 from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block
-from wafermon.model.messages import encode_stored
+from wafermon.model.messages import Message, encode_stored
 from wafermon.model.notable import notables
 from wafermon.model.position import Position
 
@@ -32,6 +33,10 @@ SHARE = 0.5
 CHECKPOINT_BYTES = 1 << 30
 """A larger file is no checkpoint of ours."""
 ADVANCE_SECONDS = 1.0
+SLICE_SECONDS = 0.02
+"""Between two looks where more is due than is done at a time."""
+CLOCK_SET = 1_000_000
+"""A date that is off by more since the last group is journalled, once it keeps its distance."""
 START_SECONDS = 10.0
 """After so long the journal is told that the sidecar has started, if no connection has had it told."""
 HISTORY_BYTES = 64 << 20
@@ -42,7 +47,7 @@ class Phase(Enum):
     """How far a run is."""
 
     RESTORING = "restoring"
-    """The engine holds nothing yet, or not all."""
+    """The engine, or the memory of the recent, holds nothing yet, or not all."""
     REPLAYING = "replaying"
     """The engine holds what it held at `_position`; what it derives may have been journalled already."""
     LIVE = "live"
@@ -114,10 +119,17 @@ class Correlator:
         self._saving = DeferredLock()
         self._phase = Phase.RESTORING
         self._pause: Deferred[None] | None = None
+        self._date: int | None = None
+        """What was added to `elapsed` for the date at the last look."""
 
     @property
     def position(self) -> Position | None:
         return self._work[0] if self._work else None
+
+    @property
+    def reached(self) -> Position | None:
+        """Everything before it is in memory; None while that is restored."""
+        return None if self._phase is Phase.RESTORING else self._position
 
     @property
     def problem(self) -> str:
@@ -143,13 +155,23 @@ class Correlator:
         """See `views.about`."""
         return self.engine.about(trace_id, self.recent)
 
+    def root_of(self, trace_id: str) -> tuple[str, str] | None:
+        """As `views.root_of` has it."""
+        return self.engine.root_of(trace_id, self.recent)
+
+    def knows(self, trace_id: str) -> bool:
+        """Whether something is known of a trace."""
+        return self.engine.knows(trace_id, self.recent)
+
     def trace_ids(self) -> list[str]:
         """See `views.trace_ids`."""
         return self.engine.trace_ids(self.recent)
 
-    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+    def messages(
+        self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
         """See `Recent.messages`."""
-        return self.recent.messages(trace_id, limit)
+        return self.recent.messages(trace_id, limit, counts)
 
     def receipt_facts(self, name: str) -> Facts | None:
         """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""
@@ -230,21 +252,23 @@ class Correlator:
 
     async def _fill_recent(self) -> None:
         """For looking at only: what can't be read for it is left out."""
+        self.recent.let_go = self._journal.segment_before(self._position, HISTORY_BYTES)
         try:
             async for group in groups_before(self._journal, self._position, HISTORY_BYTES):
-                self.recent.observe([block for _, block in group.blocks], group.time)
+                self.recent.observe([block for _, block in group.blocks], group.time, group.end)
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001  # nothing is derived from it
             self.log.failure("What was there before the start can't be shown in full")
+            self.recent.let_go = self._position
 
     async def _follow(self) -> None:
         cursor = self._cursor
         assert cursor is not None
         await self._restore(cursor)
-        self._phase = Phase.REPLAYING
         self._work = None
         await self._fill_recent()
+        self._phase = Phase.REPLAYING
         self._saved_at = self._reactor.seconds()
         self._find_end()
         while True:
@@ -291,6 +315,7 @@ class Correlator:
         if skip:
             self._pass_over(group)
             return
+        self.engine.begin(blocks, group.time, group.elapsed)
         if group.presence:
             if group.start.segment >= self._first_segment and group.presence[0].what == STARTED:
                 self._start_told = True
@@ -300,7 +325,7 @@ class Correlator:
         if not group.damaged:
             self.engine.ledger.observe(group, self._tables(group.routes))
             derived += self.engine.tell_receipts(group.time)
-        self.recent.observe(blocks, group.time)
+        self.recent.observe(blocks, group.time, group.end)
         self._position = group.end
         if self._counted is not None and group.start >= self._counted:
             self._counted = group.end
@@ -313,6 +338,7 @@ class Correlator:
         the same: else that would be emitted again."""
         self._position = group.end
         try:
+            self.engine.begin([block for _, block in group.blocks], group.time, group.elapsed)
             self.engine.advance(group.elapsed)
             self.engine.follow(group.presence, group.elapsed)
             for _, block in group.blocks:
@@ -324,7 +350,7 @@ class Correlator:
         """Time passes for the engine also while nothing comes; other settings come into force."""
         while True:
             self._pause = Deferred()
-            timer = self._reactor.callLater(ADVANCE_SECONDS, self._wake)
+            timer = self._reactor.callLater(SLICE_SECONDS if self.engine.behind else ADVANCE_SECONDS, self._wake)
             try:
                 await self._pause
             finally:
@@ -343,6 +369,7 @@ class Correlator:
         cursor = self._cursor
         if self._phase is Phase.LIVE and cursor and cursor.at_end and self._journal.idle and not self._saving.locked:
             self._tell_start()
+            self._tell_clock()
             self._emit(self.engine.advance(self._journal.elapsed()))
 
     def _tell_start(self) -> None:
@@ -353,12 +380,32 @@ class Correlator:
             self._start_told = True
             self._journal.append(Entry(presence=[Presence(STARTED)]))
 
+    def tell_began(self) -> None:
+        """Journal that the sidecar begins, and how long it was away: before anything else of this process, since a replay judges
+        schedules by it."""
+        journal = self._journal
+        journal.append(Entry(_block([said.started(journal.away, journal.id, journal.now())])))
+
+    def _tell_clock(self) -> None:
+        """While nothing comes the engine has the date as it was when something came last. Where it was set meanwhile, schedules have to
+        know it; a replay too."""
+        date = self._journal.now() - self._journal.elapsed()
+        by, before, self._date = date - self.engine.schedules.date, self._date, date
+        steady = before is not None and abs(date - before) < CLOCK_SET // 10
+        if self.engine.schedules.by_date and steady and abs(by) > CLOCK_SET:
+            self._journal.append(Entry(_block([said.clock_set(by, self._journal.id, self._journal.now())])))
+
+    def ask(self, kind: str, schedule: str, until: int, by: str) -> Deferred[None]:
+        """Journal that a schedule is to be `paused` (until a date in microseconds; 0: until it is resumed) or `resumed`. Fires once
+        that is durable."""
+        done: Deferred[None] = Deferred()
+        event = said.asked(kind, schedule, until, by, self._journal.id, self._journal.now())
+        self._journal.append(Entry(_block([event]), settled=lambda: done.callback(None)))
+        return done
+
     def _emit(self, derived: list[Derived]) -> None:
-        if not derived:
-            return
-        messages = [one.message for one in derived]
-        block = Block.of(b"\n".join([*map(encode_stored, messages), b""]), messages)
-        self._journal.append(Entry(block))
+        if derived:
+            self._journal.append(Entry(_block([one.message for one in derived])))
 
     def configure(self, settings: Settings) -> None:
         """Put other settings in force; what the engine decided before is saved, since a replay can't know of this."""
@@ -409,6 +456,10 @@ class Correlator:
     def _write(self, position: Position, snapshot: bytes) -> None:
         self._files.ensure_directory(self._path.parent)
         self._files.replace(self._path, f"{position}\n".encode() + snapshot)
+
+
+def _block(messages: Sequence[Message]) -> Block:
+    return Block.of(b"\n".join([*map(encode_stored, messages), b""]), messages)
 
 
 def _nothing() -> None:

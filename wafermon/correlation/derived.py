@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from wafermon.correlation.ledger import Facts
 from wafermon.correlation.receipts import KEPT, KIND, in_words, record_of
+from wafermon.correlation.schedules import said
 from wafermon.correlation.traces import Job, LiveTrace, Span
 from wafermon.model.messages import OWN_SERVICE, Event, Message, Trace
 
@@ -42,6 +43,8 @@ def derived(message: Trace | Event) -> Derived:
         return Derived(_key("trace", message.trace_id, message.part, message.ts), message)
     context: Any = message.context
     kind = context["kind"]
+    if scheduled := said.key(context, message.ts):
+        return Derived(scheduled, message)
     return Derived(_key(kind, message.trace_id, context[WHICH[kind]], message.ts), message)
 
 
@@ -56,12 +59,19 @@ def is_alarm(message: Message) -> bool:
     return context is not UNSET and context.get("kind") in ALARMS
 
 
+def is_of_schedule(message: Message) -> bool:
+    """Whether it says something of a schedule."""
+    return isinstance(message, Event) and bool(message.context) and "schedule" in (message.context or {})
+
+
 def key_of(message: Message) -> str | None:
     """A message of the sidecar's own, as stored -> its key; None where no engine derived it."""
     if isinstance(message, Trace):
         return _key("trace", message.trace_id, message.part, message.ts)
     if isinstance(message, Event) and message.context:
         kind = message.context.get("kind")
+        if isinstance(kind, str) and kind in said.KINDS:
+            return said.key(message.context, message.ts)
         if isinstance(kind, str) and kind in WHICH:
             return _key(kind, message.trace_id, message.context.get(WHICH[kind]), message.ts)
     return None

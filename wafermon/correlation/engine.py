@@ -17,8 +17,8 @@ only move the real one, and the trace follows when it comes up.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -30,10 +30,12 @@ from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.ledger import Ledger
 from wafermon.correlation.programs import Program, Programs
 from wafermon.correlation.recent import Recent
+from wafermon.correlation.schedules import Rule, Schedules, said
 from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
 from wafermon.journal import Presence, program_of
 from wafermon.model.blocks import Block, Tally
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Stats, Trace
+from wafermon.model.schedules import RECOVERED
 
 VERSION = 2
 READABLE = (1, VERSION)
@@ -43,6 +45,8 @@ _ARRAY = b"\xdd"
 """In MessagePack, before an array's length in 32 bits."""
 PART = 100
 """So many traces of a snapshot are written at a time: 0.2 ms."""
+SLICE = 200
+"""So many schedules are judged at a time while nothing comes."""
 ALL_SPANS = 200_000
 """How many span ids are held in all traces together."""
 _PROGRAM = " "
@@ -69,6 +73,10 @@ class Settings:
     all but the receipts, which only this one can tell."""
     forwards: tuple[str, ...] = ()
     """The backends that forward to other sidecars."""
+    after_start: float = 60.0
+    """After a start nothing that is due by a schedule is judged for so long."""
+    schedules: Mapping[str, Rule] = field(default_factory=dict)
+    """By name. In snapshots they are with the schedules."""
 
     def delays(self) -> Delays:
         return Delays(*(round(s * 1e6) or NEVER for s in (self.stalled_after, self.trace_idle, self.trace_max)))
@@ -98,6 +106,8 @@ class Snapshot(Struct):
     """When they are; 0 where there are none."""
     more_at: list[int] = []
     """Where `awaiting_more` stand among all that are awaited; they come last where that was not kept."""
+    schedules: bytes = b""
+    """That of the schedules; empty where there are none."""
 
 
 class Engine:
@@ -122,6 +132,10 @@ class Engine:
         self._awaiting: dict[str, Derived] = {}
         self._deadlines = Deadlines()
         self._programs = Programs()
+        self.schedules = Schedules(journal_id, self._emit)
+        """What should start, go on and end in time. It is snapshotted with the engine, and told of the same groups."""
+        self.behind = False
+        """Whether `advance` has left something that is due for the next call."""
         self._span_ids = 0
         self._evicted = 0
         """See `Snapshot`."""
@@ -156,6 +170,12 @@ class Engine:
 
     def about(self, trace_id: str, recent: Recent) -> dict[str, Any]:
         return views.about(self._live, recent, trace_id)
+
+    def root_of(self, trace_id: str, recent: Recent) -> tuple[str, str] | None:
+        return views.root_of(self._live, recent, trace_id)
+
+    def knows(self, trace_id: str, recent: Recent) -> bool:
+        return trace_id in self._live or trace_id in recent.traces
 
     def trace_ids(self, recent: Recent) -> list[str]:
         return views.trace_ids(self._live, recent)
@@ -198,6 +218,8 @@ class Engine:
         for trace_id, tallies in told.items():
             self._observe_trace(trace_id, tallies, followed.get(trace_id, ()))
         self._take_forwarded(others)
+        if self.schedules:
+            self.schedules.take(blocks, self._program_of)
         return self._taken()
 
     def _observe_trace(self, trace_id: str, tallies: Sequence[Tally], followed: Sequence[Message]) -> None:
@@ -226,6 +248,17 @@ class Engine:
                 self._handlers[message.type](trace, message)
         if trace.queued == NEVER:
             self._queue(trace)
+
+    def begin(self, blocks: Iterable[Block], time: int, elapsed: int) -> None:
+        """The group that comes now may be the first one after the sidecar was away: nothing is judged of schedules then until what was
+        sent meanwhile has come."""
+        if not self.schedules:
+            return
+        for block in blocks:
+            for message in block.of_service(OWN_SERVICE):
+                if message.client == self.journal_id and (gap := said.gap_of(message)) is not None:
+                    self._fire(elapsed - gap)
+                    self.schedules.away(gap, time, elapsed)
 
     def follow(self, presence: Iterable[Presence], elapsed: int) -> None:
         """Connections came and went, says a group that was received at `elapsed`. Its blocks come next, and what is derived is
@@ -269,6 +302,7 @@ class Engine:
                 if job.program == program_id and not (job.over or job.gone):
                     job.gone = True
                     self.counters["jobs_gone"] += 1
+                    self.schedules.gone(job_id, program_id, at)
                     self._emit(derived.job_gone(trace, job_id, job, self.journal_id, at + self._date))
         self._programs.lost(program)
 
@@ -281,6 +315,8 @@ class Engine:
         for message in messages:
             if message.service == OWN_SERVICE and message.client == self.journal_id:
                 self._awaiting.pop(key_of(message) or "", None)
+                if self.schedules and isinstance(message, Event) and said.is_asked(message):
+                    self.schedules.asked(message)
 
     def _take_forwarded(self, messages: Iterable[Message]) -> None:
         """What another sidecar derived is kept as it came: the trace is not summed up a second time."""
@@ -293,15 +329,27 @@ class Engine:
 
     def advance(self, elapsed: int) -> list[Derived]:
         """Move the clock while the journal is idle -> what is to be journalled. No group received before `elapsed` may
-        come afterwards: a replay, which knows the groups alone, would see another order."""
-        self._fire(elapsed)
+        come afterwards: a replay, which knows the groups alone, would see another order.
+
+        Of schedules so many are judged at a time; where there are more, it is `behind`, and is to be called again soon."""
+        self._fire(elapsed, SLICE)
         return self._taken()
 
     def pending(self) -> list[Derived]:
         """Everything that was derived and did not come back through the journal. Once, when the replay is done: what
         is left is to be journalled now, after a snapshot. From here on the engine's own settings are in force."""
         self.configure(self.settings)
+        for key in [key for key, one in self._awaiting.items() if self._is_of_none(one)]:
+            del self._awaiting[key]
+        self._taken()  # what other schedules have just ended is among them
         return list(self._awaiting.values())
+
+    def _is_of_none(self, one: Derived) -> bool:
+        """Whether it is about a schedule that is gone: judged by the config of before, and without the start that was not
+        journalled for it."""
+        context: Any = getattr(one.message, "context", None)
+        gone = derived.is_of_schedule(one.message) and context["schedule"] not in self.schedules.rules
+        return gone and context["kind"] != RECOVERED
 
     def configure(self, settings: Settings) -> None:
         """Put other settings in force. Take a snapshot at once: a replay can't see when this happened."""
@@ -310,6 +358,8 @@ class Engine:
             self._rules = settings
             self._delays = settings.delays()
             self._requeue()
+        self.schedules.after_start = round(settings.after_start * 1e6)
+        self.schedules.configure(settings.schedules)
 
     def snapshot(self) -> bytes:
         """The whole state, as of the end of the last group that was observed."""
@@ -336,11 +386,15 @@ class Engine:
         for ledger in self.ledger.snapshot_in_parts():
             if not ledger:
                 yield b""
+        schedules = b""
+        for schedules in self.schedules.snapshot_in_parts():
+            if not schedules:
+                yield b""
         yield msgspec.msgpack.encode(
             Snapshot(
                 VERSION,
                 self.journal_id,
-                self._rules,
+                replace(self._rules, schedules={}),
                 self._now,
                 live,  # type: ignore[arg-type]  # encoded already
                 ended,
@@ -353,19 +407,24 @@ class Engine:
                 self._evicted,
                 self._evicted_due,
                 places,
+                schedules,
             )
         )
 
     def restore(self, data: bytes) -> None:
         """Go back to a snapshot, under the settings of then, until `pending`. Raises ValueError where `data` is no
         snapshot of this version and journal; the engine is then as it was."""
-        ledger = Ledger(self.journal_id)
+        ledger, schedules = Ledger(self.journal_id), Schedules(self.journal_id, self._emit)
         try:
             state = msgspec.msgpack.decode(data, type=Snapshot)
             if state.ledger:
                 ledger.restore(state.ledger)
             else:
                 ledger.begin_late(state.now, [trace.id for trace in state.live])
+            if state.schedules:
+                schedules.restore(state.schedules)
+            else:
+                schedules.begin_late(state.now, state.date)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a snapshot of the correlation engine: {error}") from None
         if state.version not in READABLE or state.journal != self.journal_id:
@@ -373,8 +432,9 @@ class Engine:
                 f"a snapshot of version {state.version} and journal {state.journal!r}, "
                 f"expected {VERSION} and {self.journal_id!r}"
             )
-        self.ledger = ledger
-        self._rules = state.settings
+        self.ledger, self.schedules = ledger, schedules
+        self.schedules.after_start = round(state.settings.after_start * 1e6)
+        self._rules = replace(state.settings, schedules=schedules.rules)
         self._delays = state.settings.delays()
         self._now = state.now
         self._date = state.date
@@ -524,10 +584,11 @@ class Engine:
         """Come to the next group."""
         self._fire(time if elapsed is None else elapsed)
         self._date = 0 if elapsed is None else time - elapsed
+        self.schedules.moved(time, time if elapsed is None else elapsed)
 
-    def _fire(self, elapsed: int) -> None:
+    def _fire(self, elapsed: int, most: int = 0) -> None:
         """Move the clock, which never goes back, and let everything happen that is due by then, in order of time,
-        then id."""
+        then id; of schedules at most so many (0: all)."""
         self._now = now = max(self._now, elapsed)
         while due := self._deadlines.pop(now):
             queued, trace_id = due
@@ -551,6 +612,7 @@ class Engine:
                     continue
             trace.queued = NEVER
             self._queue(trace)
+        self.behind = not self.schedules.advance(now, most)
 
     def _end(self, trace: LiveTrace, ts: int, give_up: bool = False) -> None:
         del self._live[trace.id]

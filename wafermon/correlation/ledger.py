@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 from msgspec import UNSET, Struct, field
 
-from wafermon.journal import FORWARD, Group, Mark, Rejected
+from wafermon.journal import FORWARD, KAFKA, Group, Mark, Rejected
 from wafermon.model.blocks import Block
 from wafermon.model.messages import (
     OWN_SERVICE,
@@ -356,8 +356,9 @@ class Ledger:
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
-        marks = [mark for mark in group.marks if not mark.principal.startswith(FORWARD)]
-        self._forwards = len(marks) < len(group.marks)
+        # What was read from elsewhere is judged where its programs are connected.
+        marks = [mark for mark in group.marks if not mark.principal.startswith((FORWARD, KAFKA))]
+        self._forwards = any(mark.principal.startswith(FORWARD) for mark in group.marks)
         for mark in marks:
             self._take_mark(mark, group, came[mark.client], refused.get(mark.client, ()))
         numbered = {mark.client for mark in marks}

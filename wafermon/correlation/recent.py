@@ -11,8 +11,9 @@ reads those that concern it.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from msgspec import UNSET, Struct, field
@@ -29,6 +30,7 @@ from wafermon.model.messages import (
     Trace,
     decode_object,
 )
+from wafermon.model.position import Position
 
 TRACES = 1_000
 SPANS = 1_000
@@ -40,6 +42,8 @@ BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
 _SHOWN = ("event", "metric", "progress", "resource")
 _TRACE_ID = b'"trace_id"'
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+").fullmatch
+"""Ids whose letters no escape but one of a number stands for."""
 
 
 class RecentSpan(Struct, gc=False):
@@ -60,6 +64,8 @@ class RecentTrace(Struct, gc=False):
     summary: Trace | None = None
     more_spans: int = 0
     """Spans that ended and are not kept, since there were SPANS already."""
+    end: Position | None = None
+    """Where the last group that told of it ends."""
 
 
 class Recent:
@@ -72,9 +78,14 @@ class Recent:
         self._spans = 0
         self._blocks: deque[bytes] = deque()
         self._bytes = 0
+        self._end: Position | None = None
+        """Of the group that is observed."""
+        self.let_go: Position | None = None
+        """Traces that were heard of last before it may have been let go of; None where none was."""
 
-    def observe(self, blocks: Iterable[Block], time: int) -> None:
-        """The blocks of a group that was received at `time`."""
+    def observe(self, blocks: Iterable[Block], time: int, end: Position | None = None) -> None:
+        """The blocks of a group that was received at `time` and ends at `end`."""
+        self._end = end
         for block in blocks:
             self._follow(block.followed, time)
             self._take_derived(block.of_service(OWN_SERVICE))
@@ -85,11 +96,15 @@ class Recent:
         """The latest events of a trace, in order of their time, as objects with the fields that were sent."""
         return self.messages(trace_id, limit)["event"]
 
-    def messages(self, trace_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
-        """Likewise its latest events, metrics, progress and resource messages, by type."""
+    def messages(
+        self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Likewise its latest events, metrics, progress and resource messages, by type. `counts`: how many of each type there are at
+        the most, where that is known, so that what is not there is not looked for."""
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHOWN}
+        enough = {kind: limit if counts is None else min(limit, counts.get(kind, 0)) for kind in _SHOWN}
         for block in reversed(self._blocks):
-            if all(len(of_type) >= limit for of_type in found.values()):
+            if all(len(of_type) >= enough[kind] for kind, of_type in found.items()):
                 break
             for message in _messages_in(block, trace_id):
                 found[message.pop("type")].append(message)
@@ -117,12 +132,13 @@ class Recent:
 
     def _trace(self, trace_id: str) -> RecentTrace:
         trace = self.traces.get(trace_id)
-        if trace is not None:
+        if trace is None:
+            trace = self.traces[trace_id] = RecentTrace()
+            if len(self.traces) > TRACES:
+                self._let_go_of_oldest()
+        else:
             self.traces.move_to_end(trace_id)
-            return trace
-        trace = self.traces[trace_id] = RecentTrace()
-        if len(self.traces) > TRACES:
-            self._let_go()
+        trace.end = self._end
         return trace
 
     def _summary(self, trace_id: str, summary: Trace) -> None:
@@ -138,9 +154,10 @@ class Recent:
         trace = self.traces.get(trace_id)
         return (trace and trace.summary) or self._plain.get(trace_id)
 
-    def _let_go(self) -> None:
+    def _let_go_of_oldest(self) -> None:
         _, oldest = self.traces.popitem(last=False)
         self._spans -= len(oldest.spans)
+        self.let_go = oldest.end
 
     def _progress(self, trace: RecentTrace, message: Progress, time: int) -> None:
         ts, service = message.ts or 0, message.service or ""
@@ -163,7 +180,7 @@ class Recent:
             trace.spans[span_id] = span
             self._spans += 1
             while self._spans > ALL_SPANS and len(self.traces) > 1:
-                self._let_go()
+                self._let_go_of_oldest()
         if isinstance(message, SpanEnd):
             span.start, span.duration, span.status = message.start, round(message.duration), message.status
 
@@ -184,12 +201,21 @@ class Recent:
 
 
 def _messages_in(block: bytes, trace_id: str) -> Iterator[dict[str, Any]]:
-    wanted = trace_id.encode()
-    if wanted not in block and b"\\" not in block:
-        return
-    for line in block.split(b"\n")[:-1]:
-        if wanted not in line and b"\\" not in line:  # what is escaped may say anything
-            continue
+    for line in _lines_with(block, trace_id):
         message = decode_object(line)
         if message.get("trace_id") == trace_id and message["type"] in _SHOWN:
             yield {key: value for key, value in message.items() if key not in ("v", "trace_id")}
+
+
+def _lines_with(block: bytes, trace_id: str) -> Iterator[bytes]:
+    """The lines of a block that may have it. An escape may stand for any of its letters; what else is escaped is none of a plain id."""
+    wanted = trace_id.encode()
+    escape = b"\\u" if _PLAIN(trace_id) else b"\\"
+    if escape in block:
+        yield from (line for line in block.split(b"\n")[:-1] if wanted in line or escape in line)
+        return
+    place = block.find(wanted)
+    while place >= 0:
+        end = block.find(b"\n", place)
+        yield block[block.rfind(b"\n", 0, place) + 1 : end]
+        place = block.find(wanted, end + 1)

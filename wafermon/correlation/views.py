@@ -157,14 +157,19 @@ def _span(
 
 
 def about(live: Live, recent: Recent, trace_id: str) -> dict[str, Any]:
-    """What a list of jobs needs of a trace: ``services``, ``errors``, ``over`` (whether it ended), ``root`` (service and name of
-    its first span without a parent, or None)."""
-    living, known, summary = live.get(trace_id), recent.traces.get(trace_id), recent.summary(trace_id)
+    """What a list of jobs needs of a trace: ``services``, ``errors``, ``over`` (whether it ended)."""
+    living, summary = live.get(trace_id), recent.summary(trace_id)
     errors, services = 0, list[str]()
     if living is not None:
         errors, services = living.errors(), list(living.services)
     elif summary is not None:
         errors, services = summary.errors, list(summary.services)
+    return {"services": services, "errors": errors, "over": living is None and summary is not None}
+
+
+def root_of(live: Live, recent: Recent, trace_id: str) -> tuple[str, str] | None:
+    """Service and name of the first span of a trace that has no parent."""
+    living, known = live.get(trace_id), recent.traces.get(trace_id)
     begun = [
         (span.start, span.service, span.name) for span in (known.spans if known else {}).values() if not span.parent_id
     ]
@@ -173,8 +178,7 @@ def about(live: Live, recent: Recent, trace_id: str) -> dict[str, Any]:
         for span in (living.spans if living else {}).values()
         if not span.parent_id
     ]
-    root = min(begun)[1:] if begun else None
-    return {"services": services, "errors": errors, "over": living is None and summary is not None, "root": root}
+    return min(begun)[1:] if begun else None
 
 
 def trace_ids(live: Live, recent: Recent) -> list[str]:

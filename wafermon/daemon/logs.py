@@ -1,4 +1,4 @@
-"""What the log looks like: as twistd writes it, or, where systemd's journal reads it, with a priority on each line.
+"""What the log looks like: as twistd writes it, or, where systemd's journal reads it, as entries with a priority and fields.
 
 `twistd --logger wafermon.daemon.logs.observer` asks for the second. So `journalctl -p err` shows what has failed.
 """
@@ -19,8 +19,7 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-PRIORITIES = {LogLevel.debug: 7, LogLevel.info: 6, LogLevel.warn: 4, LogLevel.error: 3, LogLevel.critical: 2}
-"""Twisted's levels -> those of syslog(3)."""
+from wafermon.daemon.journald import PRIORITIES, SOCKET, JournalObserver
 
 
 def observer() -> ILogObserver:
@@ -28,11 +27,16 @@ def observer() -> ILogObserver:
     return observer_for(sys.stderr, os.environ)
 
 
-def observer_for(stream: TextIO, environ: Mapping[str, str]) -> ILogObserver:
-    """`environ` says by ``JOURNAL_STREAM`` whether the stream is the journal's."""
+def observer_for(stream: TextIO, environ: Mapping[str, str], journal: str = SOCKET) -> ILogObserver:
+    """`environ` says by ``JOURNAL_STREAM`` whether the stream is the journal's. Where its socket `journal` is not there, and for an entry that it does not
+    take, the stream gets lines with a priority."""
     if not is_journal(stream, environ):
         return cast(ILogObserver, textFileLogObserver(stream))
-    return FileLogObserver(stream, with_priority)
+    lines = FileLogObserver(stream, with_priority)
+    try:
+        return cast(ILogObserver, JournalObserver(journal, lines))
+    except OSError:
+        return cast(ILogObserver, lines)
 
 
 def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -9,32 +9,33 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
-from wafermon.alerts import Hooks
+from wafermon.alerts import Channel, Covered, Hooks
 from wafermon.backends import Plugins
 from wafermon.config import Config, Watch, differences, needs_restart
-from wafermon.correlation import Correlator, Engine, Settings
+from wafermon.correlation import Correlator, Engine, Settings, rules_of
 from wafermon.daemon.garbage import Garbage, none_at_exit
 from wafermon.daemon.reloader import Reloader
 from wafermon.daemon.systemd import Notifier
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers, at_most
-from wafermon.interfaces import BackendContext, IBackend, IHistory
+from wafermon.interfaces import BackendContext, ChannelContext, IBackend, IChannel, IChannelFactory, IHistory
 from wafermon.journal import CannotOpen, Journal
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
 from wafermon.model.settings import BackendConfig, HttpListener, Listener, OtlpListener
 from wafermon.query import Live, Query
-from wafermon.receivers import Intake, Listeners, OtlpDoor, Receiver, SpillTaker
+from wafermon.receivers import Intake, Listeners, OtlpDoor, Receiver, Sources, SpillTaker
 from wafermon.web import HttpServer, ListenerState
 
 ACK_SECONDS = 2.0
@@ -70,6 +71,7 @@ class Sidecar(Service):
         read: Callable[[], Config] | None = None,
         *,
         notifier: Notifier | None = None,
+        channels: Mapping[str, IChannelFactory] | None = None,
         probe: Callable[[str], None] = lambda point: None,
     ) -> None:
         """`file` is where the config comes from, and `read` reads it again; without them nothing is reloaded. `notifier`
@@ -90,13 +92,20 @@ class Sidecar(Service):
         self.otlp = Intake(self.journal, lambda: self.config.limits, self._live_traces, reactor, self._openers)
         doors: dict[type[Listener], Any] = {OtlpListener: partial(OtlpDoor, self.otlp, reactor)}
         self.listening = Listeners(self.receiver, reactor, doors)
+        self.sources = Sources(self.journal, lambda: self.config.limits, reactor, partial(Workers, 0, 1))
         self.supervisor = Supervisor(reactor, self.journal.now)
         self.deliveries = Deliveries(self._make_delivery, self.journal, self.supervisor, reactor)
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
         self.hooks = Hooks(config.hooks, self.journal, reactor)
-        self.query = Query(lambda: self.live, self._histories, self.journal.now)
+        self._channel_factories = channels or {}
+        self._alert_thread = Workers(0, 1, "alerts")
+        self._covered = Covered(config.schedules)
+        self.channels: dict[str, Channel] = {}
+        """What is told of alarms, by name."""
+        sleep = partial(deferLater, reactor)
+        self.query = Query(lambda: self.live, self._histories, self.journal.now, sleep, lambda: self.config.schedules)
         self.http = HttpServer(self, reactor)
         self._garbage = Garbage(reactor)
         self.stopping = False
@@ -126,6 +135,10 @@ class Sidecar(Service):
     def http_listeners(self) -> list[tuple[HttpListener, str]]:
         """See `View`."""
         return self.http.open
+
+    def ask_of_schedule(self, kind: str, name: str, until: int, by: str) -> Deferred[None]:
+        """See `View`."""
+        return self.correlator.ask(kind, name, until, by)
 
     @property
     def live(self) -> Live:
@@ -159,10 +172,13 @@ class Sidecar(Service):
         self._pool.start()
         self._openers.start()
         self._spill_thread.start()
+        self._alert_thread.start()
         try:
             self.journal.open(self._routes(self.config))
             self.dead_letters.open()
             self.correlator = self._make_correlator()
+            if self.config.schedules:
+                self.correlator.tell_began()
             deliveries = self.deliveries.prepare(self.config.backends)
             self.supervisor.start(self.correlator)
             self.supervisor.start(self.dead_letter_follower)
@@ -170,7 +186,9 @@ class Sidecar(Service):
             self.receiver.start()
             self._take_up_spills(self.config)
             self._follow_with_hooks()
-            self.listening.prepare(self.config.listen).commit()
+            self._follow_with_channels({}, self.config)
+            self.listening.prepare(self.config.ports).commit()
+            self.sources.prepare(self.config.sources).commit()
             self.http.start()
             self.http.prepare(self.config.http).commit()
         except (JournalLocked, CannotOpen, OSError, sqlite3.Error, CannotChange) as error:
@@ -256,6 +274,37 @@ class Sidecar(Service):
             stopped = Deferred.fromCoroutine(self.supervisor.stop(self.hooks.name))
             stopped.addCallback(lambda _: self.hooks.forget())
 
+    def _follow_with_channels(self, before: Mapping[str, Any], config: Config) -> None:
+        """As a config says; `before` are those of the one before. What has not changed goes on."""
+        for name in [name for name in self.channels if before.get(name) != config.alerts.get(name)]:
+            channel = self.channels.pop(name)
+            stopped = Deferred.fromCoroutine(self.supervisor.stop(channel.name, GRACE_SECONDS))
+            stopped.addCallback(self._channel_stopped, name, channel)
+            stopped.addErrback(lambda failure: self.log.failure("A fault of the channels' own", failure))
+        for name in config.alerts:
+            self._start_channel(name, config)
+
+    def _channel_stopped(self, _: object, name: str, channel: Channel) -> None:
+        if name not in self.config.alerts:
+            channel.forget()
+        elif not self.stopping:
+            self._start_channel(name, self.config)
+
+    def _start_channel(self, name: str, config: Config) -> None:
+        """Unless it runs, or its predecessor has not ended: it is started when that has."""
+        if name in self.channels or f"!alerts/{name}" in self.supervisor.states:
+            return
+        alert = config.alerts[name]
+        context = ChannelContext(name, self._reactor)
+        plugin = self._channel_factories[alert.plugin].build(alert.options, context)
+        verifyObject(IChannel, plugin)
+        directory = self.journal.dir / "alerts"
+        channel = Channel(
+            alert, plugin, self.journal, directory, self._alert_thread, self._reactor, covered=lambda: self._covered
+        )
+        self.channels[name] = channel
+        self.supervisor.start(channel)
+
     def _routes(self, config: Config) -> str:
         """A plugin whose `always` names the messages that a rule has to name gets all of them."""
         factories = self._plugins.factories
@@ -276,6 +325,7 @@ class Sidecar(Service):
         self._pool.stop()
         self._openers.stop()
         self._spill_thread.stop()
+        self._alert_thread.stop()
         raise CannotStart(1)
 
     # -- reload
@@ -319,7 +369,11 @@ class Sidecar(Service):
             raise
         for change in prepared:
             change.commit()
-        changed, self.config = differences(self.config, config), config
+        before = self.config
+        changed, self.config = differences(before, config), config
+        if config.schedules != before.schedules:
+            self._covered = Covered(config.schedules)
+        self._follow_with_channels(before.alerts, config)
         self._follow_with_hooks()
         return changed
 
@@ -328,7 +382,8 @@ class Sidecar(Service):
         return [
             lambda: self.deliveries.prepare(config.backends),
             lambda: Change(lambda: self._take_values(config)),
-            lambda: self.listening.prepare(config.listen),
+            lambda: self.listening.prepare(config.ports),
+            lambda: self.sources.prepare(config.sources),
             lambda: self.http.prepare(config.http),
         ]
 
@@ -370,7 +425,7 @@ class Sidecar(Service):
     def _stop_is_late(self, stopped: Deferred[None]) -> None:
         message = "wafermon has not stopped within {seconds:g} s: {phase} hangs, and is left running"
         self.log.critical(message, seconds=self.config.stop_within, phase=self._stop_phase)
-        for pool in (self._writer, self._pool, self._openers, self._spill_thread):
+        for pool in (self._writer, self._pool, self._openers, self._spill_thread, self._alert_thread):
             pool.leave()
         stopped.callback(None)
 
@@ -393,10 +448,13 @@ class Sidecar(Service):
         self._probe("listening closed")
         if self.spills is not None:
             self.spills.stop()
+        read = self.sources.stop()
         self._stop_phase = "ending the connections"
         self.otlp.stopping = True
         await self.receiver.stop(self._left(ACK_SECONDS, 0.25))
         await at_most(self._reactor, self._left(ACK_SECONDS, 0.25), self.otlp.settled())
+        self._stop_phase = "reading from Kafka"
+        await at_most(self._reactor, self._left(GRACE_SECONDS, 0.25), read)
         self.listening.end()
         self._probe("connections ended")
         self._stop_phase = "saving the correlation"
@@ -405,6 +463,9 @@ class Sidecar(Service):
         self._stop_phase = "a hook's command"
         await self.supervisor.stop(self.hooks.name, self._left(GRACE_SECONDS, 0.25))
         await self.hooks.end(self._left(GRACE_SECONDS, 0.25))
+        self._stop_phase = "a channel of the alerts"
+        for channel in list(self.channels.values()):
+            await self.supervisor.stop(channel.name, self._left(GRACE_SECONDS, 0.25))
         self._stop_phase = "a backend"
         await self.deliveries.stop(self._left(GRACE_SECONDS, 0.5), self._left(math.inf, ENDING_SHARE))
         self._probe("backends closed")
@@ -415,7 +476,7 @@ class Sidecar(Service):
         self._stop_phase = f"closing the journal in {self.journal.dir}"
         await self.journal.close()
         self._probe("journal closed")
-        for pool in (self._writer, self._pool, self._openers, self._spill_thread):
+        for pool in (self._writer, self._pool, self._openers, self._spill_thread, self._alert_thread):
             pool.leave()
         self._garbage.stop()
         self.log.info("wafermon has stopped")
@@ -428,4 +489,7 @@ def _spill_settings(config: Config) -> tuple[Any, ...]:
 def _correlation(config: Config) -> Settings:
     forwards = tuple(name for name, backend in config.backends.items() if backend.plugin == FORWARD)
     said = config.correlation.model_dump()
-    return Settings(**{**said, "derive": said["derive"] or ("never" if forwards else "here"), "forwards": forwards})
+    return Settings(
+        **{**said, "derive": said["derive"] or ("never" if forwards else "here"), "forwards": forwards},
+        schedules=rules_of(config.schedules),
+    )

@@ -202,8 +202,6 @@ class Delivery:
         self._waiting_since = 0.0
         self._room: Deferred[None] | None = None
         self._drains = 0
-        self._known_to_fit = False
-        """The backend has answered once with a place that this journal had when it was opened."""
         self._read_time = 0
         """When the group that was read last was received; before the first one, that where the backlog begins."""
         self._told_at = -TELL_SECONDS
@@ -223,7 +221,6 @@ class Delivery:
         self._cursor = self._journal.cursor(self.name, may_skip=self._config.when_full == "skip")
         if predecessor is not None:
             self.figures = predecessor.figures
-            self._known_to_fit = predecessor._known_to_fit
         if self._workers is not None:
             self._workers.start()
 
@@ -400,16 +397,17 @@ class Delivery:
 
     def _check_not_beyond(self, reached: Position | None) -> None:
         """A backend that has more of this journal than this journal held when it was opened got that from another one with the same id.
-        Nothing is sent there, however long the journal becomes meanwhile: what is at these places is not the same."""
+        Nothing is sent there, however long the journal becomes meanwhile: what is at these places is not the same. Only the first
+        answer can tell: what this process has sent lies beyond as well."""
         journal = self._journal
-        if self._known_to_fit or reached is None or reached.journal != journal.id:
+        if self.name in journal.fitting:
             return
-        if not journal.had_when_opened(reached):
+        if reached is not None and reached.journal == journal.id and not journal.had_when_opened(reached):
             raise RetryableError(
                 f"it stands at {reached}, beyond the journal's end, {journal.began}, as it was at the start: the journal was put back from "
                 f"a copy, or another sidecar has a copy of it. Stop this sidecar and run `wafermon journal renew {journal.dir}`"
             )
-        self._known_to_fit = True
+        journal.fitting.add(self.name)
 
     async def _go_to(self, reached: Position | None, moved: bool) -> None:
         """Read on where the backend stands, also below what was kept."""

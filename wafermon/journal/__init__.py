@@ -9,12 +9,13 @@ from wafermon.journal.journal import Entry, Journal, Missing
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.past import groups_before
 from wafermon.journal.places import Held
-from wafermon.journal.state import FORWARD
+from wafermon.journal.state import FORWARD, KAFKA
 from wafermon.journal.storage import lock
 
 __all__ = [
     "CAME",
     "FORWARD",
+    "KAFKA",
     "STARTED",
     "WENT",
     "CancelledElsewhere",

@@ -43,6 +43,8 @@ class Clock:
         """`wall` is the date in seconds since the epoch, `seconds` a time that nobody sets."""
         self.steps_back = 0
         """How often the receive time went back since the start."""
+        self.away = 0
+        """How long nobody had the journal open before, as far as is known."""
         self._wall = wall
         self._seconds = seconds
         self._time = 0
@@ -56,7 +58,9 @@ class Clock:
         wall = self._date()
         self._time = self._last = time
         self._started = self._seconds()
-        self._base = wall if known is None else known.elapsed + min(max(0, wall - known.wall), PAUSE_MAX)
+        if known is not None:
+            self.away = min(max(0, wall - known.wall), PAUSE_MAX)
+        self._base = wall if known is None else known.elapsed + self.away
 
     def _date(self) -> int:
         return int(self._wall() * SECOND)

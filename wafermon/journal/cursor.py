@@ -17,6 +17,8 @@ from wafermon.journal.segments import Reader
 from wafermon.model.position import Position
 
 RETRY_SECONDS = 1.0
+GONE_TRIES = 60
+"""So often a segment is not found, and it counts as removed: it may be that the file comes back to its name."""
 
 
 class Source(Protocol):
@@ -43,6 +45,10 @@ class Source(Protocol):
 
     def sleep(self, seconds: float) -> Deferred[None]: ...
     def checkpoint_soon(self) -> None: ...
+    def pass_over_removed(self, name: str, position: Position) -> Position | None:
+        """Something removed the segment that is read at `position`: count what is lost, and answer with where the next one starts.
+        None where it may come back."""
+
     def note_delivered(self, name: str, start: Position, end: Position) -> None:
         """A stretch that was skipped when it had been read is done with."""
 
@@ -88,6 +94,8 @@ class Cursor:
         self._routes: str | None = None
         self._reader = Reader(source.dir, source.id, source.files)
         self._ready: list[Group] = []
+        self._not_found = 0
+        """So often in a row the file of its segment was not there."""
         self._waiting: Deferred[None] | None = None
         self._fetching: Deferred[list[Group]] | None = None
         """A read that is in a thread. Whoever waited for it may be gone."""
@@ -128,6 +136,8 @@ class Cursor:
         try:
             groups = await self._fetch(position, self._routes if position.offset else None)
         except OSError as error:
+            if self._is_removed(error, position):
+                return
             if position >= self.kept:
                 message = "Cursor {cursor} can't read the journal at {position}, trying again: {error}"
                 if not self.error:
@@ -140,9 +150,21 @@ class Cursor:
                 return
             self.error = f"can't read the journal at {position}: {fault.cause}"
             raise CannotRead(self.name, position, fault.cause) from fault.cause
-        self.error = ""
+        self.error, self._not_found = "", 0
         if self.next == position:
             self._ready = groups
+
+    def _is_removed(self, error: OSError, position: Position) -> bool:
+        """Whether the segment is gone for good; then the next one is read."""
+        self._not_found = self._not_found + 1 if isinstance(error, FileNotFoundError) else 0
+        if self._not_found < GONE_TRIES or position < self.kept:
+            return False
+        after = self._source.pass_over_removed(self.name, position)
+        if after is None:
+            return False
+        self.error, self._not_found = "", 0
+        self.seek(after)
+        return True
 
     def _fetch(self, position: Position, routes: str | None) -> Deferred[list[Group]]:
         """Read in a thread, which goes on when this is cancelled."""

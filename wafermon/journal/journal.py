@@ -147,6 +147,8 @@ class Journal:
         """The ids that it had before: see `State.renew`."""
         self.began: Position
         """Where its end was when it was opened: what this process appends lies after that."""
+        self.fitting: set[str] = set()
+        """The cursors whose backends have said once in this process where they stand, and that fitted: see `Delivery`."""
         self._index: Index
         self._places: Places
         self._skips = Skips({})
@@ -285,6 +287,11 @@ class Journal:
         """What durations and deadlines are measured on, in microseconds: the same time as `Group.elapsed`. Nobody sets it, and
         it goes on over restarts; its zero means nothing."""
         return self._clock.elapsed()
+
+    @property
+    def away(self) -> int:
+        """So much `elapsed` had passed at the start since the last that is known of before, in microseconds."""
+        return self._clock.away
 
     @property
     def clock_fault(self) -> str:
@@ -602,6 +609,19 @@ class Journal:
     def note_skipped(self, name: str, start: Position, end: Position) -> None:
         """Its consumer never gets what lies from `start` to `end`. It is durable with the cursor's next place."""
         self._skips.add(name, start, end)
+
+    def pass_over_removed(self, name: str, position: Position) -> Position | None:
+        """See `Source`. The segment that is written to is made again by the next write."""
+        segment = position.segment
+        if segment not in self._index or segment == self._index.newest:
+            return None
+        after = self.follow(position._replace(offset=self._index.length(segment)))
+        lost = self._index.stretch(position, [segment], self.message_bytes).messages
+        self._disk.damaged += 1
+        message = "Journal segment {segment} was removed or moved away: its {lost} messages from {position} on are lost to {cursor}"
+        self.log.error(message, segment=segment, lost=lost, position=str(position), cursor=name)
+        self.note_skipped(name, position, after)
+        return after
 
     def note_delivered(self, name: str, start: Position, end: Position) -> None:
         """What had been read before it was skipped is with the consumer after all."""

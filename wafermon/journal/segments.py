@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from wafermon.files import Files, naming
@@ -45,13 +46,15 @@ class SegmentFile:
         self._files = files or Files()
         if create:
             self._fd = self._files.create(self.path)
+            self._status = self._files.status(self._fd)
             return
         self._fd = self._files.open(self.path, (os.O_RDWR if cuts else os.O_RDONLY) | os.O_NOFOLLOW)
         try:
-            self.length = self._files.status(self._fd).st_size
+            self._status = self._files.status(self._fd)
         except BaseException:
             self.close()
             raise
+        self.length = self._status.st_size
 
     def append(self, parts: Sequence[bytes]) -> int:
         """Write after `length`, which does not move: `keep` does that. Answers with how many bytes."""
@@ -75,6 +78,33 @@ class SegmentFile:
         with naming(self.path):
             self._files.cut(self._fd, length)
         self.length = length
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its name still means this file."""
+        try:
+            return os.path.samestat(self._files.status_of(self.path), self._status)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def write_again(self) -> None:
+        """Give it its name back: a new file with all of its bytes, for good. Raises OSError; nothing has changed then."""
+        fd = self._files.create(self.path)
+        try:
+            with naming(self.path):
+                at = 0
+                while data := self._files.read(self._fd, min(CHUNK, self.length - at), at):
+                    at += self._files.write_all(fd, [data], at)
+                self._files.sync(fd)
+                self._status = self._files.status(fd)
+        except BaseException:
+            with suppress(OSError):
+                self._files.unlink(self.path)
+            self._files.close(fd)
+            raise
+        self._fd, gone = fd, self._fd
+        with suppress(OSError):  # nobody reads it any more
+            self._files.close(gone)
 
     def close(self) -> None:
         self._files.close(self._fd)

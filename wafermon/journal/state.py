@@ -9,11 +9,13 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from twisted.logger import Logger
 
+from wafermon.files import Files
 from wafermon.journal.clock import SECOND, Known
 from wafermon.journal.groups import Mark
 from wafermon.journal.skips import Skip
@@ -41,12 +43,15 @@ MARKS_KEPT = 30 * DAY
 FORWARD = "forward:"
 """How the principals of other journals begin: they may be silent for longer."""
 FORWARD_KEPT = 90 * DAY
+KAFKA = "kafka:"
+"""How the principals of Kafka's clusters begin. Their marks are never forgotten: without its mark a partition is read from its beginning."""
 
 
 class State:
     """Every method is one durable transaction and may be called from any thread.
 
-    Raises sqlite3.Error where the disk fails; nothing is changed then.
+    Raises sqlite3.Error where the disk fails, and OSError where the file was removed and can't be made again: it is to be called again
+    then.
     """
 
     log = Logger()
@@ -60,6 +65,9 @@ class State:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite's own files take its mode over
         self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._looker: sqlite3.Connection | None = None
+        self._path = path
+        self._status = os.stat(path)
+        self._removed = False
         try:
             self._begin(journal, lost)
             self._looker = sqlite3.connect(path, check_same_thread=False)
@@ -86,11 +94,44 @@ class State:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return str(row[0]) if row else default
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One transaction, which lasts."""
+        with self._lock:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+            if not self._is_there():
+                self._write_again()
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self._path), self._status)
+        except FileNotFoundError:
+            return False
+
+    def _write_again(self) -> None:
+        """Something removed the file. SQLite goes on with the one that has no name any more, until the end of the process: what it
+        holds is written under the name at each change. Raises OSError too."""
+        files, copy = Files(), Path(f"{self._path}.new")
+        files.ensure_directory(self._path.parent)
+        files.remove(copy)
+        fd = files.create(copy)
+        try:
+            self._db.execute("VACUUM INTO ?", [str(copy)])
+            files.sync(fd)
+        finally:
+            files.close(fd)
+        files.remove(*(f"{self._path}{end}" for end in ("-wal", "-shm")))
+        files.move(copy, self._path)
+        if not self._removed:
+            self._removed = True
+            self.log.error("{path} was removed or moved away while it was in use: it is written again", path=self._path)
+
     def renew(self) -> str:
         """Give the journal a new id, which is answered; marks, and the places of all cursors, stay what they are."""
         before, after = self.journal, secrets.token_hex(8)
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._changing():
             facts = {"journal": after, "formerly": " ".join([*sorted(self.formerly), before])}
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
             for table, column in (
@@ -111,7 +152,7 @@ class State:
 
     def use_segment(self, number: int) -> None:
         """Never again is this number or a lower one given to a new segment."""
-        with self._lock:
+        with self._changing():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('segment', ?)", [str(number)])
 
     @property
@@ -123,7 +164,7 @@ class State:
 
     def let_go(self, segment: int, length: int) -> None:
         """This segment, of so many bytes, and those before it are about to be deleted."""
-        with self._lock:
+        with self._changing():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('gone', ?)", [f"{segment}:{length}"])
 
     def cursors(self) -> dict[str, Position]:
@@ -133,7 +174,7 @@ class State:
 
     def step_over(self, cursor: str, start: Position) -> None:
         """Remember that this cursor's follower passes over the group that starts there."""
-        with self._lock:
+        with self._changing():
             self._db.execute("INSERT OR REPLACE INTO stepped_over VALUES (?, ?)", [cursor, str(start)])
 
     def stepped_over(self) -> list[tuple[str, Position]]:
@@ -145,8 +186,7 @@ class State:
     def forget_stepped_over(self, passed: Iterable[tuple[str, Position]]) -> None:
         """These will not be read again."""
         rows = [(cursor, str(start)) for cursor, start in passed]
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._changing():
             self._db.executemany("DELETE FROM stepped_over WHERE cursor = ? AND position = ?", rows)
 
     def skips(self) -> dict[str, list[Skip]]:
@@ -195,8 +235,7 @@ class State:
         which is when they are saved. `skips` take the place of those of the same names."""
         moved = [(name, str(position)) for name, position in cursors.items() if position]
         gone = [(name,) for name, position in cursors.items() if not position]
-        with self._lock, self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with self._changing():
             self._db.executemany("INSERT OR REPLACE INTO cursors VALUES (?, ?)", moved)
             self._db.executemany("DELETE FROM cursors WHERE name = ?", gone)
             for name, found in (skips or {}).items():
@@ -205,9 +244,10 @@ class State:
                 self._db.executemany("INSERT INTO skips VALUES (?, ?, ?)", passed)
             rows = [(*mark, time.elapsed) for mark in marks]
             self._db.executemany("INSERT OR REPLACE INTO marks VALUES (?, ?, ?, ?)", rows)
-            forward = "substr(principal, 1, ?) = ?"
-            old = f"DELETE FROM marks WHERE seen < ? AND NOT ({forward} AND seen >= ?)"
-            self._db.execute(old, [time.elapsed - MARKS_KEPT, len(FORWARD), FORWARD, time.elapsed - FORWARD_KEPT])
+            begins = "substr(principal, 1, ?) = ?"
+            old = f"DELETE FROM marks WHERE seen < ? AND NOT ({begins} AND seen >= ?) AND NOT {begins}"
+            ages = [time.elapsed - MARKS_KEPT, len(FORWARD), FORWARD, time.elapsed - FORWARD_KEPT]
+            self._db.execute(old, [*ages, len(KAFKA), KAFKA])
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('time', ?)", [f"{time.elapsed}:{time.wall}"])
             self._marks += len(rows)
             if self._marks > self._marks_max:
@@ -217,8 +257,8 @@ class State:
         self._marks = self._count_marks()
         excess = self._marks - self._marks_max * 9 // 10
         if self._marks > self._marks_max:
-            oldest = "SELECT principal, client FROM marks ORDER BY seen LIMIT ?"
-            self._db.execute(f"DELETE FROM marks WHERE (principal, client) IN ({oldest})", [excess])
+            oldest = "SELECT principal, client FROM marks WHERE substr(principal, 1, ?) <> ? ORDER BY seen LIMIT ?"
+            self._db.execute(f"DELETE FROM marks WHERE (principal, client) IN ({oldest})", [len(KAFKA), KAFKA, excess])
             self._marks -= excess
             self.log.error("Too many clients to remember: the marks of the {count} oldest are forgotten", count=excess)
 

@@ -53,6 +53,7 @@ from wafermon.model.settings import Journal as JournalSettings
 RESERVE_BYTES = 1 << 20
 """Kept free beside the journal, so that a full disk leaves room for the bookkeeping that empties it."""
 MARKS_CURSOR = "!marks"
+LOCK = "lock"
 
 
 class End(enum.Enum):
@@ -244,7 +245,9 @@ class Disk:
         return Head(self.state.journal, self._segment.number, before, ended, messages, tuple(self._dropped))
 
     def _make_ready(self, size: int) -> None:
-        """Let the end of the segment be clean, and the segment have room for so many bytes."""
+        """Let the segment be there, its end be clean, and it have room for so many bytes."""
+        if not self._segment.is_there:
+            self._make_again()
         if self._end is End.TORN:
             self._cut()
         if self._end is End.SPOILT:
@@ -253,6 +256,17 @@ class Disk:
         if segment.length and segment.length + size > self.settings.segment_bytes:
             self.sync()
             self._seal()
+
+    def _make_again(self) -> None:
+        """Something removed the directory or the segment, or moved it away: nothing may be acknowledged that is in no file."""
+        self._files.ensure_directory(self.dir)
+        if not _is_at(self._lock, self.dir / LOCK):
+            self._lock, gone = lock(self.dir), self._lock
+            os.close(gone)
+        self._make_reserve()
+        self._segment.write_again()
+        message = "{path} was removed or moved away while the journal wrote to it: all that counts of it is there again"
+        self.log.error(message, path=self._segment.path)
 
     def _append(self, parts: Sequence[bytes]) -> None:
         segment = self._segment
@@ -402,9 +416,16 @@ def _said(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
 def lock(directory: Path) -> int:
     """Take a journal's directory for this process, until the answered descriptor is closed. Raises JournalLocked."""
-    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    fd = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

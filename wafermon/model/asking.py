@@ -201,6 +201,20 @@ def parse_moment(text: str, now: int) -> int:
     return max(0, round(moment.timestamp() * 1e6))
 
 
+def parse_later(text: str, now: int) -> int:
+    """``2h`` (so long after `now`), or a date as `parse_moment` reads it, which has to be later than `now`. Raises ValueError."""
+    if _AGO.fullmatch(text):
+        return now + round(parse_duration(text) * 1e6)
+    try:
+        moment = parse_moment(text, now)
+    except ValueError:
+        wanted = "expected a time from now such as 2h, or a date and time such as 2026-11-28T10:15"
+        raise ValueError(f"{wanted}, got {text[:40]!r}") from None
+    if moment <= now:
+        raise ValueError(f"expected a time to come, and {text[:40]} is over")
+    return moment
+
+
 def page_of(records: Iterable[T], page: Page, place: Callable[[T], Place]) -> Found[T]:
     """One page of records that are all there are, in any order."""
     given = sorted(records, key=place, reverse=True)

@@ -221,12 +221,14 @@ class Block:
 
     def of_types(self, types: Container[str]) -> list[Message]:
         """Its messages of these types. No others are parsed."""
-        kinds = {kind for kind in self.kinds if kind[_TYPE] in types}
-        return self.at(self.places(kinds)) if kinds else []
+        return self.of_kinds({kind for kind in self.kinds if kind[_TYPE] in types})
 
     def of_service(self, service: str) -> list[Message]:
         """Its messages of this service. No others are parsed."""
-        kinds = {kind for kind in self.kinds if kind[_SERVICE] == service}
+        return self.of_kinds({kind for kind in self.kinds if kind[_SERVICE] == service})
+
+    def of_kinds(self, kinds: Collection[tuple[Any, ...]]) -> list[Message]:
+        """Its messages of these kinds. No others are parsed."""
         return self.at(self.places(kinds)) if kinds else []
 
     @property

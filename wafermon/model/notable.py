@@ -1,5 +1,5 @@
 """The few messages that should not wait until someone looks: stalled, failed and gone jobs, abandoned spans, messages that
-an SDK had to drop. Pure; blocks that can hold none are not looked into."""
+an SDK had to drop, schedules that are not kept. Pure; blocks that can hold none are not looked into."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 from wafermon.model.blocks import Block
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, decode_object
+from wafermon.model.schedules import RECOVERED, TOLD
 
-KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped")
-_DERIVED = frozenset({"job_stalled", "gone", "span_abandoned"})
+KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped", *TOLD)
+"""What is told of schedules comes last: `context.schedule` names the one, and `recovered` says that all is over."""
+_DERIVED = frozenset({"job_stalled", "gone", "span_abandoned", *TOLD})
 _FAILED, _KIND, _ESCAPE = b'"failed"', b'"kind"', b"\\u"
 """One of them is in the line of each; an escape may say anything."""
 _POSSIBLE = {("progress", ""), ("event", "warning")}
-_TYPE, _LEVEL = map(Kind._fields.index, ("type", "level"))
+_SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
 
 
 class Notable(NamedTuple):
@@ -54,15 +56,19 @@ def notables(block: Block) -> Iterator[Notable]:
 
 
 def _possible(kind: tuple[Any, ...]) -> bool:
-    return (kind[_TYPE], kind[_LEVEL]) in _POSSIBLE
+    if (kind[_TYPE], kind[_LEVEL]) in _POSSIBLE:
+        return True
+    return (kind[_SERVICE], kind[_TYPE], kind[_LEVEL]) == (OWN_SERVICE, "event", "info")
 
 
 def _kind(message: Message) -> str:
     if isinstance(message, Progress):
         return "job_failed" if message.status == "failed" else ""
-    if not isinstance(message, Event) or message.level != "warning" or not message.context:
+    if not isinstance(message, Event) or not message.context:
         return ""
     kind = message.context.get("kind")
-    if kind in _DERIVED:
+    if message.level != ("info" if kind == RECOVERED else "warning"):
+        return ""
+    if isinstance(kind, str) and kind in _DERIVED:
         return str(kind) if message.service == OWN_SERVICE else ""
     return "dropped" if kind == "dropped" else ""

@@ -25,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 
+from wafermon.model import kafka
 from wafermon.model.endpoints import check_endpoint, kind_of
 from wafermon.model.units import (
     GiB,
@@ -109,7 +110,10 @@ def _listener(value: Any) -> Any:
 
 def _kind_of_listener(value: Any) -> str:
     """Which of the listeners an entry of `listen` means."""
-    return "otlp" if isinstance(value, OtlpListener) or (isinstance(value, dict) and "otlp" in value) else "lines"
+    for kind, listener in (("otlp", OtlpListener), ("kafka", KafkaListener)):
+        if isinstance(value, listener) or (isinstance(value, dict) and kind in value):
+            return kind
+    return "lines"
 
 
 def _http(value: Any) -> Any:
@@ -138,6 +142,9 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Kind("a time")]
 Count = Annotated[int, Field(ge=0), Kind("a whole number")]
 Text = Annotated[str, Field(min_length=1), Kind("text")]
 FilePath = Annotated[Path, BeforeValidator(_path), Kind("a path")]
+Brokers = Annotated[tuple[str, ...], AfterValidator(kafka.brokers), Kind("a list of host:port")]
+Topic = Annotated[str, AfterValidator(kafka.topic), Kind("a topic")]
+LibraryOptions = Annotated[Mapping[str, str], BeforeValidator(kafka.as_text), Kind("a mapping of librdkafka's options")]
 HostName = Annotated[str, AfterValidator(_host), Kind("a name")]
 User = Annotated[str, BeforeValidator(_user), Field(min_length=1), Kind("a name or a number")]
 Endpoint = Annotated[str, BeforeValidator(_endpoint), Kind("an endpoint")]
@@ -246,6 +253,78 @@ class OtlpListener(Listener):
         "`Authorization: Bearer TOKEN`.",
         examples=["tcp:4318:interface=127.0.0.1"],
     )
+
+
+class KafkaSource(Section):
+    """Topics of Kafka that messages are read from."""
+
+    brokers: Brokers = Field(
+        description="Some of the cluster's brokers; the others are found.", examples=[["b1:9092"]], strict=False
+    )
+    topics: tuple[Topic, ...] = Field(description="What is read.", examples=[["wafermon"]], strict=False)
+    partitions: Annotated[
+        tuple[int, ...] | None, BeforeValidator(kafka.partitions), Kind("all, or a list of partitions")
+    ] = Field(
+        default=None,
+        description="Which partitions of each topic are read here: `all`, also those that come later, or a list such as `[0-3, 7]`. Each "
+        "partition is for one sidecar.",
+        json_schema_extra={"default": "all"},
+    )
+    group: Text | None = Field(
+        default=None,
+        description="Share the partitions with the other members of this consumer group, as Kafka divides them, instead of naming them. After "
+        "a crash some messages may be read by two members.",
+    )
+    options: LibraryOptions = Field(
+        default_factory=dict,
+        description="Any option of [librdkafka](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md), such as "
+        "`security.protocol` or `sasl.username`. What the sidecar has to set itself is refused.",
+    )
+
+    @field_validator("topics")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) != len(value):
+            raise ValueError("expected some topics, each once")
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _not_both(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("partitions") is not None:
+            raise ValueError("the group says which partitions are read; leave `partitions` or `group` out")
+        return value
+
+    @field_validator("options")
+    @classmethod
+    def _known(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return kafka.checked_options(value, {"group.id": "wafermon"})
+
+    @property
+    def place(self) -> str:
+        """For people."""
+        return f"kafka {self.brokers[0]} {','.join(self.topics)}"
+
+    def overlaps(self, other: KafkaSource) -> bool:
+        """Whether both may read one partition, as far as a config tells."""
+        if not set(self.brokers) & set(other.brokers) or not set(self.topics) & set(other.topics):
+            return False
+        if self.group != other.group or self.partitions is None or other.partitions is None:
+            return True
+        return bool(set(self.partitions) & set(other.partitions))
+
+
+class KafkaListener(Section):
+    """An entry of `listen` that reads from Kafka."""
+
+    kafka: KafkaSource = Field(description="Topics that are read, each message once into this journal.")
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _can_be_had(cls, value: Any) -> Any:
+        if not kafka.is_there():
+            raise ValueError(kafka.MISSING)
+        return value
 
 
 Part = Literal["health", "metrics", "api", "page"]
@@ -401,6 +480,10 @@ class Correlation(Section):
         "the sidecar that this one forwards to. Jobs are followed, and receipts told, in either.",
         json_schema_extra={"default": "`never` where a backend forwards, else `here`"},
     )
+    after_start: Duration = Field(
+        default=60.0,
+        description="After a start nothing that is due by a schedule is judged for this time: what clients have kept comes first.",
+    )
 
 
 class DeadLetters(Section):
@@ -416,15 +499,27 @@ class DeadLetters(Section):
     )
 
 
+NotableKind = Literal[
+    "job_stalled", "gone", "job_failed", "span_abandoned", "dropped",
+    "not_started", "late", "silent", "too_long", "too_fast", "overlapping", "failed", "recovered",
+]  # fmt: skip
+"""See `wafermon.model.notable.KINDS`."""
+
+
 class Hooks(Section):
     """A command that is told about what should not wait. Without this section there is none."""
 
     command: Command = Field(
         description="Run without a shell, with the event as JSON on its standard input. Words in quotes stay together."
     )
-    on: tuple[Literal["job_stalled", "gone", "job_failed", "span_abandoned", "dropped"], ...] = Field(
-        default=("job_stalled", "gone", "job_failed", "dropped"), description="What it is told about.", strict=False
-    )
+    on: tuple[NotableKind, ...] = Field(
+        default=(
+            "job_stalled", "gone", "job_failed", "dropped",
+            "not_started", "late", "silent", "too_long", "too_fast", "overlapping", "failed", "recovered",
+        ),
+        description="What it is told about. What stands from `not_started` on is told of schedules.",
+        strict=False,
+    )  # fmt: skip
     at_most: Frequency = Field(default=Rate(10, 60.0), description="How often it runs; the rest is counted and logged.")
 
 
@@ -513,7 +608,7 @@ class RouteKeys(Section):
 
 
 ListenEntry = Annotated[
-    Annotated[Listener, Tag("lines")] | Annotated[OtlpListener, Tag("otlp")],
+    Annotated[Listener, Tag("lines")] | Annotated[OtlpListener, Tag("otlp")] | Annotated[KafkaListener, Tag("kafka")],
     Discriminator(_kind_of_listener),
     BeforeValidator(_listener),
     Kind("an endpoint, or a mapping with one"),
@@ -524,7 +619,7 @@ HttpEntry = Annotated[HttpListener, BeforeValidator(_listener), Kind("an endpoin
 class Settings(Section):
     """The keys that stand alone."""
 
-    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes")
+    further_keys: ClassVar[tuple[str, ...]] = ("backends", "routes", "schedules", "alerts")
 
     listen: tuple[ListenEntry, ...] = Field(
         default=(Listener(endpoint="tcp:7411:interface=127.0.0.1"),),
@@ -560,7 +655,17 @@ class Settings(Section):
 
     @field_validator("listen")
     @classmethod
-    def _reachable(cls, value: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    def _reachable(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:
             raise ValueError("expected at least one endpoint, or leave the key out for its default")
         return value
+
+    @property
+    def ports(self) -> tuple[Listener, ...]:
+        """Those of `listen` that have an endpoint."""
+        return tuple(one for one in self.listen if isinstance(one, Listener))
+
+    @property
+    def sources(self) -> tuple[KafkaSource, ...]:
+        """Those of `listen` that read from Kafka."""
+        return tuple(one.kafka for one in self.listen if isinstance(one, KafkaListener))

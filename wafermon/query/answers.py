@@ -25,6 +25,7 @@ from wafermon.model.asking import (
     parse_moment,
 )
 from wafermon.model.messages import LEVELS
+from wafermon.model.schedules import Schedule
 from wafermon.query.compare import critical_path
 from wafermon.query.query import Answer, BadQuestion, Query, median_run
 
@@ -156,6 +157,12 @@ def _origin(answer: Answer[Any]) -> dict[str, Any]:
     return {"sources": answer.sources, "problems": answer.problems}
 
 
+def _unknown(*answers: Answer[Any]) -> Exception:
+    """What is raised where nothing was found: somebody who could not be asked may know it."""
+    problems = [problem for answer in answers for problem in answer.problems]
+    return Unavailable("; ".join(dict.fromkeys(problems))) if problems else NotThere(NOTHING)
+
+
 def _whole(answer: Answer[Any]) -> dict[str, Any]:
     if answer.problems and not answer.sources:
         raise Unavailable("; ".join(answer.problems))
@@ -187,13 +194,15 @@ async def _runs(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
 async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     trace_id = await one_trace(query, given.get("id", ""), given.get("source", ""))
     stored = given.get("stored", "")
-    if stored not in ("", "kept"):
-        raise BadQuestion(f"stored: expected kept, or leave it out, got {stored[:32]!r}")
+    if stored not in ("", "kept", "no"):
+        raise BadQuestion(f"stored: expected kept or no, or leave it out, got {stored[:32]!r}")
     limit = whole(given, "limit", MESSAGES, MOST)
-    answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
+    if stored == "no":
+        answer = await query.trace_now(trace_id, limit)
+    else:
+        answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
     if answer.found is None:
-        _whole(answer)
-        raise NotThere(NOTHING)
+        raise _unknown(answer)
     return {**answer.found, "critical_path": critical_path(answer.found), **_origin(answer)}
 
 
@@ -206,8 +215,7 @@ async def one_trace(query: Query, given: str, source: str) -> str:
         raise BadQuestion("missing: the id of a trace or a job, or the beginning of one")
     meant = await query.resolve(given, source)
     if not meant.found:
-        _whole(meant)
-        raise NotThere(NOTHING)
+        raise _unknown(meant)
     if len(meant.found) > 1:
         shown = ", ".join(meant.found[:10]) + (", …" if len(meant.found) > 10 else "")
         raise NotThere(f"{given!r} is the beginning of several: {shown}", meant.found[:10])
@@ -217,8 +225,7 @@ async def one_trace(query: Query, given: str, source: str) -> str:
 async def _receipt(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     found = await query.receipt(given.get("id", ""), given.get("source", ""))
     if found.found is None:
-        _whole(found)
-        raise NotThere(NOTHING)
+        raise _unknown(found)
     return {**found.found}
 
 
@@ -230,8 +237,7 @@ async def _compare(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
         raise BadQuestion(f"run and other are both {run}; name two runs")
     found = await query.compare(run, other, source)
     if found.found is None:
-        _whole(found)
-        raise NotThere(NOTHING)
+        raise _unknown(found)
     return {**found.found, **_origin(found)}
 
 
@@ -258,6 +264,29 @@ async def _services(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     return {"services": found.found, **_whole(found)}
 
 
+DAYS = 30
+"""So far back a schedule is judged where nothing else is asked for."""
+
+
+async def _rehearsal(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
+    name = given.get("name", "")
+    since, until = _times(query, given)
+    until = until or query.now()
+    since = since or until - DAYS * 86_400_000_000
+    found = await query.rehearse(name, since, until, given.get("source", ""))
+    if found.found is None:
+        raise NotThere(f"no schedule {name[:64]!r} is in the config", list(query.schedules()))
+    schedule = query.schedules()[name]
+    notes = ["hosts are not stored: match.host and per_host are left out"] if _goes_by_host(schedule) else []
+    if not schedule.of_jobs:
+        notes.append("a service that sends neither events nor progress looks silent here")
+    return {"schedule": name, "since": since, "until": until, **found.found, "notes": notes, **_whole(found)}
+
+
+def _goes_by_host(schedule: Schedule) -> bool:
+    return bool(schedule.match.host) or schedule.per_host
+
+
 QUESTIONS: Mapping[str, Question] = {
     "jobs": Question(JOBS, _jobs),
     "runs": Question(("of", *(key for key in JOBS if key != "kind")), _runs),
@@ -267,5 +296,6 @@ QUESTIONS: Mapping[str, Question] = {
     "events": Question(("trace", "service", "level", "text", "context", *TIMES, *PAGING), _events),
     "errors": Question(("service", "text", *TIMES, *PAGING), _errors),
     "services": Question((*TIMES, "source"), _services),
+    "rehearsal": Question(("name", *TIMES, "source"), _rehearsal),
 }
 """By name."""

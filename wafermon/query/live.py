@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
 from wafermon.correlation.receipts import record_of
+from wafermon.correlation.schedules import Schedules
 from wafermon.model.asking import MOST
 from wafermon.model.kinds import ANY, Kinds, kind_of_root
 from wafermon.model.messages import TERMINAL
@@ -22,6 +23,10 @@ POINTS = {"event": "events", "metric": "metrics", "progress": "progress", "resou
 class Places(Protocol):
     """What is asked of the journal."""
 
+    @property
+    def end(self) -> Position:
+        """Everything that was acknowledged is before it."""
+
     def stored(self, name: str) -> Position | None:
         """Where a cursor is; None for an unknown name."""
 
@@ -35,6 +40,26 @@ class Live:
     def __init__(self, correlator: Correlator, places: Places) -> None:
         self._correlator = correlator
         self._places = places
+
+    @property
+    def end(self) -> Position:
+        """Everything that was acknowledged is before it."""
+        return self._places.end
+
+    @property
+    def let_go(self) -> Position | None:
+        """What is before it may be in memory no more; None where it holds all that the journal has."""
+        return self._correlator.recent.let_go
+
+    def has_read(self, until: Position) -> bool:
+        """Whether memory has everything before it."""
+        reached = self._correlator.reached
+        return reached is not None and self._places.follow(reached) >= self._places.follow(until)
+
+    def has_stored(self, backend: str, until: Position) -> bool:
+        """Whether a backend has everything before it, or has passed it."""
+        kept = self._places.stored(backend)
+        return kept is not None and self._places.follow(kept) >= self._places.follow(until)
 
     def receipt(self, name: str) -> Receipt | None:
         """Of the trace of this id, or of the latest that has a job of this id; None where nothing is known of it."""
@@ -59,6 +84,10 @@ class Live:
         """How many there are."""
         return self._correlator.count_jobs()
 
+    def knows(self, trace_id: str) -> bool:
+        """Whether something is known of a trace."""
+        return self._correlator.knows(trace_id)
+
     def trace_ids(self) -> list[str]:
         """Of the traces that something is known of."""
         return self._correlator.trace_ids()
@@ -68,8 +97,10 @@ class Live:
         found = self._correlator.trace(trace_id, events=0)  # they are among the messages below
         if found is None:
             return None
-        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages).items()}
         counts = found["counts"]
+        # Counts are those of the last part, memory may have messages of earlier ones.
+        known = counts if found["part"] == 1 else None
+        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages, known).items()}
         missing = {name: max(0, int(counts.get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()}
         whole: Any = {
             **found,
@@ -84,8 +115,8 @@ class Live:
     def _job(self, job: Mapping[str, Any], kinds: Kinds) -> JobRecord:
         about = self._correlator.about(job["trace_id"])
         kind = kinds.of(job["job_id"])
-        if kind == ANY and about["root"]:
-            kind = kind_of_root(*about["root"])
+        if kind == ANY and (root := self._correlator.root_of(job["trace_id"])):
+            kind = kind_of_root(*root)
         whole: Any = {
             **job,
             "kind": kind,
@@ -97,6 +128,11 @@ class Live:
         }
         made: JobRecord = whole
         return made
+
+    @property
+    def schedules(self) -> Schedules:
+        """What is expected, and how that is."""
+        return self._correlator.engine.schedules
 
     @property
     def sdk_dropped(self) -> int:

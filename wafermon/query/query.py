@@ -7,23 +7,28 @@ both would count twice. A place that can't be asked is a problem that the answer
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from glob import escape
 from statistics import median
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from wafermon.model.asking import (
+    MOST,
     OPEN,
     ErrorFilter,
     EventFilter,
     Found,
     JobFilter,
     Page,
+    event_place,
     job_key,
     job_place,
     merged,
     page_of,
 )
+from wafermon.model.asking import Place as JobPlace
 from wafermon.model.errors import RetryableError
 from wafermon.model.kinds import Kinds
 from wafermon.model.messages import OWN_SERVICE, TERMINAL
@@ -38,11 +43,14 @@ from wafermon.model.records import (
     SpanRecord,
     TraceRecord,
 )
+from wafermon.model.schedules import Schedules
 from wafermon.model.span_tree import tree
 from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
 from wafermon.query.eta import RUNS, eta
 from wafermon.query.live import POINTS, Live
-from wafermon.query.receipts import Place, receipt, stored_record
+from wafermon.query.reached import Reached, Sleep
+from wafermon.query.receipts import Place, receipt, record_without_one, stored_record
+from wafermon.query.rehearsal import Rehearsal, rehearse
 
 T = TypeVar("T")
 CANDIDATES = 10
@@ -55,8 +63,10 @@ KEPT = 16
 KEPT_SECONDS = 5.0
 KEPT_SHARE = 50
 """… at least so long, or so many times as long as it took to read."""
+PAGES = 20
+"""So many pages of jobs, and of events, are looked at for one schedule."""
 OWN_EVENTS = 1_000
-"""The most of the sidecar's own events of one trace that are looked at for its receipt."""
+"""The most messages of each type, and of the sidecar's own events, that are looked at for the receipt of a stored trace."""
 
 
 class BadQuestion(ValueError):
@@ -72,6 +82,8 @@ class Answer(Generic[T]):
     """``live``, and the names of the backends that were asked."""
     problems: list[str] = field(default_factory=list)
     """Why one of them could not be."""
+    sure: bool = True
+    """Whether it is what was meant, whatever else there may be."""
 
 
 class _Kept(NamedTuple):
@@ -90,12 +102,16 @@ class Query:
         live: Callable[[], Live | None],
         stored: Callable[[], Mapping[str, Any]],
         now: Callable[[], int],
+        sleep: Sleep,
+        schedules: Callable[[], Schedules] = dict,
     ) -> None:
         """`live`: None where no sidecar runs; `stored`: the backends that are an `IHistory`, by name, in the config's order;
-        `now`: microseconds since the epoch."""
+        `now`: microseconds since the epoch; `sleep`: waits so many seconds; `schedules`: those of the config."""
         self._live = live
         self._stored = stored
         self.now = now
+        self.schedules = schedules
+        self._sleep = sleep
         self._baselines: dict[str, tuple[int, list[JobRecord]]] = {}
         self._traces: dict[tuple[str, int], _Kept] = {}
 
@@ -106,6 +122,9 @@ class Query:
         answer: Answer[Found[JobRecord]] = Answer(Found())
         name, store = self._store(source)
         live = self._live()
+        if live is not None:
+            let_go = {name: live.let_go} if store is not None and live.let_go else {}
+            answer.problems += await Reached(live, live.end, let_go).wait(self._sleep)
         here = live.jobs(self._kinds(store)) if live is not None else []
         parts = []
         if live is not None:
@@ -167,6 +186,9 @@ class Query:
                 if known := stored.get(job_key(job["trace_id"], job["job_id"])):
                     job["first"] = min(job["first"], known["first"])
                     job["reached"] = joined(job["reached"], known["reached"])
+        await self._foresee(open_jobs, store)
+
+    async def _foresee(self, open_jobs: Sequence[JobRecord], store: Any) -> None:
         for job in open_jobs:
             job["eta"] = eta(job, await self.baseline(job["kind"], store), self.now())
 
@@ -188,30 +210,60 @@ class Query:
     # -- one trace
 
     async def resolve(self, given: str, source: str = "") -> Answer[list[str]]:
-        """The trace that is meant by an id, or by the beginning of one, of itself or of a job: the ids of all that it may be."""
+        """The trace that is meant by its id, by the id of a job, or by the beginning of one of these: the ids of all that it may
+        be."""
+        return await self._sure(source, lambda: self._resolve(given, source))
+
+    async def _resolve(self, given: str, source: str) -> Answer[list[str]]:
         answer: Answer[list[str]] = Answer([])
         name, store = self._store(source)
         live = self._live()
         found: dict[str, None] = {}
         if live is not None:
             answer.sources.append("live")
-            ids = live.trace_ids()
-            if given in ids:
+            if live.knows(given):
                 answer.found = [given]
                 return answer
+            jobs = live.jobs(self._kinds(store))
+            exact = max((job for job in jobs if job["job_id"] == given), key=job_place, default=None)
+            if exact is not None:
+                answer.found = [exact["trace_id"]]
+                return answer
+            ids = live.trace_ids()
             found |= dict.fromkeys(one for one in ids if one.startswith(given))
-            found |= {job["trace_id"]: None for job in live.jobs(self._kinds(store)) if job["job_id"].startswith(given)}
-        if given not in found and store is not None:
-            more = await self._try(answer, name, store.find(given, CANDIDATES + 1))
-            found |= dict.fromkeys(more or ())
-        answer.found = [given] if given in found else sorted(found)
+            found |= {job["trace_id"]: None for job in jobs if job["job_id"].startswith(given)}
+        if store is not None:
+            more = await self._try(answer, name, store.find(given, CANDIDATES + 1)) or []
+            found |= dict.fromkeys(more)
+            if len(found) > 1 and (named := await self._named(answer, given, name, store)):
+                answer.found = [named]
+                return answer
+        answer.sure = given in found
+        answer.found = [given] if answer.sure else sorted(found)
         return answer
+
+    async def _named(self, answer: Answer[Any], given: str, name: str, store: Any) -> str:
+        """The stored trace of exactly this id, else that of the latest job of this id; empty where there is none."""
+        if await self._try(answer, name, store.trace(given, 0)) is not None:
+            return given
+        jobs = await self._try(answer, name, store.jobs(JobFilter(name=escape(given)), Page(1)))
+        return jobs.records[0]["trace_id"] if jobs is not None and jobs.records else ""
+
+    async def _sure(self, source: str, question: Callable[[], Awaitable[Answer[T]]]) -> Answer[T]:
+        """The answer to a question about one thing; nothing is found only where nobody who is asked can have it. See `reached`."""
+        live, (name, store) = self._live(), self._store(source)
+        if live is None:
+            return await question()
+        return await Reached(live, live.end, {name: live.end} if store is not None else {}).ask(question, self._sleep)
 
     async def trace(
         self, trace_id: str, messages: int, source: str = "", *, kept: bool = False
     ) -> Answer[TraceRecord | None]:
         """One trace, from memory and from what is stored. With `kept`, what is stored of a trace that goes on may be some seconds old:
         for who asks again and again."""
+        return await self._sure(source, lambda: self._trace(trace_id, messages, source, kept))
+
+    async def _trace(self, trace_id: str, messages: int, source: str, kept: bool = False) -> Answer[TraceRecord | None]:
         answer: Answer[TraceRecord | None] = Answer(None)
         name, store = self._store(source)
         live = self._live()
@@ -239,6 +291,20 @@ class Query:
         if answer.found is not None:
             jobs: Answer[Found[JobRecord]] = Answer(Found(answer.found["jobs"]))
             await self._complete(jobs, store)
+        return answer
+
+    async def trace_now(self, trace_id: str, messages: int) -> Answer[TraceRecord | None]:
+        """One trace by memory alone. What is stored of it is not read; what was read of its jobs a while ago is taken."""
+        answer: Answer[TraceRecord | None] = Answer(None)
+        store, live = self._store("")[1], self._live()
+        if live is None:
+            return answer
+        answer.sources.append("live")
+        answer.found = live.trace(trace_id, self._kinds(store), messages)
+        if answer.found is not None:
+            read = [known.record["jobs"] for (one, _), known in self._traces.items() if one == trace_id]
+            jobs = join_jobs(answer.found["jobs"], read[-1]) if read else answer.found["jobs"]
+            await self._foresee([job for job in jobs if job["state"] in OPEN], store)
         return answer
 
     def _keep_trace(self, key: tuple[str, int], record: TraceRecord, sources: list[str], begun: int) -> None:
@@ -289,25 +355,77 @@ class Query:
     async def receipt(self, name: str, source: str = "") -> Answer[Receipt | None]:
         """Whether all of the trace of this id, or of the latest job of this id, arrived: by what memory knows, else by what
         was kept when it had ended."""
+        return await self._sure(source, lambda: self._receipt(name, source))
+
+    async def _receipt(self, name: str, source: str) -> Answer[Receipt | None]:
         answer: Answer[Receipt | None] = Answer(None)
         live = self._live()
         if live is not None:
             answer.sources.append("live")
             answer.found = live.receipt(name)
-        store_name, store = self._store(source)
-        if answer.found is not None or store is None:
+            if answer.found is not None:
+                return answer
+        meant = await self._resolve(name, source)
+        known = await self._trace(meant.found[0], OWN_EVENTS, source) if len(meant.found) == 1 else Answer(None)
+        answer.problems += meant.problems + known.problems
+        trace, (store_name, store) = known.found, self._store(source)
+        if trace is None or name not in (trace["trace_id"], *(job["job_id"] for job in trace["jobs"])):
             return answer
-        meant = await self._try(answer, store_name, store.find(name, CANDIDATES)) or []
-        if not meant:
-            return answer
-        trace_id = name if name in meant else meant[0]
-        wanted = EventFilter(trace_id=trace_id, service=OWN_SERVICE)
-        found = await self._try(None, "", store.events(wanted, Page(OWN_EVENTS)))
-        record = stored_record(list(found.records)[::-1]) if found is not None else None
-        if record is not None and (name == trace_id or len(meant) == 1):
+        record = None
+        if store is not None:
+            wanted = EventFilter(trace_id=trace["trace_id"], service=OWN_SERVICE)
+            found = await self._try(answer, store_name, store.events(wanted, Page(OWN_EVENTS)))
+            record = stored_record(list(found.records)[::-1]) if found is not None else None
+        if not answer.problems:
             place_of = live.place_of if live is not None else lambda backend: Place(None)
-            answer.found = receipt(trace_id, record, place_of)
+            answer.found = receipt(trace["trace_id"], record or record_without_one(trace), place_of)
         return answer
+
+    # -- schedules
+
+    async def rehearse(self, name: str, since: int, until: int, source: str = "") -> Answer[Rehearsal | None]:
+        """What a schedule of the config would have said from `since` to `until`. None where there is none of this name; raises
+        BadQuestion where too much would have to be looked at."""
+        answer: Answer[Rehearsal | None] = Answer(None)
+        schedule = self.schedules().get(name)
+        if schedule is None:
+            return answer
+        jobs: dict[str, JobRecord] = {}
+        for glob in schedule.match.job or ("*",):
+            jobs_of: Any = partial(self.jobs, JobFilter(name=glob, since=since, until=until))
+            async for job in self._all(answer, jobs_of, source, job_place):
+                jobs[job_key(job["trace_id"], job["job_id"])] = job
+        heard: list[tuple[int, str]] = []
+        if not schedule.of_jobs:
+            heard = [(ts, job["service"]) for job in jobs.values() for ts in (job["first"], job["last_progress"])]
+            for glob in schedule.match.service or ("*",):
+                events_of: Any = partial(self.events, EventFilter(since, until, service=glob))
+                async for event in self._all(answer, events_of, source, event_place):
+                    heard.append((event["ts"], event["service"]))
+        answer.sources = list(dict.fromkeys(answer.sources))
+        answer.problems = list(dict.fromkeys(answer.problems))
+        answer.found = rehearse(name, schedule, list(jobs.values()), heard, since, until)
+        return answer
+
+    async def _all(
+        self,
+        answer: Answer[Any],
+        ask: Callable[[Page, str], Awaitable[Answer[Found[Any]]]],
+        source: str,
+        place: Callable[[Any], JobPlace],
+    ) -> AsyncIterator[Any]:
+        """All pages of a list."""
+        after: JobPlace | None = None
+        for _ in range(PAGES):
+            part = await ask(Page(MOST, after), source)
+            answer.sources += part.sources
+            answer.problems += part.problems
+            for one in part.found.records:
+                yield one
+            if not (part.found.more and part.found.records):
+                return
+            after = place(part.found.records[-1])
+        raise BadQuestion(f"since: more than {PAGES * MOST:,} jobs or events would be looked at; name a later time")
 
     # -- messages and roll-ups
 
@@ -359,7 +477,7 @@ class Query:
             if answer is not None:
                 answer.problems.append(str(error))
             return None
-        if answer is not None:
+        if answer is not None and name not in answer.sources:
             answer.sources.append(name)
         return found
 
@@ -392,7 +510,7 @@ def join_traces(here: TraceRecord | None, there: TraceRecord | None, messages: i
         "last": max(here["last"], there["last"]),
         "services": list(dict.fromkeys([*here["services"], *there["services"]])),
         **points,
-        "jobs": _join_jobs(here["jobs"], there["jobs"]),
+        "jobs": join_jobs(here["jobs"], there["jobs"]),
         "spans": _join_spans(here["spans"], there["spans"]),
         "series": there["series"],
         "left_out": {"spans": 0, **left_out},
@@ -431,7 +549,7 @@ def _join_points(here: Any, there: Any, name: str, most: int) -> list[dict[str, 
     return points[-most:] if most else []
 
 
-def _join_jobs(here: Sequence[JobRecord], there: Sequence[JobRecord]) -> list[JobRecord]:
+def join_jobs(here: Sequence[JobRecord], there: Sequence[JobRecord]) -> list[JobRecord]:
     found = {job["job_id"]: job for job in there}
     for job in here:
         known = found.get(job["job_id"])

@@ -5,7 +5,9 @@ No label takes a value that clients choose: a job or a trace is never one.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -14,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from wafermon import __version__
 from wafermon.journal.latency import BOUNDS, Latency
+from wafermon.model.schedules import ALARMS, RECOVERED, STATES
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.status import readiness
 from wafermon.web.view import View
@@ -21,6 +24,13 @@ from wafermon.web.view import View
 CODES = ("bad_json", "bad_message", "bad_utf8", "line_too_long", "unknown_type")
 """Shown from the start, at 0, so that an alarm sees the first one."""
 
+KAFKA = {
+    "messages": ("wafermon_kafka_messages", "Messages read from Kafka."),
+    "rejected": ("wafermon_kafka_messages_rejected", "Lines from there that were refused."),
+    "skipped": ("wafermon_kafka_skipped", "Records without a value."),
+    "lost": ("wafermon_kafka_lost", "Offsets that a topic's retention took before they were read."),
+}
+"""What is counted of a topic -> the metric and its text."""
 STATUSES = dict.fromkeys(("400", "401", "413", "415", "429"), 0)
 
 
@@ -50,6 +60,7 @@ class Figures(Collector):
         yield _gauge("wafermon_ready", "1 where /health/ready answers 200.", readiness(view)["ready"])
         yield _gauge("wafermon_config_refused", "1 from a refused reload to the next accepted one.", bool(view.refused))
         yield from self._receiver()
+        yield from self._kafka()
         yield from self._journal()
         yield from self._backends()
         yield from self._rest()
@@ -126,6 +137,28 @@ class Figures(Collector):
             refused.add_metric([name], sum(one.refused_lines for one in some))
             gaps.add_metric([name], sum(one.gaps for one in some))
         yield from (connected, lag, messages, refused, gaps)
+
+    def _kafka(self) -> Iterator[Metric]:
+        sources = self._view.sources.open
+        topics: Counter[tuple[str, str]] = Counter()
+        lags = GaugeMetricFamily(
+            "wafermon_kafka_lag", "Offsets that are there and were not read yet.", labels=["topic", "partition"]
+        )
+        failing = GaugeMetricFamily(
+            "wafermon_kafka_failing", "1 while a topic or some of its partitions can't be read.", labels=["topic"]
+        )
+        for source in sources:
+            stopped = {place.topic for place, one in source.partitions.items() if one.problem} | set(source.missing)
+            for topic, figures in source.figures.items():
+                failing.add_metric([topic], float(bool(source.problem) or topic in stopped))
+                topics.update({(name, topic): count for name, count in asdict(figures).items()})
+            for place, one in source.partitions.items():
+                if one.lag is not None:
+                    lags.add_metric([place.topic, str(place.partition)], one.lag)
+        for name, (shown, text) in KAFKA.items():
+            found = {topic: count for (figure, topic), count in topics.items() if figure == name}
+            yield _counters(shown, text, "topic", found)
+        yield from (lags, failing)
 
     def _journal(self) -> Iterator[Metric]:
         journal = self._view.journal
@@ -220,10 +253,42 @@ class Figures(Collector):
             name.removesuffix("_over"): count for name, count in view.live.counters.items() if name.endswith("_over")
         }
         yield _counters("wafermon_trace_limits", "Messages whose service, span or job was one too many.", "limit", over)
+        if view.config.schedules:
+            yield from self._schedules()
         if view.config.hooks:
             runs = {name: value for name, value in view.hooks.figures().items() if isinstance(value, int)}
             yield _counters("wafermon_hooks", "What became of the events for the hook.", "outcome", runs)
+        waiting = GaugeMetricFamily(
+            "wafermon_alerts_pending", "Alarms that a channel has not sent.", labels=["channel"]
+        )
+        outcomes = CounterMetricFamily("wafermon_alerts", "What became of alarms.", labels=["channel", "outcome"])
+        for name, channel in view.channels.items():
+            waiting.add_metric([name], channel.pending)
+            for outcome in ("sent", "failed", "refused", "dropped"):
+                outcomes.add_metric([name, outcome], getattr(channel, outcome))
+        yield waiting
+        yield outcomes
         yield _gauge("wafermon_reactor_delay_seconds", "The longest delay of the last 30 s.", self._delay.seconds)
+
+    def _schedules(self) -> Iterator[Metric]:
+        """A label is a name of the config's, as those of backends are."""
+        schedules = self._view.live.schedules
+        states = GaugeMetricFamily("wafermon_schedules", "Schedules, and hosts of them, by state.", labels=["state"])
+        for state, count in {**dict.fromkeys(STATES, 0), **schedules.states()}.items():
+            states.add_metric([state], count)
+        yield states
+        troubled = GaugeMetricFamily(
+            "wafermon_schedule_troubled",
+            "How many of a schedule's hosts, or whether it itself, is not as it should be.",
+            labels=["schedule"],
+        )
+        for name, count in schedules.troubled().items():
+            troubled.add_metric([name], count)
+        yield troubled
+        told = {**dict.fromkeys((*ALARMS, RECOVERED), 0), **schedules.told}
+        yield _counters("wafermon_schedule_transitions", "What was told of schedules.", "state", told)
+        text = "Runs and hosts that were not followed, and messages of runs that were long over."
+        yield _counters("wafermon_schedule_limits", text, "limit", schedules.counters)
 
 
 def _counter(name: str, text: str, value: float) -> CounterMetricFamily:

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
@@ -69,6 +70,8 @@ class Past(Resource):
             if not gone:
                 request.setResponseCode(reply.code)
                 request.setHeader(b"content-type", reply.media_type)
+                if reply.code == SERVICE_UNAVAILABLE:
+                    request.setHeader(b"retry-after", b"1")
                 request.setHeader(b"content-length", b"%d" % len(reply.body))
                 request.write(reply.body if request.method != b"HEAD" else b"")
                 request.finish()

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
+from wafermon.model.messages import dumps
+
 AGE_MAX = 10.0
 """Seconds; nobody gets an older answer."""
 KEPT = 64
@@ -35,6 +37,23 @@ def age_taken(request: Request) -> float:
         if name == "max-age" and value.isascii() and value.isdecimal():
             return min(AGE_MAX, float(value[:9]))
     return 0.0
+
+
+class Lately:
+    """A page whose JSON is worked out at once: the latest one, for who takes one that is a little old."""
+
+    def __init__(self, ask: Callable[[], Any], seconds: Callable[[], float]) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._at = 0.0
+        self._body = b""
+
+    def __call__(self, request: Request) -> bytes:
+        now = self._seconds()
+        if not self._body or not 0.0 <= now - self._at < age_taken(request):
+            self._at, self._body = now, dumps(self._ask()).encode() + b"\n"
+        request.setHeader(b"content-type", b"application/json")
+        return self._body
 
 
 class _One:

@@ -15,6 +15,7 @@ from twisted.web.server import Request
 from wafermon.model.changes import Change
 from wafermon.model.settings import HttpListener
 from wafermon.web import assets
+from wafermon.web.alerts import Alerts
 from wafermon.web.answers import BadArgument, arguments, json, number, text, wants_html
 from wafermon.web.cursors import Cursors
 from wafermon.web.delay import ReactorDelay
@@ -24,7 +25,8 @@ from wafermon.web.listening import HttpPorts
 from wafermon.web.metrics import registry
 from wafermon.web.past import Past
 from wafermon.web.process import process
-from wafermon.web.sharing import Shared
+from wafermon.web.schedules import Schedules
+from wafermon.web.sharing import Lately, Shared
 from wafermon.web.status import readiness, status
 from wafermon.web.stream import Stream
 from wafermon.web.tail import Tail
@@ -49,15 +51,20 @@ INDEX = f"""wafermon
 /api/events/search  stored events; ?service=GLOB&level=LEVEL&text=…&context=KEY=VALUE&since=2h
 /api/errors         what went wrong, each kind once
 /api/services       how much each service sent
+/api/schedules      what is expected of jobs and services, and how that is; ?name=GLOB&state=…
+/api/schedules/NAME/test  what a schedule would have said of the past; ?since=30d
 /api/clients        clients that are connected or were; ?service=GLOB&connected=true&limit=N
-/api/forwarders     the sidecars that forward to here; ?connected=true&limit=N
 /api/dead-letters   what could not be delivered, the latest; ?limit=N
 /api/stream         changes of jobs and traces, as server-sent events, for the page
+/api/forwarders     the sidecars that forward to here; ?connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
 /api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
+/api/schedules/NAME/pause  POST: no alarms of it, ?until=2h; NAME/resume: from now on again
+/api/alerts/NAME/test      POST: sends a test through a channel of the alerts
 
-In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, tail, drain."""
+In a terminal: wafermon status, top, clients, jobs, runs, trace, receipt, events, errors, schedules,
+alert, tail, drain."""
 
 
 class HttpServer:
@@ -102,13 +109,13 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
     root.putChild(b"metrics", _Page(lambda request: _metrics(figures, request)))
     health.putChild(b"live", _Page(lambda request: text(request, "live")))
     health.putChild(b"ready", _Page(lambda request: _ready(view, request)))
-    api.putChild(b"status", _Page(lambda request: json(request, status(view, delay, started, stream.viewers))))
+    api.putChild(b"status", _Page(Lately(lambda: status(view, delay, started, stream.viewers), reactor.seconds)))
     api.putChild(b"process", _Page(lambda request: json(request, process(view))))
     for path in ("jobs", "runs", "compare", "errors", "services"):
         api.putChild(path.encode(), Past(lambda: view.query, path, shared=shared))
     api.putChild(b"clients", _Page(lambda request: _clients(view, request), "service", "connected", "limit"))
-    api.putChild(b"forwarders", _Page(lambda request: _forwarders(view, request), "connected", "limit"))
     api.putChild(b"traces", Past(lambda: view.query, "trace", "id", {"/receipt": "receipt"}, shared))
+    api.putChild(b"forwarders", _Page(lambda request: _forwarders(view, request), "connected", "limit"))
     events = Resource()
     events.putChild(b"search", Past(lambda: view.query, "events", shared=shared))
     api.putChild(b"events", events)
@@ -117,6 +124,8 @@ def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: 
     api.putChild(b"stream", stream)
     api.putChild(b"drain", Drain(view, reactor))
     api.putChild(b"cursors", Cursors(view))
+    api.putChild(b"schedules", Schedules(view))
+    api.putChild(b"alerts", Alerts(view))
     return root
 
 
@@ -142,9 +151,10 @@ def _forwarders_of(view: View, connected: str) -> list[dict[str, Any]]:
 def _clients(view: View, request: Request) -> bytes:
     given = arguments(request, "service", "connected", "limit")
     connected = _connected(given)
+    known = [*view.receiver.clients.records(), *view.otlp.senders.records()]
     found = [
         one
-        for one in view.receiver.clients.records()
+        for one in sorted(known, key=lambda one: (one["connected"], one["last_heard"]), reverse=True)
         if fnmatchcase(one["service"], given.get("service", "*")) and connected in ("", str(one["connected"]).lower())
     ]
     most = number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)

@@ -3,13 +3,17 @@ seconds where they are durations."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from wafermon import __version__
 from wafermon.delivery import Delivery, FollowerState
+from wafermon.receivers.kafka.source import Source
 from wafermon.web.delay import ReactorDelay
 from wafermon.web.view import View
 
+TROUBLED = 20
+"""So many schedules that are not as they should be are named."""
 _IN_WORDS = {
     "!correlation": "the correlation fails",
     "!dead-letters": "dead letters can't be written",
@@ -42,6 +46,15 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "sdk_dropped": view.live.sdk_dropped,
         },
         "forwarders": _forwarders(view),
+        "otlp": {
+            "senders": len(view.otlp.senders),
+            "connected": view.otlp.senders.connected,
+            "requests": view.otlp.figures.requests,
+            "repeated": view.otlp.figures.repeated,
+            "refused": sum(view.otlp.figures.refused.values()),
+            "messages": view.otlp.figures.messages,
+            "rejected": view.otlp.figures.rejected,
+        },
         "spill": {
             "files": view.spills.files if view.spills else 0,
             "stuck": dict(view.spills.stuck) if view.spills else {},
@@ -51,6 +64,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "live_traces": view.live.traces,
             **view.live.counters,
         },
+        "schedules": _schedules(view),
         "dead_letters": {
             "error": _problem_of(view, "!dead-letters"),
             "dir": str(view.dead_letters.dir),
@@ -59,7 +73,9 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
             "dropped_files": view.dead_letters.dropped_files,
         },
         "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
+        "kafka": [_source(source) for source in view.sources.open],
         "hooks": view.hooks.figures() if view.config.hooks else None,
+        "alerts": {name: channel.figures() for name, channel in view.channels.items()},
         "http": [
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}
             for one, address in view.http_listeners()
@@ -99,6 +115,46 @@ def _forwarders(view: View) -> dict[str, Any]:
     }
 
 
+def _schedules(view: View) -> dict[str, Any] | None:
+    """None where the config has none."""
+    if not view.config.schedules:
+        return None
+    found = view.live.schedules
+    troubled = [name for name, count in found.troubled().items() if count]
+    return {
+        "count": len(view.config.schedules),
+        "states": found.states(),
+        "troubled": troubled[:TROUBLED],
+        "more_troubled": max(0, len(troubled) - TROUBLED),
+        "told": dict(found.told),
+        **found.counters,
+    }
+
+
+def _source(source: Source) -> dict[str, Any]:
+    """One entry of `listen` that reads from Kafka."""
+    return {
+        "brokers": list(source.settings.brokers),
+        "cluster": source.cluster,
+        "topics": {name: asdict(figures) for name, figures in source.figures.items()},
+        "missing": list(source.missing),
+        "group": source.settings.group,
+        "exactly_once": source.settings.group is None,
+        "problem": source.problem,
+        "partitions": [
+            {
+                "topic": place.topic,
+                "partition": place.partition,
+                "state": one.state.value,
+                "problem": one.problem,
+                "next": one.stream.synced,
+                "lag": one.lag,
+            }
+            for place, one in sorted(source.partitions.items())
+        ],
+    }
+
+
 def readiness(view: View) -> dict[str, Any]:
     """``ready``, and why not: ``problems``, sentences; then ``listeners``, ``journal``, ``backends`` and ``refused_config``."""
     listeners = [
@@ -121,6 +177,10 @@ def readiness(view: View) -> dict[str, Any]:
 
 def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, dict[str, Any]]) -> list[str]:
     problems = ["the sidecar is stopping"] if view.stopping else []
+    for source in view.sources.open:
+        problems += [source.problem] if source.problem else []
+        problems += [f"{source.settings.place}: the topic {name} is not there" for name in source.missing]
+        problems += [one.problem for one in source.partitions.values() if one.problem]
     for one in listeners:
         if not one["listening"]:
             problems.append(f"{one['endpoint']} does not listen" + (f": {one['error']}" if one["error"] else ""))

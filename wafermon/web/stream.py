@@ -20,6 +20,8 @@ MOST = 500
 LOAD = 0.05
 """Of the sidecar's time, the most that changes are worked out for; above that they are told less often."""
 SLOWEST_SECONDS = 5.0
+TURN = 10
+"""So many viewers are written to before whatever else waits has its turn."""
 
 
 class Stream(Resource):
@@ -38,6 +40,7 @@ class Stream(Resource):
         self._unwatch: Any = None
         self._quiet = 0
         self._again = 0.0
+        self._telling: Any = None
         self._steps = LoopingCall(self._step)
         self._steps.clock = reactor
 
@@ -84,15 +87,23 @@ class Stream(Resource):
     def _step(self) -> None:
         """Where a step takes long, the next one comes later."""
         begun = self._reactor.seconds()
-        if begun < self._again:
+        if begun < self._again or self._telling is not None:
             return
         now = self._view.journal.now()
         told = self._changes.step(now, self._view.query.jobs_now)
         self._quiet = 0 if told else self._quiet + 1
         if not told and self._quiet % ALIVE_STEPS == 0:
             told = event(b"alive", dumps({"now": now}).encode())
-        if told:
-            for viewer in list(self._viewers.values()):
-                viewer.tell(told)
-        took = self._reactor.seconds() - begun
-        self._again = begun + min(SLOWEST_SECONDS, took / LOAD)
+        self._tell(told, list(self._viewers) if told else [], begun, self._reactor.seconds() - begun)
+
+    def _tell(self, told: bytes, waiting: list[Request], since: float, took: float) -> None:
+        """Some viewers now, the others in the next turns of the reactor."""
+        begun = self._reactor.seconds()
+        for request in waiting[:TURN]:
+            if request in self._viewers:
+                self._viewers[request].tell(told)
+        took += self._reactor.seconds() - begun
+        rest = waiting[TURN:]
+        self._telling = self._reactor.callLater(0, self._tell, told, rest, since, took) if rest else None
+        if not rest:
+            self._again = since + min(SLOWEST_SECONDS, took / LOAD)

@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from wafermon.alerts import Hooks
+from twisted.internet.defer import Deferred
+
+from wafermon.alerts import Channel, Hooks
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
+from wafermon.model.schedules import Schedules
 from wafermon.model.settings import BackendConfig, HttpListener
 from wafermon.model.settings import Hooks as HookSettings
 from wafermon.query import Live, Query
-from wafermon.receivers import Intake, Receiver, SpillTaker
+from wafermon.receivers import Intake, Receiver, Sources, SpillTaker
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Configured(Protocol):
     def backends(self) -> Mapping[str, BackendConfig]: ...
     @property
     def hooks(self) -> HookSettings | None: ...
+    @property
+    def schedules(self) -> Schedules: ...
 
 
 class View(Protocol):
@@ -55,6 +60,8 @@ class View(Protocol):
     @property
     def otlp(self) -> Intake: ...
     @property
+    def sources(self) -> Sources: ...
+    @property
     def live(self) -> Live: ...
     @property
     def query(self) -> Query: ...
@@ -71,10 +78,16 @@ class View(Protocol):
     @property
     def hooks(self) -> Hooks: ...
     @property
+    def channels(self) -> Mapping[str, Channel]: ...
+    @property
     def refused(self) -> Refused | None: ...
     @property
     def stopping(self) -> bool:
         """Whether it takes nothing more."""
+        ...
+
+    def ask_of_schedule(self, kind: str, name: str, until: int, by: str) -> Deferred[None]:
+        """Journal that a schedule is to be `paused` until a date (0: until it is resumed) or `resumed`. Fires once that is durable."""
         ...
 
     def listeners(self) -> Sequence[ListenerState]: ...

@@ -19,6 +19,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 from zope.interface.verify import verifyClass, verifyObject
 
+from wafermon.alerts.channels import find_channels
 from wafermon.backends import find_plugins
 from wafermon.config import BatchLimits, Config, Hooks, HttpListener, Listener, Retry, check, default_text, load
 from wafermon.config.document import document
@@ -198,8 +199,8 @@ hooks: {command: /usr/local/bin/page-me --team 'fab 1', on: [job_stalled, job_fa
 reload: signal
 """
     )
-    tls = config.listen[2]
-    assert [listener.tls for listener in config.listen] == [False, False, True]
+    tls = config.ports[2]
+    assert [listener.tls for listener in config.ports] == [False, False, True]
     assert (tls.certificate, tls.token_file) == (Path("/etc/wafermon/server.pem"), Path("/etc/wafermon/tokens"))
     assert config.http == ()
     assert (config.journal.sync, config.journal.spill_dir) == ("interval", Path("/var/spool/wafermon"))
@@ -271,11 +272,11 @@ def test_spill_files_are_looked_for_where_sdks_write_them() -> None:
 )  # fmt: skip
 def test_endpoints(endpoint: str) -> None:
     config = read(FILES + f"listen: ['{endpoint}']")
-    assert config.listen[0].endpoint == endpoint
+    assert config.ports[0].endpoint == endpoint
 
 
 def test_the_system_may_choose_several_ports() -> None:
-    assert len(read(FILES + "listen: ['tcp:0', 'tcp:0']\nhttp: tcp:0").listen) == 2
+    assert len(read(FILES + "listen: ['tcp:0', 'tcp:0']\nhttp: tcp:0").ports) == 2
 
 
 # Variables
@@ -299,7 +300,7 @@ backends: {db: {plugin: timescaledb, dsn: "a$b$$c$${d}${EMPTY}${PASSWORD}"}}
         PASSWORD="x: {y}\n${PORT}",
     )
     assert config.http == ()
-    assert config.listen[0].endpoint == "tcp:7000:interface=127.0.0.1"
+    assert config.ports[0].endpoint == "tcp:7000:interface=127.0.0.1"
     assert config.limits.max_connections == 500
     assert config.limits.idle_timeout == 7200
     assert config.journal.dir == Path("/data, x: [1]/journal")
@@ -379,7 +380,10 @@ jurnal: {}
 
 ENDPOINT = "expected an endpoint such as tcp:7411:interface=127.0.0.1 or unix:/run/wafermon/wafermon.sock:mode=660"
 SUCH_AS = "such as files: {plugin: filesystem, path: 'wafermon-data/files/{service}/{date}.jsonl'}"
-KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload, stop_within, backends, routes"
+KEYS = (
+    "listen, http, journal, limits, correlation, dead_letters, hooks, reload, stop_within, backends, routes, schedules, "
+    "alerts"
+)
 
 
 @pytest.mark.parametrize(
@@ -495,10 +499,42 @@ KEYS = "listen, http, journal, limits, correlation, dead_letters, hooks, reload,
         # hooks
         (FILES + "hooks: {on: [dropped]}", "2: hooks.command: missing; expected a command"),
         (FILES + "hooks: {command: x, on: [job_stalls]}",
-         "2: hooks.on[0]: expected job_stalled, gone, job_failed, span_abandoned or dropped, got 'job_stalls'"),
+         "2: hooks.on[0]: expected job_stalled, gone, job_failed, span_abandoned, dropped, not_started, late, silent, "
+         "too_long, too_fast, overlapping, failed or recovered, got 'job_stalls'"),
         (FILES + "hooks: {command: \"x 'y\"}", "2: hooks.command: not a command: no closing quotation"),
         (FILES + "hooks: {command: x, at_most: often}",
          "2: hooks.at_most: expected a rate such as 10/m (units ms s m h d), got 'often'"),
+        # schedules
+        (FILES + "schedules: [a]", "2: schedules: expected a mapping from names to schedules, got a list"),
+        (FILES + "schedules: {a: 3}", "2: schedules.a: expected a mapping with match, and cron or every, got 3"),
+        (FILES + "schedules: {'a b': {match: {job: x}, every: 1m}}",
+         "2: schedules.a b: expected a name of 1 to 64 of a-z A-Z 0-9 _ - ."),
+        (FILES + "schedules: {a: {match: {}, every: 10m}}",
+         "2: schedules.a.match: expected at least one of job, service, host"),
+        (FILES + "schedules: {a: {match: {jobs: x}, every: 10m}}",
+         "2: schedules.a.match.jobs: unknown key; did you mean 'job'?"),
+        (FILES + "schedules: {a: {match: {job: 4711}, every: 10m}}",
+         "2: schedules.a.match.job: expected a glob in quotes or a list of such globs, got 4711"),
+        (FILES + "schedules: {a: {match: {job: x}}}",
+         "2: schedules.a.every: missing; expected a time such as 1h, or cron"),
+        (FILES + "schedules: {a: {match: {job: x}, cron: '@daily', every: 1m}}",
+         "2: schedules.a.every: can't stand beside cron; give one of the two"),
+        (FILES + "schedules: {a: {match: {job: x}, every: 0}}",
+         "2: schedules.a.every: can't be 0 here; give a value above it"),
+        (FILES + "schedules: {a: {match: {service: x}, every: 1m, at_most: 3h}}",
+         "2: schedules.a.at_most: only jobs have this; give match.job, or leave it out and give every"),
+        (FILES + "schedules: {a: {match: {job: x}, every: 1m, timezone: Europe/Berlin}}",
+         "2: schedules.a.timezone: only cron takes this, not every"),
+        (FILES + "schedules: {a: {match: {job: x}, cron: '@daily', timezone: Europa/Berlin}}",
+         "2: schedules.a.timezone: no time zone 'Europa/Berlin' is known here; expected one such as Europe/Berlin, or UTC"),
+        (FILES + "schedules: {a: {match: {job: x}, cron: '* * * * * *'}}",
+         "2: schedules.a.cron: expected five fields (minute, hour, day of the month, month, day of the week), got 6"),
+        (FILES + "schedules: {a: {match: {job: x}, cron: '0 24 * * *'}}",
+         "2: schedules.a.cron: '0 24 * * *': its hour can't be"),
+        (FILES + "schedules: {a: {match: {job: x}, cron: '@daily', at_least: 5m, at_most: 5m}}",
+         "2: schedules.a.at_most: expected more than at_least"),
+        (FILES + "schedules: {a: {match: {job: x}, cron: '@daily', failures: 0}}",
+         "2: schedules.a.failures: expected a whole number of at least 1, got 0"),
         # YAML
         ("a:\n\tb: 1", "2: not YAML: found character '\\t' that cannot start any token; indent with spaces"),
         ("a: [1\nb: 2", "2: not YAML: expected ',' or ']', but got ':' (while parsing a flow sequence of line 1)"),
@@ -654,20 +690,23 @@ def test_what_is_no_rate(value: Any) -> None:
 
 def test_the_manual_is_current() -> None:
     page = Path(__file__).parents[3] / "docs" / "configuration.md"
-    assert page.read_text() == document(find_plugins().factories), (
+    assert page.read_text() == document(find_plugins().factories, find_channels()), (
         "python -m wafermon.config.document > docs/configuration.md"
     )
-    assert default_text() in document(find_plugins().factories)
+    assert default_text() in document(find_plugins().factories, find_channels())
 
 
 def test_every_example_of_the_manual_loads() -> None:
-    examples = re.findall(r"^```yaml\n(.*?)^```$", document(find_plugins().factories), re.DOTALL | re.MULTILINE)
-    assert len(examples) == 3
+    examples = re.findall(
+        r"^```yaml\n(.*?)^```$", document(find_plugins().factories, find_channels()), re.DOTALL | re.MULTILINE
+    )
+    assert len(examples) == 4
     assert read(examples[0]) == load(None, plugins=PLUGINS, environ={})
     larger = read(examples[1], DB_HOST="db1")
     assert larger.backends["db"].options.given == {"dsn": "postgresql://wafermon@db1/wafermon"}
+    assert list(read(FILES + examples[2]).schedules) == ["nightly-load", "intake"]
     both = "backends:\n  db: {plugin: timescaledb, dsn: x}\n  files: {plugin: filesystem, path: x}\n"
-    assert [rule.to for rule in read(both + examples[2]).routes] == [("db", "files"), ("files",), (), ("db", "files")]
+    assert [rule.to for rule in read(both + examples[3]).routes] == [("db", "files"), ("files",), (), ("db", "files")]
 
 
 # YAML as people write it
@@ -706,3 +745,23 @@ def test_both_parsers_say_the_same(text: str, monkeypatch: pytest.MonkeyPatch) -
     quick = source.read(text.encode(), "x", {})
     monkeypatch.setattr("yaml.__with_libyaml__", False)
     assert source.read(text.encode(), "x", {}) == quick
+
+
+def test_schedules() -> None:
+    """Those of the operator's contract, and what they are without the keys that have a default."""
+    config = read(
+        FILES
+        + """
+schedules:
+  nightly-load: {match: {job: "load-*", service: nightly}, cron: "30 2 * * MON-FRI", timezone: Europe/Berlin, start_grace: 5m, early: 5m, at_least: 10m, at_most: 3h, silent: 15m, runs: 1, failures: 1}
+  intake: {match: {service: file-receiver}, every: 10m, start_grace: 2m, per_host: false}
+  hourly: {match: {job: [a, b]}, cron: "@hourly"}
+"""
+    )
+    assert list(config.schedules) == ["nightly-load", "intake", "hourly"]
+    nightly, intake, hourly = config.schedules.values()
+    assert (nightly.match.job, nightly.match.service, nightly.cron) == (("load-*",), ("nightly",), "30 2 * * MON-FRI")
+    assert (nightly.start_grace, nightly.early, nightly.at_least, nightly.at_most) == (300, 300, 600, 10_800)
+    assert (intake.every, intake.start_grace, intake.of_jobs) == (600, 120, False)
+    assert (hourly.match.job, hourly.cron, hourly.timezone, hourly.of_jobs) == (("a", "b"), "0 * * * *", "UTC", True)
+    assert (hourly.early, hourly.runs, hourly.failures, hourly.silent) == (60, 1, 1, 0)

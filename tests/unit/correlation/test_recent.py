@@ -156,3 +156,32 @@ def test_a_job_is_listed_with_its_trace() -> None:
     observe(recent, line("progress", "lot-1"))
     [job] = views.jobs(OrderedDict(), recent, 10)
     assert (job["trace_id"], job["job_id"]) == ("lot-1", "lot-1")
+
+
+def test_messages_of_a_trace_are_found_whatever_its_id_and_its_neighbours_look_like() -> None:
+    for trace in ("job-1", "a/b", '"quoted"', "back\\slash", "ü", "a\nb", "\n", "u0041"):
+        recent = Recent()
+        observe(
+            recent, line("event", "job-10"), line("event", trace, message="one"), line("event", "x", message=f"of {trace}")
+        )  # fmt: skip
+        observe(recent, line("event", trace, message='two \\ " \n', ts=T + 1), line("event", "x"))
+        escaped = json.dumps(line("event", trace, message="three", ts=T + 2)).replace("o", "\\u006f")
+        recent.observe([Block.parse(escaped.encode() + b"\n")], T)
+        assert [event["message"] for event in recent.events(trace, 10)] == ["one", 'two \\ " \n', "three"], trace
+
+
+def test_what_is_not_there_is_not_looked_for(monkeypatch: Any) -> None:
+    recent = Recent()
+    for number in range(10):
+        observe(recent, line("event", message=str(number), ts=T + number))
+    looked: list[bytes] = []
+    find = module._messages_in
+
+    def counted(block: bytes, trace: str) -> Any:
+        looked.append(block)
+        return find(block, trace)
+
+    monkeypatch.setattr(module, "_messages_in", counted)
+    found = recent.messages("t", 3, {"event": 10})
+    assert [event["message"] for event in found["event"]] == ["7", "8", "9"]
+    assert len(looked) == 3

@@ -478,10 +478,26 @@ def test_after_a_renewal_a_position_of_before_is_this_journals() -> None:
     running.journal.put(range(1, 4))
     running.place.position = running.journal.end._replace(journal="0" * 16)
     running.journal.places["one"] = running.journal.groups[0].start
+    running.journal.open_anew()
     running.journal.put(range(4, 6))
     running.start()
     running.wait(1.0)
     assert running.stored() == [4, 5] and running.delivery.missing == ""
+
+
+def test_what_this_process_has_sent_lies_beyond_the_end_of_the_start() -> None:
+    """Also where the backend had nothing at its first answer, and where its config goes and comes back."""
+    running = Running().start()
+    running.put(1, 10)
+    running.place.fail_next("write", PositionMoved("a fail-over"))
+    running.put(11, 20)
+    running.wait(LONGEST)
+    assert running.stored() == list(range(1, 21))
+    running.take()
+    running.start()
+    running.put(21, 30)
+    running.wait(LONGEST)
+    assert running.stored() == list(range(1, 31)) and running.delivery.health().state == "ok"
 
 
 def test_after_a_renewal_a_position_of_the_original_says_nothing() -> None:

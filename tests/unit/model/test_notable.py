@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from wafermon.model.blocks import Block
-from wafermon.model.notable import Notable, notables
+from wafermon.model.notable import KINDS, Notable, notables
+from wafermon.model.schedules import ALARMS, RECOVERED
+from wafermon.model.settings import NotableKind
 
 
 def found(*bodies: dict[str, Any]) -> list[Notable]:
@@ -62,3 +64,27 @@ def test_how_many_were_dropped(context: dict[str, Any], count: int) -> None:
 def test_other_kinds_have_dropped_nothing() -> None:
     [one] = found(FAILED)
     assert one.dropped == 0
+
+
+@pytest.mark.parametrize("kind", [*ALARMS, RECOVERED])
+def test_what_is_told_of_a_schedule(kind: str) -> None:
+    body = {**warning(kind, schedule="nightly"), "service": "wafermon"}
+    if kind == RECOVERED:
+        body["level"] = "info"
+    [one] = found(body)
+    assert (one.kind, one.event()["context"]["schedule"]) == (kind, "nightly")
+
+
+@pytest.mark.parametrize("body", [
+    {**warning("failed", schedule="nightly"), "service": "wafermon", "level": "info"},
+    {**warning("done", schedule="nightly"), "service": "wafermon", "level": "info"},
+    {**warning("recovered", schedule="nightly"), "level": "info"},
+    warning("not_started", schedule="nightly"),
+])  # fmt: skip
+def test_what_is_no_alarm_of_a_schedule(body: dict[str, Any]) -> None:
+    """A run that fails and may, what goes well, and what somebody else says."""
+    assert found(body) == []
+
+
+def test_a_config_may_name_each_kind() -> None:
+    assert set(get_args(NotableKind)) == set(KINDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from wafermon.model.position import Position
 from wafermon.query import Query
 from wafermon.query.query import KEPT, KEPT_SECONDS, without_gap
 
@@ -40,8 +41,16 @@ class Place:
 
 
 class Live:
+    end = Position("j", 1, 0)
+
     def __init__(self) -> None:
         self.status = "running"
+
+    def has_read(self, until: Position) -> bool:
+        return True
+
+    def has_stored(self, backend: str, until: Position) -> bool:
+        return True
 
     def trace(self, trace_id: str, kinds: object, messages: int) -> Any:
         return trace(2, 3, events=3, status=self.status)
@@ -51,7 +60,7 @@ class Asked:
     def __init__(self) -> None:
         self.now, self.place, self.live = 10_000_000, Place(), Live()
         live: Any = self.live
-        self.query = Query(lambda: live, lambda: {"history": self.place}, lambda: self.now)
+        self.query = Query(lambda: live, lambda: {"history": self.place}, lambda: self.now, asyncio.sleep)
 
     def ask(self, trace_id: str = "t", *, kept: bool = True) -> Any:
         return asyncio.run(self.query.trace(trace_id, 100, kept=kept))

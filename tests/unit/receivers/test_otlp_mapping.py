@@ -16,13 +16,44 @@ from wafermon.backends.otlp.mapping import items_of
 from wafermon.backends.otlp.requests import Counters, request_of
 from wafermon.contract import line, one_of_each
 from wafermon.model.messages import decode_stored
-from wafermon.receivers.otlp.mapping import lines_of, service_of
+from wafermon.receivers.otlp.mapping import SENDERS, lines_of, service_of
 from wafermon.receivers.otlp.recent import KEPT_SECONDS, Recent
+from wafermon.receivers.otlp.senders import Sender
 from wafermon.receivers.otlp.traces import LOOK_SECONDS, TraceHashes
 from wafermon.wire.lines import LineReader, Origin
 from wafermon.wire.otlp import bodies, protobuf
 from wafermon.wire.otlp.ids import nobody_hex, trace_hex
-from wafermon.wire.otlp.shapes import SIGNALS, PartialSuccess, Signal
+from wafermon.wire.otlp.shapes import (
+    SIGNALS,
+    AnyValue,
+    CountedPoint,
+    Exemplar,
+    Gauge,
+    Histogram,
+    Link,
+    LogRecord,
+    Logs,
+    Metric,
+    Metrics,
+    NumberDataPoint,
+    PartialSuccess,
+    Request,
+    Resource,
+    ResourceLogs,
+    ResourceMetrics,
+    ResourceSpans,
+    Scope,
+    ScopeLogs,
+    ScopeMetrics,
+    ScopeSpans,
+    Signal,
+    Span,
+    SpanEvent,
+    Status,
+    Sum,
+    Traces,
+)
+from wafermon.wire.otlp.values import attributes_of
 
 TIME = 1_795_500_000_000_000_000
 LONGEST = 65_536
@@ -345,3 +376,61 @@ def test_many_traces_are_not_looked_through_at_each_request(monkeypatch: pytest.
     now[0] = LOOK_SECONDS
     hashes.refresh()
     assert hashes.find(trace_hex("job-3")) == "job-3"
+
+
+def test_the_programs_of_a_request_are_told_apart_and_counted() -> None:
+    """By what their resources say; of very many the first hundred."""
+
+    def of(**said: object) -> ResourceLogs:
+        records = [ScopeLogs(None, [LogRecord(body=AnyValue("x")), LogRecord(body=AnyValue("y"))])]
+        return ResourceLogs(Resource(attributes_of({key.replace("_", "."): one for key, one in said.items()})), records)
+
+    java = {"telemetry_sdk_name": "opentelemetry", "telemetry_sdk_language": "java", "telemetry_sdk_version": "1.62.0"}
+    first = of(service_name="a", host_name="h", process_pid=7, service_instance_id="i\n1", **java)
+    made = lines_of(Logs([first, of(service_name="b"), first, ResourceLogs(None, [])]), nobody, LONGEST)
+    assert dict(made.senders) == {Sender("a", "h", 7, "i1", "opentelemetry-java/1.62.0"): 4, Sender("b"): 2}
+    many = lines_of(Logs([of(service_name=f"s{n}") for n in range(500)]), nobody, LONGEST)
+    assert (len(many.lines), len(many.senders), sum(many.senders.values())) == (1_000, SENDERS, 2 * SENDERS)
+
+
+SAID = attributes_of({
+    "text": "\u00e9\U0001f600", "empty": "", "yes": True, "no": False, "minus": -5, "zero": 0, "large": 2**63 - 1, "least": -(2**63),
+    "real": 1.5, "nothing": 0.0, "none": None, "long": "y" * 20_000, "list": [1, "a", [True], {}], "map": {"k": {"q": None}},
+})  # fmt: skip
+IDS = ("0123456789abcdef" * 2, "0123456789abcdef")
+ALL: list[tuple[Signal, Request]] = [
+    ("logs", Logs([ResourceLogs(Resource(SAID), [ScopeLogs(Scope("s", "v"), [
+        LogRecord("5", "6", 9, "INFO", "name", AnyValue("text"), SAID, *IDS), LogRecord(),
+    ])]), ResourceLogs()])),
+    ("traces", Traces([ResourceSpans(None, [ScopeSpans(None, [
+        Span(*IDS, IDS[1], "n", 2, "1", str(2**64 - 1), SAID, [SpanEvent("4", "e", SAID)], [Link(*IDS)], Status("m", 2)), Span(),
+    ])])])),
+    ("metrics", Metrics([ResourceMetrics(Resource(SAID), [ScopeMetrics(Scope(), [
+        Metric("a", "u", gauge=Gauge([
+            NumberDataPoint("1", "2", 0.0, None, SAID, [Exemplar("1", 2.0, None, IDS[1], IDS[0])], 1),
+            NumberDataPoint(as_double="NaN"), NumberDataPoint(as_int="-7"), NumberDataPoint(as_int="0"),
+        ])),
+        Metric("b", sum=Sum([NumberDataPoint(as_double="-Infinity")], 2, True)),
+        Metric("h", histogram=Histogram([CountedPoint("1", "2", "9", 2.5, SAID, 1)], 1)),
+    ])])])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("signal", "request_"), ALL, ids=[signal for signal, _ in ALL])
+def test_protobuf_is_written_as_googles_library_writes_it(signal: Signal, request_: Request) -> None:
+    pytest.importorskip("opentelemetry.proto")
+    written = protobuf.encode(signal, request_)
+    theirs = protobuf._message(signal, "Request").FromString(written)
+    assert sorted(theirs.SerializeToString()) == sorted(written), "a field is missing, or of another type"
+    read = protobuf.decode(signal, written)
+    assert repr(protobuf.decode(signal, protobuf.encode(signal, read))) == repr(read)  # NaN is never equal
+    assert msgspec.json.encode(lines_of(read, nobody, LONGEST).lines) == msgspec.json.encode(
+        lines_of(request_, nobody, LONGEST).lines
+    )
+
+
+def test_a_number_that_its_field_cant_hold_is_a_value_error() -> None:
+    pytest.importorskip("opentelemetry.proto")
+    for wrong in ("-1", str(2**64)):
+        with pytest.raises(ValueError, match="can't hold"):
+            protobuf.encode("logs", Logs([ResourceLogs(None, [ScopeLogs(None, [LogRecord(wrong)])])]))

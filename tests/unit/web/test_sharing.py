@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.web.server import Request
 
 from wafermon.web import sharing
-from wafermon.web.sharing import Reply, Shared, age_taken
+from wafermon.web.sharing import Lately, Reply, Shared, age_taken
 
 
 class Asking:
@@ -108,3 +108,29 @@ def test_how_old_an_answer_may_be(header: str | None, seconds: float) -> None:
     asked: Any = Asked()
     request: Request = asked
     assert age_taken(request) == seconds
+
+
+class Given:
+    """A request that takes an answer of some age."""
+
+    def __init__(self, control: str) -> None:
+        self.control = control
+
+    def getHeader(self, name: str) -> str:
+        return self.control
+
+    def setHeader(self, name: bytes, value: bytes) -> None:
+        assert (name, value) == (b"content-type", b"application/json")
+
+
+def test_a_page_of_json_is_given_again_to_who_takes_an_older_one() -> None:
+    clock, asked = Clock(), iter(range(9))
+    page = Lately(lambda: next(asked), clock.seconds)
+
+    def get(control: str) -> bytes:
+        request: Any = Given(control)
+        return page(request)
+
+    assert [get("max-age=1"), get("max-age=1"), get(""), get("max-age=1")] == [b"0\n", b"0\n", b"1\n", b"1\n"]
+    clock.advance(1.0)
+    assert get("max-age=1") == b"2\n"

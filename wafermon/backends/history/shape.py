@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-from msgspec import UNSET
-
 from wafermon.model.asking import as_text
 from wafermon.model.batch import Batch
+from wafermon.model.blocks import Block
 from wafermon.model.kinds import kind_of
 from wafermon.model.messages import (
     LEVELS,
@@ -29,7 +28,6 @@ from wafermon.model.messages import (
     SpanStart,
     Trace,
     dumps,
-    trace_of,
 )
 from wafermon.model.progress import Reached, nothing_reached, reach
 
@@ -43,8 +41,8 @@ STATE_OF = {"job_stalled": "stalled", "gone": "gone"}
 SPAN_TEXT = 128
 LONGEST = 2.0**62
 """What SQLite takes of a duration, in microseconds."""
+_ERRORS = ("error", "critical")
 _SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
-_counted = attrgetter("service", "type", "level")
 _stamped = attrgetter("ts", "service", "type", "level")
 
 
@@ -110,41 +108,54 @@ def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
     block = batch.block
     if not block.count:
         return Rows()
-    kinds = block.kinds
-    types = {kind[_TYPE] for kind in kinds}
-    levels = {kind[_LEVEL] for kind in kinds if kind[_LEVEL]}
-    messages = block.messages
-    first, last = block.first, block.last
-    rows = Rows(
-        (first, last, received, block.count, max((LEVELS.index(level) for level in levels), default=-1)),
-        traces=sorted(set(map(trace_of, messages)) - {UNSET}),
-        services=sorted({kind[_SERVICE] for kind in kinds}),
-        hours=_hours(messages, first, last),
+    keys = tuple(indexed)
+    levels = {kind[_LEVEL] for kind in block.kinds if kind[_LEVEL]}
+    followed, others, traces = list[Any](), list[Any](), set[str]()
+    for part in block.parts:
+        followed += part.followed
+        others += part.of_kinds({kind for kind in part.kinds if _is_looked_at(kind, bool(keys))})
+        traces.update(tally.trace_id for tally in part.tallies() if isinstance(tally.trace_id, str))
+        traces.update(one.trace_id for one in part.of_service(OWN_SERVICE) if one.trace_id)
+    events = [one for one in others if type(one) is Event]
+    states, abandoned = _found_out(events)
+    spans, starts, roots = _spans(followed)
+    return Rows(
+        (block.first, block.last, received, block.count, max((LEVELS.index(level) for level in levels), default=-1)),
+        traces=sorted(traces),
+        services=sorted({kind[_SERVICE] for kind in block.kinds}),
+        hours=_hours(block),
+        context=_context(events, keys),
+        errors=_errors(events),
+        spans=spans,
+        starts=starts,
+        roots=roots,
+        series=_series(others),
+        progress=[one for one in followed if type(one) is Progress and one.trace_id],
+        summaries=[_summary(one) for one in followed if type(one) is Trace],
+        states=states,
+        abandoned=abandoned,
     )
-    if "event" in types:
-        keys = tuple(indexed)
-        events = [one for one in messages if type(one) is Event] if keys or levels & {"error", "critical"} else []
-        rows.context = _context(events, keys)
-        rows.errors = _errors(events)
-    if any(kind[_SERVICE] == OWN_SERVICE and kind[_TYPE] == "event" for kind in kinds):
-        rows.states, rows.abandoned = _found_out(messages)
-    if "span_end" in types or "span_start" in types:
-        rows.spans, rows.starts, rows.roots = _spans(messages)
-    if "metric" in types:
-        rows.series = _series(messages)
-    if "progress" in types:
-        rows.progress = [one for one in messages if type(one) is Progress and one.trace_id]
-    if "trace" in types:
-        rows.summaries = [_summary(one) for one in messages if type(one) is Trace]
-    return rows
 
 
-def _hours(messages: Sequence[Any], first: int, last: int) -> dict[tuple[int, str, str], int]:
-    if first // HOUR == last // HOUR:
-        hour = first // HOUR
-        counted = {(hour, *key): count for key, count in Counter(map(_counted, messages)).items()}
-    else:
-        counted = Counter((ts // HOUR, service, kind, level) for ts, service, kind, level in map(_stamped, messages))
+def _is_looked_at(kind: tuple[Any, ...], any_event: bool) -> bool:
+    """Whether messages of this kind are parsed for more than what `Block.followed` has."""
+    if kind[_TYPE] == "event":
+        return any_event or kind[_LEVEL] in _ERRORS or kind[_SERVICE] == OWN_SERVICE
+    return bool(kind[_TYPE] == "metric")
+
+
+def _hours(block: Block) -> dict[tuple[int, str, str], int]:
+    """hour, service, type or level -> messages"""
+    counted = Counter[tuple[int, str, str, str]]()
+    hour = block.first // HOUR
+    for part in block.parts:
+        if part.first // HOUR == part.last // HOUR == hour:
+            table, column = part.columns
+            for number, count in Counter(column).items():
+                kind = table[number]
+                counted[hour, kind[_SERVICE], kind[_TYPE], kind[_LEVEL]] += count
+        else:
+            counted.update((ts // HOUR, *kind) for ts, *kind in map(_stamped, part.messages))
     return {
         (hour, service, f"level.{level}" if level else kind): count
         for (hour, service, kind, level), count in counted.items()
@@ -166,7 +177,7 @@ def _errors(events: Iterable[Event]) -> list[tuple[Any, ...]]:
     """hour, service, pattern, count, first, last, message, trace_id"""
     found: dict[tuple[int, str, str], list[Any]] = {}
     for event in events:
-        if event.level not in ("error", "critical"):
+        if event.level not in _ERRORS:
             continue
         ts, message = event.ts or 0, event.message[:MESSAGE]
         key = (ts // HOUR, event.service or "", kind_of(message[:TEXT]))

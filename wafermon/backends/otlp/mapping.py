@@ -144,29 +144,32 @@ def _record(message: Event | Trace | Progress, received: int) -> LogRecord | Non
         said = {"status": message.status, "percent": message.percent}
     else:
         return None
-    severity = SEVERITIES[level]
+    if not said.keys().isdisjoint(_LOG_KEYS):
+        said = {key: value for key, value in said.items() if key not in _LOG_KEYS}
+    severity, ts = SEVERITIES[level], message.ts or 0
     record = LogRecord(
-        time_unix_nano=str(_ts(message) * 1000),
-        observed_time_unix_nano=str((received or _ts(message)) * 1000),
+        time_unix_nano=f"{ts}000" if ts else "0",
+        observed_time_unix_nano=f"{received or ts}000" if received or ts else "0",
         severity_number=severity.number,
         severity_text=severity.text,
         event_name=name,
         body=AnyValue(string_value=text),
-        attributes=attributes_of({key: value for key, value in said.items() if key not in _LOG_KEYS}),
+        attributes=attributes_of(said),
     )
     if message.trace_id:
         record.trace_id = trace_hex(message.trace_id)
         if message.span_id:
             record.span_id = span_hex(message.span_id)
     job = message.job_id if isinstance(message, Progress) else message.trace_id
-    own: dict[str, Any] = {JOB: job} if job else {}
+    own = record.attributes
+    if job:
+        own.append(KeyValue(JOB, AnyValue(job)))
     if message.client and message.seq:
-        own[UID] = f"{message.client}-{message.seq}"
+        own.append(KeyValue(UID, AnyValue(f"{message.client}-{message.seq}")))
     if name:
-        own[EVENT_NAME] = name
+        own.append(KeyValue(EVENT_NAME, AnyValue(name)))
     if message.truncated:
-        own["wafermon.truncated"] = True
-    record.attributes += attributes_of(own)
+        own.append(KeyValue("wafermon.truncated", AnyValue(bool_value=True)))
     return record
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,6 +44,8 @@ class Client:
     spilled: int | None = None
     closed: bool = False
     """It said that this is all."""
+    protocol: str = "lines"
+    """Or ``otlp``."""
 
 
 class Clients:
@@ -88,6 +91,9 @@ class Clients:
             self._known.move_to_end(key)
 
     def records(self) -> list[dict[str, Any]]:
-        """Those that are connected first, then by when they were heard of last, the latest first."""
-        known = sorted(self._known.values(), key=lambda one: (one.connected, one.last_heard), reverse=True)
-        return [asdict(one) for one in known]
+        return as_records(self._known.values())
+
+
+def as_records(clients: Iterable[Client]) -> list[dict[str, Any]]:
+    """Those that are connected first, then by when they were heard of last, the latest first."""
+    return [asdict(one) for one in sorted(clients, key=lambda one: (one.connected, one.last_heard), reverse=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import ceil
@@ -22,6 +22,7 @@ from wafermon.model.settings import Limits
 from wafermon.net.principals import Principal
 from wafermon.receivers.otlp.mapping import Made, lines_of
 from wafermon.receivers.otlp.recent import Recent
+from wafermon.receivers.otlp.senders import Sender, Senders
 from wafermon.receivers.otlp.traces import TraceHashes
 from wafermon.wire.lines import Origin
 from wafermon.wire.otlp import bodies
@@ -65,6 +66,8 @@ class Asked(NamedTuple):
     host: str
     """The address that it comes from, without the port; empty for a Unix socket."""
     peer: str
+    agent: str = ""
+    """Its User-Agent."""
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Intake:
     ) -> None:
         """`live` are the ids of the traces that live. `threads` read large requests; without them that is done at once."""
         self.figures = Figures()
+        self.senders = Senders()
         self.limits = limits
         self._journal = journal
         self._reactor = reactor
@@ -187,7 +191,11 @@ class Intake:
         if settled is not None:
             await settled
         self.figures.requests += 1
+        self._note_senders(asked, made.senders)
         return self._answer(asked, refused), made.timed and bool(made.lines)
+
+    def _note_senders(self, asked: Asked, sent: Mapping[Sender, int]) -> None:
+        self.senders.heard(asked.principal.name, asked.host, asked.peer, asked.agent, sent, self._journal.now())
 
     def _made(self, asked: Asked, body: bytes) -> Made:
         """Raises bodies.Unreadable."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from wafermon.model.messages import OWN_SERVICE, SERVICE, TRACE_ID, dumps
+from wafermon.receivers.otlp.senders import TEXT, Sender
 from wafermon.wire.otlp.ids import NO_SPAN, NO_TRACE, nobody_hex, trace_hex
 from wafermon.wire.otlp.levels import level_of
 from wafermon.wire.otlp.shapes import (
@@ -48,6 +49,8 @@ _HOST_MOST = 255
 _PART = 8
 """Of the longest line: the context, the tags and the resource of a line that is too long get one of so many parts each."""
 _CUTS = 20
+SENDERS = 100
+"""Programs of one request that are told apart."""
 
 
 class Made(NamedTuple):
@@ -61,6 +64,8 @@ class Made(NamedTuple):
     """How many records there are."""
     timed: bool
     """Whether each of them says its time: only then are two equal requests one that came twice."""
+    senders: Mapping[Sender, int]
+    """How many lines are of each program; of the first `SENDERS` alone."""
 
 
 def lines_of(request: Request, resolve: Resolve, longest: int) -> Made:
@@ -68,31 +73,44 @@ def lines_of(request: Request, resolve: Resolve, longest: int) -> Made:
     lines: list[bytes] = []
     records: list[int] = []
     number, timed = -1, True
-    for number, made in enumerate(_records(request, resolve)):
+    senders: dict[Sender, int] = {}
+    told: list[Resource | None] = []
+    whose: Resource | None = None
+    sender = sender_of(None)
+    for number, made in enumerate(_records(request, _Traces(resolve), told)):
+        if told[-1] is not whose or not number:
+            whose = told[-1]
+            sender = sender_of(whose)
+        if sender in senders or len(senders) < SENDERS:
+            senders[sender] = senders.get(sender, 0) + len(made)
         for fields in made:
             timed = timed and "ts" in fields
             lines.append(_line(fields, longest))
             records.append(number)
-    return Made(lines, records, number + 1, timed)
+    return Made(lines, records, number + 1, timed, senders)
 
 
-def _records(request: Request, resolve: Resolve) -> Iterator[list[Fields]]:
+def _records(request: Request, traces: _Traces, told: list[Resource | None]) -> Iterator[list[Fields]]:
+    """`told` gets the resource of what is yielded next."""
     if isinstance(request, Logs):
         for of_logs in request.resource_logs:
+            told[:] = [of_logs.resource]
             origin = _origin(of_logs.resource)
             for logs in of_logs.scope_logs:
                 whose = _whose(origin, logs.scope)
                 for record in logs.log_records:
-                    yield [_event(record, whose, resolve)]
+                    yield [_event(record, whose, traces)]
     elif isinstance(request, Traces):
         for of_spans in request.resource_spans:
+            told[:] = [of_spans.resource]
             origin = _origin(of_spans.resource)
             for spans in of_spans.scope_spans:
                 whose = _whose(origin, spans.scope)
                 for span in spans.spans:
-                    yield _span(span, whose, resolve)
+                    yield _span(span, whose, traces)
     elif isinstance(request, Metrics):
         for of_metrics in request.resource_metrics:
+            told[:] = [of_metrics.resource]
             origin = _origin(of_metrics.resource)
             for metrics in of_metrics.scope_metrics:
                 whose = _whose(origin, metrics.scope)
@@ -118,6 +136,26 @@ def _origin(resource: Resource | None) -> Fields:
     return origin
 
 
+def sender_of(resource: Resource | None) -> Sender:
+    """The program that a resource tells of."""
+    said = plain_all(resource.attributes) if resource is not None else {}
+    origin = _origin(resource)
+    sdk = "-".join(filter(None, (_short(said, "telemetry.sdk.name"), _short(said, "telemetry.sdk.language"))))
+    version = _short(said, "telemetry.sdk.version")
+    return Sender(
+        origin["service"],
+        origin.get("host", ""),
+        origin.get("pid"),
+        _short(said, "service.instance.id"),
+        f"{sdk}/{version}"[:TEXT] if sdk and version else sdk[:TEXT],
+    )
+
+
+def _short(said: Fields, key: str) -> str:
+    text = said.get(key)
+    return "".join(one for one in text[:TEXT] if one.isprintable()) if isinstance(text, str) else ""
+
+
 def _whose(origin: Fields, scope: Scope | None) -> Fields:
     return {**origin, "scope": scope.name} if scope is not None and scope.name else origin
 
@@ -140,17 +178,31 @@ class _Ids(NamedTuple):
     """The same as it came."""
 
 
-def _ids(trace_id: str, said: Fields, resolve: Resolve) -> _Ids:
+class _Traces(dict[str, _Ids]):
+    """The traces of one request, by their ids as they came, which many of its records share."""
+
+    def __init__(self, resolve: Resolve) -> None:
+        super().__init__()
+        self._resolve = resolve
+
+    def __missing__(self, trace_id: str) -> _Ids:
+        given = trace_id.lower()
+        has_one = bool(_HEX32.fullmatch(given)) and given != NO_TRACE
+        found = self[trace_id] = _Ids(self._resolve(given) or given, given) if has_one else _Ids("", "")
+        return found
+
+
+def _ids(trace_id: str, said: Fields, traces: _Traces) -> _Ids:
     """The trace that is meant. An attribute `job.id` says it, where the trace's id is its hash, or is missing; it is then taken away."""
+    if JOB not in said:
+        return traces[trace_id]
     given = trace_id.lower()
     has_one = bool(_HEX32.fullmatch(given)) and given != NO_TRACE
     job = said.get(JOB)
     if isinstance(job, str) and TRACE_ID.fullmatch(job) and (not has_one or trace_hex(job) == given):
         del said[JOB]
         return _Ids(job, given)
-    if not has_one:
-        return _Ids("", "")
-    return _Ids(resolve(given) or given, given)
+    return traces[trace_id]
 
 
 def _span_id(span_id: str) -> str:
@@ -169,6 +221,8 @@ def _ts(*nanoseconds: int | str) -> Fields:
 
 def safe(value: Any) -> Any:
     """Numbers that not all readers of JSON keep become text."""
+    if isinstance(value, str):
+        return value
     if type(value) is int and not -_SURE <= value <= _SURE:
         return str(value)
     if isinstance(value, dict):
@@ -178,7 +232,7 @@ def safe(value: Any) -> Any:
 
 def _tags(attributes: list[KeyValue]) -> Fields:
     """Text, numbers and null are as they are; anything else is JSON in a text."""
-    return {key: _tag(one) for key, one in safe(plain_all(attributes)).items()}
+    return {key: one if isinstance(one, str) else _tag(safe(one)) for key, one in plain_all(attributes).items()}
 
 
 def _tag(value: Any) -> Any:
@@ -192,9 +246,9 @@ def _text(value: Any) -> str:
 # -- what it is
 
 
-def _event(record: LogRecord, whose: Fields, resolve: Resolve) -> Fields:
+def _event(record: LogRecord, whose: Fields, traces: _Traces) -> Fields:
     said: Fields = safe(plain_all(record.attributes))
-    ids, span_id = _ids(record.trace_id, said, resolve), _span_id(record.span_id)
+    ids, span_id = _ids(record.trace_id, said, traces), _span_id(record.span_id)
     if record.event_name:
         said["event.name"] = record.event_name
     fields: Fields = {
@@ -213,10 +267,10 @@ def _event(record: LogRecord, whose: Fields, resolve: Resolve) -> Fields:
     return fields
 
 
-def _span(span: Span, whose: Fields, resolve: Resolve) -> list[Fields]:
+def _span(span: Span, whose: Fields, traces: _Traces) -> list[Fields]:
     """A span's end, and before that the events within it."""
     tags = _tags(span.attributes)
-    ids, parent = _ids(span.trace_id, tags, resolve), _span_id(span.parent_span_id)
+    ids, parent = _ids(span.trace_id, tags, traces), _span_id(span.parent_span_id)
     start, end = long_of(span.start_time_unix_nano), long_of(span.end_time_unix_nano)
     status = span.status
     if 1 < span.kind < len(KINDS):
@@ -224,7 +278,7 @@ def _span(span: Span, whose: Fields, resolve: Resolve) -> list[Fields]:
     if status is not None and status.message:
         tags.setdefault("status.message", status.message)
     if span.links:
-        linked = [f"{_ids(link.trace_id, {}, resolve).trace_id}/{_span_id(link.span_id)}" for link in span.links]
+        linked = [f"{_ids(link.trace_id, {}, traces).trace_id}/{_span_id(link.span_id)}" for link in span.links]
         tags.setdefault("links", " ".join(linked))
     within: Fields = {**whose}
     if ids.trace_id:

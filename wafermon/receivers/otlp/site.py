@@ -12,7 +12,7 @@ from twisted.python.failure import Failure as Failed
 from twisted.web.http import RESPONSES
 from twisted.web.resource import Resource
 
-from wafermon.model.errors import ProtocolError
+from wafermon.model.errors import ProtocolError, printable
 from wafermon.net.guesses import WrongTokens, address_of
 from wafermon.net.http import BoundedRequest, QuietSite
 from wafermon.net.principals import ANYBODY, Principal
@@ -133,8 +133,7 @@ class OtlpRequest(BoundedRequest):
     @property
     def peer(self) -> str:
         """Who sends it, for people."""
-        host = self.host_of_peer
-        return f"otlp:{host}:{self.channel.getPeer().port}" if host else "otlp:unix"
+        return peer_of(self.channel.getPeer())
 
     def process(self) -> None:
         signal = PATHS.get(self.path)
@@ -151,7 +150,8 @@ class OtlpRequest(BoundedRequest):
             encoding = (self.getHeader("content-encoding") or "").strip().lower()
             body = self.content.getvalue()
             self.content = type(self.content)()
-            asked = Asked(signal, media_type, encoding, body, self._principal, self.host_of_peer, self.peer)
+            agent = printable(self.getHeader("user-agent") or "")
+            asked = Asked(signal, media_type, encoding, body, self._principal, self.host_of_peer, self.peer, agent)
             gone = self.notifyFinish()
             gone.addErrback(lambda _: None)
             self.shared.take(self, asked).addCallbacks(self._taken, self._not_taken, callbackArgs=(asked,))
@@ -249,10 +249,20 @@ class OtlpFactory(WrappingFactory):
             return None
         return super().buildProtocol(addr)
 
+    def unregisterProtocol(self, p: Any) -> None:
+        super().unregisterProtocol(p)
+        self._intake.senders.hung_up(peer_of(p.getPeer()))
+
     def end(self) -> None:
         """End all connections, once what is written has gone."""
         for connection in list(self.protocols):
             connection.loseConnection()
+
+
+def peer_of(address: Any) -> str:
+    """Who sends, for people."""
+    host = getattr(address, "host", "")
+    return f"otlp:{host}:{address.port}" if host else "otlp:unix"
 
 
 def _failure(media_type: str, refusal: Refusal) -> tuple[str, bytes]:

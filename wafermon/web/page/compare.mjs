@@ -5,6 +5,7 @@ import { change, count, counted, duration, figure, moment, percent } from "./for
 import { Refused } from "./poll.mjs";
 import { hashOf } from "./route.mjs";
 import { hue } from "./hues.mjs";
+import { setState } from "./states.mjs";
 
 const STEPS = ["Step", "Time of its own", ">This run", ">The other", ">Difference"];
 const NUMBERS = ["What", "Service", ">This run", ">The other", ">Difference"];
@@ -87,8 +88,7 @@ function fillSide(node, one, words, answer, other) {
   setText(link, one.trace_id);
   setHref(link, hashOf({ view: "trace", id: one.trace_id }));
   setText(plain, words);
-  setText(state, one.trace_id ? one.status : "");
-  setClass(state, `state ${one.status}`);
+  setState(state, one.trace_id ? one.status : "");
   const differs = change(one.duration, other);
   setText(long, `${duration(one.duration)}${differs ? ` (${differs})` : ""}`);
   const when = moment(one.first, answer.now);

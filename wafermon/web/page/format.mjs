@@ -69,7 +69,7 @@ export function change(value, other) {
 export function eta(estimate, now) {
   if (!estimate) return "";
   const left = estimate.at - now;
-  const when = left > 0 ? `in ${duration(left)}` : `due for ${duration(-left)}`;
+  const when = left > 1e6 ? `in ${duration(left)}` : left > -1e6 ? "about now" : `${duration(-left)} later than foreseen`;
   const spread =
     Number.isFinite(estimate.latest) && estimate.latest > estimate.earliest && estimate.latest > now
       ? ` (${duration(Math.max(0, estimate.earliest - now))} to ${duration(estimate.latest - now)})`

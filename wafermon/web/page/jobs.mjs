@@ -3,6 +3,7 @@
 import { bar, element, keep, labelled, row, setBar, setClass, setHref, setText, setTitle, show, table } from "./dom.mjs";
 import { ago, count, duration, eta, moment, percent } from "./format.mjs";
 import { hashOf } from "./route.mjs";
+import { setState } from "./states.mjs";
 
 const GOING_ON = ["running", "stalled"];
 const OVER = ["gone", "failed", "cancelled", "unfinished", "done"];
@@ -10,12 +11,12 @@ const MOST_GOING_ON = 1_000;
 const A_PAGE = 50;
 const HEADINGS = {
   going: ["Job", "State", "Progress", "Ends", "Services", ">Errors", "-Last heard"],
-  over: ["Job", "State", "Progress", ">Took", "Services", ">Errors", "-Last heard"],
+  over: ["Job", "State", "Progress", "Took", "Services", ">Errors", "-Last heard"],
 };
 
 export class Jobs {
   constructor(route, root) {
-    this.every = 10_000;
+    this.every = 30_000; // what changes, the stream says
     this.form = filterForm();
     this.problems = element("p", { class: "error", role: "alert" });
     this.going = section("Running", HEADINGS.going);
@@ -138,7 +139,7 @@ function filterForm() {
     labelled("Job", element("input", { name: "name", placeholder: "load-*", size: "18" })),
     labelled("Service", element("input", { name: "service", placeholder: "db-*", size: "14" })),
     labelled("State", states),
-    labelled("Since", element("input", { name: "since", placeholder: "2h, 30d, 2026-11-28", size: "14" })));
+    labelled("Since", element("input", { name: "since", placeholder: "2h, 30d, 2026-11-28", size: "19" })));
 }
 
 function jobRow(going) {
@@ -171,11 +172,6 @@ function fillTimes(made, job, now, going) {
   setText(time, going ? eta(job.eta, now) || `for ${duration(now - job.first)}` : duration(job.last_progress - job.first));
   setText(heard, ago(job.last_progress, now));
   setTitle(heard, moment(job.last_progress, now).utc);
-}
-
-export function setState(node, state) {
-  setText(node, state);
-  setClass(node, `state ${state}`);
 }
 
 // Into a cell that holds a bar and words.

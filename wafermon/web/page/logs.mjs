@@ -2,6 +2,7 @@
 
 import { copyButton, element, keep, labelled, setClass, setText, show } from "./dom.mjs";
 import { clock, count } from "./format.mjs";
+import { keyOf } from "./merge.mjs";
 import { Refused } from "./poll.mjs";
 import { hashOf } from "./route.mjs";
 
@@ -104,10 +105,6 @@ export class Logs {
       span ? element("a", { class: "of" }, span) : element("span"),
       copyButton("copy", () => `${time.utc} ${event.level} ${event.service} ${event.message ?? ""} ${contextOf(event)}`.trim(), "this line"));
   }
-}
-
-function keyOf(event) {
-  return event.seq === undefined ? `${event.service}-${event.ts}-${event.message}` : `${event.client}-${event.seq}`;
 }
 
 // What the sidecar keeps for receipts; the line at the top says it in words.

@@ -2,8 +2,8 @@
 
 import { element, keep, row, setClass, setHref, setText, setTitle, show, table } from "./dom.mjs";
 import { ago, change, count, counted, duration, moment } from "./format.mjs";
-import { setState } from "./jobs.mjs";
 import { hashOf } from "./route.mjs";
+import { setState } from "./states.mjs";
 
 const KINDS = ["Kind", ">Runs", "How they ended", "Last heard"];
 const RUNS = ["", "Run", "State", "Began", ">Took", ">Beside the median", ">Errors"];
@@ -64,8 +64,7 @@ export class Runs {
       const [, runs, states, last] = made.children;
       setText(runs, count(one.runs));
       keep(states, Object.entries(one.states).sort(), ([state]) => state, () => element("span"), (part, [state, number]) => {
-        setText(part, `${count(number)} ${state}`);
-        setClass(part, `state ${state}`);
+        setState(part, state, `${count(number)} ${state}`);
       });
       setText(last, ago(one.last, answer.now));
       setTitle(last, moment(one.last, answer.now).utc);

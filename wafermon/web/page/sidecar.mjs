@@ -3,6 +3,7 @@
 import { copyButton, element, keep, row, setClass, setText, setTitle, show, table } from "./dom.mjs";
 import { ago, bytes, count, counted, duration, language, moment } from "./format.mjs";
 import { Refused } from "./poll.mjs";
+import { inWords, setState } from "./states.mjs";
 
 const BACKENDS = ["Backend", "State", "Waiting", ">Delivered", ">Retries", ">Dead letters", "Problem"];
 const LISTENERS = ["Listener", "State", "Address", "What for"];
@@ -11,11 +12,12 @@ const LETTERS = ["-When", "Why", "Backend", "-Service", "Line"];
 const SCHEDULES = ["Schedule", "State", "Last run", "-Next due", "Alarms"];
 const CLIENTS_SHOWN = 200;
 const LETTERS_SHOWN = 50;
+const LONGER_EVERY = 5_000;
 
 export class Sidecar {
   constructor(route, root) {
-    this.every = 2_000;
-    this.rounds = 0;
+    this.every = 5_000;
+    this.longer = -Infinity; // when that was asked which is longer and changes less
     this.ready = element("span", { class: "state" });
     this.about = element("span", { class: "soft" });
     this.problems = element("ul", { class: "error" });
@@ -43,19 +45,21 @@ export class Sidecar {
 
   take() {}
 
+  // Messages came: there is something new to count.
+  changed() {
+    return true;
+  }
+
   async ask(get) {
     const status = await get("/api/status");
     this.show(status);
-    // What is longer, and changes less, at every third round.
-    if (this.rounds % 3 === 0) {
-      await Promise.all([this.askClients(get), this.askLetters(get, status.dead_letters), this.askSchedules(get)]);
-    }
-    this.rounds += 1;
+    if (performance.now() - this.longer < LONGER_EVERY) return;
+    await Promise.all([this.askClients(get), this.askLetters(get, status.dead_letters), this.askSchedules(get)]);
+    this.longer = performance.now();
   }
 
   show(status) {
-    setText(this.ready, status.ready ? "ready" : "not ready");
-    setClass(this.ready, `state ${status.ready ? "ok" : "failing"}`);
+    setState(this.ready, status.ready ? "ok" : "failing", status.ready ? "ready" : "not ready");
     setText(this.about, `wafermon ${status.version}, started ${ago(status.started, status.now)}`);
     lines(this.problems, status.problems);
     const refused = status.refused_config;
@@ -135,9 +139,9 @@ function rows(body, headings, all) {
     cells.forEach((cell, place) => {
       const { text = cell, title = "" } = cell ?? {};
       const node = place === 1 ? made.children[1].firstChild : made.children[place];
-      setText(node, String(text ?? ""));
+      if (place === 1) setState(node, text);
+      else setText(node, String(text ?? ""));
       if (title) setTitle(node, title);
-      if (place === 1) setClass(node, `state ${text}`);
     });
   });
 }
@@ -182,9 +186,9 @@ export function scheduleRows({ schedules, now }) {
   };
   return schedules.map((one) => {
     const run = one.runs?.at(-1) ?? one.last_run;
-    const last = run ? `${run.run} ${run.state ?? "running"}${Number.isFinite(run.took) ? `, took ${duration(run.took)}` : ""}` : "";
+    const last = run ? `${run.run} ${inWords(run.state ?? "running")}${Number.isFinite(run.took) ? `, took ${duration(run.took)}` : ""}` : "";
     const began = time(run?.started ?? one.last);
-    const alarms = (one.open ?? []).map((alarm) => [alarm.state.replaceAll("_", " "), alarm.run].filter(Boolean).join(": "));
+    const alarms = (one.open ?? []).map((alarm) => [inWords(alarm.state), alarm.run].filter(Boolean).join(": "));
     return [
       [one.schedule, one.host].filter(Boolean).join(" on "),
       one.state,

@@ -3,14 +3,17 @@
 import { bar, copyButton, element, keep, setClass, setHref, setText, setTitle, show } from "./dom.mjs";
 import { change, counted, duration, eta, language, moment, receiptLine } from "./format.mjs";
 import { huesOf } from "./hues.mjs";
-import { setState, showProgress } from "./jobs.mjs";
+import { showProgress } from "./jobs.mjs";
 import { Logs } from "./logs.mjs";
+import { MOST, merged } from "./merge.mjs";
 import { Plots } from "./plots.mjs";
 import { Refused } from "./poll.mjs";
 import { hashOf } from "./route.mjs";
 import { Spans } from "./spans.mjs";
+import { setState } from "./states.mjs";
 
-const MESSAGES = 1_000;
+const LATEST = 300; // messages of each type that are asked of memory
+const WHOLE_EVERY = 60_000; // between two answers with what is stored
 const RECEIPT_EVERY = 4_000;
 const BASELINE_RUNS = 10;
 const STALE = 30_000;
@@ -21,6 +24,7 @@ export class Trace {
     this.id = route.id;
     this.answer = null;
     this.sdks = new Map(); // service -> what its SDK calls itself
+    this.whole = -Infinity;
     this.asked = { receipt: -Infinity, clients: "", kind: "" };
     this.median = null;
     this.state = element("span", { class: "state" });
@@ -76,13 +80,31 @@ export class Trace {
     this.get = get;
     const path = `/api/traces/${encodeURIComponent(this.id)}`;
     try {
-      this.taken(await get(`${path}?limit=${MESSAGES}&stored=kept`));
+      this.taken((await this.later(get, path)) ?? (await this.all(get, path)));
     } catch (error) {
       if (!(error instanceof Refused) || error.status !== 404) throw error;
       setText(this.problems, error.message);
       return;
     }
     await Promise.all([this.askReceipt(get, path), this.askClients(get), this.askMedian(get)]);
+  }
+
+  // With what is stored.
+  async all(get, path) {
+    const answer = await get(`${path}?limit=${MOST}&stored=kept`);
+    this.whole = performance.now();
+    return answer;
+  }
+
+  // What came since, of a trace that goes on; null where all has to be asked.
+  async later(get, path) {
+    if (this.answer?.status !== "running" || performance.now() - this.whole > WHOLE_EVERY) return null;
+    try {
+      return merged(this.answer, await get(`${path}?limit=${LATEST}&stored=no`));
+    } catch (error) {
+      if (error instanceof Refused && error.status === 404) return null; // a sidecar that has begun anew
+      throw error;
+    }
   }
 
   taken(answer) {

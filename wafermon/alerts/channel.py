@@ -1,0 +1,319 @@
+"""One channel: follows the journal into its outbox, and sends what is in that. See docs/alerts.md.
+
+The two halves run beside each other. The first moves the cursor as soon as the outbox has what is to be sent, so that a receiver that
+does not answer holds nothing of the journal; where the outbox's disk fails and the journal is full, the cursor skips. The second
+takes the oldest, sends it until it is taken or refused for good, and only then the next: what resolves an alarm never comes before it.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from wafermon.alerts.alarms import alarm_of, digest_of, test_alarm, wanted
+from wafermon.alerts.covered import Covered
+from wafermon.alerts.outbox import Outbox, Pending
+from wafermon.alerts.window import Window
+from wafermon.interfaces import Alarm, PermanentError, RetryableError
+from wafermon.journal import Cursor, Group, Journal, Outstanding, together
+from wafermon.model.alerts import AlertConfig, quiet_left
+from wafermon.model.errors import printable
+from wafermon.model.notable import notables
+from wafermon.model.position import Position
+
+FIRST_SECONDS, MOST_SECONDS = 1.0, 60.0
+"""Of the backoff after a failed try."""
+LOOK_SECONDS = 30.0
+"""What is held back is looked at so often."""
+SEND_SECONDS = 150.0
+"""A try that has not ended by then has failed, whatever the plugin does."""
+CURSOR = "!alerts/"
+
+
+class Channel:
+    """A `Follower`."""
+
+    log = Logger()
+    steps_over = True
+
+    def __init__(
+        self,
+        config: AlertConfig,
+        plugin: Any,
+        journal: Journal,
+        directory: Path,
+        pool: Any,
+        reactor: Any,
+        *,
+        covered: Callable[[], Covered] = lambda: Covered({}),
+        wall: Callable[[], float] = time.time,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """`plugin` is the IChannel; `pool` has one thread; the outbox is in `directory`; `covered` are the jobs that schedules tell of
+        now."""
+        self.config = config
+        self.name = CURSOR + config.name
+        self.sent = self.failed = self.refused = self.pending = self.dropped = self.held = 0
+        self.error = ""
+        self.next_try = 0
+        """Microseconds since the epoch; 0 where it does not wait."""
+        self._plugin = plugin
+        self._resolves = bool(getattr(plugin, "resolves", False))
+        self._journal = journal
+        self._pool = pool
+        self._reactor = reactor
+        self._covered = covered
+        self._wall = wall
+        self._uniform = uniform
+        self._outbox = Outbox(directory / f"{config.name}.db")
+        self._window = Window(config.at_most.count, config.at_most.seconds)
+        self._outstanding = Outstanding(journal.seconds)
+        self._cursor: Cursor | None = None
+        self._group: Group | None = None
+        self._disk_error = ""
+        self._woken: Deferred[None] | None = None
+        self._news = False
+        """Whether the outbox has got something since `_next` looked."""
+        self._repeated = 0.0
+
+    @property
+    def position(self) -> Position | None:
+        return self._group.start if self._group else None
+
+    @property
+    def problem(self) -> str:
+        """A receiver that does not answer is shown by `figures`, and hinders nothing else."""
+        return self._disk_error or self._outstanding.late
+
+    def figures(self) -> dict[str, int | str | None]:
+        """What status shows. ``next_try`` is in microseconds since the epoch."""
+        return {
+            "plugin": self.config.plugin,
+            "pending": self.pending,
+            "held": self.held,
+            "dropped": self.dropped,
+            "sent": self.sent,
+            "failed": self.failed,
+            "refused": self.refused,
+            "error": self.error,
+            "next_try": self.next_try or None,
+        }
+
+    async def run(self) -> None:
+        self._detach()
+        self._group = None
+        # At once: a channel that is new is told of what is accepted from now on, not from when its disk has answered.
+        self._cursor = cursor = self._journal.cursor(self.name, may_skip=True)
+        self.pending, self.dropped = await self._disk(self._outbox.open)
+        await together(self._follow(cursor), self._send())
+
+    async def step_over(self) -> None:
+        if self._group is not None:
+            await self._outstanding.wait("the journal's disk", self._journal.step_over(self.name, self._group.start))
+
+    async def finish(self) -> None:
+        self._detach()
+        await self._outstanding.wait(f"the channel {self.config.name}", self._plugin.close())
+        await self._call(self._outbox.close)
+
+    def forget(self) -> None:
+        """It has gone from the config, and was stopped: hold nothing of the journal any more."""
+        self._journal.forget(self.name)
+
+    def _detach(self) -> None:
+        if self._cursor is not None:
+            self._journal.detach(self._cursor)
+            self._cursor = None
+
+    async def test(self) -> None:
+        """Send a test now, past the outbox, and resolve it. Fails as the plugin's `send` does."""
+        now = self._journal.now()
+        await self._try(test_alarm(self.config.name, "trigger", now))
+        if self._resolves:
+            await self._try(test_alarm(self.config.name, "resolve", now))
+
+    # -- the journal -> the outbox
+
+    async def _follow(self, cursor: Cursor) -> None:
+        while True:
+            self._group = group = await cursor.read()
+            alarms = [] if group.start in self._journal.stepped_over(self.name) else self._alarms(group)
+            if alarms:
+                self.pending, self.dropped = await self._disk(self._outbox.put, alarms, group.end)
+                self._wake()
+            cursor.move(group.end)
+            self._group = None
+
+    def _alarms(self, group: Group) -> list[Alarm]:
+        found, covered = list[Alarm](), self._covered()
+        for offset, block in group.blocks:
+            for number, one in enumerate(notables(block)):
+                alarm = alarm_of(one, f"{self._journal.id}-{group.start.segment}-{offset}-{number}")
+                if self._resolves and alarm.action == "resolve":
+                    found.append(alarm)  # what was sent is resolved, whatever `on` and `match` say of that
+                elif wanted(alarm, self.config) and not covered.tells(alarm, self.config):
+                    found.append(alarm)
+        return found
+
+    async def _disk(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Until it succeeds, however long the disk fails."""
+        while True:
+            try:
+                result = await self._call(call, *args)
+            except (OSError, sqlite3.Error) as error:
+                if self._disk_error != str(error):
+                    message = "The outbox of the channel {name} can't be used, trying again: {error}"
+                    self.log.error(message, name=self.config.name, error=error)
+                self._disk_error = f"its outbox can't be used: {error}"
+                await self._journal.sleep(self._uniform(FIRST_SECONDS, 10 * FIRST_SECONDS))
+            else:
+                self._disk_error = ""
+                return result
+
+    def _call(self, call: Callable[..., Any], *args: Any) -> Deferred[Any]:
+        calling: Deferred[Any] = deferToThreadPool(self._reactor, self._pool, call, *args)
+        return self._outstanding.wait("the outbox's disk", calling)
+
+    # -- the outbox -> the receiver
+
+    async def _send(self) -> None:
+        tries = 0
+        while True:
+            numbers, alarm = await self._next()
+            try:
+                await self._try(alarm)
+            except CancelledError:
+                raise
+            except PermanentError as error:
+                self.refused += 1
+                self._failed(alarm, error, "given up")
+            except Exception as error:  # noqa: BLE001  # a third party's channel: it comes again, whatever it was
+                self.failed += 1
+                seconds = max(
+                    self._uniform(0.5, 1.0) * min(FIRST_SECONDS * 2.0 ** min(tries, 10), MOST_SECONDS), _wait_of(error)
+                )
+                tries += 1
+                self.next_try = self._journal.now() + int(seconds * 1e6)
+                self._failed(alarm, error, f"tried again in {seconds:.0f} s")
+                await self._journal.sleep(seconds)
+                self.next_try = 0
+                continue
+            else:
+                self.sent += 1
+                self.error = ""
+            tries = 0
+            refused = bool(self.error)
+            self.pending = await self._disk(self._outbox.done, numbers, None if refused else alarm)
+
+    def _try(self, alarm: Alarm) -> Deferred[None]:
+        """A CancelledError is a stop of the channel, whatever the plugin makes of it; one of the plugin's own is a RetryableError."""
+        sending: Deferred[None] = maybeDeferred(self._plugin.send, alarm)
+        sending.addTimeout(SEND_SECONDS, self._reactor)
+
+        def stop(waiting: Deferred[None]) -> None:
+            waiting.errback(CancelledError())
+            sending.cancel()
+
+        waiting: Deferred[None] = Deferred(stop)
+
+        def ended(result: object) -> None:
+            if waiting.called:
+                return
+            if not isinstance(result, Failure):
+                waiting.callback(None)
+            elif isinstance(result.value, CancelledError):
+                waiting.errback(RetryableError("the plugin cancelled it"))
+            else:
+                waiting.errback(result)
+
+        sending.addBoth(ended)
+        return waiting
+
+    def _failed(self, alarm: Alarm, error: Exception, what: str) -> None:
+        text = printable(str(error) or type(error).__name__)
+        if text != self.error:
+            message = "The channel {name} did not take {kind}, which is {what}: {error}"
+            self.log.error(message, name=self.config.name, kind=alarm.kind, what=what, error=text)
+        self.error = text
+
+    async def _next(self) -> tuple[list[int], Alarm]:
+        """What is to be sent now, and which of the outbox that is. Waits for it."""
+        while True:
+            self._news = False
+            first: Pending | None = await self._disk(self._outbox.first)
+            if first is not None and first.alarm.action == "resolve":
+                await self._disk(self._outbox.over, first.alarm.key)
+                if not self._resolves or await self._disk(self._outbox.is_open, first.alarm.key):
+                    return [first.id], first.alarm
+                self.pending = await self._disk(self._outbox.done, [first.id], None)
+                continue
+            held: list[Pending] = await self._disk(self._outbox.held)
+            self.held = len(held)
+            may = not self._quiet()
+            if may and held and self._window.take(self._reactor.seconds()):
+                alone = len(held) == 1 and not held[0].over
+                return [one.id for one in held], held[0].alarm if alone else self._digest(held)
+            if first is not None:
+                if may and not held and self._window.take(self._reactor.seconds()):
+                    return [first.id], first.alarm
+                await self._disk(self._outbox.hold, first.id)
+                continue
+            if alarm := await self._due_again():
+                return [], alarm
+            await self._look()
+
+    def _digest(self, held: list[Pending]) -> Alarm:
+        return digest_of([one.alarm for one in held], self.config.name, sum(one.over for one in held))
+
+    async def _due_again(self) -> Alarm | None:
+        """Those that are not over are sent again where the plugin asks for that: one after the other."""
+        repeat = float(getattr(self._plugin, "repeat", 0.0))
+        if not repeat or self._reactor.seconds() - self._repeated < repeat:
+            return None
+        self._repeated = self._reactor.seconds()
+        for alarm in await self._disk(self._outbox.opened):
+            try:
+                await self._try(alarm)
+            except CancelledError:
+                raise
+            except Exception as error:  # noqa: BLE001  # it is sent again at the next time
+                self._failed(alarm, error, "sent again later")
+                break
+        return None
+
+    def _quiet(self) -> bool:
+        now = time.localtime(self._wall())
+        return bool(quiet_left(self.config.quiet, now.tm_hour * 60 + now.tm_min))
+
+    async def _look(self) -> None:
+        """Until there is something new, or it is time to look."""
+        if self._news:
+            return
+        woken: Deferred[None] = Deferred()
+        self._woken = woken
+        timer = self._reactor.callLater(1.0 if self.held else LOOK_SECONDS, self._wake)
+        try:
+            await woken
+        finally:
+            self._woken = None
+            if timer.active():
+                timer.cancel()
+
+    def _wake(self) -> None:
+        self._news = True
+        if self._woken is not None and not self._woken.called:
+            self._woken.callback(None)
+
+
+def _wait_of(error: Exception) -> float:
+    wait = getattr(error, "wait", 0.0)
+    return min(float(wait), 3600.0) if isinstance(wait, (int, float)) else 0.0
