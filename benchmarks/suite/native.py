@@ -15,7 +15,12 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wafe
 """Compiled programs and unpacked packages; may be removed at any time."""
 
 
-def program(name: str) -> str:
+def library(name: str) -> str:
+    """What NAME.c here is when it is loaded into another program."""
+    return program(name, "-shared", "-fPIC", "-ldl")
+
+
+def program(name: str, *flags: str) -> str:
     """The compiled program of NAME.c here."""
     source, made = HERE / f"{name}.c", CACHE / name
     if not made.exists() or made.stat().st_mtime < source.stat().st_mtime:
@@ -23,7 +28,7 @@ def program(name: str) -> str:
             raise SystemExit("no C compiler: apt-get install gcc libc6-dev")
         CACHE.mkdir(parents=True, exist_ok=True)
         new = made.with_suffix(f".{os.getpid()}")
-        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(new), str(source)], check=True)
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", str(new), str(source), *flags], check=True)
         new.replace(made)
     return str(made)
 

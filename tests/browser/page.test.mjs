@@ -195,6 +195,9 @@ test("filters live in the address, a span is linked to its lines, and a line to 
   await page.locator(".event .time").first().click();
   await page.locator(".event.is-chosen").waitFor();
   assert.match(page.url(), /event=/);
+  await page.goto(`${PAGE}#trace/load-old-1?event=0000-1`);
+  await page.locator(".note", { hasText: "The line that the address names is not among them." }).waitFor();
+  await page.goto(`${PAGE}#trace/load-old-1`);
   await page.fill("input[name=text]", "PARSED");
   await page.waitForFunction(() => document.querySelectorAll(".event").length === 1);
   await page.selectOption("select[name=level]", "error");

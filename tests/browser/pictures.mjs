@@ -18,7 +18,7 @@ async function take(name, hash, { width = 1240, height = 780, dark = false, whol
 
 await take("jobs", "#jobs", { wait: "section:nth-of-type(1) tbody tr" });
 await take("trace", "#trace/upload-N26B002", { wait: ".event", height: 1180 });
-await take("trace-dark", "#trace/lot-N26A002", { wait: ".u-over", dark: true, height: 1180 });
+await take("trace-dark", "#trace/lot-N26A002?level=info", { wait: ".u-over", dark: true, height: 1180 });
 await take("runs", "#runs/lot-N*A*", { wait: "tbody tr", act: async (page) => {
   await page.click("tbody tr:nth-child(2) input");
   await page.click("tbody tr:nth-child(4) input");

@@ -206,7 +206,10 @@ async def test_hypertables_have_an_index_by_time_that_is_no_brin(server: Server)
 async def test_a_policy_that_fails_is_said(server: Server, policies: None) -> None:
     with backend(DSN, schema=server.schema, keep="90d") as writer:
         await writer.open()
-        server.query(f"DROP PROCEDURE {server.schema}.forget_summaries")
+        server.query(
+            f"CREATE OR REPLACE PROCEDURE {server.schema}.forget_summaries(job_id integer, config jsonb)"
+            " LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$"
+        )
         [(job,)] = server.query(
             "SELECT job_id FROM timescaledb_information.jobs"
             f" WHERE proc_schema = '{server.schema}' AND proc_name = 'forget_summaries'"
@@ -255,6 +258,25 @@ async def test_the_tables_are_hypertables_with_policies(server: Server, policies
         f" WHERE hypertable_schema = '{server.schema}' AND proc_name = 'policy_retention'"
     )
     assert len(dropped) == 1
+
+
+@extension
+@ensureDeferred
+async def test_a_start_leaves_policies_alone_that_are_what_the_config_says(server: Server, policies: None) -> None:
+    """Those that are made anew run at once, and whether they failed before is forgotten."""
+    jobs = (
+        "SELECT job_id, proc_name FROM timescaledb_information.jobs"
+        f" WHERE coalesce(hypertable_schema, proc_schema) = '{server.schema}' ORDER BY 1"
+    )
+    made = []
+    for keep, compress_after in (("90d", "7d"), ("90d", "7d"), ("60d", "7d"), ("60d", "6d")):
+        with backend(DSN, schema=server.schema, keep=keep, compress_after=compress_after) as writer:
+            await writer.open()
+            assert writer.health().detail == ""
+        made.append({name: {job for job, of in server.query(jobs) if of == name} for _, name in server.query(jobs)})
+    assert made[0] == made[1]
+    assert {name for name in made[1] if made[1][name] != made[2][name]} == {"policy_retention", "forget_summaries"}
+    assert {name for name in made[2] if made[2][name] != made[3][name]} == {"policy_compression"}
 
 
 @extension

@@ -6,7 +6,7 @@ Rows that are read are counted, not seconds: a plan that reads the whole table i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from pytest_twisted import ensureDeferred
 
 from wafermon.backends.timescaledb import reading
 from wafermon.backends.timescaledb.schema import HYPERTABLES
+from wafermon.model.asking import ErrorFilter, EventFilter, Page
 
 ROWS = int(os.environ.get("WAFERMON_TEST_ROWS", "150000"))
 DAYS = 30
@@ -253,4 +254,52 @@ async def test_a_trace_is_looked_for_in_its_own_chunks(postgres: Postgres) -> No
             until(lambda: f"events_w{week}" in touched(database), "the statistics")  # noqa: B023
             looked = {int(name[-1]) for name in touched(database) if name.startswith("events")}
             assert looked <= ({week - 1, week, week + 1, 5} if summed else {1, 2, 3, 4, 5}), looked
+    database.drop()
+
+
+@ensureDeferred
+async def test_a_question_about_a_time_looks_into_the_chunks_of_that_time(postgres: Postgres) -> None:
+    """Of each kind of question that takes one; and what is asked about a trace's jobs."""
+    database = postgres.create()
+    with backend(database) as writer:
+        await writer.open()
+        await writer.close()
+    count, end = 6000, f"timestamptz '{database.one('SELECT now()::text')}'"
+    rows = f"SELECT {end} - interval '40 days' * (1 - n::float8 / {count}), 's', 'job-' || n / 100, n"
+    database.query(
+        f"INSERT INTO events (time, service, trace_id, seq, level, message) {rows}, 'error', 'x' FROM generate_series(1, {count}) AS n"
+    )
+    database.query(
+        "INSERT INTO progress (time, service, trace_id, seq, job_id, percent, status)"
+        f" {rows}, 'job-' || n / 100, n % 100, 'running' FROM generate_series(1, {count}) AS n"
+    )
+    database.query("SELECT refresh_jobs()")
+    database.query(
+        "INSERT INTO traces (time, service, trace_id, first, last, services, counts, errors, status, part)"
+        " SELECT max(time), 'wafermon', trace_id, min(time), max(time), '{s}', jsonb_build_object('event', count(*)), 0,"
+        " 'done', 1 FROM events GROUP BY trace_id"
+    )
+    with by_week(database, end):
+        [(first, last, week)] = database.query(
+            "SELECT (extract(epoch FROM min(time)) * 1000000)::bigint, (extract(epoch FROM max(time)) * 1000000)::bigint,"
+            f" 5 - floor(extract(epoch FROM {end} - min(time)) / 604800)::int FROM events WHERE trace_id = 'job-30'"
+        )
+        reader = reading.Reader(database.dsn)
+        asked: dict[str, Callable[[], int]] = {
+            "events": lambda: len(reader.events(EventFilter(since=first, until=last + 1), Page(limit=500)).records),
+            "errors": lambda: reader.errors(ErrorFilter(since=first, until=last + 1), Page()).records[0]["count"],
+            "services": lambda: len(reader.services(first, last + 1)),
+            "jobs of a trace": lambda: len((reader.trace("job-30", 0) or {"jobs": []})["jobs"]),
+        }
+        for name, ask in asked.items():
+            until(lambda: forgotten(database), "no scans")
+            assert ask() == {"events": 100, "errors": 100}.get(name, 1), name
+            until(lambda: touched(database), "the statistics")
+            until(
+                lambda: not database.query("SELECT FROM pg_stat_activity WHERE application_name = 'wafermon'"),
+                "the end",
+            )
+            kind = "progress" if "jobs" in name else "events"
+            looked = {int(one[-1]) for one in touched(database) if one.startswith(kind)}
+            assert looked and looked <= {week - 1, week, week + 1, *([5] if "jobs" in name else [])}, (name, looked)
     database.drop()

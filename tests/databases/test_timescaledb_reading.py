@@ -131,7 +131,7 @@ def test_the_sidecar_and_its_database_say_the_same(tmp_path: Path, database: Dat
 async def test_the_commands_say_what_is_wrong(database: Database) -> None:
     await told(database, STORY)
     for arguments, what in [
-        (("trace", "job-2", "--dsn", database.dsn), "nothing is known of this trace"),
+        (("trace", "job-2", "--dsn", database.dsn), "nothing is known of"),
         (("jobs", "--dsn", database.dsn, "--schema", "elsewhere"), "does not exist"),
         (("jobs", "--dsn", database.dsn.replace("dbname=", "dbname=no-")), "does not exist"),
         (("jobs", "--dsn", "host=/nowhere"), "/nowhere"),

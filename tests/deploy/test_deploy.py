@@ -247,7 +247,8 @@ def test_rules_and_dashboards_ask_for_metrics_that_there_are(tmp_path: Path) -> 
     hooks = "hooks: {{command: 'true'}}\nschedules: {{nightly: {{match: {{job: load}}, cron: '@daily'}}}}\n"
     from served import CONFIG
 
-    with Served(tmp_path, CONFIG + hooks) as served:
+    topic = f", {{kafka: {{brokers: ['127.0.0.1:{free_port()}'], topics: [fab]}}}}"  # a broker that can't be reached
+    with Served(tmp_path, CONFIG + hooks, listen=topic) as served:
         exposed = {name.partition("{")[0] for name in served.metrics()}
         # Of sidecars that forward there is no sample before one has come.
         exposed |= set(

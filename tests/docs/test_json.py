@@ -94,8 +94,11 @@ ROUTES = {
     "/api/services": "Services",
     "/api/clients": "Clients",
     "/api/dead-letters": "Letters",
+    "/api/forwarders": "Forwarders",
+    "/api/schedules": "Schedules",
 }
-POSTS = {"/api/drain", "/api/cursors/NAME/forget"}
+POSTS = {"/api/drain", "/api/cursors/NAME/forget", "/api/schedules/NAME/pause", "/api/alerts/NAME/test"}
+ELSEWHERE_TESTED = {"/api/schedules/NAME/test"}
 STREAMS = {"/api/tail", "/api/stream"}
 
 
@@ -105,7 +108,7 @@ def test_every_route_is_looked_at() -> None:
         route.partition("?")[0].replace("load-1", "ID").replace("load-3", "ID").replace("load-2", "ID")
         for route in ROUTES
     } - {"/api/traces/unknown", "/api/traces/load", "/api/traces/unknown/receipt"}
-    assert listed == looked_at | POSTS | STREAMS
+    assert listed == looked_at | POSTS | STREAMS | ELSEWHERE_TESTED
 
 
 @pytest.mark.parametrize(("route", "name"), ROUTES.items())
@@ -132,7 +135,7 @@ def test_what_is_waited_for_and_let_go_fits(served: Served) -> None:
 
 COMMANDS = {
     "status": "Status", "jobs": ["Job"], "runs": "Kinds", "runs load-1": "Runs", "compare load-1 load-2": "Comparison",
-    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "drain": "Drained",
+    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "clients --forwarders": "Forwarders", "schedules": "Schedules", "drain": "Drained",
     "doctor --config wafermon.yaml": ["Finding"], "config diff wafermon.yaml": ["ConfigDifference"],
 }  # fmt: skip
 """A list holds what the entries of a list are."""
@@ -148,7 +151,7 @@ def test_every_command_with_json_is_looked_at() -> None:
         if any(parameter.name == "as_json" for parameter in command.params)
     }
     looked_at = {" ".join(line.split()[: 2 if line.startswith("config") else 1]) for line in COMMANDS}
-    assert takes == looked_at | ELSEWHERE | {"events"}
+    assert takes == looked_at | ELSEWHERE | {"events", "schedules test"}
 
 
 @pytest.mark.parametrize(("line", "name"), COMMANDS.items())

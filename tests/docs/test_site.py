@@ -25,7 +25,9 @@ def copied(tree: Path, folder: Path) -> subprocess.CompletedProcess[str]:
 def built(folder: Path, target: Path) -> subprocess.CompletedProcess[str]:
     options = ["-q", "-W", "--keep-going", "-c", str(TOOLS), "-d", str(target.with_name("doctrees"))]
     command = [sys.executable, "-m", "sphinx", *options, str(folder), str(target)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=280, check=False, env={**os.environ, "NO_COLOR": "1"}
+    )
 
 
 @pytest.fixture(scope="module")

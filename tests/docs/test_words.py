@@ -24,6 +24,7 @@ INSTEAD = {
     r"heal(?:s|ed|ing)?": "repair, works again",
     r"sinks?": "backend",
     r"(?:once|twice|times|\d+) an? (?:second|minute|hour|day|week)": "per",
+    r"one an? (?:host|pod|machine|process|day)": "per",
     r"furniture|rooms": "package, part",
 }
 """A pattern of words, and what is said in their place."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from commands import wafermon
-from daemon import until
+from daemon import Client, until
 from served import CONFIG, Served
 from terminal import on_terminal
 
@@ -24,8 +24,8 @@ SERVICE = "queue-" + "x" * 50
 INNER = "fedcba9876543210"
 
 
-def tell(served: Served, job: str, start: int, *, ended: bool) -> None:
-    """A job with long names everywhere."""
+def tell(served: Served, job: str, start: int, *, ended: bool) -> Client:
+    """A job with long names everywhere; answers with its client, which is connected where the job has not ended."""
     client = served.client(service=SERVICE)
     span, step = f"{start % 10**12:016x}", f"{start % 10**12 + 1:016x}"
     lines = [
@@ -45,7 +45,9 @@ def tell(served: Served, job: str, start: int, *, ended: bool) -> None:
     for seq, line in enumerate(lines, 1):
         client.send_line({"v": 2, "trace_id": job, "service": SERVICE, "client": client.client, "seq": seq, **line})
     client.until_acked(len(lines))
-    client.close()
+    if ended:
+        client.close()
+    return client
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         now = time.time_ns() // 1000
         tell(daemon, JOB + "-1", now - 20_000_000, ended=True)
         tell(daemon, JOB + "-2", now - 10_000_000, ended=True)
-        tell(daemon, JOB + "-3", now - 2_000_000, ended=False)
+        running = tell(daemon, JOB + "-3", now - 2_000_000, ended=False)
         client = daemon.client()
         client.send_line(b"no json " * 20)
         client.until_acked(1)
@@ -63,15 +65,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         until(lambda: len(daemon.get("/api/events/search")["events"]) == 3, "the events")
         until(lambda: daemon.get("/api/status")["backends"]["files"]["lag_messages"] == 0, "the files")
         yield daemon
+        running.close()
     assert "Traceback" not in daemon.log(), daemon.log()
 
 
 SHOWN = [
     "status", "jobs", "jobs --failed", f"trace {JOB}-1", f"trace {JOB}-3", "runs", f"runs {JOB}-1", f"compare {JOB}-1 {JOB}-2",
-    "events", f"events {JOB}-1", "errors", f"receipt {JOB}-1", f"receipt {JOB}-3", "clients", "top --once", "drain",
+    "events", f"events {JOB}-1", "errors", f"receipt {JOB}-1", f"receipt {JOB}-3", "clients", "schedules", "top --once", "drain",
     "doctor --config wafermon.yaml",
 ]  # fmt: skip
-BY_THEMSELVES = {"bench", "check", "completion", "config", "journal", "replay", "run", "send", "tail"}
+BY_THEMSELVES = {"alert", "bench", "check", "completion", "config", "journal", "replay", "run", "send", "tail"}
 """Commands that show no state of the sidecar, or whose lines are paths and messages."""
 
 

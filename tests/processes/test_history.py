@@ -278,7 +278,7 @@ def test_a_run_beside_another_and_beside_the_last_ones(served: Served) -> None:
     for path, code, what in (
         ("run=load-1&other=load-1", 400, "name two runs"),
         ("other=load-1", 400, "missing: the id of a trace or a job"),
-        ("run=nothing", 404, "nothing is known of this trace"),
+        ("run=nothing", 404, "nothing is known of"),
     ):
         status, body = served.request(f"/api/compare?{path}")
         assert status == code and what in body.decode()

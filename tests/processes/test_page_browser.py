@@ -220,6 +220,7 @@ def missing() -> str:
     return ""
 
 
+@pytest.mark.timeout(900)  # twenty tests in one browser: where the machine is busy they take long
 def test_the_page_in_a_browser(scene: Scene) -> None:
     if why := missing():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(why)

@@ -36,7 +36,7 @@ def tallied(messages: Sequence[Message]) -> dict[Pair, Tally]:
     for message in messages:
         if message.service != OWN_SERVICE:
             pair, ts = (message.trace_id, message.client), message.ts or 0
-            found.setdefault(pair, Tally(*pair, ts, ts, {})).add(ts, ts, kind_of(message), 1)
+            found.setdefault(pair, Tally(*pair, ts, ts, {}, 0)).add(ts, ts, kind_of(message), 1)
     return found
 
 
@@ -44,7 +44,9 @@ def merged(block: Block) -> dict[Pair, Tally]:
     """What the block says of each pair."""
     found: dict[Pair, Tally] = {}
     for one in block.tallies():
-        known = found.setdefault((one.trace_id, one.client), Tally(one.trace_id, one.client, one.first, one.last, {}))
+        known = found.setdefault(
+            (one.trace_id, one.client), Tally(one.trace_id, one.client, one.first, one.last, {}, 0)
+        )
         for kind, count in one.counts.items():
             known.add(one.first, one.last, kind, count)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,12 @@ def test_modules_within_a_package_import_each_other_one_way() -> None:
 
 
 def needs(path: Path, module: str) -> bool:
-    within = ".".join(path.relative_to(ROOT).parent.parts)
-    return any(one == module or one.startswith(f"{module}.") for one in imported(ast.parse(path.read_text()), within))
+    return any(one == module or one.startswith(f"{module}.") for one in imports_of(path))
+
+
+@cache
+def imports_of(path: Path) -> frozenset[str]:
+    return frozenset(imported(ast.parse(path.read_text()), ".".join(path.relative_to(ROOT).parent.parts)))
 
 
 def global_reactors(source: str) -> list[int]:

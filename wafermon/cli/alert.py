@@ -22,6 +22,10 @@ def test(name: str, http: Site) -> None:
     """Send a test through the channel NAME now, past its outbox and its quiet hours, and resolve it.
 
     Exit status: 0 it was taken, 1 not.
+
+    \b
+    Example:
+      wafermon alert test pager
     """
     tell(http, f"/api/alerts/{quote(name, safe='')}/test")
     click.echo(f"{name} took the test")

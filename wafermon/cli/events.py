@@ -15,9 +15,7 @@ from wafermon.cli.past import Place, ask_past, columns, listing_options, place_o
 @click.command()
 @click.argument("job", default="")
 @click.option("--service", default="", metavar="GLOB", help="Those of these services.")
-@click.option(
-    "--level", default="", type=click.Choice(["", *LEVELS]), metavar="LEVEL", help="Those of at least this level."
-)
+@click.option("--level", type=click.Choice(LEVELS), metavar="LEVEL", help="Those of at least this level.")
 @click.option("--grep", "text", default="", metavar="TEXT", help="Those whose message has this in it, in any case.")
 @click.option(
     "--context",
@@ -29,7 +27,7 @@ from wafermon.cli.past import Place, ask_past, columns, listing_options, place_o
 @json_option
 @place_options
 def command(
-    place: Place, job: str, service: str, level: str, text: str, context: tuple[str, ...], since: str, until: str,
+    place: Place, job: str, service: str, level: str | None, text: str, context: tuple[str, ...], since: str, until: str,
     limit: int, after: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Show stored events, the latest ones in order of time: of all, or of the trace or job JOB.

@@ -150,6 +150,10 @@ def renew(directory: Path) -> None:
     Two journals with one id can't both be told apart by the backends, and by the sidecar that they forward to. All messages, marks and
     cursors stay. What the journal holds and had not delivered, as far as it knows, is delivered under the new id: what the original has
     delivered since the copy was made is then there twice.
+
+    \b
+    Example:
+      wafermon journal renew /var/lib/wafermon/journal
     """
     with _locked(directory):
         from wafermon.journal.state import State

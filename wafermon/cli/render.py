@@ -344,7 +344,7 @@ def forwarders(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         "GAPS",
         "REFUSED",
     ]
-    return table(header, rows, right="------rrrrrr", color=1)
+    return table(header, rows, right="------rrrrrr", color=1, hide="--637245-1-8")
 
 
 def top(

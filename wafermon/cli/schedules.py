@@ -45,7 +45,12 @@ def command(ctx: click.Context, http: Site, name: str, state: str, limit: int, a
 )
 @http_option
 def pause(http: Site, name: str, until: str) -> None:
-    """No alarms of the schedule NAME. It goes on with the next time that is due after the pause."""
+    """No alarms of the schedule NAME. It goes on with the next time that is due after the pause.
+
+    \b
+    Example:
+      wafermon schedules pause nightly-load --until 2h
+    """
     found = tell(http, f"/api/schedules/{quote(name, safe='')}/pause", until=until)
     when = f"until {render.moment(found['until'])[:19]} UTC" if found["until"] else "until it is resumed"
     click.echo(f"{render.plain(name)} is paused {when}")
@@ -55,7 +60,12 @@ def pause(http: Site, name: str, until: str) -> None:
 @click.argument("name")
 @http_option
 def resume(http: Site, name: str) -> None:
-    """The schedule NAME is expected again, from now on."""
+    """The schedule NAME is expected again, from now on.
+
+    \b
+    Example:
+      wafermon schedules resume nightly-load
+    """
     tell(http, f"/api/schedules/{quote(name, safe='')}/resume")
     click.echo(f"{render.plain(name)} is resumed")
 
@@ -72,7 +82,12 @@ def resume(http: Site, name: str) -> None:
 @json_option
 @place_options
 def test(place: Place, name: str, since: str, until: str, file: Path | None, everything: bool, as_json: bool) -> None:
-    """Judge the past by the schedule NAME, and print what it would have said."""
+    """Judge the past by the schedule NAME, and print what it would have said.
+
+    \b
+    Example:
+      wafermon schedules test nightly-load --since 30d
+    """
     if file is not None:
         found = _by_config(place, file, name, since, until)
     elif place.history or place.dsn:

@@ -17,16 +17,16 @@ def advice(config: Config) -> Iterator[tuple[str, str]]:
 
 def _of_kafka(config: Config) -> Iterator[tuple[str, str]]:
     """Behind Kafka the sidecars derive that write to it, each of its own programs' traces."""
-    derive = getattr(config.correlation, "derive", "")
+    derive = config.correlation.derive
     for index, entry in enumerate(config.listen):
         if not isinstance(entry, KafkaListener):
             continue
         source = entry.kafka
-        if derive not in ("", "never"):
+        if derive == "here":
             yield (
                 f"listen[{index}].kafka",
-                "the sidecars that write to Kafka sum up their traces already, and this one would a second time; write "
-                "correlation: {derive: never} here, unless only other programs write to these topics",
+                "the sidecars that write to Kafka sum up their traces already, and this one would a second time; leave "
+                "correlation.derive out, unless only other programs write to these topics",
             )
         if config.hooks is not None and (source.group is not None or source.partitions is not None):
             yield (
@@ -38,7 +38,7 @@ def _of_kafka(config: Config) -> Iterator[tuple[str, str]]:
         if backend.plugin == "kafka" and derive == "never":
             yield (
                 f"backends.{name}",
-                "nobody behind Kafka sums up this sidecar's traces: leave correlation.derive out, or write derive: here",
+                "no reader of Kafka sums up this sidecar's traces: leave correlation.derive out, or write derive: here",
             )
 
 

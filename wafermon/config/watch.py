@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from twisted.internet.task import LoopingCall
+from wafermon.model.repeated import Repeated
 
 LOOK_SECONDS = 0.5
 PATIENCE = 10
@@ -33,8 +33,7 @@ class Watch:
         self._changed = changed
         self._known = self._last = _look_at(path)
         self._restless = 0
-        self._call = LoopingCall(self.look)
-        self._call.clock = reactor
+        self._call = Repeated(reactor, self.look)
 
     def start(self) -> None:
         """From now on, and for what happened since this was made."""

@@ -54,6 +54,7 @@ _PROGRAM = " "
 _EVICTED = ""
 """Among the deadlines: to tell of evicted traces. No trace id is empty."""
 MINUTE = 60_000_000
+ONES = 4096
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,8 @@ class Engine:
         """See `Snapshot`."""
         self._evicted_due = 0
         self._out: list[Derived] = []
+        self._ones: dict[tuple[Any, ...], tuple[dict[str, None], dict[str, int]]] = {}
+        """What a trace says of its services and its counts while it has one message, by that one's kind."""
         self._handlers: dict[str, Callable[[LiveTrace, Any], None]] = {
             "progress": self._progress,
             "span_start": self._span_start,
@@ -207,16 +210,17 @@ class Engine:
             own = block.of_service(OWN_SERVICE)
             self.came_back(own)
             others += [message for message in own if message.client != self.journal_id]
-        told: dict[str, list[Tally]] = {}
+        told: dict[str, Tally] = {}
+        more: dict[str, list[Tally]] = {}
         followed: dict[Any, list[Message]] = {}
         for block in blocks:
             for tally in block.tallies():
-                if isinstance(tally.trace_id, str):
-                    told.setdefault(tally.trace_id, []).append(tally)
+                if isinstance(tally.trace_id, str) and told.setdefault(tally.trace_id, tally) is not tally:
+                    more.setdefault(tally.trace_id, []).append(tally)
             for message in block.followed:
                 followed.setdefault(message.trace_id, []).append(message)
-        for trace_id, tallies in told.items():
-            self._observe_trace(trace_id, tallies, followed.get(trace_id, ()))
+        for trace_id, tally in told.items():
+            self._observe_trace(trace_id, [tally, *more.get(trace_id, ())], followed.get(trace_id, ()))
         self._take_forwarded(others)
         if self.schedules:
             self.schedules.take(blocks, self._program_of)
@@ -230,10 +234,17 @@ class Engine:
         if trace.heard != self._now:
             trace.heard = self._now
             self._live.move_to_end(trace_id)
+        if not trace.counts and len(tallies) == 1 and tallies[0].count == 1:
+            self._observe_one(trace, tallies[0])
+            tallies = ()
+        elif trace.is_of_one():  # it may share these
+            trace.services, trace.counts = dict(trace.services), dict(trace.counts)
         services, counts = trace.services, trace.counts
         for tally in tallies:
-            trace.first = min(trace.first, tally.first)
-            trace.last = max(trace.last, tally.last)
+            if tally.first < trace.first:
+                trace.first = tally.first
+            if tally.last > trace.last:
+                trace.last = tally.last
             for kind, count in tally.counts.items():
                 service = kind[_SERVICE]
                 if service not in services:
@@ -248,6 +259,17 @@ class Engine:
                 self._handlers[message.type](trace, message)
         if trace.queued == NEVER:
             self._queue(trace)
+
+    def _observe_one(self, trace: LiveTrace, tally: Tally) -> None:
+        """The first message of a trace. All that begin with a message of the same kind share what it says until they have more: there may
+        be as many as messages."""
+        [kind] = tally.counts
+        one = self._ones.get(kind)
+        if one is None:
+            if len(self._ones) >= ONES:
+                self._ones.clear()
+            one = self._ones[kind] = {kind[_SERVICE]: None}, {kind[_LEVEL] or kind[_TYPE]: 1}
+        trace.services, trace.counts = one
 
     def begin(self, blocks: Iterable[Block], time: int, elapsed: int) -> None:
         """The group that comes now may be the first one after the sidecar was away: nothing is judged of schedules then until what was
@@ -564,7 +586,8 @@ class Engine:
         """See to it that the trace comes up no later than it is due."""
         due = trace.due(self._delays)
         if due < trace.queued:
-            self._deadlines.remove(trace.id, trace.queued)
+            if trace.queued != NEVER:
+                self._deadlines.remove(trace.id, trace.queued)
             self._deadlines.put(trace.id, due)
             trace.queued = due
 

@@ -17,14 +17,15 @@ complete.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct, field
+from msgspec import UNSET
 
+from wafermon.correlation.accounts import NO_ROUTE, Account, Brief, Edge, Met, Routed, Said, Share, State, Stream
 from wafermon.journal import FORWARD, KAFKA, Group, Mark, Rejected
 from wafermon.model.blocks import Block
 from wafermon.model.messages import (
@@ -49,10 +50,7 @@ SHARES = 1_000
 ALL_SHARES = 200_000
 GAPS = 16
 """Of one stream that are known one by one."""
-CHANGES = 16
 JOBS = 16
-SEGMENTS = 64
-"""Of one trace and route: what lies in older ones counts as in the first of these."""
 ALL_FILES = 100_000
 """Spill files of all SDKs together that were named and are not there."""
 FORGOTTEN = 30 * 86_400_000_000
@@ -62,13 +60,11 @@ TOLD_AFTER = 60_000_000
 PART = 100
 """So many traces or streams of a snapshot are written at a time."""
 _ARRAY = b"\xdd"
-_Alike = tuple[Any, str]
-"""The backend that messages are replayed to, and the names of those that they go to."""
+_Way = tuple[Any, str]
+"""The backend that messages are replayed to, and the names of those that they go to (with commas between them), or `NO_ROUTE`."""
+WAYS = 65_536
 RECEIPT = "receipt"
 """The kind of the event that keeps a receipt."""
-NO_ROUTE = "no route"
-"""In place of those names. No backend's name holds a space."""
-ROUTES = 65_536
 COUNT_MAX = 1 << 53
 """Of what other sidecars say in their receipts."""
 EDGES = 1_000
@@ -88,167 +84,6 @@ class Table(Protocol):
     """What says it."""
 
     def route(self, service: str, type: str, level: object, host: object) -> Route: ...
-
-
-class Said(Struct, gc=False):
-    """An SDK's last stats line."""
-
-    order: int
-    called: int
-    dropped: int
-    unsent: int
-    last: int
-    final: bool
-
-
-class Changes(Struct, gc=False):
-    """A count that only grows, with when it did."""
-
-    at: list[tuple[int, int]] = field(default_factory=list)
-    """(order, count from then on), the latest `CHANGES`."""
-
-    @property
-    def now(self) -> int:
-        return self.at[-1][1] if self.at else 0
-
-    def to(self, order: int, count: int) -> None:
-        if count > self.now:
-            self.at.append((order, count))
-            del self.at[:-CHANGES]
-
-    def since(self, order: int) -> int:
-        """How much it grew since then; rather more, where that was too long ago."""
-        before = 0
-        for at, count in self.at:
-            if at >= order:
-                break
-            before = count
-        return self.now - before
-
-
-class Stream(Struct, gc=False):
-    """One client's numbers."""
-
-    mark: int
-    """Everything up to here has come, or never will."""
-    heard: int
-    messages: int = 0
-    """Accepted ones, without stats lines."""
-    gaps: list[tuple[int, int]] = field(default_factory=list)
-    """First and last number of each that never came."""
-    more_gaps: int = 0
-    """Numbers in further gaps."""
-    rejected: Changes = field(default_factory=Changes)
-    """Lines whose trace can't be read."""
-    dropped: Changes = field(default_factory=Changes)
-    said: Said | None = None
-    owner: str = ""
-    """The SDK whose spill file it is, once that has said so."""
-    named: int = 0
-    """Up to here its owner's stats lines have named it."""
-    files: dict[str, int] = field(default_factory=dict)
-    """The spill files that its last stats line named and that are not there in full, with their last number."""
-    more_files: int = 0
-    """Those of them that there was no room for."""
-    family: list[str] = field(default_factory=list)
-    """Its spill files that are known here."""
-    traces: dict[str, None] = field(default_factory=dict)
-    """Those for which it, or a file of its family, is not closed."""
-    service: str = ""
-
-    def gap_up_to(self, last: int) -> bool:
-        return any(first <= last for first, _ in self.gaps)
-
-
-class Routed(Struct, gc=False):
-    """What goes the same way of one trace."""
-
-    count: int = 0
-    segment: int = 0
-    """With `offset`: where the journal holds the last of it, or some place after that."""
-    offset: int = 0
-    segments: dict[int, int] = field(default_factory=dict)
-    """How many of them stand in each segment."""
-
-    def add(self, count: int, group: Group) -> None:
-        end = group.end
-        self.count += count
-        self.segment, self.offset = end.segment, end.offset
-        self.segments[end.segment] = self.segments.get(end.segment, 0) + count
-        if len(self.segments) > SEGMENTS:
-            oldest, second = sorted(self.segments)[:2]
-            self.segments[second] += self.segments.pop(oldest)
-
-
-class Share(Struct, gc=False):
-    """What one stream has of a trace."""
-
-    count: int
-    order: int
-    """When the last of it came."""
-
-
-class Edge(Struct, gc=False):
-    """What another sidecar, at which some of a trace's programs are, tells of it in its own receipt."""
-
-    received: int
-    forwarded: int
-    """What it sends on; here, should it have more than one place to forward to, that of which most is sent."""
-    rejected: int
-    dropped: int
-    gaps: int
-    """Numbers that never came there."""
-    unclosed: int
-    """Programs that have not said that they sent everything, or that are not judged."""
-    uncertain: bool
-    """Something of it can't be known there."""
-    sent: int | None = None
-
-
-class Account(Struct, gc=False):
-    """What is known of one trace."""
-
-    begun: int
-    """The order of its first message's group."""
-    heard: int
-    received: int = 0
-    unnumbered: int = 0
-    rejected: int = 0
-    """Lines that name the trace."""
-    near: int = 0
-    """Rejected lines of folded streams that say nothing of their trace."""
-    no_route: int = 0
-    shares: dict[str, Share] = field(default_factory=dict)
-    """By client: what is not closed."""
-    closed: int = 0
-    """SDKs that are."""
-    sent: int = 0
-    """What those have called."""
-    alone: bool = True
-    """They said nothing else."""
-    unjudged: int = 0
-    """Streams that there was no room for."""
-    before: bool = False
-    """Something of it may have come before anything was counted."""
-    routed: dict[str, Routed] = field(default_factory=dict)
-    """By the backends' names, with commas between them."""
-    dead: dict[str, int] = field(default_factory=dict)
-    """Dead letters by backend."""
-    jobs: dict[str, tuple[int, bool]] = field(default_factory=dict)
-    """The `ts` of what was heard last, and whether it is over."""
-    ended: int = 0
-    """When it ended; 0 while it has not."""
-    told: int = 0
-    """How often its receipt was told."""
-    forwarded: int = 0
-    """Messages that came from other sidecars."""
-    edges: dict[str, Edge] = field(default_factory=dict)
-    """What those have told of it, by their journals."""
-
-    @property
-    def running(self) -> bool:
-        """Whether it has a job that is not over."""
-        return any(not over for _, over in self.jobs.values())
 
 
 class Gap(NamedTuple):
@@ -280,20 +115,6 @@ class Facts(NamedTuple):
     """Of the clients named in gaps and unclosed."""
 
 
-class State(Struct):
-    """A snapshot."""
-
-    order: int
-    now: int
-    sure: int
-    blind: bool
-    done: list[tuple[str, int]]
-    streams: list[tuple[str, Stream]]
-    traces: list[tuple[str, Account]]
-    expected: dict[str, str]
-    due: list[tuple[int, str]]
-
-
 class Ledger:
     """One journal's streams and traces. `journal_id` is the `client` of the sidecar's own messages."""
 
@@ -310,12 +131,12 @@ class Ledger:
         self._streams: OrderedDict[str, Stream] = OrderedDict()
         """The one heard last comes last; so it is with traces."""
         self._done: OrderedDict[str, int] = OrderedDict()
-        self._traces: OrderedDict[str, Account] = OrderedDict()
+        self._traces: dict[str, Account | Brief] = {}
         self._shares = 0
         self._files = 0
         self._table: Table | None = None
-        self._routes: dict[tuple[Any, ...], str] = {}
-        """What that table says, remembered."""
+        self._ways: dict[tuple[Any, ...], _Way] = {}
+        """What that table says of each kind, remembered."""
         self._expected: dict[str, str] = {}
         """The SDKs that named spill files of which nothing has come, by the file's client."""
         self._due: deque[tuple[int, str]] = deque()
@@ -349,18 +170,18 @@ class Ledger:
         self._now = max(self._now, group.elapsed)
         self._order += 1
         self._group = self._order
-        came = Counter[Any]()
+        came = dict[Any, int]()
         for _, block in group.blocks:
             for tally in block.tallies():
-                came[tally.client] += tally.count
+                came[tally.client] = came.get(tally.client, 0) + tally.count
         refused: dict[str, list[Rejected]] = {}
         for _, one in group.rejected:
             refused.setdefault(one.client, []).append(one)
         # What was read from elsewhere is judged where its programs are connected.
         marks = [mark for mark in group.marks if not mark.principal.startswith((FORWARD, KAFKA))]
-        self._forwards = any(mark.principal.startswith(FORWARD) for mark in group.marks)
+        self._forwards = len(marks) < len(group.marks)
         for mark in marks:
-            self._take_mark(mark, group, came[mark.client], refused.get(mark.client, ()))
+            self._take_mark(mark, group, came.get(mark.client, 0), refused.get(mark.client, ()))
         numbered = {mark.client for mark in marks}
         for _, one in group.rejected:
             self._take_rejected(one)
@@ -370,8 +191,8 @@ class Ledger:
             else:
                 self._take_counts(block, group, table, numbered)
         for trace_id in self._forgotten:
-            if account := self._traces.get(trace_id):
-                account.ended = account.ended or self._order
+            if known := self._traces.get(trace_id):
+                known.ended = known.ended or self._order
         self._forgotten.clear()
         for client in numbered:
             self._look_at_files(client)
@@ -380,7 +201,8 @@ class Ledger:
         self._last_words = []
         while self._due and self._due[0][0] <= self._now:
             _, trace_id = self._due.popleft()
-            if trace_id in self._traces and not self._traces[trace_id].told:
+            account = self._known(trace_id)
+            if account is not None and not account.told:
                 self._to_tell[trace_id] = None
         self._trim()
 
@@ -389,7 +211,7 @@ class Ledger:
         told, self._to_tell = list(self._to_tell), {}
         found = []
         for trace_id in told:
-            account = self._traces.get(trace_id)
+            account = self._known(trace_id)
             facts = self.facts(trace_id)
             if account is not None and facts is not None and account.ended and (account.jobs or account.told):
                 account.told += 1
@@ -398,7 +220,7 @@ class Ledger:
 
     def end(self, trace_id: str) -> Facts | None:
         """A trace has ended, and no summary of it is journalled. Answers where that is to be told here, since no job's end tells it."""
-        account = self._traces.get(trace_id)
+        account = self._known(trace_id)
         if account is None:
             return None
         account.ended = account.ended or self._order
@@ -421,32 +243,52 @@ class Ledger:
     def _take_counts(self, block: Block, group: Group, table: Table, numbered: set[str]) -> None:
         self._order += 1
         if table is not self._table:
-            self._table, self._routes = table, {}
+            self._table, self._ways = table, {}
+        end = group.end
+        met = Met(self._group, self._order, self._now, self._blind and self._now < self._sure, end.segment, end.offset)
+        traces, client, stream, served = self._traces, "", None, dict[str, None]()
         for tally in block.tallies():
-            client = tally.client if isinstance(tally.client, str) and tally.client in numbered else ""
-            if client:
-                self._streams[client].messages += tally.count
-                if not self._streams[client].service:
-                    self._streams[client].service = str(Kind(*next(iter(tally.counts))).service)
-            if isinstance(tally.trace_id, str):
-                found = Counter[_Alike]()
-                for kind, count in tally.counts.items():
-                    found[self._alike(Kind(*kind))] += count
-                for (replay_to, route), count in found.items():
-                    forwarded = self._forwards and not client and tally.client is not UNSET
-                    self._take_alike(tally.trace_id, client, replay_to, route, count, group, forwarded=forwarded)
+            if tally.client != client:
+                client = tally.client if isinstance(tally.client, str) and tally.client in numbered else ""
+                stream = self._streams[client] if client else None
+                served = self._streams[self._root(client)].traces if client else {}
+            if stream is not None:
+                stream.messages += tally.count
+                if not stream.service:
+                    stream.service = str(Kind(*next(iter(tally.counts))).service)
+            trace_id = tally.trace_id
+            if not isinstance(trace_id, str):
+                continue
+            forwarded = self._forwards and not client and tally.client is not UNSET
+            ways = self._ways_of(tally.counts)
+            if len(ways) == 1 and trace_id not in traces and self._shares < ALL_SHARES:
+                [((replay_to, route), count)] = ways.items()
+                if not replay_to:
+                    traces[trace_id] = Brief(met, client, route, count, forwarded)
+                    if client:
+                        served[trace_id] = None
+                        self._shares += 1
+                    continue
+            for (replay_to, route), count in ways.items():
+                self._take_alike(trace_id, client, replay_to, route, count, group, forwarded=forwarded)
         self._take_own(block.of_service(OWN_SERVICE))
         self._take_progress(block.followed)
 
-    def _alike(self, kind: Kind) -> _Alike:
-        where = (kind.service, kind.type, kind.level, kind.host)
-        route = self._routes.get(where)
-        if route is None:
-            found = self._table.route(*where) if self._table else None
-            if len(self._routes) >= ROUTES:
-                self._routes.clear()
-            route = self._routes[where] = ",".join(found.backends) if found and found.matched else NO_ROUTE
-        return kind.replay_to, route
+    def _ways_of(self, counts: dict[tuple[Any, ...], int]) -> dict[_Way, int]:
+        """How many messages go which way, where these are those of each kind."""
+        known, found = self._ways, dict[_Way, int]()
+        for kind, count in counts.items():
+            way = known.get(kind) or self._find_way(kind)
+            found[way] = found.get(way, 0) + count
+        return found
+
+    def _find_way(self, kind: tuple[Any, ...]) -> _Way:
+        service, type_, level, host, replay_to = kind
+        found = self._table.route(service, type_, level, host) if self._table else None
+        if len(self._ways) >= WAYS:
+            self._ways.clear()
+        way = self._ways[kind] = replay_to, ",".join(found.backends) if found and found.matched else NO_ROUTE
+        return way
 
     def _take_alike(
         self, trace_id: str, client: str, replay_to: Any, route: str, count: int, group: Group, *, forwarded: bool
@@ -486,15 +328,23 @@ class Ledger:
         self._streams[self._root(client)].traces[trace_id] = None
 
     def _account(self, trace_id: str) -> Account:
-        account = self._traces.get(trace_id)
+        """That of a trace of which something came."""
+        account = self._known(trace_id)
         if account is None:
             account = self._traces[trace_id] = Account(
                 self._group, self._now, before=self._blind and self._now < self._sure
             )
         elif account.heard != self._now:
             account.heard = self._now
-            self._traces.move_to_end(trace_id)
+            self._traces[trace_id] = self._traces.pop(trace_id)
         return account
+
+    def _known(self, trace_id: str) -> Account | None:
+        """What is known of a trace, at length."""
+        known = self._traces.get(trace_id)
+        if isinstance(known, Brief):
+            known = self._traces[trace_id] = known.account()
+        return known
 
     # -- streams
 
@@ -613,11 +463,14 @@ class Ledger:
             self._last_words.append(client)
 
     def _close(self, trace_id: str, root: str, stream: Stream, said: Said) -> None:
-        account = self._traces.get(trace_id)
+        known = self._traces.get(trace_id)
+        if known is not None and not (said.final or 0 < known.ended < said.order):
+            return
+        account = self._known(trace_id)
         if account is None:
             del stream.traces[trace_id]
             return
-        if not (said.final or 0 < account.ended < said.order) or stream.dropped.since(account.begun):
+        if stream.dropped.since(account.begun):
             return
         members = [name for name in (root, *stream.family) if name in account.shares]
         if not all(self._covered(name, root, account, said) for name in members):
@@ -637,7 +490,8 @@ class Ledger:
         """Whether a stats line was said after all that a stream has of a trace."""
         if name == root:
             return account.shares[name].order <= said.order
-        return self._streams[name].named >= self._streams[name].mark
+        stream = self._streams.get(name)  # it may have been forgotten
+        return stream is not None and stream.named >= stream.mark
 
     def _end_stream(self, client: str) -> None:
         """Nothing is to be known of it any more, nor of its spill files, but how far it was."""
@@ -658,7 +512,7 @@ class Ledger:
         for message in messages:
             if not isinstance(message, Progress) or message.trace_id is UNSET or message.replay_to:
                 continue
-            account, ts = self._traces.get(message.trace_id), message.ts or 0
+            account, ts = self._known(message.trace_id), message.ts or 0
             if account is None:
                 continue
             known, over = account.jobs.get(message.job_id, (0, False))
@@ -667,6 +521,8 @@ class Ledger:
             ends = message.status in TERMINAL if message.status else over
             if ts >= known or (ends and not over):
                 account.jobs[message.job_id] = (max(ts, known), ends)
+            if known and not (ends or over or account.ended):  # it runs on, and its trace does
+                continue
             if account.running:
                 account.ended = 0
             elif not account.ended:
@@ -679,7 +535,7 @@ class Ledger:
         for message in messages:
             if message.trace_id is UNSET:
                 continue
-            account = self._traces.get(message.trace_id)
+            account = self._known(message.trace_id)
             if account is None:
                 continue
             if message.client != self._journal:
@@ -706,21 +562,23 @@ class Ledger:
     # -- bounds
 
     def _trim(self) -> None:
-        while len(self._traces) > TRACES:
-            trace_id, account = self._traces.popitem(last=False)
-            self._shares -= len(account.shares)
-            for client in account.shares:
-                stream = self._streams.get(self._root(client))
-                if stream is not None:
-                    stream.traces.pop(trace_id, None)
+        streams = dict[str, dict[str, None]]()
+        for trace_id in [*islice(self._traces, max(0, len(self._traces) - TRACES))]:
+            for client in self._traces.pop(trace_id).clients:
+                self._shares -= 1
+                served = streams.get(client)
+                if served is None:
+                    root = self._streams.get(self._root(client))
+                    served = streams[client] = root.traces if root is not None else {}
+                served.pop(trace_id, None)
         while len(self._streams) > STREAMS:
             client, stream = self._streams.popitem(last=False)
             self._sure = max(self._sure, self._now + FORGOTTEN)
             self._drop_files(stream)
             for trace_id in stream.traces:
-                account = self._traces[trace_id]
+                account = self._known(trace_id)
                 for name in (client, *stream.family):
-                    if account.shares.pop(name, None) is not None:
+                    if account is not None and account.shares.pop(name, None) is not None:
                         self._shares -= 1
                         account.unjudged += 1
 
@@ -730,11 +588,12 @@ class Ledger:
         """The trace of this id, or else that of the job of this id, the latest one; empty where neither is known."""
         if name in self._traces:
             return name
-        return next((one for one, account in reversed(self._traces.items()) if name in account.jobs), "")
+        accounts = ((one, known) for one, known in reversed(self._traces.items()) if isinstance(known, Account))
+        return next((one for one, account in accounts if name in account.jobs), "")
 
     def facts(self, trace_id: str) -> Facts | None:
         """What is known of a trace; None where nothing is."""
-        account = self._traces.get(trace_id)
+        account = self._known(trace_id)
         if account is None:
             return None
         roots = {self._root(client): None for client in account.shares}
@@ -776,10 +635,11 @@ class Ledger:
         """Nothing a few times, then the snapshot."""
         encoder = msgspec.msgpack.Encoder()
         parts = []
+        held: dict[str, Any]
         for held in (self._streams, self._traces):
             data = bytearray(_ARRAY + len(held).to_bytes(4, "big"))
-            for n, item in enumerate(held.items(), 1):
-                encoder.encode_into(item, data, -1)
+            for n, (name, one) in enumerate(held.items(), 1):
+                encoder.encode_into((name, one.account() if isinstance(one, Brief) else one), data, -1)
                 if n % PART == 0:
                     yield b""
             parts.append(msgspec.Raw(data))
@@ -799,8 +659,8 @@ class Ledger:
         self._order, self._now, self._sure, self._blind = state.order, state.now, state.sure, state.blind
         self._done = OrderedDict(state.done)
         self._streams = OrderedDict(state.streams)
-        self._traces = OrderedDict(state.traces)
-        self._shares = sum(len(account.shares) for account in self._traces.values())
+        self._traces = dict(state.traces)
+        self._shares = sum(len(account.shares) for _, account in state.traces)
         self._files = sum(len(stream.files) for stream in self._streams.values())
         self._expected = state.expected
         self._due = deque(state.due)

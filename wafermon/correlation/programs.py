@@ -40,7 +40,9 @@ class Programs:
 
     def __init__(self, programs: Iterable[Program] = ()) -> None:
         self._programs = {one.id: one for one in programs}
-        self._of_client = {client: one.id for one in self._programs.values() for client in one.connected}
+        self._of_client: dict[object, str] = {
+            client: one.id for one in self._programs.values() for client in one.connected
+        }
 
     def __iter__(self) -> Iterator[Program]:
         return iter(self._programs.values())
@@ -50,7 +52,7 @@ class Programs:
 
     def of(self, client: object) -> str:
         """The program of a client that is connected; else empty."""
-        return self._of_client.get(client, "") if isinstance(client, str) else ""
+        return self._of_client.get(client, "")
 
     def is_gone(self, program: str) -> bool:
         found = self._programs.get(program)

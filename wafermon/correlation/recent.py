@@ -120,15 +120,20 @@ class Recent:
             self._bytes -= len(self._blocks.popleft()) + BLOCK_COST
 
     def _follow(self, messages: Iterable[Message], time: int) -> None:
+        trace_id, trace = "", RecentTrace()
         for message in messages:
             if message.trace_id is UNSET:
                 continue
-            if isinstance(message, Progress):
-                self._progress(self._trace(message.trace_id), message, time)
-            elif isinstance(message, (SpanStart, SpanEnd)):
-                self._span(self._trace(message.trace_id), message)
-            elif isinstance(message, Trace):
+            if isinstance(message, Trace):
                 self._summary(message.trace_id, message)
+                continue
+            if message.trace_id != trace_id:  # neighbours have one
+                trace_id = message.trace_id
+                trace = self._trace(trace_id)
+            if isinstance(message, Progress):
+                self._progress(trace, message, time)
+            elif isinstance(message, (SpanStart, SpanEnd)):
+                self._span(trace, message)
 
     def _trace(self, trace_id: str) -> RecentTrace:
         trace = self.traces.get(trace_id)

@@ -22,6 +22,7 @@ SPANS = 1_000
 JOBS = 16
 TEXT = 128
 """The longest text that is kept of a name, in characters."""
+_WORK = frozenset({"span_start", "span_end", "progress"})
 
 
 class Delays(NamedTuple):
@@ -107,7 +108,11 @@ class LiveTrace(Struct, gc=False):
 
     def only_counts(self) -> bool:
         """Whether it never had a span or a job."""
-        return "span_start" not in self.counts and "span_end" not in self.counts and "progress" not in self.counts
+        return _WORK.isdisjoint(self.counts)
+
+    def is_of_one(self) -> bool:
+        """Whether it has one message."""
+        return len(self.counts) == 1 and 1 in self.counts.values()
 
     def span_ids(self) -> int:
         """How many are held."""
@@ -129,6 +134,8 @@ class LiveTrace(Struct, gc=False):
 
     def due(self, delays: Delays) -> int:
         """When something happens to it next if nothing more is heard."""
+        if not (self.settled or self.jobs or self.spans):  # so it is with most where there are many
+            return min(self.begun + delays.longest, self.heard + delays.idle)
         due = self.ends_at(delays)
         for job in self.jobs.values():
             due = min(due, job.stalls_at(delays))

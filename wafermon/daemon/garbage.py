@@ -10,7 +10,7 @@ import atexit
 import gc
 from typing import Any
 
-from twisted.internet.task import LoopingCall
+from wafermon.model.repeated import Repeated
 
 SECONDS = 0.1
 YOUNG, OLDER = 300, 10
@@ -28,8 +28,7 @@ class Garbage:
 
     def __init__(self, reactor: Any) -> None:
         self._looks = 0
-        self._clock = LoopingCall(self._look)
-        self._clock.clock = reactor
+        self._clock = Repeated(reactor, self._look)
 
     def start(self) -> None:
         """What there is by now stays for good and is not looked at any more."""

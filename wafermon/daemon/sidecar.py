@@ -489,7 +489,8 @@ def _spill_settings(config: Config) -> tuple[Any, ...]:
 def _correlation(config: Config) -> Settings:
     forwards = tuple(name for name, backend in config.backends.items() if backend.plugin == FORWARD)
     said = config.correlation.model_dump()
+    elsewhere = forwards or config.sources
     return Settings(
-        **{**said, "derive": said["derive"] or ("never" if forwards else "here"), "forwards": forwards},
+        **{**said, "derive": said["derive"] or ("never" if elsewhere else "here"), "forwards": forwards},
         schedules=rules_of(config.schedules),
     )

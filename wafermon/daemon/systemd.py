@@ -5,9 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from twisted.internet.task import LoopingCall
+from wafermon.model.repeated import Repeated
 
 
 class Notifier:
@@ -16,8 +17,7 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str], reactor: Any) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         self._every = _microseconds(environ.get("WATCHDOG_USEC", "")) / 2e6
-        self._watchdog = LoopingCall(self.tell, "WATCHDOG=1")
-        self._watchdog.clock = reactor
+        self._watchdog = Repeated(reactor, partial(self.tell, "WATCHDOG=1"))
 
     def ready(self) -> None:
         """It listens. From now on a reactor that stands still for too long gets the process restarted."""

@@ -246,7 +246,7 @@ class Delivery:
             self.log.failure("{name} did not close as it should", name=self.name)
         await self._calls.ended()
         if self._workers is not None:
-            self._workers.stop()
+            self._workers.leave()  # whatever a backend that said so too soon still does in them
         self._go(Event.CLOSED)
 
     def leave(self) -> None:

@@ -13,11 +13,6 @@ class Workers(ThreadPool):
 
     threadFactory = staticmethod(partial(Thread, daemon=True))  # type: ignore[assignment]  # it makes threads all the same
 
-    @property
-    def busy(self) -> bool:
-        """Whether a thread works now."""
-        return bool(self._team.statistics().busyWorkerCount)
-
     def leave(self) -> None:
         """End the threads that do nothing. One that hangs goes on until the process ends."""
         self.joined = True

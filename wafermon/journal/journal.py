@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -393,13 +393,8 @@ class Journal:
         self._write(entries, self._clock.stamp())
 
     def _write(self, entries: list[Entry], stamp: Stamp) -> None:
-        blocks = melted([entry.block for entry in entries if entry.block])
-        rejected = [one for entry in entries for one in entry.rejected]
-        last = {entry.stream: entry.seq for entry in entries if entry.stream}
-        marks = [Mark(stream.principal, stream.client, seq) for stream, seq in last.items()]
-        presence = [one for entry in entries for one in entry.presence]
         self._tried_at = self._reactor.seconds()
-        written = self._in_writer(self._disk.write, blocks, rejected, marks, stamp, self._routes, presence)
+        written = maybeDeferred(self._write_in_thread, entries, stamp)
         written.addCallbacks(
             self._committed,
             self._failed,
@@ -407,6 +402,14 @@ class Journal:
             errbackArgs=(entries, stamp),
         )
         written.addErrback(lambda failure: self.log.failure("A fault of the journal's own", failure))
+
+    def _write_in_thread(self, entries: list[Entry], stamp: Stamp) -> Deferred[Group]:
+        blocks = melted([entry.block for entry in entries if entry.block])
+        rejected = [one for entry in entries for one in entry.rejected]
+        last = {entry.stream: entry.seq for entry in entries if entry.stream}
+        marks = [Mark(stream.principal, stream.client, seq) for stream, seq in last.items()]
+        presence = [one for entry in entries for one in entry.presence]
+        return self._in_writer(self._disk.write, blocks, rejected, marks, stamp, self._routes, presence)
 
     def _committed(self, group: Group, entries: list[Entry]) -> None:
         if self._fault:

@@ -36,12 +36,9 @@ class Tally(Struct, gc=False):
     """The least `ts`."""
     last: int
     counts: dict[tuple[Any, ...], int]
-    """Messages by their kinds, in the order in which those were met."""
-
-    @property
-    def count(self) -> int:
-        """How many messages."""
-        return sum(self.counts.values())
+    """Messages by their kinds, in the order in which those were met. Those of one message may share it, so nobody changes it but `add`."""
+    count: int
+    """How many messages."""
 
     def add(self, first: int, last: int, kind: tuple[Any, ...], count: int) -> None:
         """Messages of a kind with these times."""
@@ -49,6 +46,9 @@ class Tally(Struct, gc=False):
             self.first = first
         if last > self.last:
             self.last = last
+        if self.count == 1:
+            self.counts = dict(self.counts)
+        self.count += count
         self.counts[kind] = self.counts.get(kind, 0) + count
 
 
@@ -325,13 +325,17 @@ def tally(keys: Sequence[Any], stamps: Sequence[int], table: Sequence[tuple[Any,
     count = len(keys)
     changes = list(compress(range(1, count), map(ne, keys, islice(keys, 1, None))))
     found: dict[Any, Tally] = {}
+    ones: dict[int, dict[tuple[Any, ...], int]] = {}
     if len(changes) * 4 > count:
         for key, ts, number in zip(keys, stamps, column, strict=True):
             known = found.get(key)
             if known is not None:
                 known.add(ts, ts, table[number], 1)
             elif key is not None:
-                found[key] = Tally(key[0], key[1], ts, ts, {table[number]: 1})
+                one = ones.get(number)
+                if one is None:
+                    one = ones[number] = {table[number]: 1}
+                found[key] = Tally(key[0], key[1], ts, ts, one, 1)
         return list(found.values())
     for start, stop in pairwise([0, *changes, count]):
         key = keys[start]
@@ -340,7 +344,7 @@ def tally(keys: Sequence[Any], stamps: Sequence[int], table: Sequence[tuple[Any,
         some = stamps[start:stop]
         known = found.get(key)
         if known is None:
-            known = found[key] = Tally(key[0], key[1], some[0], some[0], {})
+            known = found[key] = Tally(key[0], key[1], some[0], some[0], {}, 0)
         first, last = min(some), max(some)
         for number, many in Counter(column[start:stop]).items():
             known.add(first, last, table[number], many)

@@ -13,9 +13,8 @@ from wafermon.model.schedules import RECOVERED, TOLD
 KINDS = ("job_stalled", "gone", "job_failed", "span_abandoned", "dropped", *TOLD)
 """What is told of schedules comes last: `context.schedule` names the one, and `recovered` says that all is over."""
 _DERIVED = frozenset({"job_stalled", "gone", "span_abandoned", *TOLD})
-_FAILED, _KIND, _ESCAPE = b'"failed"', b'"kind"', b"\\u"
-"""One of them is in the line of each; an escape may say anything."""
-_POSSIBLE = {("progress", ""), ("event", "warning")}
+_KIND, _ESCAPE = b'"kind"', b"\\u"
+"""One of them is in the line of each event; an escape may say anything."""
 _SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
 
 
@@ -43,27 +42,41 @@ class Notable(NamedTuple):
 
 def notables(block: Block) -> Iterator[Notable]:
     """Those of a block, in order."""
-    if not any(_possible(kind) for kind in block.kinds):
-        return
-    places = block.places({kind for kind in block.kinds if _possible(kind)})
-    lines = block.lines_at(places)
-    found = [
-        place for place, line in zip(places, lines, strict=True) if _FAILED in line or _KIND in line or _ESCAPE in line
-    ]
+    found = _events(block)
+    if Progress.type in block.types and any(map(_failed, block.followed)):
+        found += block.places({kind for kind in block.kinds if kind[_TYPE] == Progress.type})
+        found.sort()
     for line, message in zip(block.lines_at(found), block.at(found), strict=True):
         if kind := _kind(message):
             yield Notable(kind, line, message)
 
 
+def _events(block: Block) -> list[int]:
+    """The places of those that may be notable."""
+    kinds = set(filter(_possible, block.kinds))
+    if not kinds:
+        return []
+    places = block.places(kinds)
+    lines = zip(places, block.lines_at(places), strict=True)
+    if b"\\" not in block.raw:
+        return [place for place, line in lines if _KIND in line]
+    return [place for place, line in lines if _KIND in line or _ESCAPE in line]
+
+
 def _possible(kind: tuple[Any, ...]) -> bool:
-    if (kind[_TYPE], kind[_LEVEL]) in _POSSIBLE:
+    """Whether an event of that kind may be."""
+    if (kind[_TYPE], kind[_LEVEL]) == ("event", "warning"):
         return True
     return (kind[_SERVICE], kind[_TYPE], kind[_LEVEL]) == (OWN_SERVICE, "event", "info")
 
 
+def _failed(message: Message) -> bool:
+    return isinstance(message, Progress) and message.status == "failed"
+
+
 def _kind(message: Message) -> str:
-    if isinstance(message, Progress):
-        return "job_failed" if message.status == "failed" else ""
+    if _failed(message):
+        return "job_failed"
     if not isinstance(message, Event) or not message.context:
         return ""
     kind = message.context.get("kind")

@@ -477,8 +477,8 @@ class Correlation(Section):
     derive: Literal["here", "never"] | None = Field(
         default=None,
         description="Where summaries of traces, and events such as `job_stalled`, are made: `here`, or `never`, where they are left to "
-        "the sidecar that this one forwards to. Jobs are followed, and receipts told, in either.",
-        json_schema_extra={"default": "`never` where a backend forwards, else `here`"},
+        "the sidecar that this one forwards to, or to those that write to the topics of Kafka that are read here. Jobs are followed, and receipts told, in either.",
+        json_schema_extra={"default": "`never` where a backend forwards or topics of Kafka are read, else `here`"},
     )
     after_start: Duration = Field(
         default=60.0,

@@ -157,10 +157,11 @@ def _origin(answer: Answer[Any]) -> dict[str, Any]:
     return {"sources": answer.sources, "problems": answer.problems}
 
 
-def _unknown(*answers: Answer[Any]) -> Exception:
+def _unknown(given: str, answer: Answer[Any]) -> Exception:
     """What is raised where nothing was found: somebody who could not be asked may know it."""
-    problems = [problem for answer in answers for problem in answer.problems]
-    return Unavailable("; ".join(dict.fromkeys(problems))) if problems else NotThere(NOTHING)
+    if answer.problems:
+        return Unavailable("; ".join(dict.fromkeys(answer.problems)))
+    return NotThere(f"nothing is known of {given[:64]!r}: it never came, or it is older than what is kept")
 
 
 def _whole(answer: Answer[Any]) -> dict[str, Any]:
@@ -202,11 +203,8 @@ async def _trace(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     else:
         answer = await query.trace(trace_id, limit, given.get("source", ""), kept=stored == "kept")
     if answer.found is None:
-        raise _unknown(answer)
+        raise _unknown(given.get("id", ""), answer)
     return {**answer.found, "critical_path": critical_path(answer.found), **_origin(answer)}
-
-
-NOTHING = "nothing is known of this trace: it never came, or it is older than what is kept"
 
 
 async def one_trace(query: Query, given: str, source: str) -> str:
@@ -215,7 +213,7 @@ async def one_trace(query: Query, given: str, source: str) -> str:
         raise BadQuestion("missing: the id of a trace or a job, or the beginning of one")
     meant = await query.resolve(given, source)
     if not meant.found:
-        raise _unknown(meant)
+        raise _unknown(given, meant)
     if len(meant.found) > 1:
         shown = ", ".join(meant.found[:10]) + (", …" if len(meant.found) > 10 else "")
         raise NotThere(f"{given!r} is the beginning of several: {shown}", meant.found[:10])
@@ -225,7 +223,7 @@ async def one_trace(query: Query, given: str, source: str) -> str:
 async def _receipt(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
     found = await query.receipt(given.get("id", ""), given.get("source", ""))
     if found.found is None:
-        raise _unknown(found)
+        raise _unknown(given.get("id", ""), found)
     return {**found.found}
 
 
@@ -237,7 +235,7 @@ async def _compare(query: Query, given: Mapping[str, str]) -> dict[str, Any]:
         raise BadQuestion(f"run and other are both {run}; name two runs")
     found = await query.compare(run, other, source)
     if found.found is None:
-        raise _unknown(found)
+        raise _unknown(other or run, found)
     return {**found.found, **_origin(found)}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from twisted.internet.task import LoopingCall
+from wafermon.model.repeated import Repeated
 
 EVERY_SECONDS = 0.25
 KEPT = 120
@@ -19,8 +19,7 @@ class ReactorDelay:
         self._reactor = reactor
         self._due = 0.0
         self._samples: deque[float] = deque(maxlen=KEPT)
-        self._loop = LoopingCall(self._sample)
-        self._loop.clock = reactor
+        self._loop = Repeated(reactor, self._sample)
 
     def start(self) -> None:
         self._due = self._reactor.seconds() + EVERY_SECONDS

@@ -14,13 +14,13 @@ from twisted.internet.defer import DeferredList
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
 from wafermon.model.changes import CannotChange, Change
 from wafermon.model.endpoints import kind_of
+from wafermon.model.repeated import Repeated
 from wafermon.model.settings import HttpListener
 from wafermon.net import ports
 from wafermon.net.http import QuietSite
@@ -154,8 +154,7 @@ class HttpPorts:
         self._root = root
         self._reactor = reactor
         self._open: dict[Address, OpenPort] = {}
-        self._look = LoopingCall(self._refresh)
-        self._look.clock = reactor
+        self._look = Repeated(reactor, self._refresh)
 
     @property
     def open(self) -> list[tuple[HttpListener, str]]:

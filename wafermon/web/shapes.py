@@ -234,6 +234,18 @@ class ReceiptBackend(Shape):
     skipped: Annotated[int, "passed undelivered"]
 
 
+class Edge(Shape):
+    """What a sidecar that forwards to this one has told of it."""
+
+    received: Annotated[int, "messages that it accepted"]
+    forwarded: Annotated[int, "of these, what it forwards to here"]
+    sent: Annotated[int | None, "as in the receipt"]
+    rejected: Annotated[int, "as in the receipt"]
+    dropped: Annotated[int, "as in the receipt"]
+    gaps: Annotated[int, "numbers that never came there"]
+    unclosed: Annotated[int, "clients there that have not said that they sent everything"]
+
+
 class Receipt(Shape):
     """`GET /api/traces/ID/receipt` and `wafermon receipt --json`; receipts.md explains each field."""
 
@@ -253,6 +265,9 @@ class Receipt(Shape):
     unnumbered: Annotated[int, "messages without a number"]
     no_route: Annotated[int, "messages that no rule took"]
     begun_before: Annotated[bool, "it may have begun before the sidecar kept receipts"]
+    forwarded: Annotated[int, "messages that came through other sidecars"]
+    edges: Annotated[dict[str, Edge], "journal of such a sidecar -> what it has told"]
+    edge_unknown: Annotated[int, "forwarded messages of which no sidecar has told a receipt"]
     services: Annotated[dict[str, str], "client -> service, of those that are named"]
     backends: Annotated[dict[str, ReceiptBackend], "by name"]
 
@@ -326,6 +341,7 @@ class ClientSeen(Shape):
     unsent: Annotated[int | None, "messages that it still holds"]
     spilled: Annotated[int | None, "its spill files"]
     closed: Annotated[bool, "it said that this is all"]
+    protocol: Annotated[str, "`lines`, or `otlp`"]
 
 
 class ForwarderSeen(Shape):
@@ -367,6 +383,65 @@ class Clients(Shape):
         "the sidecars that forward to this one, those that are connected first; none where a service is asked for",
     ]
     forwarders_total: Annotated[int, "how many there are"]
+
+
+class Forwarder(Shape):
+    """A sidecar that forwards to this one, or did since the start."""
+
+    name: Annotated[str, "as its token or certificate says"]
+    journal: Annotated[str, "the id of its journal"]
+    host: Annotated[str, "as it says"]
+    version: Annotated[str, "as it says"]
+    address: Annotated[str, "its end of the connection"]
+    instance: Annotated[str, "what tells it from a copy"]
+    connected: Annotated[bool, "whether it is now"]
+    since: Annotated[Time, "when it came"]
+    last_heard: Annotated[Time, "when it was heard of last"]
+    connections: Annotated[int, "how often it connected"]
+    messages: Annotated[int, "that were accepted"]
+    frames: Annotated[int, "that were accepted"]
+    duplicate_frames: Annotated[int, "that were known already"]
+    refused_lines: Annotated[int, "lines that were refused"]
+    gaps: Annotated[int, "numbers that were jumped over"]
+    raw_bytes: Annotated[int, "of the lines"]
+    wire_bytes: Annotated[int, "of the frames"]
+    lag: Annotated[float | None, "seconds that what came last had waited there"]
+    clock: Annotated[float | None, "seconds that its clock is ahead of this one"]
+
+
+class Forwarders(Shape):
+    """`GET /api/forwarders` and `wafermon clients --forwarders --json`."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    forwarders: Annotated[list[Forwarder], "those that are connected first"]
+    total: Annotated[int, "how many the filter takes"]
+    left_out: Annotated[int, "how many of these are not shown"]
+
+
+class ForwarderShown(Shape):
+    """A sidecar that forwards to this one, in short."""
+
+    name: Annotated[str, "as its token or certificate says"]
+    journal: Annotated[str, "the id of its journal"]
+    host: Annotated[str, "as it says"]
+    version: Annotated[str, "as it says"]
+    connected: Annotated[bool, "whether it is now"]
+    last_heard: Annotated[Time, "when it was heard of last"]
+    lag: Annotated[float | None, "seconds that what came last had waited there"]
+    clock: Annotated[float | None, "seconds that its clock is ahead of this one"]
+    messages: Annotated[int, "that were accepted"]
+    gaps: Annotated[int, "numbers that were jumped over"]
+    refused_lines: Annotated[int, "lines that were refused"]
+
+
+class ForwarderState(Shape):
+    """The sidecars that forward to this one."""
+
+    connected: Annotated[int, "how many are connected"]
+    known: Annotated[int, "how many are known since the start"]
+    copies_refused: Annotated[int, "connections of copies, since the start"]
+    lag_seconds: Annotated[float, "the greatest lag"]
+    shown: Annotated[list[ForwarderShown], "20 at most, those that lag most first"]
 
 
 class Kept(Shape):
@@ -509,6 +584,39 @@ class FollowerState(Shape):
     positions: Annotated[list[str], "of these, the latest ones"]
 
 
+class KafkaTopic(Shape):
+    """Counters of a topic of Kafka, since the start."""
+
+    messages: Annotated[int, "read and accepted"]
+    rejected: Annotated[int, "lines that were refused"]
+    skipped: Annotated[int, "records without a value"]
+    lost: Annotated[int, "offsets that the topic's retention took before they were read"]
+
+
+class KafkaPartition(Shape):
+    """A partition that is read."""
+
+    topic: Annotated[str, "its topic"]
+    partition: Annotated[int, "its number"]
+    state: Annotated[str, "`reading`, or `stopped` where a person has to do something first"]
+    problem: Annotated[str, "what is wrong; empty where nothing is"]
+    next: Annotated[int, "the offset up to which everything is durable here"]
+    lag: Annotated[int | None, "offsets that are there and were not read yet; null where that is not known"]
+
+
+class KafkaState(Shape):
+    """One entry of `listen` that reads from Kafka."""
+
+    brokers: Annotated[list[str], "as the config names them"]
+    cluster: Annotated[str, "the cluster's id; empty until it is known"]
+    topics: Annotated[dict[str, KafkaTopic], "by name"]
+    missing: Annotated[list[str], "topics that are not there"]
+    group: Annotated[str | None, "the consumer group; null where the config says which partitions are read"]
+    exactly_once: Annotated[bool, "false in a group: after a crash some may be at two sidecars"]
+    problem: Annotated[str, "what keeps it from reading; empty where nothing does"]
+    partitions: Annotated[list[KafkaPartition], "those that are read here"]
+
+
 class HttpState(Shape):
     """A port for HTTP."""
 
@@ -524,6 +632,18 @@ class HookState(Shape):
     failed: Annotated[int, "calls"]
     skipped: Annotated[int, "events beyond `at_most`"]
     error: Annotated[str, "of the latest call; empty where it worked"]
+
+
+class OtlpState(Shape):
+    """What comes by OTLP, since the start."""
+
+    senders: Annotated[int, "programs that are known"]
+    connected: Annotated[int, "of these, those that were heard of lately"]
+    requests: Annotated[int, "that were answered with success"]
+    repeated: Annotated[int, "of these, those that had come before"]
+    refused: Annotated[int, "that were refused"]
+    messages: Annotated[int, "that were accepted"]
+    rejected: Annotated[int, "records that were not"]
 
 
 class Status(Shape):
@@ -548,10 +668,15 @@ class Status(Shape):
     correlation: Annotated[CorrelationState, "the correlation"]
     dead_letters: Annotated[DeadLetterState, "the dead letters"]
     followers: Annotated[dict[str, FollowerState], "by name; those of the sidecar's own begin with !"]
+    kafka: Annotated[list[KafkaState], "what is read from Kafka, by entry of `listen`"]
     hooks: Annotated[HookState | None, "null where no hook is configured"]
     http: Annotated[list[HttpState], "ports for HTTP"]
     reactor_delay: Annotated[float, "seconds that the reactor came late of late"]
     viewers: Annotated[int, "open streams of changes"]
+    forwarders: Annotated[ForwarderState, "sidecars that forward to this one"]
+    schedules: Annotated[dict[str, Any] | None, "how many, in which states; null where the config has none"]
+    otlp: Annotated[OtlpState, "what comes by OTLP"]
+    alerts: Annotated[dict[str, dict[str, Any]], "channel -> its counters"]
 
 
 class Process(Shape):
@@ -593,6 +718,15 @@ class Letters(Shape):
     letters: Annotated[list[Letter], "the latest first"]
 
 
+class Schedules(Shape):
+    """`GET /api/schedules` and `wafermon schedules --json`; http.md has an entry with all its fields."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    schedules: Annotated[list[dict[str, Any]], "in the config's order"]
+    total: Annotated[int, "how many the filter takes"]
+    left_out: Annotated[int, "how many of these are not shown"]
+
+
 class NotKnown(Shape, kw_only=True):
     """A 404, 409 or 503."""
 
@@ -617,7 +751,7 @@ class ConfigDifference(Shape):
 
 
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
-    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Letters, Status, Process, Drained, Forgotten, NotKnown,
+    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Forwarders, Letters, Schedules, Status, Process, Drained, Forgotten, NotKnown,
     Finding, ConfigDifference,
 )  # fmt: skip
 """What is printed as a whole, or as the entries of a list."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.task import LoopingCall
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from wafermon import __version__
 from wafermon.model.messages import dumps
+from wafermon.model.repeated import Repeated
 from wafermon.web.answers import BadArgument, arguments, text
 from wafermon.web.sessions import has_session
 from wafermon.web.view import View
@@ -41,8 +41,7 @@ class Stream(Resource):
         self._quiet = 0
         self._again = 0.0
         self._telling: Any = None
-        self._steps = LoopingCall(self._step)
-        self._steps.clock = reactor
+        self._steps = Repeated(reactor, self._step)
 
     @property
     def viewers(self) -> int:

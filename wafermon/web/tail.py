@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.task import LoopingCall
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from wafermon.model.repeated import Repeated
 from wafermon.web.answers import arguments, text
 from wafermon.web.subscriptions import Filter, Watcher
 from wafermon.web.view import View
@@ -29,8 +29,7 @@ class Tail(Resource):
         self._view = view
         self._reactor = reactor
         self._watching: dict[Request, tuple[Watcher, Callable[[], None]]] = {}
-        self._alive = LoopingCall(self._tell_alive)
-        self._alive.clock = reactor
+        self._alive = Repeated(reactor, self._tell_alive)
 
     def stop(self) -> None:
         """End all streams."""

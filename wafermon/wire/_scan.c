@@ -636,9 +636,9 @@ static int32_t shape_of(Scanner *self, const struct line *line) {
     return *shape;
 }
 
-struct trace {
+struct trace { /* in the stream of one client */
     uint64_t hash;
-    struct value id;
+    struct value id, client;
     int64_t first, last;
     int32_t line, head, tail; /* where it was met; its first and last counts */
 };
@@ -702,18 +702,18 @@ static int same_id(const struct value *one, const struct value *other) {
     return one->size == other->size && !memcmp(one->at, other->at, one->size);
 }
 
-static int32_t trace_of(struct found *found, const struct value *id, uint64_t seed, int32_t line) {
+static int32_t trace_of(struct found *found, const struct value *id, const struct value *client, uint64_t seed, int32_t line) {
     uint64_t hash;
     uint32_t place;
     int32_t number = found->last_trace;
-    if (number >= 0 && same_id(&found->traces[number].id, id))
+    if (number >= 0 && same_id(&found->traces[number].id, id) && same_id(&found->traces[number].client, client))
         return number;
-    hash = hash_of(seed, id->at, id->size);
+    hash = hash_of(hash_of(seed, client->at, client->size), id->at, id->size);
     for (place = (uint32_t)hash & found->mask; (number = found->trace_places[place]) >= 0; place = (place + 1) & found->mask)
-        if (found->traces[number].hash == hash && same_id(&found->traces[number].id, id))
+        if (found->traces[number].hash == hash && same_id(&found->traces[number].id, id) && same_id(&found->traces[number].client, client))
             return number;
     number = found->trace_places[place] = found->trace_count++;
-    found->traces[number] = (struct trace){ hash, *id, INT64_MAX, INT64_MIN, line, -1, -1 };
+    found->traces[number] = (struct trace){ hash, *id, *client, INT64_MAX, INT64_MIN, line, -1, -1 };
     return number;
 }
 
@@ -782,7 +782,8 @@ static int take(Scanner *self, struct found *found, const byte *at, const byte *
     }
     {
         static const struct value none = { (const byte *)"", 0, PLAIN };
-        int32_t number = trace_of(found, trace_id->sort == ABSENT ? &none : trace_id, self->seed, (int32_t)place);
+        const struct value *client = line.fields[CLIENT].sort == ABSENT ? &none : &line.fields[CLIENT];
+        int32_t number = trace_of(found, trace_id->sort == ABSENT ? &none : trace_id, client, self->seed, (int32_t)place);
         struct trace *trace = &found->traces[number];
         if (line.ts < trace->first)
             trace->first = line.ts;
@@ -794,8 +795,13 @@ static int take(Scanner *self, struct found *found, const byte *at, const byte *
     return 1;
 }
 
+/* The shape of a trace's only message, or a list of (shape, messages). */
 static PyObject *counts_of(const struct found *found, const struct trace *trace) {
-    PyObject *counts = PyList_New(0);
+    const struct count *first = &found->counts[trace->head];
+    PyObject *counts;
+    if (first->many == 1 && first->next < 0)
+        return PyLong_FromLong(first->shape);
+    counts = PyList_New(0);
     for (int32_t at = trace->head; counts && at >= 0; at = found->counts[at].next) {
         PyObject *pair = Py_BuildValue("(ii)", found->counts[at].shape, found->counts[at].many);
         if (!pair || PyList_Append(counts, pair))
@@ -809,9 +815,24 @@ static PyObject *traces_of(const struct found *found) {
     PyObject *traces = PyList_New(found->trace_count);
     for (int32_t at = 0; traces && at < found->trace_count; at++) {
         const struct trace *trace = &found->traces[at];
-        PyObject *one = Py_BuildValue("(Ns#LLN)", PyLong_FromLong(trace->line), (const char *)trace->id.at, (Py_ssize_t)trace->id.size,
-                                      (long long)trace->first, (long long)trace->last, counts_of(found, trace));
-        if (!one || PyList_SetItem(traces, at, one))
+        PyObject *first = PyLong_FromLongLong(trace->first), *parts[5], *one = PyTuple_New(5);
+        int failed = !one;
+        parts[0] = PyLong_FromLong(trace->line);
+        parts[1] = PyUnicode_FromStringAndSize((const char *)trace->id.at, (Py_ssize_t)trace->id.size);
+        parts[2] = first;
+        parts[3] = trace->last == trace->first && first ? (Py_INCREF(first), first) : PyLong_FromLongLong(trace->last);
+        parts[4] = counts_of(found, trace);
+        for (int part = 0; part < 5; part++) {
+            failed |= !parts[part];
+            if (one)
+                (void)PyTuple_SetItem(one, part, parts[part]); /* which takes it over */
+            else
+                Py_XDECREF(parts[part]);
+        }
+        if (failed) {
+            Py_XDECREF(one);
+            Py_CLEAR(traces);
+        } else if (PyList_SetItem(traces, at, one))
             Py_CLEAR(traces);
     }
     return traces;
@@ -829,8 +850,8 @@ PyDoc_STRVAR(scan_doc,
 "scan(block: bytes, now: int) -> tuple\n\n"
 "block is whole lines, each ended by a newline; now stands for the ts of those without. Answers with the number of lines;\n"
 "for each the number of its shape, in two bytes; its seq, in eight, or all of them as (first,) where they are in order; the least\n"
-"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, [(shape, messages)]), with an\n"
-"empty id for what has none; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
+"and the greatest ts; and lists: the traces as (line where it was met, id, least ts, greatest ts, counts), one for\n"
+"each client, with an empty id for what has none, and for counts the shape of its only message or [(shape, messages)]; the lines without a ts; those of progress without a trace; the odd ones, of which nothing else is known.");
 
 static PyObject *scan(Scanner *self, PyObject *arguments) {
     const char *block;
@@ -865,6 +886,78 @@ static PyObject *scan(Scanner *self, PyObject *arguments) {
                            (long long)found.first, (long long)found.last, traces_of(&found), found.untimed, found.jobless, found.odd);
 done:
     let_go(&found);
+    return answer;
+}
+
+PyDoc_STRVAR(splice_doc,
+"splice(block: bytes, column: bytes, prefixes: list[bytes]) -> bytes\n\n"
+"The lines of a block, each with the prefix of which its column has the number, in four bytes, in place of its opening brace and\n"
+"what stands before that. Where the prefix is empty the line is as it was. Raises ValueError where the three do not fit together.");
+
+static PyObject *splice(PyObject *Py_UNUSED(self), PyObject *arguments) {
+    const char *block, *column, *end, *misfit = NULL;
+    Py_ssize_t size, columns, count, total = 0;
+    PyObject *list, *answer = NULL;
+    struct prefix { char *at; Py_ssize_t size; } *prefixes;
+    char *to = NULL;
+    if (!PyArg_ParseTuple(arguments, "y#y#O", &block, &size, &column, &columns, &list))
+        return NULL;
+    count = PyList_Size(list);
+    if (count < 0)
+        return NULL;
+    prefixes = malloc((size_t)(count + 1) * sizeof *prefixes);
+    if (!prefixes)
+        return PyErr_NoMemory();
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (PyBytes_AsStringAndSize(PyList_GetItem(list, at), &prefixes[at].at, &prefixes[at].size))
+            goto done;
+    end = block + size;
+    for (int copying = 0; copying < 2; copying++) { /* first only the size is found out */
+        const char *number = column;
+        for (const char *at = block; at < end;) {
+            const char *newline = memchr(at, '\n', (size_t)(end - at));
+            uint32_t which;
+            if (!newline || number + sizeof which > column + columns) {
+                misfit = "expected whole lines, with a number for each";
+                goto done;
+            }
+            memcpy(&which, number, sizeof which);
+            number += sizeof which;
+            if (which >= count) {
+                misfit = "expected numbers of prefixes";
+                goto done;
+            }
+            if (prefixes[which].size) {
+                const char *brace = memchr(at, '{', (size_t)(newline - at));
+                if (!brace) {
+                    misfit = "expected objects where there is a prefix";
+                    goto done;
+                }
+                if (to) {
+                    memcpy(to, prefixes[which].at, (size_t)prefixes[which].size);
+                    to += prefixes[which].size;
+                } else
+                    total += prefixes[which].size;
+                at = brace + 1;
+            }
+            if (to) {
+                memcpy(to, at, (size_t)(newline + 1 - at));
+                to += newline + 1 - at;
+            } else
+                total += newline + 1 - at;
+            at = newline + 1;
+        }
+        if (copying)
+            break;
+        answer = PyBytes_FromStringAndSize(NULL, total);
+        if (!answer)
+            break;
+        to = PyBytes_AsString(answer);
+    }
+done:
+    if (misfit)
+        PyErr_SetString(PyExc_ValueError, misfit);
+    free(prefixes);
     return answer;
 }
 
@@ -906,7 +999,9 @@ static PyObject *shapes_of(Scanner *self, void *Py_UNUSED(closure)) {
     return self->shapes;
 }
 
-static PyMethodDef METHODS[] = { { "scan", (PyCFunction)scan, METH_VARARGS, scan_doc }, { NULL, NULL, 0, NULL } };
+static PyMethodDef METHODS[] = { { "scan", (PyCFunction)scan, METH_VARARGS, scan_doc },
+                                 { "splice", (PyCFunction)splice, METH_VARARGS | METH_STATIC, splice_doc },
+                                 { NULL, NULL, 0, NULL } };
 static PyGetSetDef GETTERS[] = {
     { "shapes", (getter)shapes_of, NULL, "For each number: service, host, pid, client, type, level, replay_to.", NULL },
     { NULL, NULL, NULL, NULL, NULL }

@@ -97,14 +97,24 @@ class BlockReader:
         if self.origin.numbered and _any_unset(numbers):
             odd.update(at for at, number in enumerate(numbers) if number is UNSET)
         stamps = list(map(ts_of, messages))
-        incomplete = unusual or _any_unset(stamps) or ("progress" in types and UNSET in traces)
+        untraced = "progress" in types and UNSET in traces
+        incomplete = unusual or _any_unset(stamps) or untraced
+        done = block
+        if (
+            incomplete
+            and not odd
+            and not untraced
+            and (done := self._complete_alike(lines, messages, used, stamps, now))
+        ):
+            incomplete = False
+            stamps = list(map(ts_of, messages))
         if not odd and not incomplete:
             kinds = frozenset(table[number] for number in used)
             columns = table, compact(column)
             keys = list(zip(traces, map(client_of, messages), strict=True))
             tallies = tally(keys, stamps, *columns)
-            done = Block(block, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
-            return ReadBlock(len(block), done, numbers, {})
+            good = Block(done, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
+            return ReadBlock(len(block), good, numbers, {})
         stored = lines.copy()
         if incomplete:
             self._complete(stored, messages, column, odd, now)
@@ -127,6 +137,24 @@ class BlockReader:
         return list(map(self._numbers.__getitem__, shapes))
 
     # -- lines that are not stored as they came
+
+    def _complete_alike(
+        self, lines: Sequence[bytes], messages: Sequence[Any], used: AbstractSet[int], stamps: Sequence[Any], now: int
+    ) -> bytes:
+        """All lines, where all lack the same; nothing where they don't."""
+        first, *others = (self._shapes.facts[number].added for number in used)
+        untimed = stamps.count(UNSET)
+        rests = [line[1:] for line in lines if line[0] == _BRACE]
+        if any(one != first for one in others) or untimed not in (0, len(lines)) or len(rests) < len(lines):
+            return b""
+        added = {**first, "ts": now} if untimed else first
+        if not added:
+            return b""
+        for name, value in added.items():
+            for message in messages:
+                setattr(message, name, value)
+        before = prefix(added)
+        return b"".join([before, (b"\n" + before).join(rests), b"\n"])
 
     def _complete(
         self, stored: list[bytes], messages: Sequence[Any], column: Sequence[int], odd: AbstractSet[int], now: int
@@ -179,6 +207,7 @@ KNOWN_SHAPES = 4096
 _span_of: Callable[[Message], Any] = attrgetter("span_id")
 _parent_of: Callable[[Any], Any] = attrgetter("parent_id")
 _OPENERS = bytes(range(256))
+_BRACE = ord("{")
 _NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
 _TYPE = Kind._fields.index("type")
 _TYPES_WITH_IDS = frozenset(name for name, struct in BY_TYPE.items() if struct in WITH_IDS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from wafermon.model.blocks import Block, Tally, compact
 from wafermon.model.messages import OWN_SERVICE, Kind, Message, Progress, kind_of
 from wafermon.wire.lines import Origin, decode_wire
 from wafermon.wire.reader import ALL, BlockReader, ReadBlock, allowed, with_trace
-from wafermon.wire.shapes import Allows, Shapes, prefix, splice
+from wafermon.wire.shapes import Allows, Shapes, prefix
 
 PURE = "WAFERMON_PURE"
 """The environment's variable that does without the scanner, where it is not empty."""
@@ -82,12 +82,9 @@ class ScannedReader:
             return self._with_odd(block, scanned, column, seqs, odd, now, most)
         done = block
         if unusual or scanned.untimed or scanned.jobless:
-            done = self._complete_alike(block, scanned, used, now)
-            if not done:
-                lines = block.split(b"\n")[:-1]
-                done = b"\n".join([*self._completed(lines, column, scanned, frozenset(), now), b""])
+            done = self._completed(block, column, scanned, (), now)
         kinds = frozenset(shapes.table[number] for number in used)
-        tallies = [one for _, one in _tallies(scanned, self._scanner.shapes, shapes.table)]
+        _, tallies = _tallies(scanned, self._scanner.shapes, shapes.table)
         columns = shapes.table, compact(column.tolist())
         good = Block(done, scanned.lines, kinds, scanned.first, scanned.last, None, columns, tallies)
         return ReadBlock(len(block), good, seqs, {})
@@ -106,37 +103,37 @@ class ScannedReader:
 
     # -- lines that are not stored as they came
 
-    def _complete_alike(self, block: bytes, scanned: Scanned, used: AbstractSet[int], now: int) -> bytes:
-        """All lines, where all lack the same; nothing where they don't."""
-        added = [self._shapes.facts[number].added for number in used]
-        untimed = len(scanned.untimed)
-        alike = all(one == added[0] for one in added) and untimed in (0, scanned.lines) and not scanned.jobless
-        if not alike or block[:1] != b"{" or block.count(b"\n{") != scanned.lines - 1:
-            return b""
-        before = prefix({**added[0], "ts": now} if untimed else added[0])
-        return before + block[1:].replace(b"\n{", b"\n" + before)
-
-    def _completed(
-        self, lines: Sequence[bytes], column: Sequence[int], scanned: Scanned, odd: AbstractSet[int], now: int
-    ) -> list[bytes]:
+    def _completed(self, block: bytes, column: array[int], scanned: Scanned, odd: Collection[int], now: int) -> bytes:
         """The lines with what they lack, but for the odd ones."""
-        facts, untimed, jobless = self._shapes.facts, set(scanned.untimed), set(scanned.jobless)
-        prefixes: dict[tuple[int, bool], bytes] = {}
-        stored = []
-        for at, (line, number) in enumerate(zip(lines, column, strict=True)):
-            key = number, at in untimed
-            before = prefixes.get(key)
-            if before is None:
-                added = facts[number].added
-                before = prefixes[key] = prefix({**added, "ts": now} if at in untimed else added)
-            if at in odd:
-                before = b""
-            elif at in jobless:
-                message = decode_wire(line)
+        untimed = len(scanned.untimed)
+        prefixes = self._prefixes(set(column), {"ts": now} if untimed == scanned.lines else {})
+        which = array("I", column)
+        if odd or scanned.jobless or 0 < untimed < scanned.lines:
+            if untimed < scanned.lines:
+                for at in scanned.untimed:
+                    which[at] += len(self._shapes.facts)
+                prefixes += self._prefixes(set(column), {"ts": now})
+            lines = block.split(b"\n")
+            for at in scanned.jobless:
+                message = decode_wire(lines[at])
                 assert isinstance(message, Progress)  # no other type has a job
-                before = with_trace(before, message.job_id)
-            stored.append(splice(before, line))
-        return stored
+                prefixes.append(with_trace(prefixes[which[at]], message.job_id))
+                which[at] = len(prefixes) - 1
+            prefixes.append(b"")
+            for at in odd:
+                which[at] = len(prefixes) - 1
+        return self._scanner.splice(block, which.tobytes(), prefixes)  # type: ignore[no-any-return]
+
+    def _prefixes(self, used: Iterable[int], more: dict[str, Any]) -> list[bytes]:
+        """What goes before the lines of each shape, with `more` in it; nothing for those that are not used."""
+        prefixes, made = [b""] * len(self._shapes.facts), dict[tuple[Any, ...], bytes]()
+        for number in used:
+            added = self._shapes.facts[number].added
+            key = tuple(added.items())
+            if key not in made:
+                made[key] = prefix({**added, **more})
+            prefixes[number] = made[key]
+        return prefixes
 
     # -- lines that the other reader has to read
 
@@ -157,7 +154,7 @@ class ScannedReader:
             return self.read(b"\n".join([*lines[: odd[count - 1] + 1], b""]), now, most)
         refused = {odd[place]: one for place, one in read.refused.items()}
         taken = [at for place, at in enumerate(odd) if place not in read.refused]
-        stored = self._completed(lines, column, scanned, set(odd), now)
+        stored = self._completed(block, column, scanned, odd, now).split(b"\n")[:-1]
         numbers, all_seqs = list(column), list(seqs)
         table, others = read.block.columns
         shift = len(self._shapes.table)
@@ -176,7 +173,7 @@ class ScannedReader:
             len(odd) == len(scanned.odd) and not own
         ):  # else the scanner has counted some of them, or none are to be counted
             tallies = _merged(
-                _tallies(scanned, self._scanner.shapes, self._shapes.table),
+                *_tallies(scanned, self._scanner.shapes, self._shapes.table),
                 zip(taken, read.block.messages, strict=True),
             )
         raw = b"\n".join([*stored, b""]) if stored else b""
@@ -196,8 +193,9 @@ class Scanned(NamedTuple):
     """For each its `seq`, in eight bytes; or the first, where each is one more than the one before."""
     first: int
     last: int
-    traces: list[tuple[int, str, int, int, list[tuple[int, int]]]]
-    """Where it was met, its id (empty where there is none), the least and the greatest `ts`, and how many there are of each shape."""
+    traces: list[tuple[int, str, int, int, int | list[tuple[int, int]]]]
+    """For each trace and client: where it was met, its id (empty where there is none), the least and the greatest `ts`, and the shape of its only message, or how
+    many there are of each."""
     untimed: list[int]
     jobless: list[int]
     odd: list[int]
@@ -212,28 +210,32 @@ def _seqs(scanned: Scanned) -> Sequence[int]:
 
 def _tallies(
     scanned: Scanned, shapes: Sequence[tuple[Any, ...]], table: Sequence[tuple[Any, ...]]
-) -> list[tuple[int, Tally]]:
-    """With the line where each was met. `shapes` is the scanner's, `table` the kinds of its numbers."""
-    found = []
+) -> tuple[list[int], list[Tally]]:
+    """With the line where each was met before it. `shapes` is the scanner's, `table` the kinds of its numbers."""
+    lines, found = list[int](), list[Tally]()
+    ones: dict[int, dict[tuple[Any, ...], int]] = {}
     for line, trace_id, first, last, counted in scanned.traces:
-        of_clients: dict[Any, Tally] = {}
+        if isinstance(counted, int):
+            one = ones.get(counted)
+            if one is None:
+                one = ones[counted] = {table[counted]: 1}
+            lines.append(line)
+            found.append(Tally(trace_id or UNSET, shapes[counted][_CLIENT], first, last, one, 1))
+            continue
+        one_of_many = Tally(trace_id or UNSET, shapes[counted[0][0]][_CLIENT], first, last, {}, 0)
         for number, many in counted:
-            client = shapes[number][_CLIENT]
-            known = of_clients.get(client)
-            if known is None:
-                known = of_clients[client] = Tally(trace_id or UNSET, client, first, last, {})
-            kind = table[number]
-            known.counts[kind] = known.counts.get(kind, 0) + many
-        found += [(line, one) for one in of_clients.values()]
-    return found
+            one_of_many.add(first, last, table[number], many)
+        lines.append(line)
+        found.append(one_of_many)
+    return lines, found
 
 
-def _merged(tallies: Iterable[tuple[int, Tally]], others: Iterable[tuple[int, Message]]) -> list[Tally]:
+def _merged(lines: Sequence[int], tallies: Sequence[Tally], others: Iterable[tuple[int, Message]]) -> list[Tally]:
     """With more messages; those that are met first come first."""
-    found = {(tally.trace_id, tally.client): (line, tally) for line, tally in tallies}
+    found = {(tally.trace_id, tally.client): (line, tally) for line, tally in zip(lines, tallies, strict=True)}
     for line, message in others:
         key, ts = (message.trace_id, message.client), message.ts or 0
-        where, tally = found.get(key) or (line, Tally(*key, ts, ts, {}))
+        where, tally = found.get(key) or (line, Tally(*key, ts, ts, {}, 0))
         tally.add(ts, ts, kind_of(message), 1)
         found[key] = min(where, line), tally
     return [tally for _, tally in sorted(found.values(), key=itemgetter(0))]

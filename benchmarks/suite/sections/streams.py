@@ -7,13 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from suite.contestants import Contestant, Sidecar, naive
+from suite.contestants import Contestant, Sidecar, naive, rsyslog, syslog_ng
 from suite.figures import PEAK, PER_CPU, RATE
 from suite.measure import measure
-from suite.native import Load
+from suite.native import Load, library
 from suite.options import Options
 from suite.scripts import STREAMS, write
 from suite.section import Case, Figures, Ratio, Section
+
+BESIDE_PEERS = ("mix", "mix without ts, host, pid", "mix, an unknown field in each")
 
 
 def section(options: Options) -> Section:
@@ -34,6 +36,13 @@ def cases(options: Options) -> Iterator[Case]:
         base = f"{stream}: naive"
         for name, contestant in ((base, naive()), (stream, sidecar), (f"{stream}: without the scanner", pure)):
             yield Case(name, partial(with_script, contestant, load, stream), stream, base)
+        for name, contestant in (
+            {"rsyslog": rsyslog(), "syslog-ng": syslog_ng()}.items() if stream in BESIDE_PEERS else ()
+        ):
+            yield Case(f"{stream}: {name}", partial(with_script, contestant, load, stream), stream, base)
+        if stream == "mix":
+            slow = replace(sidecar, environ=lambda: {**sidecar.environ(), "LD_PRELOAD": library("slow")})
+            yield Case(f"{stream}: syncs of 7 ms", partial(with_script, slow, load, stream), stream, base)
 
 
 def with_script(contestant: Contestant, load: Load, stream: str, directory: Path) -> Figures:

@@ -70,6 +70,13 @@ def test_sources_that_share_a_topic(tmp_path: Path) -> None:
     assert len(read(tmp_path, f"{one}, {other}").sources) == 2
 
 
+def test_traces_are_summed_up_once(tmp_path: Path) -> None:
+    source = "{kafka: {brokers: ['b1:1'], topics: [a]}}"
+    assert list(advice(read(tmp_path, source))) == []
+    (one,) = advice(read(tmp_path, source, "correlation: {derive: here}"))
+    assert one[0] == "listen[0].kafka" and "a second time" in one[1]
+
+
 def test_hooks_where_a_part_is_read(tmp_path: Path) -> None:
     hooks = "hooks: {command: /bin/true}"
     part = read(tmp_path, "{kafka: {brokers: ['b1:1'], topics: [a], group: g}}", hooks)

@@ -455,7 +455,7 @@ def test_memory_is_bounded_whoever_comes(monkeypatch: pytest.MonkeyPatch) -> Non
     state = scene.ledger
     assert (len(state._traces), len(state._streams)) == (20, 20)
     assert len(state._done) <= 20
-    assert state._shares == sum(len(account.shares) for account in state._traces.values())
+    assert state._shares == sum(len(known.clients) for known in state._traces.values())
     assert state._files == sum(len(stream.files) for stream in state._streams.values()) <= 20
     assert all(name in state._traces for stream in state._streams.values() for name in stream.traces)
 
@@ -579,3 +579,42 @@ def test_a_refused_line_counts_in_the_trace_that_it_names(line: str) -> None:
 @pytest.mark.parametrize("line", ['{"type":"event","job_id":"job"}', '{"trace_id":7}', "[]", "{", '{"trace_id":""}'])
 def test_a_refused_line_that_names_no_trace(line: str) -> None:
     assert ledgers._trace_of(line.encode()) == ""
+
+
+def test_whatever_was_forgotten_a_question_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, room in {"TRACES": 20, "STREAMS": 9, "DONE": 6, "ALL_SHARES": 35}.items():
+        monkeypatch.setattr(ledgers, name, room)
+    answered = 0
+    for seed in range(4):
+        dice, scene = random.Random(seed), Scene()
+        for _ in range(50):
+            messages, rejected = list[Message](), list[Rejected]()
+            for _ in range(dice.randrange(1, 8)):
+                client, name = f"{dice.randrange(1, 12):016x}", f"job-{dice.randrange(40)}"
+                files = {f"{dice.randrange(1, 14):016x}": dice.randrange(1, 9)}
+                number = scene.seqs.get(client, 0) + 1
+                what = dice.choice(
+                    ("lines", "lines", "lines", "progress", "stats", "files", "final", "replay", "end", "bad")
+                )
+                if what == "lines":
+                    kind, service = dice.choice(("event", "metric", "resource")), dice.choice(("loader", "x"))
+                    seq = dice.choice((0, 0, -1))
+                    messages.append(scene.line(kind, client, seq, trace_id=name, service=service))
+                elif what == "progress":
+                    status = dice.choice(("running", "done"))
+                    messages.append(scene.line(what, client, trace_id=name, job_id=name, percent=5, status=status))
+                elif what in ("stats", "files"):
+                    messages.append(scene.stats(client, files if what == "files" else {}, called=2, dropped=seed % 2))
+                elif what == "final":
+                    messages.append(scene.final(client, called=3))
+                elif what == "replay":
+                    messages.append(scene.line(client=client, trace_id=name, replay_to="db"))
+                elif what == "end":
+                    messages.append(summary(name))
+                else:
+                    scene.seqs[client] = number
+                    rejected.append(refused(json.dumps({"trace_id": name}) if number % 2 else "{", client, number))
+            scene.group(*messages, rejected=rejected)
+            found = map(scene.ledger.facts, list(scene.ledger._traces))
+            answered += sum(bool(record_of(facts)) for facts in found if facts is not None)
+    assert answered > 1_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from memory_journal import ID, NOW
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail, succeed
 from twisted.logger import globalLogPublisher
 
+from wafermon import routing
+from wafermon.delivery import Delivery, Workers
 from wafermon.delivery.delivery import NEXT, UNKNOWN_TRIES, Event, Lag, State
 from wafermon.delivery.refusals import MOST
 from wafermon.interfaces import (
@@ -722,3 +725,22 @@ def test_a_backend_that_answers_at_once_and_wrongly_does_not_end_it() -> None:
     running.put(1, 3)
     running.wait(LONGEST)
     assert running.stored() == [1, 2, 3]
+
+
+def test_a_thread_that_a_closed_backend_leaves_behind_hangs_nobody() -> None:
+    """`close` is to fire when nothing runs any more; a third party's may fire too soon."""
+    running, workers, released = Running(), Workers(0, 1, "one"), threading.Event()
+    delivery = Delivery(
+        running.config("one"), MemoryBackend(running.places["one"]), running.journal, running.letters, routing.load,  # type: ignore[arg-type]
+        running.clock, workers,
+    )  # fmt: skip
+    delivery.start()
+    workers.callInThread(released.wait)
+    rescue = threading.Timer(10, released.set)
+    rescue.start()
+    closed = [Deferred.fromCoroutine(delivery.end()), Deferred.fromCoroutine(delivery.close())]
+    assert all(one.called for one in closed)
+    assert delivery.state is State.CLOSED
+    assert not released.is_set()
+    rescue.cancel()
+    released.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import stat
 from pathlib import Path
@@ -16,12 +17,12 @@ from twisted.internet.defer import Deferred
 from wafermon.config import Journal as Settings
 from wafermon.journal import Entry, lock
 from wafermon.journal.clock import Known
-from wafermon.journal.groups import Group, Mark, Rejected, Stamp
+from wafermon.journal.groups import Group, Mark, Rejected, Stamp, encode_commit, scan
 from wafermon.journal.index import Index
 from wafermon.journal.latency import BOUNDS, Latency
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.places import Places
-from wafermon.journal.segments import Reader, path_of
+from wafermon.journal.segments import CHUNK, Reader, path_of
 from wafermon.journal.state import State
 from wafermon.journal.storage import Disk
 from wafermon.model.position import Position
@@ -53,6 +54,40 @@ def test_a_refused_line_comes_back_with_all_that_is_known_of_it(tmp_path: Path) 
     assert [offset for offset, _ in read.rejected] == [offset for offset, _ in written.rejected]
     assert (read.start, read.end) == (written.start, written.end)
     assert (read.time, read.elapsed, read.back) == (NOW, 5, False)
+    reader.close()
+    disk.close()
+
+
+def test_a_group_without_lines_is_found_and_damage_has_its_place() -> None:
+    """Such a group is written where only its settling matters."""
+    lines = line(1) + b"\n"
+    group, empty = lines + encode_commit([lines], Stamp(NOW, NOW), []), encode_commit([], Stamp(NOW, NOW), [])
+    spans = list(scan(group + empty + empty + group, 1000))
+    sizes = [len(group), len(empty), len(empty), len(group)]
+    starts = [1000 + sum(sizes[:number]) for number in range(4)]
+    assert [(one.start, one.end) for one in spans] == [
+        (start, start + size) for start, size in zip(starts, sizes, strict=True)
+    ]
+    assert all(one.commit for one in spans)
+    damage, good = scan(b"x\n" + group, 1000)
+    assert (damage.start, damage.end, damage.commit) == (1000, 1002, None)
+    assert (good.start, good.end) == (1002, 1002 + len(group))
+
+
+def test_a_read_gives_about_a_chunk_and_the_next_one_goes_on_there(tmp_path: Path) -> None:
+    disk = make(tmp_path, segment_bytes=8 << 20)
+    disk.open()
+    groups = [disk.write([block(range(100), size=2000)], [], [], Stamp(NOW, 5), ROUTES) for _ in range(12)]
+    stop, reader = groups[-1].end.offset, Reader(tmp_path, disk.state.journal)
+    size = groups[1].end.offset - groups[1].start.offset
+    place, reads = groups[0].start, 0
+    while place.offset < stop:
+        found = reader.read(place, None, stop)
+        read = found[-1].end.offset - found[0].start.offset
+        assert found[0].start == place and 0 < read < CHUNK + size
+        assert found[-1].end.offset == stop or read >= CHUNK
+        place, reads = found[-1].end, reads + 1
+    assert reads == math.ceil(stop / (math.ceil(CHUNK / size) * size))
     reader.close()
     disk.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from wafermon.interfaces import Position
 from wafermon.journal import Entry, Group, Rejected, Stamp
 from wafermon.journal.groups import encode_commit, scan
 from wafermon.journal.segments import Reader, segments_in
+from wafermon.model.blocks import Block
 from wafermon.model.errors import JournalLocked
 
 
@@ -436,3 +438,27 @@ def test_a_group_cut_at_a_line_keeps_what_stands_behind_it() -> None:
     assert numbers(group.after(110 + size)) == [1, 2]
     assert numbers(group.after(110)) == [0, 1, 2]
     assert group.after(110 + size).blocks[0][0] == 110 + size
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_group_that_can_not_even_be_made_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a fault of wafermon's own: the intake must not stand still for ever, and health says it meanwhile."""
+    monkeypatch.setattr("wafermon.journal.journal.RETRY_SECONDS", 0.01)
+    opened = OpenJournal(tmp_path)
+    cursor = opened.journal.cursor("c")
+    tries: list[str] = []
+
+    def joined(blocks: Sequence[Block]) -> list[Block]:
+        tries.append(opened.journal.failing)
+        if len(tries) < 3:
+            raise RuntimeError("broken")
+        return list(blocks)
+
+    monkeypatch.setattr("wafermon.journal.journal.melted", joined)
+    await opened.put(range(3))
+    await opened.put(range(3, 5))
+    assert await read(cursor, 5) == list(range(5))
+    assert len(tries) == 4 and "broken" in tries[1] and opened.journal.failing == ""
+    await opened.close()

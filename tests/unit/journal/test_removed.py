@@ -143,7 +143,8 @@ async def test_what_is_written_to_is_never_passed_over(tmp_path: Path, monkeypat
     opened.journal._tail._groups.clear()
     path_of(tmp_path, 1).unlink()
     reading = Deferred.fromCoroutine(read(cursor, 10))
-    await opened.journal.sleep(0.05)
+    while cursor._not_found < 10:
+        await opened.journal.sleep(0.001)
     assert "No such file" in cursor.error
     await opened.put(range(5, 10))
     assert await reading == list(range(10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,58 @@ def test_neighbours_change_nothing_in_any_order(make: Make, lines: list[bytes], 
     reader = make(origin)
     for _ in range(2):  # the second time it knows their shapes
         assert at_once(lines, reader) == one_by_one(lines, origin)
+
+
+LACKING = [
+    bare(),
+    bare(level="error"),
+    bare(colour="blue"),
+    progress(trace_id="t"),
+    progress(),
+    bare(ts=NOW - 5),
+    bare(host="h"),
+]
+
+
+@given(
+    st.sampled_from(MAKES),
+    st.lists(st.sampled_from(LACKING[:4]), min_size=3),
+    st.lists(st.sampled_from([*LACKING[4:], b" " + bare(), bare(service="svc"), b"{", b""]), max_size=2),
+    st.sampled_from([BARE, NAMELESS, Origin("svc", "", 0), Origin("svc", client="9f2c9f2c9f2c9f2c", numbered=True)]),
+)
+def test_lines_that_lack_the_same_are_completed_as_each_alone(
+    make: Make, alike: list[bytes], others: list[bytes], origin: Origin
+) -> None:
+    number = b'{"client":"9f2c9f2c9f2c9f2c","seq":1,' if origin.numbered else b"{"
+    for lines in (alike, [*alike, *others], [*others, *alike]):
+        sent = [data.replace(b"{", number, 1) for data in lines]
+        assert at_once(sent, make(origin)) == one_by_one(sent, origin)
+
+
+@both
+def test_a_trace_is_counted_for_each_of_its_clients(make: Make) -> None:
+    sent = [
+        bare(trace_id="t", client="9f2c9f2c9f2c9f2c", ts=NOW - 5),
+        bare(trace_id="t", ts=NOW + 5),
+        bare(trace_id="t"),
+    ]
+    assert at_once(sent, make(BARE)) == one_by_one(sent, BARE)
+    assert at_once([*sent, b"{"], make(BARE)) == one_by_one([*sent, b"{"], BARE)
+
+
+@pytest.mark.skipif(compiled() is None, reason="the scanner was not built")
+def test_what_is_spliced_fits_together() -> None:
+    def splice(block: bytes, *numbers: int, prefixes: Any = (b"", b'{"a":1,')) -> bytes:
+        column = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
+        return compiled().splice(block, column, list(prefixes))  # type: ignore[no-any-return]
+
+    assert splice(b' {"b":{}}\nnull\n {"c":2}\n', 1, 0, 0) == b'{"a":1,"b":{}}\nnull\n {"c":2}\n'
+    assert splice(b"") == b""
+    for block, numbers in ((b"{}", [0]), (b"{}\n", []), (b"{}\n", [2]), (b"null\n", [1])):
+        with pytest.raises(ValueError, match="expected"):
+            splice(block, *numbers)
+    with pytest.raises(TypeError):
+        splice(b"{}\n", 0, prefixes=("",))
 
 
 pieces = st.sampled_from(

@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,6 +42,7 @@ from wafermon.interfaces import (
     Superseded,
 )
 from wafermon.model.messages import dumps
+from wafermon.model.repeated import Repeated
 from wafermon.net.outgoing import endpoint_to
 from wafermon.wire.frames import PLAIN
 from wafermon.wire.hello import VERSION
@@ -118,8 +118,7 @@ class ForwardBackend:
         """Up to here frames are sent plainly, since one was refused."""
         self._closing: Deferred[None] | None = None
         self._figures = dict.fromkeys(("frames", "raw_bytes", "wire_bytes", "connections", "longer_lines"), 0)
-        self._tick = LoopingCall(self._every_second)
-        self._tick.clock = self._reactor
+        self._tick = Repeated(self._reactor, self._every_second)
 
     # -- what a delivery asks
 

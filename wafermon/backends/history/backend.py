@@ -106,7 +106,8 @@ class HistoryBackend(Asked):
 
     def ask(self, question: Callable[[], T]) -> Deferred[T]:
         if self._state in ("starting", "closed"):
-            return self._call(_failing(RetryableError(f"the history {self._context.name} is {self._state}; ask again")))
+            what = f"can't be opened: {self._detail}" if self._detail else f"is {self._state}; ask again"
+            return self._call(_failing(RetryableError(f"the history {self._context.name} {what}")))
         if len(self._asking.waiting) >= WAITING:
             return self._call(_failing(RetryableError("too many questions wait for an answer; ask again later")))
         return self._call(self._answer(question))

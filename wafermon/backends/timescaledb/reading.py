@@ -120,8 +120,8 @@ class Reader:
         conditions, values = _event_conditions(wanted)
         if page.after is not None:
             conditions.append(f"({_us('time')}, {_EVENT_KEY}) < (%s, %s)")
-            conditions.append("time <= to_timestamp(%s::double precision / 1000000) + interval '1 ms'")
-            values += [page.after.time, page.after.key, page.after.time]
+            conditions.append("time <= to_timestamp(%s::double precision / 1000000)")
+            values += [page.after.time, page.after.key, page.after.time + 1000]
         where = " AND ".join(["true", *conditions])
         with self._reading() as query:
             rows = query(
@@ -324,9 +324,10 @@ def _us(expression: str) -> str:
 
 
 HOUR = 3_600_000_000
-_SINCE = "coalesce(timestamptz 'epoch' + %s * interval '1 microsecond', '-infinity')"
-_UNTIL = "coalesce(timestamptz 'epoch' + %s * interval '1 microsecond', 'infinity')"
-"""A time in microseconds, or none."""
+_SINCE = "coalesce(to_timestamp(%s::double precision / 1000000), '-infinity')"
+_UNTIL = "coalesce(to_timestamp(%s::double precision / 1000000), 'infinity')"
+"""A time in microseconds, or none. A constant to the planner, which then plans for no chunk that lies beyond; the sum of a time and an
+interval is none."""
 POINTS = {
     "events": ("event", "events", "level, message, context"),
     "metrics": ("metric", "metrics", "name, value, unit, kind, tags"),

@@ -156,12 +156,8 @@ def hypertables(options: TimescaleOptions) -> Iterator[str]:
             " if_not_exists => true, migrate_data => true)"
         )
         yield f"SELECT set_chunk_time_interval('{name}', {chunk})"
-        # A policy that is there with another interval is not changed by adding it.
         if options.keep:
-            yield (
-                f"SELECT remove_retention_policy('{name}', if_exists => true),"
-                f" add_retention_policy('{name}', {_interval(options.keep)})"
-            )
+            yield _policy(schema, table, "retention", "drop_after", options.keep)
         if options.compress_after:
             # What is set can't be set again once there are compressed chunks.
             yield (
@@ -170,19 +166,27 @@ def hypertables(options: TimescaleOptions) -> Iterator[str]:
                 f" ALTER TABLE {name} SET (timescaledb.compress, timescaledb.compress_segmentby = 'service',"
                 " timescaledb.compress_orderby = 'time'); END IF; END $$"
             )
-            yield (
-                f"SELECT remove_compression_policy('{name}', if_exists => true),"
-                f" add_compression_policy('{name}', {_interval(options.compress_after)})"
-            )
+            yield _policy(schema, table, "compression", "compress_after", options.compress_after)
     if options.keep:
+        ours = f"timescaledb_information.jobs WHERE proc_schema = '{schema}' AND proc_name = 'forget_summaries'"
+        keep = _interval(options.keep)
+        yield f"SELECT delete_job(job_id) FROM {ours} AND (config ->> 'keep')::interval IS DISTINCT FROM {keep}"
         yield (
-            "SELECT delete_job(job_id) FROM timescaledb_information.jobs"
-            f" WHERE proc_schema = '{schema}' AND proc_name = 'forget_summaries'"
+            f"SELECT add_job('{schema}.forget_summaries', interval '1 day', config => jsonb_build_object('keep', {keep}))"
+            f" WHERE NOT EXISTS (SELECT FROM {ours})"
         )
-        yield (
-            f"SELECT add_job('{schema}.forget_summaries', interval '1 day',"
-            f" config => jsonb_build_object('keep', {_interval(options.keep)}))"
-        )
+
+
+def _policy(schema: str, table: str, kind: str, key: str, seconds: float) -> str:
+    """Adding a policy does not change the interval of one that is there, and one that is made anew has no past: whether its last run
+    failed would be forgotten at each start."""
+    name = f"{schema}.{table}"
+    return (
+        f"SELECT remove_{kind}_policy('{name}', if_exists => true), add_{kind}_policy('{name}', {_interval(seconds)})"
+        f" WHERE NOT EXISTS (SELECT FROM timescaledb_information.jobs WHERE hypertable_schema = '{schema}'"
+        f" AND hypertable_name = '{table}' AND proc_name = 'policy_{kind}'"
+        f" AND (config ->> '{key}')::interval = {_interval(seconds)})"
+    )
 
 
 def _interval(seconds: float) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.interfaces import IAddress, IDelayedCall
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,6 +21,7 @@ from wafermon.journal import FORWARD, STARTED, WENT, Entry, Journal, Presence, S
 from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError, printable
 from wafermon.model.lograte import LogRate
+from wafermon.model.repeated import Repeated
 from wafermon.model.settings import Limits
 from wafermon.receivers.forward.forwarders import Forwarders
 from wafermon.receivers.forward.taking import TakenFrame
@@ -96,8 +96,7 @@ class Receiver:
         self._allowances: dict[Stream, float] = {}
         """When the rate limit lets a stream go on: kept over a reconnect, which would else be a way around it."""
         self._about_clients = LogRate(reactor.seconds)
-        self._tick = LoopingCall(self._every_second)
-        self._tick.clock = reactor
+        self._tick = Repeated(reactor, self._every_second)
 
     def start(self) -> None:
         self._tick.start(TICK_SECONDS, now=False)

@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
-from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from wafermon.model.changes import CannotChange, Change
 from wafermon.model.endpoints import arguments_of, kind_of
+from wafermon.model.repeated import Repeated
 from wafermon.model.settings import Listener
 from wafermon.net import ports
 from wafermon.net.principals import Principal, group_id, user_id
@@ -144,8 +144,7 @@ class Listeners:
         self._reactor = reactor
         self._doors: dict[Address, OpenListener] = {}
         self._closed: list[OpenListener] = []
-        self._look = LoopingCall(self._refresh)
-        self._look.clock = reactor
+        self._look = Repeated(reactor, self._refresh)
 
     @property
     def open(self) -> list[tuple[Listener, str]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,6 +19,7 @@ from wafermon.files import Files
 from wafermon.journal import Entry, Journal, Stream
 from wafermon.model.errors import printable
 from wafermon.model.lograte import LogRate
+from wafermon.model.repeated import Repeated
 from wafermon.net.principals import Principal
 from wafermon.receivers.lines.dedupe import Deduplicator, Taken
 from wafermon.receivers.spill.claim import Claim, claim
@@ -81,8 +81,7 @@ class SpillTaker:
         self._waits: Deferred[Any] | None = None
         """For the journal."""
         self._running: Deferred[None] | None = None
-        self._scan = LoopingCall(self._start_scan)
-        self._scan.clock = reactor
+        self._scan = Repeated(reactor, self._start_scan)
 
     def start(self) -> None:
         self._scan.start(SCAN_SECONDS)

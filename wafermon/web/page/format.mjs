@@ -68,14 +68,20 @@ export function change(value, other) {
 // "in 4 min 0 s (3 min 0 s to 6 min 0 s), by 8 runs"; empty where nothing can be said.
 export function eta(estimate, now) {
   if (!estimate) return "";
+  const source = estimate.source === "runs" ? `by ${counted(estimate.runs, "run")}` : "by its own progress";
+  return `${etaAlone(estimate, now)}, ${source}`;
+}
+
+// Without where it comes from.
+export function etaAlone(estimate, now) {
+  if (!estimate) return "";
   const left = estimate.at - now;
   const when = left > 1e6 ? `in ${duration(left)}` : left > -1e6 ? "about now" : `${duration(-left)} later than foreseen`;
   const spread =
     Number.isFinite(estimate.latest) && estimate.latest > estimate.earliest && estimate.latest > now
       ? ` (${duration(Math.max(0, estimate.earliest - now))} to ${duration(estimate.latest - now)})`
       : "";
-  const source = estimate.source === "runs" ? `by ${counted(estimate.runs, "run")}` : "by its own progress";
-  return `${when}${spread}, ${source}`;
+  return `${when}${spread}`;
 }
 
 // In the viewer's zone; `utc` is for a hover.

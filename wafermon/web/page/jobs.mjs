@@ -1,7 +1,7 @@
 // The jobs: those that go on first, then those that are over, page by page.
 
 import { bar, element, keep, labelled, row, setBar, setClass, setHref, setText, setTitle, show, table } from "./dom.mjs";
-import { ago, count, duration, eta, moment, percent } from "./format.mjs";
+import { ago, count, duration, eta, etaAlone, moment, percent } from "./format.mjs";
 import { hashOf } from "./route.mjs";
 import { setState } from "./states.mjs";
 
@@ -169,7 +169,8 @@ function fill(made, job, now, going) {
 function fillTimes(made, job, now, going) {
   const time = made.children[3];
   const heard = made.children[6];
-  setText(time, going ? eta(job.eta, now) || `for ${duration(now - job.first)}` : duration(job.last_progress - job.first));
+  setText(time, going ? etaAlone(job.eta, now) || `for ${duration(now - job.first)}` : duration(job.last_progress - job.first));
+  if (going) setTitle(time, eta(job.eta, now));
   setText(heard, ago(job.last_progress, now));
   setTitle(heard, moment(job.last_progress, now).utc);
 }

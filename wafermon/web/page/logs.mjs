@@ -56,7 +56,8 @@ export class Logs {
     });
     const earlier = answer.left_out.events ?? 0;
     const words = this.found ? `${count(shown.length)} found in all that is stored.` : `${count(shown.length)} of ${earlier ? "the latest " : ""}${count(events.length)}.`;
-    setText(this.note, earlier && !this.found ? `${words} ${count(earlier)} earlier ones are not here.` : words);
+    const lost = filters.event && !shown.some((event) => keyOf(event) === filters.event) ? " The line that the address names is not among them." : "";
+    setText(this.note, `${words}${earlier && !this.found ? ` ${count(earlier)} earlier ones are not here.` : ""}${lost}`);
     show(this.all, earlier && !this.found);
     this.toEnd();
     this.jump();
