@@ -1,10 +1,11 @@
 """What it costs to forward messages to a central sidecar, beside local files; and what a thousand forwarding sidecars are to it.
 
-    python benchmarks/forward.py [--messages 200000] [--sidecars 1000] [--seconds 20]
+    python benchmarks/forward.py [--messages 200000] [--sidecars 1000] [--seconds 60] [--rounds 5]
 
 First an edge and a central sidecar, for each codec: bytes on the wire, and processor time at both ends, beside an edge that only writes files.
 Then as many connections as `--sidecars` says, each of which forwards a frame a second as a sidecar does, from one process: central's
-memory, how long a local client waits for its acks with and without them, and after a restart of central how long until all are back.
+memory, how long a local client waits for its acks beside them while they forward and while they are silent, by turns, and after a
+restart of central how long until all are back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import random
 import resource
+import statistics
 import sys
 import tempfile
 import time
@@ -119,6 +121,7 @@ class Simulated:
         self.seq = 0
         self.up = False
         self.acked = 0
+        self.silent = False
 
     async def run(self) -> None:
         wait = 0.5
@@ -149,7 +152,8 @@ class Simulated:
             try:
                 await asyncio.sleep(random.random())
                 while not listening.done():
-                    self.send(writer)
+                    if not self.silent:
+                        self.send(writer)
                     await asyncio.sleep(1.0)
                 await listening
             finally:
@@ -183,12 +187,13 @@ class Simulated:
             self.acked = found.get("seq", self.acked)
 
 
-async def acks(port: int, seconds: float) -> str:
+async def acks(port: int, seconds: float) -> list[float]:
     """The same from a process of its own, which has nothing else to do."""
     command = [sys.executable, __file__, "--acks", str(port), "--seconds", str(seconds)]
     asking = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     said, _ = await asking.communicate()
-    return said.decode().strip()
+    found: list[float] = json.loads(said)
+    return found
 
 
 async def measure_acks(port: int, seconds: float) -> list[float]:
@@ -211,12 +216,35 @@ async def measure_acks(port: int, seconds: float) -> list[float]:
 
 
 def shown(took: list[float]) -> str:
-    return f"p50 {took[len(took) // 2] * 1e3:.1f} ms, p99 {took[len(took) * 99 // 100] * 1e3:.1f} ms ({len(took)} messages)"
+    return f"p50 {at(took, 0.5) * 1e3:.1f} ms, p99 {at(took, 0.99) * 1e3:.1f} ms ({len(took)} messages)"
 
 
-async def fan_in(count: int, seconds: float) -> None:
+def at(took: list[float], part: float) -> float:
+    return took[int(len(took) * part)]
+
+
+async def compare_acks(sidecars: list[Simulated], port: int, seconds: float, rounds: int) -> None:
+    """While the sidecars are silent and while they forward, by turns: whatever else the machine does meets both."""
+    ratios: dict[float, list[float]] = {0.5: [], 0.99: []}
+    for number in range(rounds):
+        took = {}
+        for silent in (True, False):
+            for one in sidecars:
+                one.silent = silent
+            await asyncio.sleep(2)
+            took[silent] = await acks(port, seconds / rounds)
+        print(
+            f"acks of a local client, round {number + 1}: {shown(took[True])}; beside them: {shown(took[False])}",
+            flush=True,
+        )
+        for part, found in ratios.items():
+            found.append(at(took[False], part) / at(took[True], part))
+    middle, worst = (statistics.median(found) for found in ratios.values())
+    print(f"times as long beside them, median of {rounds} rounds: p50 {middle:.1f}, p99 {worst:.1f}", flush=True)
+
+
+async def fan_in(count: int, seconds: float, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name, Central(Path(name) / "central", CENTRAL) as central:
-        print(f"acks of a local client, alone: {await acks(central.port, seconds)}", flush=True)
         sidecars = [Simulated(number + 1, central.forward_port) for number in range(count)]
         tasks = [asyncio.ensure_future(one.run()) for one in sidecars]
         began = time.monotonic()
@@ -226,12 +254,13 @@ async def fan_in(count: int, seconds: float) -> None:
         assert central.process is not None
         await asyncio.sleep(3)
         before = cpu(central.process.pid), time.monotonic()
-        print(f"acks of a local client, beside them: {await acks(central.port, seconds)}", flush=True)
+        await asyncio.sleep(seconds / rounds)
         busy = (cpu(central.process.pid) - before[0]) / (time.monotonic() - before[1])
         print(
             f"central: {memory(central.process.pid):.0f} MiB at most, {busy:.0%} of a core, for {count * LINES_A_FRAME:,} messages/s",
             flush=True,
         )
+        await compare_acks(sidecars, central.port, seconds, rounds)
         central.kill()
         await asyncio.sleep(1)
         began = time.monotonic()
@@ -256,18 +285,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=200_000, help="through an edge, for each codec; 0: none")
     parser.add_argument("--sidecars", type=int, default=1_000, help="that forward at a time; 0: none")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long acks are measured")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long acks are measured with them, and as long without"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="in how many rounds")
     parser.add_argument("--acks", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.acks:
-        print(shown(asyncio.run(measure_acks(given.acks, given.seconds))))
+        print(json.dumps(asyncio.run(measure_acks(given.acks, given.seconds))))
         return
     if given.messages:
         both_ends(given.messages)
     if given.sidecars:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
-        asyncio.run(fan_in(given.sidecars, given.seconds))
+        asyncio.run(fan_in(given.sidecars, given.seconds, given.rounds))
 
 
 if __name__ == "__main__":

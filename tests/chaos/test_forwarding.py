@@ -19,7 +19,7 @@ from exactly_once import check_exactly_once
 from injected import Injected
 from proxy import Pair, Proxy
 
-ROUNDS = int(os.environ.get("WAFERMON_FORWARD_ROUNDS", "9"))
+ROUNDS = int(os.environ.get("WAFERMON_FORWARD_ROUNDS", "6"))
 MOMENTS = ("kill before", "kill midst", "kill after")
 POINTS = (
     ("write", ".segment"), ("sync", ".segment"), ("send", '"ack"'), ("send", '"welcome"'), ("send", '"frame"'), ("create", ".segment"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -276,3 +278,42 @@ def test_one_job_over_two_hosts_has_one_receipt(central: Central, tmp_path: Path
         for edge in edges:
             assert {one["type"] for one in edge.stored("wafermon")} <= {"event"}
         assert len([one for one in central.stored("wafermon") if one["type"] == "trace"]) == 1
+
+
+def test_clocks_that_differ_by_minutes_matter_to_nobody(central: Central) -> None:
+    """An edge whose clock is ten minutes ahead, and has held a message for two minutes."""
+    with socket.create_connection(("127.0.0.1", central.forward_port), timeout=20) as connection:
+        replies = connection.makefile("rb")
+        hello = {
+            "v": 2,
+            "type": "hello",
+            "forward": True,
+            "client": "e" * 16,
+            "instance": "one",
+            "token": TOKEN,
+            "host": "ahead",
+        }
+        connection.sendall(json.dumps(hello).encode() + b"\n")
+        assert json.loads(replies.readline())["acked"] == 0
+        ahead = int((time.time() + 600) * 1e6)
+        said = {
+            "type": "event",
+            "ts": ahead,
+            "service": "test",
+            "level": "info",
+            "message": "m",
+            "client": "a" * 16,
+            "seq": 1,
+            "trace_id": "t",
+        }
+        raw = json.dumps(said).encode() + b"\n"
+        place = {"start": 1 << 31, "end": (1 << 31) + 100, "received": ahead - 120_000_000, "now": ahead}
+        head = {"type": "frame", "codec": "none", "bytes": len(raw), "raw": len(raw), "lines": 1, **place}
+        connection.sendall(json.dumps(head).encode() + b"\n" + raw)
+        while json.loads(replies.readline()).get("seq") != place["end"]:
+            pass
+        is_there(central, "test", 1)
+        [one] = central.ask("/api/clients")["forwarders"]
+        assert 590 < one["clock"] < 610 and 119 < one["lag"] < 121 and one["host"] == "ahead"
+        assert central.ask("/api/status")["ready"]
+        assert central.stored("test")[0]["ts"] == ahead, "what a program says is not changed"

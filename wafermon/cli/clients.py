@@ -33,7 +33,10 @@ def command(
     """
 
     def lines(found: dict[str, Any]) -> list[str]:
-        return render.cut([*render.clients(found["clients"], found["now"]), *rest_of(found, "clients")], columns())
+        shown = [*render.clients(found["clients"], found["now"]), *rest_of(found, "clients")]
+        if many := found.get("forwarders_total"):
+            shown.append(f"sidecars that forward to this one: {many:,}, see wafermon clients --forwarders")
+        return render.cut(shown, columns())
 
     def forwarder_lines(found: dict[str, Any]) -> list[str]:
         rows = render.forwarders(found["forwarders"], found["now"])

@@ -65,6 +65,8 @@ _Way = tuple[Any, str]
 WAYS = 65_536
 RECEIPT = "receipt"
 """The kind of the event that keeps a receipt."""
+COUNT_MAX = 1 << 53
+"""Of what other sidecars say in their receipts."""
 EDGES = 1_000
 """Other sidecars whose receipts of one trace are kept."""
 
@@ -665,17 +667,14 @@ class Ledger:
 
 
 def _edge_of(record: dict[str, Any]) -> Edge | None:
-    """What `receipts.record_of` made elsewhere; None where it can't be read."""
+    """What `receipts.record_of` made elsewhere; None where it can't be read, or says more than can be."""
     sums = ("received", "rejected", "dropped", "more_gaps", "more_unclosed", "unjudged", "unnumbered", "no_route")
     numbers = {name: record.get(name, 0) for name in sums}
     sends, gaps, unclosed = record.get("forwards", {}), record.get("gaps", []), record.get("unclosed", [])
-    if not all(type(one) is int for one in numbers.values()) or not isinstance(sends, dict):
+    if not (isinstance(sends, dict) and isinstance(gaps, list) and isinstance(unclosed, list)):
         return None
-    if not (isinstance(gaps, list) and isinstance(unclosed, list) and all(type(one) is int for one in sends.values())):
-        return None
-    try:
-        missing = sum(last - first + 1 for _, first, last, *_ in gaps)
-    except (TypeError, ValueError):
+    missing = [_width(gap) for gap in gaps]
+    if not all(map(_is_count, (*numbers.values(), *sends.values(), *missing))):
         return None
     sent = record.get("sent")
     return Edge(
@@ -683,11 +682,24 @@ def _edge_of(record: dict[str, Any]) -> Edge | None:
         forwarded=max(sends.values(), default=0),
         rejected=numbers["rejected"] + numbers["no_route"],
         dropped=numbers["dropped"],
-        gaps=missing + numbers["more_gaps"],
+        gaps=sum(missing) + numbers["more_gaps"],
         unclosed=len(unclosed) + numbers["more_unclosed"] + numbers["unjudged"],
         uncertain=bool(numbers["unnumbered"] or record.get("begun_before")),
-        sent=sent if type(sent) is int else None,
+        sent=sent if _is_count(sent) else None,
     )
+
+
+def _is_count(value: Any) -> bool:
+    """A number that a JSON reader of any language keeps."""
+    return type(value) is int and 0 <= value <= COUNT_MAX
+
+
+def _width(gap: Any) -> Any:
+    """How many numbers a gap of a receipt has; no count where it can't be read."""
+    match gap:
+        case [_, int(first), int(last), *_]:
+            return last - first + 1
+    return None
 
 
 def _numbers(group: Group, client: str, refused: Sequence[Rejected]) -> list[int]:

@@ -344,6 +344,33 @@ class ClientSeen(Shape):
     closed: Annotated[bool, "it said that this is all"]
 
 
+class ForwarderSeen(Shape):
+    """A sidecar that forwards to this one or did. What is counted is counted since this one's start."""
+
+    name: Annotated[str, "what its token, or its certificate, calls it"]
+    journal: Annotated[str, "its journal's id"]
+    host: Annotated[str, "as it says"]
+    version: Annotated[str, "of it"]
+    address: Annotated[str, "where it connects from"]
+    instance: Annotated[str, "what it drew at its start"]
+    connected: Annotated[bool, "whether it is now"]
+    since: Annotated[Time, "when it connected last"]
+    last_heard: Annotated[Time, "when something came of it last"]
+    connections: Annotated[int, "how often it connected"]
+    messages: Annotated[int, "messages that were taken"]
+    frames: Annotated[int, "frames that were"]
+    duplicate_frames: Annotated[int, "frames with lines that had come before"]
+    refused_lines: Annotated[int, "lines that are dead letters here"]
+    gaps: Annotated[int, "frames before which something was left out"]
+    raw_bytes: Annotated[int, "of its lines"]
+    wire_bytes: Annotated[int, "of its frames, as they came"]
+    lag: Annotated[
+        float | None,
+        "seconds that what came last had waited there, 0 where nothing waits; null as long as it has not said",
+    ]
+    clock: Annotated[float | None, "seconds that its clock is ahead of this one's; null as long as it has not said"]
+
+
 class Clients(Shape):
     """`GET /api/clients` and `wafermon clients --json`."""
 
@@ -351,6 +378,11 @@ class Clients(Shape):
     clients: Annotated[list[ClientSeen], "those that are connected first"]
     total: Annotated[int, "how many the filter takes"]
     left_out: Annotated[int, "how many of these are not shown"]
+    forwarders: Annotated[
+        list[ForwarderSeen],
+        "the sidecars that forward to this one, those that are connected first; none where a service is asked for",
+    ]
+    forwarders_total: Annotated[int, "how many there are"]
 
 
 class Forwarder(Shape):

@@ -138,11 +138,14 @@ def _connected(given: Mapping[str, str]) -> str:
 
 def _forwarders(view: View, request: Request) -> bytes:
     given = arguments(request, "connected", "limit")
-    connected = _connected(given)
-    found = [one for one in view.receiver.forwarders.records() if connected in ("", str(one["connected"]).lower())]
+    found = _forwarders_of(view, _connected(given))
     shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]
     rest = {"total": len(found), "left_out": len(found) - len(shown)}
     return json(request, {"now": view.journal.now(), "forwarders": shown, **rest})
+
+
+def _forwarders_of(view: View, connected: str) -> list[dict[str, Any]]:
+    return [one for one in view.receiver.forwarders.records() if connected in ("", str(one["connected"]).lower())]
 
 
 def _clients(view: View, request: Request) -> bytes:
@@ -154,9 +157,13 @@ def _clients(view: View, request: Request) -> bytes:
         for one in sorted(known, key=lambda one: (one["connected"], one["last_heard"]), reverse=True)
         if fnmatchcase(one["service"], given.get("service", "*")) and connected in ("", str(one["connected"]).lower())
     ]
-    shown = found[: number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)]
+    most = number(given, "limit", CLIENTS_SHOWN, CLIENTS_MOST)
+    shown = found[:most]
     rest = {"total": len(found), "left_out": len(found) - len(shown)}
-    return json(request, {"now": view.journal.now(), "clients": shown, **rest})
+    # A sidecar forwards what is of any service.
+    forwarders = _forwarders_of(view, connected) if "service" not in given else []
+    there = {"forwarders": forwarders[:most], "forwarders_total": len(forwarders)}
+    return json(request, {"now": view.journal.now(), "clients": shown, **rest, **there})
 
 
 def _index(page: assets.Asset, request: Request) -> bytes:

@@ -26,6 +26,7 @@ INLINE_BYTES = 64 << 10
 PLAIN = "none"
 """The codec of what a sidecar forwards as it is."""
 NUMBER_MAX = (1 << 63) - 1
+NOT_A_FRAME = "a sidecar that forwards sends frames, and nothing between them"
 ZLIB_LEVEL, ZSTD_LEVEL = 1, 3
 _WORD = b'"frame"'
 Data = bytes | bytearray
@@ -85,8 +86,8 @@ def _is_head(line: bytes) -> bool:
 
 def read_head(line: bytes, codec: str, most: int, *, forwarded: bool = False) -> Head:
     """A head's line -> what it says. `codec` is the one that was granted, `most` the largest `raw`. What is `forwarded` says its
-    stretch, and may also come as `none`. Raises BadFrame."""
-    value = read_object(line)
+    stretch, and may also come as `none`; any other line is none of these. Raises BadFrame."""
+    value = _read_forwarded(line) if forwarded else read_object(line)
     least = 0 if forwarded else 1
     for name in ("bytes", "raw", "lines"):
         if type(value.get(name)) is not int or value[name] < least:
@@ -109,6 +110,16 @@ def read_head(line: bytes, codec: str, most: int, *, forwarded: bool = False) ->
     if head.lines > head.raw:
         raise BadFrame(f"lines: {head.lines} lines have more than {head.raw} bytes")
     return head
+
+
+def _read_forwarded(line: bytes) -> Mapping[str, Any]:
+    try:
+        value = read_object(line)
+    except ProtocolError:
+        value = {}
+    if value.get("type") != "frame":
+        raise BadFrame(NOT_A_FRAME)
+    return value
 
 
 def _read_stretch(value: Mapping[str, Any]) -> Stretch:

@@ -123,3 +123,23 @@ def test_what_another_sidecar_summed_up_is_not_summed_up_again() -> None:
     )  # fmt: skip
     assert engine.observe([message("event", seq=1), trace], T) == []
     assert engine.advance(T + 60 * S) == [] and engine.live == 0
+
+
+@pytest.mark.parametrize("fields", [
+    {"received": 1.5}, {"received": -1}, {"received": 1 << 70}, {"received": True}, {"forwards": {"central": "1"}}, {"forwards": [1]},
+    {"gaps": [["c", 1.5, 3]]}, {"gaps": [["c", 3, 1 << 60]]}, {"gaps": [["c"]]}, {"gaps": ["c"]}, {"gaps": {}}, {"unclosed": 3}, {"more_gaps": None},
+])  # fmt: skip
+def test_a_receipt_of_an_edge_that_can_not_be_is_none(fields: dict[str, Any]) -> None:
+    ledger = Ledger(JOURNAL)
+    ledger.observe(group(1, message("event"), message("progress"), edge_receipt(2, **fields)), TABLE)
+    assert asked(ledger)["edges"] == {}
+
+
+def test_what_an_edge_says_of_what_was_sent_is_none_where_it_is_no_number() -> None:
+    ledger = Ledger(JOURNAL)
+    ledger.observe(group(1, message("event"), message("progress"), edge_receipt(2, sent="all")), TABLE)
+    assert asked(ledger)["edges"][EDGE]["sent"] is None
+    *_, kept = ledger.snapshot_in_parts()
+    again = Ledger(JOURNAL)
+    again.restore(kept)
+    assert asked(again)["edges"] == asked(ledger)["edges"]

@@ -95,6 +95,7 @@ class Hub(Protocol):
     def paused(self, connection: Connection) -> None: ...
     def settled(self, connection: Connection) -> None: ...
     def acknowledge_soon(self, stream: Stream) -> None: ...
+    def await_turn(self, connection: Connection) -> None: ...
     def count(self, taken: Taken) -> int: ...
     def held_changed(self, connection: Connection, size: int) -> None: ...
 
@@ -218,7 +219,12 @@ class Connection(protocol.Protocol):
 
     def _receive(self, data: bytes) -> None:
         self._inbox.feed(data)
+        if self._forwarding is not None and self._inbox.is_amid_frame:
+            self._held_changed()
+            return
         self._work()
+        if self._forwarding is not None and len(self._inbox) > USUAL_READ_BYTES and self.state in TAKING:
+            self._hold()  # until its turn
 
     def readConnectionLost(self) -> None:
         """The client is done sending; it may still wait for acks."""
@@ -226,7 +232,9 @@ class Connection(protocol.Protocol):
         self._maybe_close()
 
     def _take_end(self) -> None:
-        """Without a hello a last line needs no newline."""
+        """Without a hello a last line needs no newline. What a sidecar sent whole is taken while it can be."""
+        while self._forwarding is not None and self.state in TAKING and self._take_one_frame():
+            pass
         if self.stream is None and self.state in (State.WAITING, State.READING, State.HELD):
             self._inbox.end()
             self._work()
@@ -424,13 +432,39 @@ class Connection(protocol.Protocol):
     # -- lines in
 
     def _work(self) -> None:
-        """Take what there is, as far as the journal and the client's reading allow."""
-        if self.state is not State.WAITING or self._begin():
-            try:
-                self._take()
-            except (frames.BadFrame, Overlap) as problem:
-                self.refuse(problem.code, problem.detail)
+        """Take what there is, as far as the journal and the client's reading allow. A sidecar that forwards waits for its turn."""
+        if self._forwarding is not None:
+            self._hub.await_turn(self)
+        elif self.state is not State.WAITING or self._begin():
+            self._take_or_refuse()
         self._held_changed()
+
+    def take_turn(self) -> None:
+        """Of a sidecar that forwards: take one frame, and say what is news."""
+        self._safely(self._turn)
+
+    def _turn(self) -> None:
+        if self.state in WAITS:
+            self._move(Input.RELEASE)
+        more = self.state in TAKING and self._take_one_frame()
+        while more and self.state is State.ENDING:  # else it would be closed before
+            more = self._take_one_frame()
+        if more:
+            self._hub.await_turn(self)
+        self._held_changed()
+        self._acknowledge(False)
+
+    def _take_one_frame(self) -> bool:
+        """Whether there was one, so that there may be another."""
+        before = len(self._inbox)
+        self._take_or_refuse()
+        return self.state in TAKING and 0 < len(self._inbox) < before
+
+    def _take_or_refuse(self) -> None:
+        try:
+            self._take()
+        except (frames.BadFrame, Overlap) as problem:
+            self.refuse(problem.code, problem.detail)
 
     def _take(self) -> None:
         while self.state in TAKING:
@@ -449,6 +483,7 @@ class Connection(protocol.Protocol):
                 self._refuse_long(found.start)
             elif isinstance(found, OpenedFrame):
                 self._take_frame(found)
+                return  # the others have their turn
             else:
                 self._open(found)
 
@@ -557,7 +592,9 @@ class Connection(protocol.Protocol):
     def _resume(self) -> None:
         if self._wake is not None and not self._wake.active():
             self._wake = None
-        if self.state in WAITS:
+        if self._forwarding is not None:
+            self._hub.await_turn(self)
+        elif self.state in WAITS:
             self._move(Input.RELEASE)
             self._work()
             self._maybe_close()

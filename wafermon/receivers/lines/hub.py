@@ -19,7 +19,7 @@ from twisted.python.threadpool import ThreadPool
 from wafermon import __version__
 from wafermon.journal import FORWARD, STARTED, WENT, Entry, Journal, Presence, Stream
 from wafermon.model.blocks import Block
-from wafermon.model.errors import printable
+from wafermon.model.errors import ProtocolError, printable
 from wafermon.model.lograte import LogRate
 from wafermon.model.repeated import Repeated
 from wafermon.model.settings import Limits
@@ -35,6 +35,8 @@ from wafermon.wire.scanned import compiled
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 0.02
+TURN_SECONDS = 0.002
+"""For so long frames of other sidecars are taken at a time; then whoever else has something to say has it heard."""
 OPENING_BYTES = 8 << 20
 """Frames that are opened at a time, by what they say that they give; the others wait, compressed as they came."""
 ALLOWANCES = 20_000
@@ -84,6 +86,10 @@ class Receiver:
         self._start = [Presence(STARTED)]
         """What the journal is told with the first of them."""
         self._news: set[Stream] = set()
+        self._turns: dict[Connection, None] = {}
+        """The sidecars that wait for their turn, in order."""
+        self._turning = False
+        """Whether `_take_turns` is going to be called."""
         self._held: dict[Connection, int] = {}
         """What is in memory for them, where that is anything: parts of lines and frames, and replies that are not read."""
         self._held_bytes = 0
@@ -213,6 +219,7 @@ class Receiver:
         """A connection is over. `went`: its program ended it, and did not say that it would."""
         self._connections.discard(connection)
         self._owed.discard(connection)
+        self._turns.pop(connection, None)
         self._unannounced.pop(connection, None)
         if connection in self._announced:
             self._announced.discard(connection)
@@ -247,6 +254,12 @@ class Receiver:
 
     def check_forwarder(self, connection: Connection, hello: hellos.Hello) -> None:
         """Whether a sidecar may forward as it says: raises ProtocolError where another one does so with the same journal's id."""
+        if hello.origin.client == self._journal.id:
+            raise ProtocolError(
+                "bad_hello",
+                f"client: this is the journal {self._journal.id} itself: a sidecar can't forward to itself, nor to a copy of itself; "
+                "look at `url`, or run `wafermon journal renew DIR` at the copy",
+            )
         key = (FORWARD + connection.forwards_as, hello.origin.client)
         older = self._forwarding.get(key)
         self.forwarders.check(key, hello, self.seconds() - older.last_heard if older is not None else None)
@@ -348,10 +361,34 @@ class Receiver:
             self._owed.discard(connection)
 
     def acknowledge_soon(self, stream: Stream) -> None:
-        """Once everything that a sync settled is told, one ack each."""
+        """Once everything that a sync settled is told, one ack each. A sidecar that forwards has it in its turn."""
+        connection = self._streams.get(stream)
+        if connection is not None and connection.forwards_as:
+            self.await_turn(connection)
+            return
         if not self._news:
             self.soon(self._acknowledge)
         self._news.add(stream)
+
+    def await_turn(self, connection: Connection) -> None:
+        """Call its `take_turn` when those before it have had theirs: between any two calls of the reactor as many as fit into
+        `TURN_SECONDS`, so that many sidecars make nobody else wait."""
+        self._turns[connection] = None
+        if not self._turning:
+            self._turning = True
+            self.soon(self._take_turns)
+
+    def _take_turns(self) -> None:
+        until = self.seconds() + TURN_SECONDS
+        while self._turns:
+            connection = next(iter(self._turns))
+            del self._turns[connection]
+            connection.take_turn()  # which never raises
+            if self.seconds() >= until:
+                break
+        self._turning = bool(self._turns)
+        if self._turning:
+            self.soon(self._take_turns)
 
     def _acknowledge(self) -> None:
         news, self._news = self._news, set()

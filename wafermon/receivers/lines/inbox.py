@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from wafermon.wire.frames import BadFrame, Head, find_head, read_head
+from wafermon.wire.frames import NOT_A_FRAME, BadFrame, Head, find_head, read_head
 from wafermon.wire.framing import LineBuffer, Lines, LongLine
 
 
@@ -111,9 +111,9 @@ class Inbox:
         found = self._lines.next()
         if found is None:
             return None
-        first, end = find_head(found.block) if isinstance(found, Lines) else (1, 1)
-        if first or not isinstance(found, Lines):
-            raise BadFrame("a sidecar that forwards sends frames, and nothing between them")
+        if not isinstance(found, Lines):
+            raise BadFrame(NOT_A_FRAME)
+        end = found.block.index(b"\n") + 1
         return self._begin(read_head(found.block[:end], self._codec, self._most, forwarded=True), found, end)
 
     def _begin(self, head: Head, found: Lines, end: int) -> Lines | LongLine | Frame | OpenedFrame | None:
@@ -128,6 +128,11 @@ class Inbox:
             self._frame += self._lines.take_bytes(self._head.size - len(self._frame))
             if len(self._frame) == self._head.size:
                 self._part = _Part.WHOLE
+
+    @property
+    def is_amid_frame(self) -> bool:
+        """Whether nothing can be taken before the rest of a frame has come."""
+        return self._part is _Part.FRAME
 
     @property
     def is_opening(self) -> bool:

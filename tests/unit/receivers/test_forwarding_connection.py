@@ -1,0 +1,213 @@
+"""A connection of a sidecar that forwards: its turn among many, and frames that say what is not so."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from appended_journal import MemoryJournal
+from wires import Admission, Sidecar, Transport, Wire
+
+from wafermon.journal import Entry
+from wafermon.net.principals import Principal
+from wafermon.receivers.lines import hub
+from wafermon.receivers.lines.states import State
+from wafermon.wire.frames import Stretch, encode_frame
+
+EDGE = Principal(forward="edge")
+BEGIN = 1 << 31
+
+
+def edge(sidecar: Sidecar, number: int = 1, principal: Principal = EDGE) -> Wire:
+    wire = sidecar.connect(Admission(principal))
+    wire.hello(client=f"{number:016x}", forward=True, instance="one", compress=["zlib"])
+    return wire
+
+
+def frame(start: int, end: int, *lines: bytes, codec: str = "zlib") -> bytes:
+    return encode_frame(codec, b"".join(lines), len(lines), Stretch(BEGIN + start, BEGIN + end))
+
+
+def said(head: dict[str, Any], data: bytes) -> bytes:
+    return json.dumps({"type": "frame", "codec": "zlib", **head}).encode() + b"\n" + data
+
+
+# its turn
+
+
+def test_a_program_is_heard_between_the_frames_of_many_sidecars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a clock that goes on by a millisecond with every frame that is journalled."""
+    sidecar, append, later = Sidecar(), MemoryJournal.append, list[Callable[[], None]]()
+    edges = [edge(sidecar, number + 1) for number in range(50)]
+    program = sidecar.hello(client="f" * 16)
+
+    def slowly(journal: MemoryJournal, entry: Entry) -> None:
+        sidecar.clock.rightNow += 0.001
+        append(journal, entry)
+
+    def turn() -> int:
+        """What the reactor does before it looks at the sockets again; answers how many lines are there then."""
+        calls = later.copy()
+        later.clear()
+        for call in calls:
+            call()
+        return len(sidecar.journal.lines)
+
+    monkeypatch.setattr(MemoryJournal, "append", slowly)
+    monkeypatch.setattr(sidecar.hub, "soon", later.append)
+    for wire in edges:
+        wire.connection.dataReceived(frame(0, 10, wire.line(1)) + frame(10, 20, wire.line(2)))
+    assert turn() == 2, "no more than fit into its time"
+    program.connection.dataReceived(program.lines(1))
+    assert sidecar.journal.lines[2] == program.lines(1)[:-1], "whoever speaks next does not wait for the rest"
+    assert hub.TURN_SECONDS == 0.002
+    turns = 0
+    while turn() < 101:
+        turns += 1
+    assert turns == 48
+
+
+def test_sidecars_take_turns_frame_by_frame() -> None:
+    sidecar = Sidecar()
+    one, other = edge(sidecar, 1), edge(sidecar, 2)
+    one.connection.dataReceived(b"".join(frame(10 * n, 10 * n + 10, one.line(n + 1)) for n in range(3)))
+    other.connection.dataReceived(frame(0, 10, other.line(1)))
+    sidecar.clock.advance(0)
+    assert [json.loads(line)["client"][-1] for line in sidecar.journal.lines] == ["1", "2", "1", "1"]
+
+
+def test_what_waits_for_its_turn_is_bounded() -> None:
+    sidecar = Sidecar()
+    wire = edge(sidecar)
+    lines = [wire.line(n + 1, name="n" * 60_000) for n in range(3)]
+    wire.connection.dataReceived(b"".join(frame(n, n + 1, line, codec="none") for n, line in enumerate(lines)))
+    assert wire.transport.paused and wire.connection.state is State.HELD
+    assert wire.heard()[-1]["seq"] == BEGIN + 3
+    assert not wire.transport.paused
+
+
+def test_a_large_frame_is_read_through_and_taken_once_it_is_whole() -> None:
+    sidecar = Sidecar()
+    wire = edge(sidecar)
+    data = frame(0, 10, *(wire.line(n, name="n" * 900) for n in range(1, 300)), codec="none")
+    for at in range(0, len(data), 50_000):
+        assert sidecar.journal.lines == []
+        wire.connection.dataReceived(data[at : at + 50_000])
+        assert not wire.transport.paused or at + 50_000 > len(data)
+        replies = wire.heard()
+    assert replies[-1]["seq"] == BEGIN + 10 and len(sidecar.journal.lines) == 299
+
+
+def test_what_came_whole_before_the_end_is_taken_and_acknowledged() -> None:
+    sidecar = Sidecar(automatic=False)
+    wire = edge(sidecar)
+    wire.connection.dataReceived(
+        frame(0, 10, wire.line(1)) + frame(10, 20, wire.line(2)) + frame(20, 30, wire.line(3))[:-1]
+    )
+    wire.connection.readConnectionLost()
+    assert not wire.transport.disconnecting
+    sidecar.journal.commit()
+    assert wire.heard()[-1]["seq"] == BEGIN + 20, "half a frame is none"
+    assert wire.transport.disconnecting and len(sidecar.journal.lines) == 2
+
+
+def test_one_that_goes_while_it_waits_has_no_turn() -> None:
+    sidecar = Sidecar()
+    wire = edge(sidecar)
+    wire.connection.dataReceived(frame(0, 10, wire.line(1)))
+    wire.connection.abort()
+    assert wire.heard() == [] and sidecar.journal.lines == []
+
+
+# what is not so
+
+LINE = b'{"type":"event"}\n'
+PACKED = zlib.compress(LINE)
+PLACE = {"start": BEGIN, "end": BEGIN + 10}
+BOMB = zlib.compress(b"\n" * (64 << 20))
+
+
+@pytest.mark.parametrize(("head", "data", "detail"), [
+    ({"bytes": len(PACKED), "raw": len(LINE), "lines": 2, **PLACE}, PACKED, "it holds 1, and says 2"),
+    ({"bytes": len(PACKED), "raw": len(LINE) + 1, "lines": 1, **PLACE}, PACKED, "does not give 18 bytes"),
+    ({"bytes": len(PACKED), "raw": len(LINE) - 1, "lines": 1, **PLACE}, PACKED, "does not give 16 bytes"),
+    ({"bytes": len(PACKED) + 3, "raw": len(LINE), "lines": 1, **PLACE}, PACKED + b"abc", "3 follow"),
+    ({"bytes": len(BOMB), "raw": len(BOMB), "lines": 1, **PLACE}, BOMB, "does not give"),
+    ({"bytes": 20, "raw": 1 << 62, "lines": 1, **PLACE}, b"", "more than max_frame"),
+    ({"bytes": 1 << 20, "raw": 20, "lines": 1, **PLACE}, b"", "more than raw"),
+    ({"bytes": 20, "raw": 20, "lines": 21, **PLACE}, b"", "more than 20 bytes"),
+    ({"bytes": 20, "raw": 20, "lines": 1, "start": 20, "end": 10}, b"", "less than start"),
+    ({"bytes": 20, "raw": 20, "lines": 1, "start": 0, "end": 1 << 63}, b"", "end: expected"),
+    ({"bytes": 20, "raw": 20, "lines": 1, "end": 5}, b"", "start: expected"),
+    ({"bytes": True, "raw": 20, "lines": 1, **PLACE}, b"", "bytes: expected"),
+    ({"bytes": 20, "raw": 20, "lines": 0, **PLACE}, b"", "lines: none"),
+    ({"codec": "none", "bytes": 5, "raw": 5, "lines": 0, **PLACE}, b"", "and 5 bytes of them"),
+    ({"codec": "none", "bytes": 5, "raw": 6, "lines": 1, **PLACE}, b"", "is not raw"),
+    ({"codec": "zstd", "bytes": 20, "raw": 20, "lines": 1, **PLACE}, b"", "not granted"),
+    ({"type": "event"}, b"", "nothing between them"),
+])  # fmt: skip
+def test_a_frame_that_says_what_is_not_so_is_refused_and_nothing_of_it_taken(
+    head: dict[str, Any], data: bytes, detail: str
+) -> None:
+    sidecar = Sidecar()
+    wire = edge(sidecar)
+    wire.send(frame(0, 0))
+    [error] = [one for one in wire.send(said(head, data)) if one["type"] == "error"]
+    assert error["code"] == "bad_frame" and detail in error["detail"]
+    assert wire.connection.state is State.PARTING and sidecar.journal.lines == []
+    again = sidecar.connect(Admission(EDGE))
+    [welcome] = again.hello(client=f"{1:016x}", forward=True, instance="one")
+    assert welcome["acked"] == BEGIN, "the mark is where it was"
+
+
+@pytest.mark.parametrize("between", [b"\n", b"\xff\n", b"[1]\n", b"x" * 70_000 + b"\n", b"{" * 5_000 + b"\n"])
+def test_there_is_nothing_between_frames(between: bytes) -> None:
+    sidecar = Sidecar()
+    wire = edge(sidecar)
+    replies = wire.send(frame(0, 10, wire.line(1)) + between)
+    assert [one["code"] for one in replies if one["type"] == "error"] == ["bad_frame"]
+    assert len(sidecar.journal.lines) == 1, "what came before it was right"
+
+
+def test_a_program_may_not_say_that_it_forwards() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.connect(Admission(Principal("program")))
+    [error] = wire.hello(forward=True, instance="one")
+    assert error["code"] == "unauthorized"
+    assert sidecar.hub.forwarders.known() == []
+
+
+def test_half_a_frame_counts_for_the_memory_of_all() -> None:
+    sidecar = Sidecar(partial_bytes=100_000)
+    wire = edge(sidecar)
+    data = said({"codec": "none", "bytes": 200_000, "raw": 200_000, "lines": 1, **PLACE}, b"x" * 90_000)
+    wire.send(data)
+    assert sidecar.hub.held_bytes >= 90_000 and not wire.transport.disconnecting
+    wire.send(b"x" * 20_000)
+    assert wire.transport.disconnecting
+    assert isinstance(wire.transport, Transport) and sidecar.hub.held_bytes == 0
+
+
+def test_a_sidecar_does_not_forward_to_itself() -> None:
+    sidecar = Sidecar()
+    wire = sidecar.connect(Admission(EDGE))
+    [error] = wire.hello(client=sidecar.journal.id, forward=True, instance="one")
+    assert (
+        error["code"] == "bad_hello" and "to itself" in error["detail"] and "wafermon journal renew" in error["detail"]
+    )
+    assert sidecar.hub.forwarders.known() == []
+
+
+def test_a_token_that_goes_during_a_frame_ends_it_and_nothing_of_it_is_taken() -> None:
+    sidecar = Sidecar(partial_bytes=10_000_000)
+    wire = edge(sidecar)
+    whole = frame(0, 10, *(wire.line(n) for n in range(1, 500)))
+    wire.send(whole[:-10])
+    wire.connection.end()
+    assert wire.send(whole[-10:]) == [] and sidecar.journal.lines == []
+    again = edge(sidecar)
+    assert again.send(whole)[-1]["seq"] == BEGIN + 10
+    assert len(sidecar.journal.lines) == 499
