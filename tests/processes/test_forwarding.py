@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from central import TOKEN, Central
+from central import CONFIG, TOKEN, Central
 from certificates import Authority
 from daemon import Load, until
 from edge import Edge
@@ -278,6 +278,52 @@ def test_one_job_over_two_hosts_has_one_receipt(central: Central, tmp_path: Path
         for edge in edges:
             assert {one["type"] for one in edge.stored("wafermon")} <= {"event"}
         assert len([one for one in central.stored("wafermon") if one["type"] == "trace"]) == 1
+
+
+def renew(sidecar: Central) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "wafermon", "journal", "renew", str(sidecar.directory / "journal")],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+
+
+def test_central_put_back_from_a_backup_gives_nothing_to_what_has_more_until_its_journal_is_renewed(
+    tmp_path: Path,
+) -> None:
+    """The edge sends again what is not in the journal that was put back, and nothing is missing; a history of its own has more than that
+    journal."""
+    config = CONFIG.replace(
+        "routes: [{{to: [files]}}]",
+        "  past: {{plugin: history, dir: past, batch: {{age: 50ms}}}}\nroutes: [{{to: [files, past]}}]",
+    )
+    central = Central(tmp_path / "central", config)
+
+    def past() -> dict[str, Any]:
+        found: dict[str, Any] = central.ask("/api/status")["backends"]["past"]
+        return found
+
+    with central, Edge(tmp_path / "edge", central.forward_port) as edge:
+        send(edge, 20)
+        is_there(central, "test", 20)
+        with central.down():
+            shutil.copytree(central.directory / "journal", tmp_path / "backup")
+        send(edge, 30)
+        is_there(central, "test", 50)
+        central.drained()
+        with central.down():
+            shutil.rmtree(central.directory / "journal")
+            shutil.copytree(tmp_path / "backup", central.directory / "journal")
+        until(lambda: "wafermon journal renew" in past()["detail"], "a backend that says what to do")
+        send(edge, 5)
+        is_there(central, "test", 55)
+        assert "wafermon journal renew" in past()["detail"], "however long the journal is meanwhile"
+        with central.down():
+            renew(central)
+        until(lambda: past()["state"] == "ok" and past()["lag_messages"] == 0, "a backend that goes on")
+        counts = Counter(central.drained())
+        assert sorted(counts.values()) == [1] * 25 + [2] * 30, (
+            "all is there; files got a second time what they had got since"
+        )
 
 
 def test_clocks_that_differ_by_minutes_matter_to_nobody(central: Central) -> None:
