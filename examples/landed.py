@@ -59,7 +59,7 @@ def in_files(folder: Path) -> Backend:
         data = path.read_bytes()
         for line in data[: data.rfind(b"\n") + 1].splitlines():
             message = json.loads(line)
-            number = message.get("seq") or (message["type"], message["trace_id"])
+            number = message.get("seq") or (message["type"], message.get("trace_id", message["ts"]))
             found.add(str(path.relative_to(folder)), message["service"], (message["client"], number))
     return found
 

@@ -109,7 +109,12 @@ class Sidecar:
 
 def key(message: Message) -> tuple[str, object]:
     """What makes it this message. The sidecar's own are not numbered."""
-    return message["client"], message.get("seq") or (message["type"], message["trace_id"], message["ts"])
+    return message["client"], message.get("seq") or (
+        message["type"],
+        message.get("trace_id"),
+        message["ts"],
+        message.get("message"),
+    )
 
 
 @contextmanager

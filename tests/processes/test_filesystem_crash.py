@@ -223,7 +223,7 @@ BACKEND = """if True:
         backend = filesystem.build(configure(filesystem, options), context)
         at = await backend.open() or Position(JOURNAL, 1, 0)
         print("open", at.segment, flush=True)
-        for number in range(at.segment, 4000):
+        for number in range(at.segment, 1500):
             todo = batch(at, [line(number * 10 + n, service=f"s{n % 4}") for n in range(10)])
             at = Position(JOURNAL, number + 1, 0)
             await backend.write(type(todo)(todo.start, at, todo.block))
@@ -268,4 +268,4 @@ def test_the_whole_backend_killed_at_any_time(directory: Path) -> None:
         if process.returncode == 0:
             break
     assert kills > 0
-    assert sorted(stored(directory)) == list(range(10, 40_000))
+    assert sorted(stored(directory)) == list(range(10, 15_000))

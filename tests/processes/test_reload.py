@@ -99,7 +99,7 @@ BAD = [
     ("an unknown key", {"limits": "max_conections: 5"}, "limits.max_conections: unknown key"),
     ("a bad value", {"limits": "idle_timeout: soon"}, "limits.idle_timeout: expected a time"),
     ("a route to no backend", {"routes": "[{to: [files, dn]}]"}, "no backend 'dn'"),
-    ("an unknown plugin", {"backends": "  x: {plugin: kafka}"}, "no plugin 'kafka' is installed"),
+    ("an unknown plugin", {"backends": "  x: {plugin: redis}"}, "no plugin 'redis' is installed"),
     ("overlapping files", {"backends": '  x: {plugin: filesystem, path: "logs/{service}.txt"}'}, "overlaps with"),
     ("a journal elsewhere", {"journal": "other"}, "journal.dir: can't change from journal to other while wafermon runs"),
     ("dead letters elsewhere", {"letters": "other"}, "dead_letters.dir: can't change from dead-letters to other"),

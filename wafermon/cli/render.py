@@ -614,11 +614,11 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
             )
         )
     for name, one in found.get("alerts", {}).items():
-        problem = f": {plain(one['error'])}" if one["error"] else ""
+        why = f": {plain(one['error'])}" if one["error"] else ""
         wait = f", next try {moment(one['next_try'])} UTC" if one["next_try"] else ""
         lines.append(
             f"alert        {plain(name)} ({plain(one['plugin'])}): sent {one['sent']}, pending {one['pending']}, "
-            f"dropped {one['dropped']}, refused {one['refused']}{wait}{problem}"
+            f"dropped {one['dropped']}, refused {one['refused']}{wait}{why}"
         )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
     lines += ["", *_kafka(found["kafka"])] if found.get("kafka") else []
