@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import tempfile
 from collections import Counter
@@ -16,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from built_server import BuiltServer, program
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
-from daemon import ROOT, free_port, until
+from daemon import free_port, until
 from proxy import Proxy
 
 END_TRANSACTION = 26
@@ -56,25 +55,14 @@ JAVA = [
 ]
 
 
-def jars() -> Path:
-    """The folder of the broker's jars. Without it the test is skipped; in CI it fails."""
-    said = subprocess.run([ROOT / "tests" / "kafka-broker", "path"], capture_output=True, text=True, check=True)
-    path = Path(said.stdout.strip())
-    if not path.exists():
-        problem = "Kafka's jars are missing: tests/kafka-broker fetches them"
-        pytest.fail(problem) if os.environ.get("CI") else pytest.skip(problem)
-    return path
-
-
-class KafkaBroker:
+class KafkaBroker(BuiltServer):
     """One broker. `start` it; `remove` ends it and takes its directory away."""
 
     def __init__(self) -> None:
-        self._java = ["java", *JAVA, "-cp", f"{jars()}/*"]
+        self._java = ["java", *JAVA, "-cp", f"{program('kafka-broker')}/*"]
         self.directory = Path(tempfile.mkdtemp(prefix="wafermon-kafka-"))
         self.port, behind, controller = free_port(), free_port(), free_port()
         self.proxy = Proxy(("127.0.0.1", behind))
-        self.process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
         self._config = self.directory / "server.properties"
         self._config.write_text(
@@ -121,34 +109,6 @@ class KafkaBroker:
         if self._admin is None:
             self._admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0})
         return self._admin
-
-    def kill(self) -> None:
-        if self.process is not None:
-            process, self.process = self.process, None
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait(60)
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """It stands still: it takes connections and never answers; what it got meanwhile it does afterwards."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        until(self._stands_still, "a broker that stands still")
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-
-    def _stands_still(self) -> bool:
-        """A thread that is in the kernel goes on until it leaves that."""
-        assert self.process is not None
-        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
-        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     @contextmanager
     def cut_off(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
 from wafermon.model.settings import BackendConfig, HttpListener, Listener, OtlpListener
 from wafermon.query import Live, Query
-from wafermon.receivers import Intake, Listeners, OtlpDoor, Receiver, Sources, SpillTaker
+from wafermon.receivers import Intake, Listeners, OtlpPort, Receiver, Sources, SpillTaker
 from wafermon.web import HttpServer, ListenerState
 
 ACK_SECONDS = 2.0
@@ -90,8 +90,8 @@ class Sidecar(Service):
         self._spill_thread = Workers(0, 1, "spill")
         self.receiver = Receiver(self.journal, config.limits, reactor, self._openers)
         self.otlp = Intake(self.journal, lambda: self.config.limits, self._live_traces, reactor, self._openers)
-        doors: dict[type[Listener], Any] = {OtlpListener: partial(OtlpDoor, self.otlp, reactor)}
-        self.listening = Listeners(self.receiver, reactor, doors)
+        kinds: dict[type[Listener], Any] = {OtlpListener: partial(OtlpPort, self.otlp, reactor)}
+        self.listening = Listeners(self.receiver, reactor, kinds)
         self.sources = Sources(self.journal, lambda: self.config.limits, reactor, partial(Workers, 0, 1))
         self.supervisor = Supervisor(reactor, self.journal.now)
         self.deliveries = Deliveries(self._make_delivery, self.journal, self.supervisor, reactor)

@@ -9,7 +9,7 @@ from wafermon.receivers.otlp.intake import Intake
 from wafermon.receivers.otlp.site import OtlpFactory
 
 
-class OtlpDoor:
+class OtlpPort:
     """Requests, each of which is asked for what the listener asks."""
 
     def __init__(self, intake: Intake, reactor: Any, door: OpenListener) -> None:
