@@ -127,7 +127,4 @@ compat: OLDER_FROM_HERE = $(CURDIR)/build/releases/2.0.0
 mutants:
 	SAMPLE=$(SAMPLE) SEED=$(SEED) tests/mutants $(PACKAGE) $(MUTANTS)
 
-.PHONY: wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 kafka history
-.PHONY: forward wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
-.PHONY: site wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
-.PHONY: schedules wheelhouse deb deb-check air-gapped-check release compat chaos soak fuzz fuzz-scan plans kills rows mutants fresh s3 history
+.PHONY: air-gapped-check chaos compat deb deb-check forward fresh fuzz fuzz-scan history kafka kills mutants plans release rows s3 schedules site soak wheelhouse

@@ -18,8 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import history as lines_of_jobs
+from ports import free_port
 
 CONFIG = """
 listen: ["tcp:{port}:interface=127.0.0.1"]
@@ -33,13 +35,6 @@ routes: [{{to: [{to}]}}]
 """
 HISTORY = "history: {plugin: history, dir: history, batch: {messages: 5000, bytes: 4MiB, age: 1s}}"
 TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def cpu_of(pid: int) -> float:

@@ -28,8 +28,9 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from daemon import Client, Daemon, free_port
+from daemon import Client, Daemon
 from kafka_broker import KafkaBroker, Topic
+from ports import free_port
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CLIENT = "00000000000000be"

@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "suppo
 
 from built_server import program
 from commands import wafermon
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
+from ports import free_port
 
 from wafermon.wire.otlp import protobuf
 from wafermon.wire.otlp.shapes import (

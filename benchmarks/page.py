@@ -27,7 +27,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from history_daemon import cpu_of, free_port, wait
+from history_daemon import cpu_of, wait
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = """

@@ -22,7 +22,7 @@ from suite.processes import until_listening
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from daemon import free_port
+from ports import free_port
 from s3_server import ENVIRONMENT, Bucket, S3Server
 
 CONFIG = """

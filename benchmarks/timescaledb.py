@@ -26,7 +26,7 @@ from suite.processes import cpu_seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
-from daemon import free_port
+from ports import free_port
 from postgres import Database, Postgres
 
 PORT = free_port()  # another's sidecar would take the messages, and they would never come here

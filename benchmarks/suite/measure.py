@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ports import free_port
+
 from suite.contestants import Contestant
 from suite.native import Load
-from suite.processes import Running, cpu_seconds, disk_bytes, free_port, written_bytes
+from suite.processes import Running, cpu_seconds, disk_bytes, written_bytes
 from suite.section import Figures
 from suite.stored import Lines, Store, wait
 

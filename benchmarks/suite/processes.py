@@ -61,15 +61,6 @@ def disk_bytes(directory: Path) -> int:
     return total
 
 
-def free_port() -> int:
-    """Of the range that the kernel gives to no outgoing connection."""
-    for port in range(10_000 + os.getpid() * 7 % 20_000, 32_000):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise SystemExit("no free port from 10,000 to 32,000")
-
-
 def until_listening(port: int, check: Callable[[], None] = lambda: None, patience: float = 30.0) -> None:
     """Until a connection is taken; `check` may raise before. TimeoutError after `patience` seconds."""
     deadline = time.monotonic() + patience

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 from fake_sidecar import Message
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -44,8 +46,7 @@ class Daemon:
     """Runs from `start()` to `stop()` or `kill()`, on the same port every time."""
 
     def __init__(self, folder: Path, spill: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"tcp://127.0.0.1:{self.port}"
         self.store = folder / "stored.jsonl"
         self.spill = spill

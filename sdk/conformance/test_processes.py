@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from conformance import (
     HERE,
@@ -275,8 +275,7 @@ class SidecarProcess:
     """`fake_sidecar.py` as a program: what it has acknowledged outlives SIGKILL."""
 
     def __init__(self, journal: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.journal = journal
         self.start()
 

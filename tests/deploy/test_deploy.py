@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 from commands import wafermon
-from daemon import ROOT, free_port, until
+from daemon import ROOT, until
+from ports import free_port
 from served import Served
 
 DEPLOY = ROOT / "deploy"

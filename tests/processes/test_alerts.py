@@ -14,7 +14,8 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from alarm_server import AlarmServer
 from certificates import Authority
-from daemon import Client, free_port, until
+from daemon import Client, until
+from ports import free_port
 from served import Served
 
 CONFIG = """

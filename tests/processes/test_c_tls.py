@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from certificates import DAY, Authority
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
 from drivers import Driver
+from ports import free_port
 
 BUILDS = ["c-tls-asan", "c-tls-tsan"]
 

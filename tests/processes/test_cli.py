@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from commands import start, wafermon
-from daemon import ROOT, Daemon, free_port, until
+from daemon import ROOT, Daemon, until
+from ports import free_port
 
 CONFIG = """
 listen: [tcp:0:interface=127.0.0.1]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from commands import COMMAND, environment, wafermon
-from daemon import free_port, until
+from daemon import until
+from ports import free_port
 from served import Served
 
 CONFIG = """

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from commands import start, wafermon
-from daemon import free_port, until
+from daemon import until
+from ports import free_port
 from served import Served, job
 
 

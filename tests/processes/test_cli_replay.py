@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from commands import start, wafermon
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
+from ports import free_port
 
 CLIENT = "00c0ffee00c0ffee"
 DEAD_PID = 2**22 + 1

@@ -28,7 +28,8 @@ from unittest.mock import patch
 import pytest
 import yaml
 from commands import wafermon
-from daemon import ROOT, Daemon, free_port, read_lines, until
+from daemon import ROOT, Daemon, read_lines, until
+from ports import free_port
 
 EXAMPLES = ROOT / "examples"
 CONFIGS = [EXAMPLES / "sidecar-config.yaml", EXAMPLES / "sidecar-config-files.yaml"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from certificates import Authority
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
 from drivers import Driver
+from ports import free_port
 
 
 class Place:

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from commands import wafermon
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
+from ports import free_port
 from served import CONFIG, Served, job
 
 

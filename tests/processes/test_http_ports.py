@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from commands import COMMAND, environment, wafermon
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
+from ports import free_port
 
 CONFIG = """
 listen: ["tcp:{port}:interface=127.0.0.1"]

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import ROOT, Daemon, free_port, until
+from daemon import ROOT, Daemon, until
+from ports import free_port
 
 PLUGIN = '''
 import time

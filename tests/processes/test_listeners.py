@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 from certificates import Authority
-from daemon import PATIENCE, ROOT, Client, Daemon, free_port, until
+from daemon import PATIENCE, ROOT, Client, Daemon, until
+from ports import free_port
 from token_daemon import TokenDaemon
 
 from wafermon.net.tokens import parse_tokens

@@ -21,7 +21,8 @@ import pytest
 from certificates import Authority
 from collector import Taken
 from commands import wafermon
-from daemon import CONFIG, ROOT, Daemon, free_port, until
+from daemon import CONFIG, ROOT, Daemon, until
+from ports import free_port
 
 from wafermon.wire.otlp import protobuf
 from wafermon.wire.otlp.bodies import BODY_BYTES

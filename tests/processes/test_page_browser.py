@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon import ROOT, Client, free_port, until
+from daemon import ROOT, Client, until
+from ports import free_port
 from served import Served
 
 BROWSER = ROOT / "tests" / "browser"

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 from certificates import Authority
-from daemon import Client, Daemon, free_port, read_lines, until
+from daemon import Client, Daemon, read_lines, until
+from ports import free_port
 from twisted.internet.task import Clock
 
 from wafermon.backends import find_plugins

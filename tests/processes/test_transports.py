@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 from commands import environment
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
 from drivers import command_of
+from ports import free_port
 
 CLAIMED = {
     "tcp": ["python", "perl", "c", "r", "java"],

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
-from daemon import PATIENCE, Daemon, free_port
+from daemon import PATIENCE, Daemon
+from ports import free_port
 
 TOKEN = "edge-token-8Q2vT0mO3kN5xW7y"
 CONFIG = """

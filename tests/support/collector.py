@@ -15,7 +15,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 from built_server import BuiltServer, program
-from daemon import free_port, until
+from daemon import until
+from ports import free_port
 
 # A file with a rotation is written to without a buffer.
 CONFIG = """

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
 from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,15 +40,6 @@ def pages() -> list[Path]:
     folders = ("docs", "sdk", "examples", "deploy", "benchmarks")
     found = [*ROOT.glob("*.md"), *(page for folder in folders for page in sorted((ROOT / folder).rglob("*.md")))]
     return [page for page in found if not {"node_modules", "build"} & set(page.relative_to(ROOT).parts)]
-
-
-def free_port() -> int:
-    """A port that nobody listens on, and that the kernel gives to no outgoing connection meanwhile."""
-    while True:
-        port = random.randrange(10_000, 32_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 CONFIG = """

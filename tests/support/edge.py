@@ -8,7 +8,8 @@ from typing import Any
 from urllib.request import urlopen
 
 from central import TOKEN
-from daemon import PATIENCE, Daemon, free_port
+from daemon import PATIENCE, Daemon
+from ports import free_port
 
 CONFIG = """
 listen: ["tcp:{port}:interface=127.0.0.1"]

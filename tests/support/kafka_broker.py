@@ -17,7 +17,8 @@ import pytest
 from built_server import BuiltServer, program
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
-from daemon import free_port, until
+from daemon import until
+from ports import free_port
 from proxy import Proxy
 
 END_TRANSACTION = 26

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from daemon import Daemon, free_port
+from daemon import Daemon
 from kafka_broker import KafkaBroker, Topic
+from ports import free_port
 
 TIME = 1_790_000_000_000_000
 CONFIG = """

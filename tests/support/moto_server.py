@@ -13,7 +13,8 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.config import Config
-from daemon import free_port, until
+from daemon import until
+from ports import free_port
 from s3_server import ACCESS, ENVIRONMENT, SECRET
 
 REGION = "eu-central-1"

@@ -19,7 +19,8 @@ import pytest
 import zstandard
 from botocore.config import Config
 from built_server import BuiltServer, program
-from daemon import free_port, until
+from daemon import until
+from ports import free_port
 
 ACCESS, SECRET = "testkey", "testsecret"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_EC2_METADATA_DISABLED": "true"}

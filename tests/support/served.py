@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from daemon import Daemon, free_port, until
+from daemon import Daemon, until
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 
 CONFIG = """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from daemon import Client, Daemon, free_port
+from daemon import Client, Daemon
+from ports import free_port
 
 TOKENS = "# of the tests\n\nfirst-token\nsecond-token   receiver-*   cron\n"
 

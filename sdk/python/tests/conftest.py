@@ -12,6 +12,7 @@ import pytest
 
 _SDK = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(_SDK), str(_SDK.parent / "conformance")]
+sys.path.append(str(_SDK.parent.parent / "tests" / "support"))
 
 from fake_sidecar import FakeSidecar, Manners  # noqa: E402
 

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from fake_sidecar import FakeSidecar
 from helpers import until
+from ports import free_port
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 BIN = Path(sys.executable).parent
@@ -46,12 +47,6 @@ def environ(sidecar: FakeSidecar, folder: Path) -> dict[str, str]:
 
 def events(sidecar: FakeSidecar) -> Counter[str]:
     return Counter(message["message"] for message in sidecar.messages if message["type"] == "event")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-        return port
 
 
 class Server:
