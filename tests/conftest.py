@@ -9,6 +9,7 @@ import pytest
 from collector import collector, taken  # noqa: F401  # fixtures
 from daemon import Daemon
 from hypothesis import HealthCheck, settings
+from jaeger_server import jaeger  # noqa: F401
 from kafka_broker import kafka_broker  # noqa: F401  # fixtures
 from moto_server import log_group, moto_server  # noqa: F401  # fixtures
 from postgres import database, postgres, way  # noqa: F401  # fixtures

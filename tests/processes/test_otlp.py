@@ -16,12 +16,14 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from certificates import Authority
 from collector import Taken
 from commands import wafermon
 from daemon import CONFIG, ROOT, Daemon, until
+from jaeger_server import JaegerServer
 from ports import free_port
 
 from wafermon.wire.otlp import protobuf
@@ -518,12 +520,13 @@ Rscript -e 'source("{root}/sdk/r/monitoring_sdk.R"); sdk <- MonitoringSDK$new(se
 """
 
 
-def test_a_job_of_many_languages_is_one_trace(tmp_path: Path, taken: Taken) -> None:
-    """Perl and R with wafermon's SDKs, Java and Node.js with OpenTelemetry's: under the job's id here, and in one trace at the collector."""
+def test_a_job_of_many_languages_is_one_trace(tmp_path: Path, taken: Taken, jaeger: JaegerServer) -> None:
+    """Perl and R with wafermon's SDKs, Java and Node.js with OpenTelemetry's: under the job's id here, in one trace at the collector and in Jaeger."""
     otlp = f"\n  otlp: {{{{plugin: otlp, url: {taken.collector.url}, signals: [traces], resource: {{{{test.place: {taken.name}}}}}}}}}"
-    config = CONFIG.replace("\nroutes: [{{to: [files]}}]", f"{otlp}\nroutes: [{{{{to: [files, otlp]}}}}]").replace(
-        "http: false", "http: unix:http.sock:mode=600"
-    )
+    otlp += f"\n  jaeger: {{{{plugin: otlp, url: {jaeger.url}, signals: [traces]}}}}"
+    config = CONFIG.replace(
+        "\nroutes: [{{to: [files]}}]", f"{otlp}\nroutes: [{{{{to: [files, otlp, jaeger]}}}}]"
+    ).replace("http: false", "http: unix:http.sock:mode=600")
     with OtlpDaemon(tmp_path, config=config) as daemon:
         script = MIXED.format(root=ROOT, clients=clients(), url=daemon.url)
         command = [
@@ -570,6 +573,18 @@ def test_a_job_of_many_languages_is_one_trace(tmp_path: Path, taken: Taken) -> N
         until(lambda: len(taken.spans()) == 9, "all spans at the collector")
         assert {span["traceId"] for _, span in taken.spans()} == {trace_hex("mixed-4711")}
         assert {of["service.name"] for of, _ in taken.spans()} == {*names, "runner"}
+
+        until(lambda: len(jaeger.trace(trace_hex("mixed-4711"))[0]) == 9, "all spans in Jaeger")
+        shown_spans, services = jaeger.trace(trace_hex("mixed-4711"))
+        assert set(services.values()) == {*names, "runner"}
+        by_id = {one["spanID"]: one for one in shown_spans}
+        [root] = [one for one in shown_spans if not one["references"]]
+        parents = {(services[one["processID"]], by_id[ref["spanID"]]["operationName"])
+                   for one in shown_spans for ref in one["references"] if one["operationName"] != "inner"}  # fmt: skip
+        assert parents == {(name, root["operationName"]) for name in names}
+        # By the job's id, as a person looks for it there.
+        [found] = jaeger.ask("/api/traces?service=runner&tags=" + quote('{"job.id":"mixed-4711"}'))
+        assert len(found["spans"]) == 9
 
         shown = wafermon("clients", "--json", "--http", f"unix://{tmp_path}/http.sock")
         sdks = {one["service"]: one["sdk"] for one in json.loads(shown.stdout)["clients"]}
