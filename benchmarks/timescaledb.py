@@ -6,7 +6,8 @@ A server of the benchmark's own on this machine's disk, with its safety on. Each
 the messages through a sidecar into the database, from the first byte on a socket to the last committed row; the same rows
 by psql's COPY into equal tables; and the same messages through a sidecar into JSONL files, for what they cost the daemon.
 What counts are the ratios. `--outage N`: N messages while the database
-is away, and how they are caught up with afterwards.
+is away, and how they are caught up with afterwards. With WAFERMON_TEST_EXTENSION=1 the server has the TimescaleDB extension,
+and all tables are hypertables.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from suite.processes import cpu_seconds
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from ports import free_port
-from postgres import Database, Postgres
+from postgres import EXTENSION, Database, Postgres
 
 PORT = free_port()  # another's sidecar would take the messages, and they would never come here
 CONFIG = """
@@ -118,6 +119,10 @@ def by_copy(database: Database, messages: int) -> Cost:
                 )
                 psql(database, f"\\copy (SELECT * FROM {table} LIMIT {share}) TO '{rows}'")
                 database.query(f"CREATE TABLE copied_{table} (LIKE {table} INCLUDING ALL)")
+                if EXTENSION:
+                    database.query(
+                        f"SELECT create_hypertable('copied_{table}', 'time', chunk_time_interval => interval '7 days')"
+                    )
                 commands.append(f"\\copy copied_{table} FROM '{rows}'")
         database.query("CHECKPOINT")
         cpu, begun = server_cpu(database.server), time.monotonic()

@@ -32,6 +32,8 @@ SETTINGS = {
     "logging_collector": "off",
     "log_min_messages": "warning",
 }
+EXTENSION = os.environ.get("WAFERMON_TEST_EXTENSION") == "1"
+"""Whether databases have the TimescaleDB extension, which the server's programs must have then."""
 
 
 def binaries() -> Path:
@@ -63,7 +65,10 @@ class Postgres:
         self._run("initdb", *arguments, "--no-instructions", str(self.data))
         hba = self.data / "pg_hba.conf"
         hba.write_text(f"local all locked scram-sha-256\n{hba.read_text()}")  # the one user who needs a password
-        self.configure(unix_socket_directories=f"'{self.directory}'", **{**SETTINGS, **settings})
+        extension = (
+            {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"} if EXTENSION else {}
+        )
+        self.configure(unix_socket_directories=f"'{self.directory}'", **{**SETTINGS, **extension, **settings})
 
     def configure(self, **settings: str) -> None:
         """For the next start."""
@@ -159,6 +164,8 @@ class Postgres:
         """A database of its own."""
         name = f"test{next(self._numbers)}"
         self.query(f"CREATE DATABASE {name}")
+        if EXTENSION:
+            self.query("CREATE EXTENSION timescaledb", database=name)
         return Database(self, name)
 
     def query(self, sql: str, *parameters: Any, database: str = "postgres") -> list[tuple[Any, ...]]:
