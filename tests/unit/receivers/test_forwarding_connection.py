@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 from appended_journal import MemoryJournal
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
 from wires import Admission, Sidecar, Transport, Wire
 
 from wafermon.journal import Entry
+from wafermon.model.settings import LINE_MAX
 from wafermon.net.principals import Principal
+from wafermon.receivers.forward import turns
 from wafermon.receivers.lines import hub
 from wafermon.receivers.lines.states import State
 from wafermon.wire.frames import Stretch, encode_frame
@@ -39,13 +43,13 @@ def said(head: dict[str, Any], data: bytes) -> bytes:
 
 
 def test_a_program_is_heard_between_the_frames_of_many_sidecars(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a clock that goes on by a millisecond with every frame that is journalled."""
+    """With a clock that goes on by half a millisecond with every second frame that is journalled."""
     sidecar, append, later = Sidecar(), MemoryJournal.append, list[Callable[[], None]]()
     edges = [edge(sidecar, number + 1) for number in range(50)]
     program = sidecar.hello(client="f" * 16)
 
     def slowly(journal: MemoryJournal, entry: Entry) -> None:
-        sidecar.clock.rightNow += 0.001
+        sidecar.clock.rightNow += turns.TURN_SECONDS / 2
         append(journal, entry)
 
     def turn() -> int:
@@ -56,18 +60,85 @@ def test_a_program_is_heard_between_the_frames_of_many_sidecars(monkeypatch: pyt
             call()
         return len(sidecar.journal.lines)
 
+    sidecar.clock.advance(1)
     monkeypatch.setattr(MemoryJournal, "append", slowly)
-    monkeypatch.setattr(sidecar.hub, "soon", later.append)
+    monkeypatch.setattr(sidecar.hub, "later", lambda _, call: later.append(call))
     for wire in edges:
         wire.connection.dataReceived(frame(0, 10, wire.line(1)) + frame(10, 20, wire.line(2)))
     assert turn() == 2, "no more than fit into its time"
     program.connection.dataReceived(program.lines(1))
     assert sidecar.journal.lines[2] == program.lines(1)[:-1], "whoever speaks next does not wait for the rest"
-    assert hub.TURN_SECONDS == 0.002
-    turns = 0
+    count = 0
     while turn() < 101:
-        turns += 1
-    assert turns == 48
+        count += 1
+    assert count == 48
+
+
+def test_frames_of_many_sidecars_are_gathered_and_those_of_few_are_not() -> None:
+    sidecar = Sidecar()
+    edges = [edge(sidecar, number + 1) for number in range(hub.FEW_FORWARD)]
+
+    def come(number: int) -> int:
+        """How many lines the journal has once all have sent one more."""
+        for wire in edges:
+            wire.connection.dataReceived(frame(10 * number, 10 * number + 10, wire.line(number + 1)))
+        sidecar.clock.advance(0)
+        return len(sidecar.journal.lines)
+
+    assert [come(0), come(1)] == [hub.FEW_FORWARD, 2 * hub.FEW_FORWARD]
+    edges.append(edge(sidecar, hub.FEW_FORWARD + 1))
+    before = come(2)
+    assert before == 2 * hub.FEW_FORWARD, "the last round began just now"
+    edges.pop()
+    assert come(3) == before
+    sidecar.clock.advance(hub.GATHER_SECONDS)
+    assert len(sidecar.journal.lines) == before + 2 * hub.FEW_FORWARD + 1
+
+
+def test_whoever_goes_while_it_waits_for_what_is_durable_is_told_nothing() -> None:
+    sidecar = Sidecar(automatic=False)
+    one, other = edge(sidecar, 1), edge(sidecar, 2)
+    for wire in (one, other):
+        wire.send(frame(0, 10, wire.line(1)))
+    sidecar.journal.commit()
+    one.connection.connectionLost(Failure(ConnectionDone()))
+    assert [one.heard(), other.heard()] == [[], [{"type": "ack", "seq": BEGIN + 10}]]
+
+
+def test_a_sidecar_is_granted_frames_that_are_read_in_one_turn() -> None:
+    def granted(**limits: Any) -> list[Any]:
+        wire = Sidecar(**limits).connect(Admission(EDGE))
+        [welcome] = wire.hello(forward=True, instance="one", compress=["zlib"])
+        return [welcome["max_frame"], welcome["max_line"]]
+
+    assert granted() == [LINE_MAX + 1, 65536], "the longest line of any sidecar has room"
+    assert granted(frame_bytes=100_000) == [100_000, 65536]
+
+
+def test_acks_are_repeated_a_few_at_a_time_and_not_just_after_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    sidecar, later = Sidecar(automatic=False), list[Callable[[], None]]()
+    edges = [edge(sidecar, number + 1) for number in range(2 * hub.LOOKS)]
+    for wire in edges:
+        wire.send(frame(0, 10, wire.line(1)))
+    assert not any(wire.heard() for wire in edges)
+    with monkeypatch.context() as patch:
+        patch.setattr(sidecar.hub, "soon", later.append)
+        sidecar.clock.advance(1.0)
+        said = [sum(bool(wire.transport.value()) for wire in edges)]
+        while later:
+            later.pop()()
+            said.append(sum(bool(wire.transport.value()) for wire in edges))
+    assert said == [hub.LOOKS, 2 * hub.LOOKS]
+    assert all(wire.heard() == [{"type": "ack", "seq": 0}] for wire in edges)
+    sidecar.clock.advance(0.8)
+    sidecar.journal.commit()
+    assert all(wire.heard() == [{"type": "ack", "seq": BEGIN + 10}] for wire in edges)
+    for wire in edges:
+        wire.connection.dataReceived(frame(10, 20, wire.line(2)))
+    sidecar.clock.pump([0.1] * 4)
+    assert not any(wire.heard() for wire in edges), "0.4 s ago they heard of it"
+    sidecar.clock.pump([0.5, 0.5, 0.0])
+    assert all(wire.heard() == [{"type": "ack", "seq": BEGIN + 10}] for wire in edges)
 
 
 def test_sidecars_take_turns_frame_by_frame() -> None:

@@ -1,4 +1,4 @@
-"""Messages to another sidecar, exactly once; see docs/forwarding.md."""
+"""Messages to another sidecar, exactly once; see docs/backends/forward.md."""
 
 from __future__ import annotations
 

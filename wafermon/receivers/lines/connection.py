@@ -64,6 +64,8 @@ class Hub(Protocol):
     @property
     def frame_bytes(self) -> int: ...
     @property
+    def forwarded_bytes(self) -> int: ...
+    @property
     def connections(self) -> int: ...
     @property
     def congested(self) -> bool: ...
@@ -138,6 +140,7 @@ class Connection(protocol.Protocol):
         "_inbox",
         "_replies",
         "_reply_bytes",
+        "_said_at",
         "_said_final",
         "_unsettled",
         "_wake",
@@ -178,6 +181,8 @@ class Connection(protocol.Protocol):
         self._replies: deque[bytes] = deque()
         self._reply_bytes = 0
         self._acked = 0
+        self._said_at = 0.0
+        """When an ack was said last, by the reactor's clock."""
         self._wake: IDelayedCall | None = None
         self._allowed_at = 0.0
         self._asking: Deferred[None] | None = None
@@ -423,7 +428,7 @@ class Connection(protocol.Protocol):
         assert stream is not None
         self._acked = stream.synced
         codec = frames.choose(hello.compress)
-        self._inbox.grant_forward(codec, self._hub.frame_bytes)
+        self._inbox.grant_forward(codec, self._hub.forwarded_bytes)
         edge = f"{hello.origin.host or self.forwards_as} (forwards as {self.forwards_as}, journal {stream.client}) at {self.peer}"
         self._forwarding = Forwarding(stream, self.principal, self._inbox.limit, edge)
         self.transport.write(self._hub.welcome_forwarder(self._acked, self._inbox.limit, codec))
@@ -452,7 +457,8 @@ class Connection(protocol.Protocol):
         if more:
             self._hub.await_turn(self)
         self._held_changed()
-        self._acknowledge(False)
+        if not self.held:  # else it goes on by itself
+            self._acknowledge(False)
 
     def _take_one_frame(self) -> bool:
         """Whether there was one, so that there may be another."""
@@ -642,12 +648,17 @@ class Connection(protocol.Protocol):
         """Send the current ack, if it is news, or `again`."""
         self._safely(lambda: self._acknowledge(again))
 
+    def remind(self, since: float) -> None:
+        """Repeat the current ack, where none was said since then."""
+        if self._said_at <= since:
+            self.acknowledge(again=True)
+
     def _acknowledge(self, again: bool) -> None:
         stream = self.stream
         if stream is None or self.state not in ANSWERED or not self._writing.possible or self._replies:
             return
         if stream.synced > self._acked or again:
-            self._acked = stream.synced
+            self._acked, self._said_at = stream.synced, self._hub.seconds()
             self._say(hellos.ack(stream.synced))
         if self.held and not self._unsettled and self._wake is None and not self._hub.congested:
             self._hub.soon(self._go_on)

@@ -22,9 +22,10 @@ from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError, printable
 from wafermon.model.lograte import LogRate
 from wafermon.model.repeated import Repeated
-from wafermon.model.settings import Limits
+from wafermon.model.settings import LINE_MAX, Limits
 from wafermon.receivers.forward.forwarders import Forwarders
 from wafermon.receivers.forward.taking import TakenFrame
+from wafermon.receivers.forward.turns import Turns
 from wafermon.receivers.lines.clients import Client, Clients
 from wafermon.receivers.lines.connection import REFUSAL_SECONDS, Admits, Connection
 from wafermon.receivers.lines.dedupe import Taken
@@ -35,8 +36,15 @@ from wafermon.wire.scanned import compiled
 
 TICK_SECONDS = 1.0
 LOOK_SECONDS = 0.02
-TURN_SECONDS = 0.002
-"""For so long frames of other sidecars are taken at a time; then whoever else has something to say has it heard."""
+LOOKS = 50
+"""So many connections are looked at between two looks of the reactor at its sockets, of all of them each second."""
+REPEAT_SECONDS = 0.5
+"""An ack that was said since then is not repeated yet."""
+FEW_FORWARD, GATHER_SECONDS, GATHER_MOST = 20, 20e-6, 0.05
+"""Where more sidecars than a few forward, their frames are gathered for so long per sidecar, and no longer: few groups of the journal take
+them all then, and between these the disk is free for the programs that wait for it."""
+FORWARDED_BYTES = LINE_MAX + 1
+"""The largest frame of a sidecar: its lines are read at once, in 5 ms, and lie in one group. The longest line of any sidecar has room."""
 OPENING_BYTES = 8 << 20
 """Frames that are opened at a time, by what they say that they give; the others wait, compressed as they came."""
 ALLOWANCES = 20_000
@@ -86,16 +94,18 @@ class Receiver:
         self._start = [Presence(STARTED)]
         """What the journal is told with the first of them."""
         self._news: set[Stream] = set()
-        self._turns: dict[Connection, None] = {}
-        """The sidecars that wait for their turn, in order."""
-        self._turning = False
-        """Whether `_take_turns` is going to be called."""
+        self._turns = Turns(self, Connection.take_turn, self._gather)
+        """The sidecars that have sent something."""
+        self._told = Turns(self, Connection.acknowledge)
+        """The sidecars of which something is durable."""
         self._held: dict[Connection, int] = {}
         """What is in memory for them, where that is anything: parts of lines and frames, and replies that are not read."""
         self._held_bytes = 0
         self._allowances: dict[Stream, float] = {}
         """When the rate limit lets a stream go on: kept over a reconnect, which would else be a way around it."""
         self._about_clients = LogRate(reactor.seconds)
+        self._looking: list[Connection] = []
+        """Those that are still to be looked at in this second."""
         self._tick = Repeated(reactor, self._every_second)
 
     def start(self) -> None:
@@ -122,6 +132,11 @@ class Receiver:
     def frame_bytes(self) -> int:
         """The largest frame, by the bytes of its lines: a few of them fit into a segment."""
         return min(self.limits.frame_bytes, self._journal.settings.segment_bytes // 4)
+
+    @property
+    def forwarded_bytes(self) -> int:
+        """The largest frame of a sidecar, by the bytes of its lines."""
+        return min(self.frame_bytes, FORWARDED_BYTES)
 
     @property
     def connections(self) -> int:
@@ -158,7 +173,7 @@ class Receiver:
 
     def welcome_forwarder(self, acked: int, max_line: int, codec: str) -> bytes:
         about = {"host": socket.gethostname(), "version": __version__}
-        return hellos.forward_welcome(self._journal.id, acked, max_line, codec, self.frame_bytes, about)
+        return hellos.forward_welcome(self._journal.id, acked, max_line, codec, self.forwarded_bytes, about)
 
     @property
     def frames_wait(self) -> bool:
@@ -219,7 +234,8 @@ class Receiver:
         """A connection is over. `went`: its program ended it, and did not say that it would."""
         self._connections.discard(connection)
         self._owed.discard(connection)
-        self._turns.pop(connection, None)
+        self._turns.discard(connection)
+        self._told.discard(connection)
         self._unannounced.pop(connection, None)
         if connection in self._announced:
             self._announced.discard(connection)
@@ -361,34 +377,22 @@ class Receiver:
             self._owed.discard(connection)
 
     def acknowledge_soon(self, stream: Stream) -> None:
-        """Once everything that a sync settled is told, one ack each. A sidecar that forwards has it in its turn."""
+        """Once everything that a sync settled is told, one ack each. Sidecars that forward have turns."""
         connection = self._streams.get(stream)
         if connection is not None and connection.forwards_as:
-            self.await_turn(connection)
+            self._told.add(connection)
             return
         if not self._news:
             self.soon(self._acknowledge)
         self._news.add(stream)
 
     def await_turn(self, connection: Connection) -> None:
-        """Call its `take_turn` when those before it have had theirs: between any two calls of the reactor as many as fit into
-        `TURN_SECONDS`, so that many sidecars make nobody else wait."""
-        self._turns[connection] = None
-        if not self._turning:
-            self._turning = True
-            self.soon(self._take_turns)
+        """Call its `take_turn` when those before it have had theirs."""
+        self._turns.add(connection)
 
-    def _take_turns(self) -> None:
-        until = self.seconds() + TURN_SECONDS
-        while self._turns:
-            connection = next(iter(self._turns))
-            del self._turns[connection]
-            connection.take_turn()  # which never raises
-            if self.seconds() >= until:
-                break
-        self._turning = bool(self._turns)
-        if self._turning:
-            self.soon(self._take_turns)
+    def _gather(self) -> float:
+        more = len(self._forwarding) - FEW_FORWARD
+        return min(more * GATHER_SECONDS, GATHER_MOST) if more > 0 else 0.0
 
     def _acknowledge(self) -> None:
         news, self._news = self._news, set()
@@ -425,12 +429,23 @@ class Receiver:
     # -- the tick
 
     def _every_second(self) -> None:
-        self._each(self._owed | self._held.keys(), lambda one: one.acknowledge(again=True))
         now = self.seconds()
         self._allowances = {stream: at for stream, at in self._allowances.items() if at > now}
         self._about_clients.tick(self._tell)
-        self._each(self._connections, self._look_at)
+        if not self._looking:
+            self._looking = list(self._connections)
+            self._look_on()
         self._announce_known()
+
+    def _look_on(self) -> None:
+        """At the next few."""
+        some, self._looking = self._looking[:LOOKS], self._looking[LOOKS:]
+        if self._looking:
+            self.soon(self._look_on)
+        some = [one for one in some if one in self._connections]
+        since = self.seconds() - REPEAT_SECONDS
+        self._each([one for one in some if one in self._owed or one in self._held], lambda one: one.remind(since))
+        self._each(some, self._look_at)
 
     def _announce_known(self) -> None:
         """Who comes again and says nothing is back all the same. A stream that is new is announced by its first message."""

@@ -8,6 +8,8 @@ from enum import Enum
 class State(Enum):
     """Where a connection is."""
 
+    __hash__ = object.__hash__  # Enum's own is a call of Python for each look into a set
+
     WAITING = "no first line has come"
     ASKING = "its first line was accepted, and the journal is asked how far its stream is: what comes meanwhile waits"
     ENDING_ASKING = "the same, and the client has ended its side"
@@ -24,6 +26,8 @@ class State(Enum):
 
 class Input(Enum):
     """What happens to a connection."""
+
+    __hash__ = object.__hash__
 
     ASK = "its first line was accepted, and names a stream"
     BEGIN = "lines may be taken"

@@ -1,0 +1,62 @@
+"""Whoever waits has its turn, in order, a few between any two looks of the reactor at its sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+TURN_SECONDS = 0.0005
+"""For so long turns are given at a time; then whoever else has something to say is heard. One that takes longer is alone."""
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Timed(Protocol):
+    """A clock that calls."""
+
+    def seconds(self) -> float: ...
+    def later(self, seconds: float, call: Callable[[], None]) -> object: ...
+
+
+class Turns(Generic[T]):
+    """Each waits once, however often it is added."""
+
+    def __init__(self, clock: Timed, take: Callable[[T], None], pause: Callable[[], float] = lambda: 0.0) -> None:
+        """`take` is called with whoever's turn it is, and never raises. A round of turns begins no sooner than `pause` seconds after
+        the one before began: what comes by then is taken together."""
+        self._clock = clock
+        self._take = take
+        self._pause = pause
+        self._waiting: dict[T, None] = {}
+        self._began = -float("inf")
+        self._called = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, one: T) -> None:
+        """It waits from now on, after those that do."""
+        self._waiting[one] = None
+        if not self._called:
+            self._called = True
+            self._clock.later(max(0.0, self._began + self._pause() - self._clock.seconds()), self._begin)
+
+    def discard(self, one: T) -> None:
+        """It waits no more."""
+        self._waiting.pop(one, None)
+
+    def _begin(self) -> None:
+        self._began = self._clock.seconds()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        until = self._clock.seconds() + TURN_SECONDS
+        while self._waiting:
+            one = next(iter(self._waiting))
+            del self._waiting[one]
+            self._take(one)
+            if self._clock.seconds() >= until:
+                break
+        self._called = bool(self._waiting)
+        if self._called:
+            self._clock.later(0.0, self._go_on)
