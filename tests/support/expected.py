@@ -44,6 +44,8 @@ class World:
         self.elapsed = 7 * D
         """On a time of its own, whose zero means nothing."""
         self.events: list[dict[str, Any]] = []
+        self.others: list[dict[str, Any]] = []
+        """The contexts of what else was derived."""
         self.started(0)
         self._take(self.engine.pending())
 
@@ -135,7 +137,9 @@ class World:
         back = [decode_stored(encode_stored(one.message)) for one in derived]
         for message in back:
             context: Any = getattr(message, "context", None) or {}
-            if "schedule" in context:
+            if "schedule" not in context:
+                self.others.append(context)
+            else:
                 self.events.append(
                     {"ts": message.ts, "level": message.level, "message": getattr(message, "message", ""), **context}
                 )

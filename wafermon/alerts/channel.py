@@ -161,7 +161,7 @@ class Channel:
                 alarm = alarm_of(one, f"{self._journal.id}-{group.start.segment}-{offset}-{number}")
                 if self._resolves and alarm.action == "resolve":
                     found.append(alarm)  # what was sent is resolved, whatever `on` and `match` say of that
-                elif wanted(alarm, self.config) and not covered.tells(alarm, self.config):
+                elif wanted(alarm, self.config) and not covered.tells(alarm, self.config, group.time):
                     found.append(alarm)
         return found
 

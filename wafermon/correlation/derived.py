@@ -5,7 +5,7 @@ A key is made of fields that the protocol names, so that it can be read from the
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -110,23 +110,30 @@ def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: 
     return _warning("span_abandoned", span_id, message, context, trace, client, ts)
 
 
-def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> Event:
-    context: dict[str, Any] = {"percent": job.percent, "service": job.service, "last_progress": job.ts}
-    if job.status:
-        context["status"] = job.status
+def job_stalled(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int, schedules: Sequence[str] = ()) -> Event:
+    """`schedules`: those that follow it, by name."""
+    context = _about(job, schedules)
     message = f"job {job_id} makes no progress: {job.percent:g} % {job.status}".rstrip()
     return _warning("job_stalled", job_id, message, context, trace, client, ts)
 
 
-def job_gone(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int) -> Event:
-    context: dict[str, Any] = {"percent": job.percent, "service": job.service, "last_progress": job.ts}
-    if job.status:
-        context["status"] = job.status
+def job_gone(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int, schedules: Sequence[str] = ()) -> Event:
+    """`schedules`: those for which a run of it has failed by that, by name."""
+    context = _about(job, schedules)
     spans = [span.name for span in trace.spans.values() if span.program == job.program]
     if spans:
         context["open_spans"] = spans[:OPEN_SPANS]
     message = f"job {job_id} is gone: its program {job.service} ended at {job.percent:g} % without a word".rstrip()
     return _warning("gone", job_id, message, context, trace, client, ts)
+
+
+def _about(job: Job, schedules: Sequence[str]) -> dict[str, Any]:
+    context: dict[str, Any] = {"percent": job.percent, "service": job.service, "last_progress": job.ts}
+    if job.status:
+        context["status"] = job.status
+    if schedules:
+        context["schedules"] = list(schedules)
+    return context
 
 
 def traces_evicted(minute: int, count: int, client: str, ts: int) -> Event:

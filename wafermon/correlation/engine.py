@@ -324,8 +324,8 @@ class Engine:
                 if job.program == program_id and not (job.over or job.gone):
                     job.gone = True
                     self.counters["jobs_gone"] += 1
-                    self.schedules.gone(job_id, program_id, at)
-                    self._emit(derived.job_gone(trace, job_id, job, self.journal_id, at + self._date))
+                    told = self.schedules.gone(job_id, program_id, at)
+                    self._emit(derived.job_gone(trace, job_id, job, self.journal_id, at + self._date, told))
         self._programs.lost(program)
 
     def _program_of(self, message: Message) -> str:
@@ -629,7 +629,8 @@ class Engine:
                     job.reported = True
                     if trace.derived:
                         continue
-                    self._emit(derived.job_stalled(trace, job_id, job, self.journal_id, queued + self._date))
+                    follow, ts = self.schedules.that_follow(job_id), queued + self._date
+                    self._emit(derived.job_stalled(trace, job_id, job, self.journal_id, ts, follow))
                 if trace.ends_at(self._delays) <= queued:
                     self._end(trace, queued + self._date, give_up=True)
                     continue

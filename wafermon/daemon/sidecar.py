@@ -101,7 +101,7 @@ class Sidecar(Service):
         self.hooks = Hooks(config.hooks, self.journal, reactor)
         self._channel_factories = channels or {}
         self._alert_thread = Workers(0, 1, "alerts")
-        self._covered = Covered(config.schedules)
+        self._covered = _covered(config)
         self.channels: dict[str, Channel] = {}
         """What is told of alarms, by name."""
         sleep = partial(deferLater, reactor)
@@ -371,8 +371,8 @@ class Sidecar(Service):
             change.commit()
         before = self.config
         changed, self.config = differences(before, config), config
-        if config.schedules != before.schedules:
-            self._covered = Covered(config.schedules)
+        if config.schedules != before.schedules or _derives(config) != _derives(before):
+            self._covered = _covered(config)
         self._follow_with_channels(before.alerts, config)
         self._follow_with_hooks()
         return changed
@@ -486,11 +486,21 @@ def _spill_settings(config: Config) -> tuple[Any, ...]:
     return config.journal.spill_dir, config.journal.spill_owners, config.limits.max_line_bytes
 
 
+def _derives(config: Config) -> bool:
+    """Whether this sidecar derives, and not another one that its messages go to or come from."""
+    elsewhere = config.sources or any(backend.plugin == FORWARD for backend in config.backends.values())
+    return config.correlation.derive == "here" or (not config.correlation.derive and not elsewhere)
+
+
+def _covered(config: Config) -> Covered:
+    """A sidecar that derives nothing tells nothing of its schedules."""
+    return Covered(config.schedules if _derives(config) else {})
+
+
 def _correlation(config: Config) -> Settings:
     forwards = tuple(name for name, backend in config.backends.items() if backend.plugin == FORWARD)
     said = config.correlation.model_dump()
-    elsewhere = forwards or config.sources
     return Settings(
-        **{**said, "derive": said["derive"] or ("never" if elsewhere else "here"), "forwards": forwards},
+        **{**said, "derive": "here" if _derives(config) else "never", "forwards": forwards},
         schedules=rules_of(config.schedules),
     )

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from wafermon.model.cron import check_cron, zone_of
 from wafermon.model.settings import Count, Duration, Kind, Section, Text
 
+PAST_SECONDS = 86_400
+"""What was sent so long before it came is about the past, and replayed: no run begins with it."""
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 WAITING, RUNNING, DONE = "waiting", "running", "done"
 NOT_STARTED, LATE, SILENT, TOO_LONG, TOO_FAST = "not_started", "late", "silent", "too_long", "too_fast"

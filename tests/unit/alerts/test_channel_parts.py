@@ -21,7 +21,7 @@ from wafermon.model.alerts import AlertConfig, quiet_left
 from wafermon.model.checking import checked
 from wafermon.model.errors import ConfigError
 from wafermon.model.position import Position
-from wafermon.model.schedules import Schedule
+from wafermon.model.schedules import PAST_SECONDS, Schedule
 
 NOW = 1_764_400_000_000_000
 
@@ -147,21 +147,23 @@ def channel(**given: Any) -> AlertConfig:
     return AlertConfig(plugin="webhook", name="hook", **given)
 
 
-def failed_job(job: str = "load-1", host: str = "fab1") -> Alarm:
-    event = {"kind": "job_failed", "job_id": job, "service": "etl", "host": host}
-    return alarm(kind="job_failed", key=f"job/{job}", event=event)
+def failed_job(job: str = "load-1", host: str = "fab1", ts: int = NOW, **given: Any) -> Alarm:
+    event = {"kind": "job_failed", "job_id": job, "service": "etl", "host": host, **given}
+    return alarm(kind="job_failed", key=f"job/{job}", event=event, ts=ts)
 
 
-def derived_alarm(kind: str, job: str = "load-1") -> Alarm:
-    return alarm(kind=kind, event={"kind": kind, "context": {"job_id": job, "service": "etl"}})
+def derived_alarm(kind: str, *names: str) -> Alarm:
+    context = {"job_id": "load-1", "service": "etl", **({"schedules": [*names]} if names else {})}
+    return alarm(kind=kind, event={"kind": kind, "context": context})
 
 
 def test_what_a_schedule_tells_of_a_job_is_not_told_a_second_time() -> None:
     covered = Covered(schedules())
-    assert covered.tells(failed_job(), channel())
-    assert covered.tells(derived_alarm("gone"), channel())
-    assert covered.tells(derived_alarm("job_stalled"), channel())
-    assert covered.tells(failed_job(), channel(match={"schedule": "night*"}))
+    assert covered.tells(failed_job(), channel(), NOW)
+    assert covered.tells(failed_job(ts=NOW - PAST_SECONDS * 1_000_000), channel(), NOW)
+    assert covered.tells(derived_alarm("gone", "nightly"), channel(), NOW)
+    assert covered.tells(derived_alarm("job_stalled", "other", "nightly"), channel(), NOW)
+    assert covered.tells(failed_job(), channel(match={"schedule": "night*"}), NOW)
 
 
 @pytest.mark.parametrize(
@@ -169,12 +171,15 @@ def test_what_a_schedule_tells_of_a_job_is_not_told_a_second_time() -> None:
     [
         (failed_job("other-1"), channel(), schedules()),
         (failed_job(host="fab2"), channel(), schedules()),
-        (derived_alarm("gone", "other-1"), channel(), schedules()),
+        (failed_job(ts=NOW - PAST_SECONDS * 1_000_000 - 1), channel(), schedules()),
+        (failed_job(replay_to="files"), channel(), schedules()),
+        (derived_alarm("gone"), channel(), schedules()),
+        (derived_alarm("gone", "gone-from-the-config"), channel(), schedules()),
         (derived_alarm("dropped"), channel(), schedules()),
         (alarm(kind="failed"), channel(), schedules()),
         (failed_job(), channel(on=["job_failed", "silent"]), schedules()),
         (failed_job(), channel(match={"schedule": "weekly*"}), schedules()),
-        (derived_alarm("job_stalled"), channel(), schedules(silent=0)),
+        (derived_alarm("job_stalled", "nightly"), channel(), schedules(silent=0)),
         (failed_job(), channel(), {"intake": checked(Schedule, {"match": {"service": "etl"}, "every": "1h"})}),
         (failed_job(), channel(), {}),
     ],
@@ -182,7 +187,7 @@ def test_what_a_schedule_tells_of_a_job_is_not_told_a_second_time() -> None:
 def test_what_no_schedule_tells_the_channel_is_told(
     told: Alarm, config: AlertConfig, expected: dict[str, Schedule]
 ) -> None:
-    assert not Covered(expected).tells(told, config)
+    assert not Covered(expected).tells(told, config, NOW)
 
 
 def test_what_is_held_and_over_since_is_marked_so(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -552,6 +553,60 @@ def test_runs_and_hosts_beyond_what_is_followed() -> None:
     assert world.engine.schedules.counters == {"runs_over": 16, "hosts_over": 10, "past": 0}
     assert len(world.engine.schedules.records("hosts", limit=7)) == 7
     assert world.engine.schedules.count("hosts") == 1_000
+
+
+def test_a_run_that_fails_and_could_not_be_followed_is_told() -> None:
+    world = World({
+        "jobs": {"match": {"job": "j*"}, "every": "1d", "runs": 0},
+        "hosts": {"match": {"job": "h*"}, "every": "1d", "per_host": True, "failures": 3},
+    })  # fmt: skip
+    for n in range(70):
+        world.progress(f"j{n}", 1)
+    world.progress("j69", 50, "failed")
+    [failed] = [event for event in world.told() if event["kind"] == "failed"]
+    assert (failed["schedule"], failed["run"], failed["level"]) == ("jobs", "j69", "warning")
+    world.group(*(
+        {"type": "progress", "job_id": f"h{n}", "trace_id": "t", "percent": 1, "service": "s", "host": f"host-{n}", "ts": world.now}
+        for n in range(1_001)
+    ))  # fmt: skip
+    world.said()
+    world.progress("h1000", 60, "failed", host="host-1000")
+    [failed] = world.told()
+    assert (failed["schedule"], failed["run"], failed["host"]) == ("hosts", "h1000", "host-1000")
+    assert world.engine.schedules.count("hosts") == 1_000
+
+
+def test_a_failure_that_comes_after_the_run_that_made_good_for_it_is_told_and_over() -> None:
+    world = nightly(at_least=0)
+    world.until("2026-11-27 02:30")
+    first = world.now
+    world.run("load-27", 14 * M)
+    world.said()
+    world.progress("load-27", 40, "failed", ts=first + M)
+    assert world.said() == ["failed", "recovered"]
+    assert world.state("nightly")["state"] == "done"
+    world.progress("load-27", 100, "done", ts=first + 2 * M)
+    assert world.said() == []
+
+
+def test_what_is_derived_of_a_job_names_the_schedules_that_judge_it() -> None:
+    """A schedule that asks for another host does not: what it leaves out is told of the job."""
+    expected = {
+        "here": {"match": {"job": "load-*", "host": "fab1"}, "every": "1d"},
+        "there": {"match": {"job": "load-*", "host": "fab2"}, "every": "1d"},
+        "all": {"match": {"job": "load-*"}, "every": "1d"},
+    }
+    world = World(expected)
+    world.engine.configure(dataclasses.replace(world.settings, stalled_after=60))
+    world.connection("came", "c7")
+    world.reported("load-1", 5)
+    world.wait(2 * M)
+    world.connection("went", "c7")
+    world.wait(M)
+    named = {
+        event["kind"]: event["schedules"] for event in world.others if event.get("kind") in ("job_stalled", "gone")
+    }
+    assert named == {"job_stalled": ["all", "here"], "gone": ["all", "here"]}
 
 
 def test_a_run_that_is_never_heard_again_is_forgotten() -> None:

@@ -30,6 +30,7 @@ from wafermon.model.schedules import (
     LATE,
     NOT_STARTED,
     OVERLAPPING,
+    PAST_SECONDS,
     PAUSED,
     RECOVERED,
     RESUMED,
@@ -47,8 +48,7 @@ JUMP = 60 * SECOND
 """A date that changes by more was wrong, before or now."""
 LINGER = 5 * SECOND
 """So long after a run's end its progress that comes late is not taken for another run."""
-PAST = DAY
-"""A message of before that is about the past, and replayed: no run begins with it."""
+PAST = PAST_SECONDS * SECOND
 BEFORE_AWAY = 60 * SECOND
 """What was sent so long before the sidecar went may have been lost then, and come again."""
 FORGET = 7 * DAY
@@ -353,6 +353,8 @@ class Schedules:
             one = known.get(name) or self._one(name, host)
             if one is not None:
                 self._take(one, message, program)
+            elif message.status == FAILED:
+                self._failed_unfollowed(name, message)
 
     def _take(self, one: Expectation, message: Progress, program: str) -> None:
         rule, job, ts = self.rules[one.name], message.job_id, message.ts or 0
@@ -360,6 +362,8 @@ class Schedules:
         ended = one.ended.get(job) if run is None else None
         if ended is not None:
             if self._is_late_word(ended, message, program):
+                if message.status == FAILED != ended.status:
+                    self._failed_before(one, rule, ended)
                 return
             if message.status in TERMINAL or (ended.gone and ended.program == program):
                 run = self._again(one, rule, ended)
@@ -373,6 +377,24 @@ class Schedules:
         else:
             run.messages, run.program = 2, program
         self._go_on(one, rule, run, message)
+
+    def _failed_unfollowed(self, name: str, message: Progress) -> None:
+        """A run has failed on a host that is one too many to be expected: that is told all the same."""
+        if (message.ts or 0) < self._now + self._date - PAST:
+            return
+        host, job = message.host or "", message.job_id
+        apart = Expectation(name, host, self._now + self._date)
+        words = f"run {job} has failed, on a host that is one too many to be expected"
+        self._tell(apart, FAILED, words, opens=True, alone=True, more={"run": job, "percent": message.percent})
+
+    def _failed_before(self, one: Expectation, rule: Rule, run: Run) -> None:
+        """That a run has failed comes after the end of the one that made good for it."""
+        alarm = rule.failures == 1
+        was_open = FAILED in one.open
+        words = f"run {run.id} had failed before it ended otherwise"
+        self._tell(one, FAILED, words, run=run, due=run.due, opens=alarm, alone=True)
+        if alarm and not was_open:
+            self._close(one, [FAILED])
 
     def _is_late_word(self, run: Run, message: Progress, program: str) -> bool:
         """Whether what comes after a run's end says nothing new."""
@@ -389,8 +411,8 @@ class Schedules:
         if ts < now - PAST and not was_away:
             self.counters["past"] += 1
             return None
-        if len(one.runs) >= RUNS or self._runs >= ALL_RUNS:
-            self.counters["runs_over"] += 1
+        if (len(one.runs) >= RUNS or self._runs >= ALL_RUNS) and message.status not in TERMINAL:
+            self.counters["runs_over"] += 1  # one that is over with this message takes no place
             return None
         started = min(ts, now) if was_away else now
         begun = self._now - (now - started)
@@ -527,17 +549,24 @@ class Schedules:
                 self._close(one, [FAILED])
         return run
 
-    def gone(self, job: str, program: str, at: int) -> None:
-        """The program of a job ended without a word, as is known at `at`."""
+    def gone(self, job: str, program: str, at: int) -> list[str]:
+        """The program of a job ended without a word, as is known at `at` -> the schedules for which a run has failed by that."""
         if not self.rules:
-            return
+            return []
         self.advance(at)
+        told = []
         for key in sorted(self._bound.get(job, ())):
             one = self._expected[key]
             run = one.runs.get(job)
             if run is not None and run.program == program:
                 run.gone = True
                 self._end(one, self.rules[one.name], run, FAILED, "its program is gone")
+                told.append(one.name)
+        return told
+
+    def that_follow(self, job: str) -> list[str]:
+        """The schedules, by name, that have a run of this job under way."""
+        return [one.name for key in sorted(self._bound.get(job, ())) if job in (one := self._expected[key]).runs]
 
     def _bind(self, job: str, one: Expectation) -> None:
         keys = self._bound.setdefault(job, [])
