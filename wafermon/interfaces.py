@@ -279,12 +279,13 @@ class IChannel(Interface):
     """A place that alarms are sent to, one at a time, in order. Optional: ``resolves: bool``, False by default: whether the place
     knows alarms by their key. It gets what resolves an alarm then where that was sent, whatever `on` and `match` say; else a recovery is sent
     where `on` names it, like anything else. Optional: ``repeat: float``, 0 by default: after so many seconds an alarm that is not over is
-    sent again."""
+    sent again. Optional: ``digests: bool``, True by default: whether it takes a digest of what was held back; else what is beyond `at_most` is
+    counted, and never sent."""
 
     def send(alarm: Alarm) -> Deferred[None]:
         """Fires once it was taken. Fails with RetryableError, whose attribute ``wait`` may say how many seconds to leave the place
         alone: it comes again. With PermanentError: it is given up, counted and logged. With anything else: as
-        RetryableError. It must end within two minutes."""
+        RetryableError. It must end within two minutes. A stop waits three seconds for it, and cancels it then."""
 
     def close() -> Deferred[None]:
-        """Let go of everything. A call to `send` that is under way should fail soon."""
+        """Let go of everything. A call to `send` that is under way should fail soon; its outcome counts no more."""

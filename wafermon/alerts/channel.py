@@ -12,7 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.threads import deferToThreadPool
@@ -36,7 +36,17 @@ LOOK_SECONDS = 30.0
 """What is held back is looked at so often."""
 SEND_SECONDS = 150.0
 """A try that has not ended by then has failed, whatever the plugin does."""
+STOP_SECONDS = 3.0
+"""A stop waits so long for the end of a try, so that what was taken is not sent again after the next start."""
 CURSOR = "!alerts/"
+
+
+class _Try(NamedTuple):
+    """What is being sent: the plugin's call, and which of the outbox it is for."""
+
+    numbers: list[int]
+    alarm: Alarm
+    call: Deferred[None]
 
 
 class Channel:
@@ -54,27 +64,30 @@ class Channel:
         pool: Any,
         reactor: Any,
         *,
+        cursor: str,
         covered: Callable[[], Covered] = lambda: Covered({}),
         wall: Callable[[], float] = time.time,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """`plugin` is the IChannel; `pool` has one thread; the outbox is in `directory`; `covered` are the jobs that schedules tell of
-        now."""
+        """`plugin` is the IChannel; `pool` has one thread; the outbox is in `directory`; `cursor` is its name in the journal; `covered` are the jobs that schedules tell of now."""
         self.config = config
-        self.name = CURSOR + config.name
+        self.name = cursor
         self.sent = self.failed = self.refused = self.pending = self.dropped = self.held = 0
+        self.skipped = 0
+        """Beyond `at_most`, where the plugin takes no digests."""
         self.error = ""
         self.next_try = 0
         """Microseconds since the epoch; 0 where it does not wait."""
         self._plugin = plugin
         self._resolves = bool(getattr(plugin, "resolves", False))
+        self._digests = bool(getattr(plugin, "digests", True))
         self._journal = journal
         self._pool = pool
         self._reactor = reactor
         self._covered = covered
         self._wall = wall
         self._uniform = uniform
-        self._outbox = Outbox(directory / f"{config.name}.db")
+        self._outbox = Outbox(directory / f"{cursor.removeprefix(CURSOR)}.db")
         self._window = Window(config.at_most.count, config.at_most.seconds)
         self._outstanding = Outstanding(journal.seconds)
         self._cursor: Cursor | None = None
@@ -85,6 +98,8 @@ class Channel:
         self._news = False
         """Whether the outbox has got something since `_next` looked."""
         self._repeated = 0.0
+        self._try: _Try | None = None
+        self._skipping = False
 
     @property
     def position(self) -> Position | None:
@@ -123,6 +138,7 @@ class Channel:
 
     async def finish(self) -> None:
         self._detach()
+        await self._end_try(STOP_SECONDS)
         await self._outstanding.wait(f"the channel {self.config.name}", self._plugin.close())
         await self._call(self._outbox.close)
 
@@ -138,9 +154,9 @@ class Channel:
     async def test(self) -> None:
         """Send a test now, past the outbox, and resolve it. Fails as the plugin's `send` does."""
         now = self._journal.now()
-        await self._try(test_alarm(self.config.name, "trigger", now))
+        await self._send_one(test_alarm(self.config.name, "trigger", now))
         if self._resolves:
-            await self._try(test_alarm(self.config.name, "resolve", now))
+            await self._send_one(test_alarm(self.config.name, "resolve", now))
 
     # -- the journal -> the outbox
 
@@ -189,16 +205,20 @@ class Channel:
 
     async def _send(self) -> None:
         tries = 0
+        await self._end_try(SEND_SECONDS)
         while True:
             numbers, alarm = await self._next()
+            self._try = _Try(numbers, alarm, self._call_plugin(alarm))
             try:
-                await self._try(alarm)
+                await _ended(self._try.call, SEND_SECONDS, self._reactor)
             except CancelledError:
                 raise
             except PermanentError as error:
+                self._try = None
                 self.refused += 1
-                self._failed(alarm, error, "given up")
+                self._failed(alarm, error, "given up", again=False)
             except Exception as error:  # noqa: BLE001  # a third party's channel: it comes again, whatever it was
+                self._try = None
                 self.failed += 1
                 seconds = max(
                     self._uniform(0.5, 1.0) * min(FIRST_SECONDS * 2.0 ** min(tries, 10), MOST_SECONDS), _wait_of(error)
@@ -214,35 +234,44 @@ class Channel:
                 self.error = ""
             tries = 0
             refused = bool(self.error)
+            if self._counts(alarm):
+                self._window.note(self._reactor.seconds())
             self.pending = await self._disk(self._outbox.done, numbers, None if refused else alarm)
+            self._try = None
 
-    def _try(self, alarm: Alarm) -> Deferred[None]:
-        """A CancelledError is a stop of the channel, whatever the plugin makes of it; one of the plugin's own is a RetryableError."""
-        sending: Deferred[None] = maybeDeferred(self._plugin.send, alarm)
-        sending.addTimeout(SEND_SECONDS, self._reactor)
+    def _call_plugin(self, alarm: Alarm) -> Deferred[None]:
+        call: Deferred[None] = maybeDeferred(self._plugin.send, alarm)
+        return call
 
-        def stop(waiting: Deferred[None]) -> None:
-            waiting.errback(CancelledError())
-            sending.cancel()
+    def _send_one(self, alarm: Alarm) -> Deferred[None]:
+        """One that is not in the outbox."""
+        return _ended(self._call_plugin(alarm), SEND_SECONDS, self._reactor, cancel=True)
 
-        waiting: Deferred[None] = Deferred(stop)
+    def _counts(self, alarm: Alarm) -> bool:
+        """Whether it is one of those of which there may be `at_most`, and which quiet hours hold back."""
+        return alarm.action != "resolve" or not self._resolves
 
-        def ended(result: object) -> None:
-            if waiting.called:
-                return
-            if not isinstance(result, Failure):
-                waiting.callback(None)
-            elif isinstance(result.value, CancelledError):
-                waiting.errback(RetryableError("the plugin cancelled it"))
-            else:
-                waiting.errback(result)
+    async def _end_try(self, seconds: float) -> None:
+        """What was being sent when `run` ended has so long to be taken, and is noted then."""
+        if self._try is None:
+            return
+        numbers, alarm, call = self._try
+        self._try = None
+        try:
+            await _ended(call, seconds, self._reactor)
+        except PermanentError:
+            self.pending = await self._call(self._outbox.done, numbers, None)
+        except Exception as error:  # noqa: BLE001  # it comes again
+            message = "The channel {name} ended while it sent {kind}, which is sent again: {error}"
+            self.log.info(message, name=self.config.name, kind=alarm.kind, error=printable(str(error) or "no answer"))
+        else:
+            self.sent += 1
+            self.pending = await self._call(self._outbox.done, numbers, alarm)
 
-        sending.addBoth(ended)
-        return waiting
-
-    def _failed(self, alarm: Alarm, error: Exception, what: str) -> None:
+    def _failed(self, alarm: Alarm, error: Exception, what: str, *, again: bool = True) -> None:
+        """One that is tried `again` is said once for a reason; each that is given up is."""
         text = printable(str(error) or type(error).__name__)
-        if text != self.error:
+        if text != self.error or not again:
             message = "The channel {name} did not take {kind}, which is {what}: {error}"
             self.log.error(message, name=self.config.name, kind=alarm.kind, what=what, error=text)
         self.error = text
@@ -251,46 +280,58 @@ class Channel:
         """What is to be sent now, and which of the outbox that is. Waits for it."""
         while True:
             self._news = False
-            first: Pending | None = await self._disk(self._outbox.first)
+            first: Pending | None
+            first, self.held = await self._disk(self._outbox.next)
             if first is not None and first.alarm.action == "resolve":
                 await self._disk(self._outbox.over, first.alarm.key)
-                if not self._resolves or await self._disk(self._outbox.is_open, first.alarm.key):
+            if first is not None and not self._counts(first.alarm):
+                if await self._disk(self._outbox.is_open, first.alarm.key):
                     return [first.id], first.alarm
                 self.pending = await self._disk(self._outbox.done, [first.id], None)
                 continue
-            held: list[Pending] = await self._disk(self._outbox.held)
-            self.held = len(held)
-            may = not self._quiet()
-            if may and held and self._window.take(self._reactor.seconds()):
+            may = not self._quiet() and self._window.is_free(self._reactor.seconds())
+            if may and self.held:
+                held: list[Pending] = await self._disk(self._outbox.held)
                 alone = len(held) == 1 and not held[0].over
                 return [one.id for one in held], held[0].alarm if alone else self._digest(held)
             if first is not None:
-                if may and not held and self._window.take(self._reactor.seconds()):
+                if may:
+                    self._skipping = False
                     return [first.id], first.alarm
-                await self._disk(self._outbox.hold, first.id)
+                if self._digests:
+                    await self._disk(self._outbox.hold, self._resolves)
+                else:
+                    await self._skip(first)
                 continue
-            if alarm := await self._due_again():
-                return [], alarm
+            await self._send_again()
             await self._look()
+
+    async def _skip(self, one: Pending) -> None:
+        """There were `at_most`, and the plugin takes no digest of what is beyond."""
+        self.skipped += 1
+        if not self._skipping:
+            self._skipping = True
+            message = "The channel {name} is not told of {kind} and what follows: more than {at_most}"
+            self.log.warn(message, name=self.config.name, kind=one.alarm.kind, at_most=str(self.config.at_most))
+        self.pending = await self._disk(self._outbox.done, [one.id], None)
 
     def _digest(self, held: list[Pending]) -> Alarm:
         return digest_of([one.alarm for one in held], self.config.name, sum(one.over for one in held))
 
-    async def _due_again(self) -> Alarm | None:
+    async def _send_again(self) -> None:
         """Those that are not over are sent again where the plugin asks for that: one after the other."""
         repeat = float(getattr(self._plugin, "repeat", 0.0))
         if not repeat or self._reactor.seconds() - self._repeated < repeat:
-            return None
+            return
         self._repeated = self._reactor.seconds()
         for alarm in await self._disk(self._outbox.opened):
             try:
-                await self._try(alarm)
+                await self._send_one(alarm)
             except CancelledError:
                 raise
             except Exception as error:  # noqa: BLE001  # it is sent again at the next time
                 self._failed(alarm, error, "sent again later")
                 break
-        return None
 
     def _quiet(self) -> bool:
         now = time.localtime(self._wall())
@@ -314,6 +355,38 @@ class Channel:
         self._news = True
         if self._woken is not None and not self._woken.called:
             self._woken.callback(None)
+
+
+def _ended(call: Deferred[None], seconds: float, clock: Any, *, cancel: bool = False) -> Deferred[None]:
+    """Fires as the plugin's call does, and fails where that has not ended after so many seconds: it is cancelled then, and not waited for.
+    A CancelledError of the plugin's own is a RetryableError. Whoever cancels this leaves the call to itself, unless `cancel`."""
+
+    def let_go() -> None:
+        call.addErrback(lambda _: None)
+        call.cancel()
+
+    def stop(waiting: Deferred[None]) -> None:
+        waiting.errback(CancelledError())
+        if cancel:
+            let_go()
+
+    def late(_: object, seconds: float) -> None:
+        let_go()
+        raise RetryableError(f"no answer within {seconds:g} s")
+
+    def ended(result: object) -> object:
+        if waiting.called:
+            return result
+        if isinstance(result, Failure) and isinstance(result.value, CancelledError):
+            waiting.errback(RetryableError("the plugin cancelled it"))
+        else:
+            waiting.callback(result)  # type: ignore[arg-type]
+        return None
+
+    waiting: Deferred[None] = Deferred(stop)
+    waiting.addTimeout(seconds, clock, late)
+    call.addBoth(ended)
+    return waiting
 
 
 def _wait_of(error: Exception) -> float:

@@ -26,6 +26,8 @@ _WAITS, _HELD, _OVER = range(3)
 """What `held` says of one that is pending."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS pending(id INTEGER PRIMARY KEY AUTOINCREMENT, held INTEGER NOT NULL DEFAULT 0, alarm TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS waiting ON pending(held, id);
+CREATE INDEX IF NOT EXISTS keys ON pending(held, json_extract(alarm, '$.key'));
 CREATE TABLE IF NOT EXISTS open(key TEXT PRIMARY KEY, alarm TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -87,16 +89,28 @@ class Outbox:
     def first(self) -> Pending | None:
         """What is to be sent next: the oldest that is not held."""
         row = (
-            self._opened().execute("SELECT id, held, alarm FROM pending WHERE NOT held ORDER BY id LIMIT 1").fetchone()
+            self._opened()
+            .execute("SELECT id, held, alarm FROM pending WHERE held=? ORDER BY id LIMIT 1", (_WAITS,))
+            .fetchone()
         )
         return _pending(row) if row else None
+
+    def next(self) -> tuple[Pending | None, int]:
+        """`first`, and how many are held."""
+        held = self._opened().execute("SELECT count(*) FROM pending WHERE held IN (?, ?)", (_HELD, _OVER)).fetchone()
+        return self.first(), int(held[0])
 
     def held(self) -> list[Pending]:
         rows = self._opened().execute("SELECT id, held, alarm FROM pending WHERE held ORDER BY id")
         return [_pending(row) for row in rows]
 
-    def hold(self, number: int) -> None:
-        self._opened().execute("UPDATE pending SET held=1 WHERE id=?", (number,))
+    def hold(self, resolves: bool) -> None:
+        """Hold all that waits now; where it `resolves`, up to the first that resolves an alarm, which is not held."""
+        until = "SELECT id FROM pending WHERE held=? AND json_extract(alarm, '$.action')='resolve' ORDER BY id LIMIT 1"
+        end = self._opened().execute(until, (_WAITS,)).fetchone() if resolves else None
+        self._opened().execute(
+            "UPDATE pending SET held=? WHERE held=? AND id < ?", (_HELD, _WAITS, end[0] if end else 1 << 62)
+        )
 
     def over(self, key: str) -> None:
         """What is held of this key is over."""
@@ -133,8 +147,10 @@ class Outbox:
         db.executemany("INSERT INTO pending(alarm) VALUES(?)", [(json.dumps(asdict(one)),) for one in alarms])
         over = self._count(db) - MOST
         if over > 0:
-            last = "json_extract(alarm, '$.action') = 'resolve', id"
-            db.execute(f"DELETE FROM pending WHERE id IN (SELECT id FROM pending ORDER BY {last} LIMIT ?)", (over,))
+            oldest = "SELECT id FROM pending WHERE json_extract(alarm, '$.action') <> 'resolve' ORDER BY id LIMIT ?"
+            gone = db.execute(f"DELETE FROM pending WHERE id IN ({oldest})", (over,)).rowcount
+            rest = "SELECT id FROM pending ORDER BY id LIMIT ?"
+            db.execute(f"DELETE FROM pending WHERE id IN ({rest})", (over - gone,))
             self._set(db, "dropped", str(self._dropped(db) + over))
 
     @staticmethod

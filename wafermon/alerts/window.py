@@ -13,12 +13,13 @@ class Window:
         self._seconds = seconds
         self._times: deque[float] = deque()
 
-    def take(self, now: float) -> bool:
-        """Whether it may happen now; it then counts."""
+    def is_free(self, now: float) -> bool:
+        """Whether it may happen now."""
         while self._times and self._times[0] <= now - self._seconds:
             self._times.popleft()
-        if self._count and len(self._times) >= self._count:
-            return False
+        return not self._count or len(self._times) < self._count
+
+    def note(self, now: float) -> None:
+        """It has happened."""
         if self._count:
             self._times.append(now)
-        return True

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface.verify import verifyObject
 
 from wafermon import __version__, routing
-from wafermon.alerts import Channel, Covered, Hooks
+from wafermon.alerts import CURSOR, HOOKS, Channel, Covered, Hook, channel_config
 from wafermon.backends import Plugins
 from wafermon.config import Config, Watch, differences, needs_restart
 from wafermon.correlation import Correlator, Engine, Settings, rules_of
@@ -31,9 +31,10 @@ from wafermon.daemon.systemd import Notifier
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Delivery, Supervisor, Workers, at_most
 from wafermon.interfaces import BackendContext, ChannelContext, IBackend, IChannel, IChannelFactory, IHistory
 from wafermon.journal import CannotOpen, Journal
+from wafermon.model.alerts import AlertConfig
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
-from wafermon.model.settings import BackendConfig, HttpListener, Listener, OtlpListener
+from wafermon.model.settings import BackendConfig, Hooks, HttpListener, Listener, OtlpListener
 from wafermon.query import Live, Query
 from wafermon.receivers import Intake, Listeners, OtlpPort, Receiver, Sources, SpillTaker
 from wafermon.web import HttpServer, ListenerState
@@ -98,12 +99,11 @@ class Sidecar(Service):
         self.dead_letter_follower = DeadLetterFollower(self.journal, self.dead_letters, self._tables)
         self.correlator: Correlator
         self.spills: SpillTaker | None = None
-        self.hooks = Hooks(config.hooks, self.journal, reactor)
         self._channel_factories = channels or {}
         self._alert_thread = Workers(0, 1, "alerts")
         self._covered = _covered(config)
-        self.channels: dict[str, Channel] = {}
-        """What is told of alarms, by name."""
+        self._channels: dict[str, Channel] = {}
+        """What is told of alarms, by the name of the cursor."""
         sleep = partial(deferLater, reactor)
         self.query = Query(lambda: self.live, self._histories, self.journal.now, sleep, lambda: self.config.schedules)
         self.http = HttpServer(self, reactor)
@@ -185,8 +185,8 @@ class Sidecar(Service):
             deliveries.commit()
             self.receiver.start()
             self._take_up_spills(self.config)
-            self._follow_with_hooks()
-            self._follow_with_channels({}, self.config)
+            self._let_go_of_channels()
+            self._follow_with_channels(self.config)
             self.listening.prepare(self.config.ports).commit()
             self.sources.prepare(self.config.sources).commit()
             self.http.start()
@@ -265,44 +265,59 @@ class Sidecar(Service):
             )
             self.spills.start()
 
-    def _follow_with_hooks(self) -> None:
-        """As the config in force says."""
-        runs = self.hooks.name in self.supervisor.states
-        if self.config.hooks is not None and not runs:
-            self.supervisor.start(self.hooks)
-        elif self.config.hooks is None:
-            stopped = Deferred.fromCoroutine(self.supervisor.stop(self.hooks.name))
-            stopped.addCallback(lambda _: self.hooks.forget())
+    @property
+    def channels(self) -> Mapping[str, Channel]:
+        """See `View`."""
+        return {channel.config.name: channel for name, channel in self._channels.items() if name != HOOKS}
 
-    def _follow_with_channels(self, before: Mapping[str, Any], config: Config) -> None:
-        """As a config says; `before` are those of the one before. What has not changed goes on."""
-        for name in [name for name in self.channels if before.get(name) != config.alerts.get(name)]:
-            channel = self.channels.pop(name)
-            stopped = Deferred.fromCoroutine(self.supervisor.stop(channel.name, GRACE_SECONDS))
-            stopped.addCallback(self._channel_stopped, name, channel)
+    @property
+    def hooks(self) -> Channel | None:
+        """See `View`."""
+        return self._channels.get(HOOKS)
+
+    def _let_go_of_channels(self) -> None:
+        """Those that went from the config while the sidecar was stopped hold nothing of the journal any more."""
+        wanted = _channels(self.config)
+        for name in self.journal.known_cursors():
+            if (name == HOOKS or name.startswith(CURSOR)) and name not in wanted:
+                self.journal.forget(name)
+
+    def _follow_with_channels(self, before: Config) -> None:
+        """As the config in force says. What is as it was `before` goes on."""
+        old, new = _channels(before), _channels(self.config)
+        for name in [name for name in self._channels if old.get(name) != new.get(name)]:
+            channel = self._channels.pop(name)
+            stopped = Deferred.fromCoroutine(self.supervisor.stop(name, GRACE_SECONDS))
+            stopped.addCallback(self._channel_stopped, channel)
             stopped.addErrback(lambda failure: self.log.failure("A fault of the channels' own", failure))
-        for name in config.alerts:
-            self._start_channel(name, config)
+        for name in new:
+            self._start_channel(name)
 
-    def _channel_stopped(self, _: object, name: str, channel: Channel) -> None:
-        if name not in self.config.alerts:
+    def _channel_stopped(self, _: object, channel: Channel) -> None:
+        if channel.name not in _channels(self.config):
             channel.forget()
         elif not self.stopping:
-            self._start_channel(name, self.config)
+            self._start_channel(channel.name)
 
-    def _start_channel(self, name: str, config: Config) -> None:
+    def _start_channel(self, name: str) -> None:
         """Unless it runs, or its predecessor has not ended: it is started when that has."""
-        if name in self.channels or f"!alerts/{name}" in self.supervisor.states:
+        if name in self._channels or name in self.supervisor.states:
             return
-        alert = config.alerts[name]
-        context = ChannelContext(name, self._reactor)
-        plugin = self._channel_factories[alert.plugin].build(alert.options, context)
+        config = _channels(self.config)[name]
+        plugin: Any
+        covered: Callable[[], Covered] = lambda: self._covered  # noqa: E731
+        if isinstance(config, Hooks):
+            plugin, alert = Hook(config.command, self._reactor), channel_config(config)
+            covered = lambda: Covered({})  # noqa: E731  # a hook is told of each event whose kind it names
+        else:
+            context = ChannelContext(config.name, self._reactor)
+            plugin, alert = self._channel_factories[config.plugin].build(config.options, context), config
         verifyObject(IChannel, plugin)
         directory = self.journal.dir / "alerts"
         channel = Channel(
-            alert, plugin, self.journal, directory, self._alert_thread, self._reactor, covered=lambda: self._covered
+            alert, plugin, self.journal, directory, self._alert_thread, self._reactor, cursor=name, covered=covered
         )
-        self.channels[name] = channel
+        self._channels[name] = channel
         self.supervisor.start(channel)
 
     def _routes(self, config: Config) -> str:
@@ -373,8 +388,7 @@ class Sidecar(Service):
         changed, self.config = differences(before, config), config
         if config.schedules != before.schedules or _derives(config) != _derives(before):
             self._covered = _covered(config)
-        self._follow_with_channels(before.alerts, config)
-        self._follow_with_hooks()
+        self._follow_with_channels(before)
         return changed
 
     def _parts(self, config: Config) -> list[Callable[[], Change]]:
@@ -398,8 +412,6 @@ class Sidecar(Service):
             self.correlator.configure(_correlation(config))
         if _spill_settings(config) != _spill_settings(before):
             self._take_up_spills(config)
-        if config.hooks != before.hooks:
-            self.hooks.configure(config.hooks)
         if config.reload != before.reload:
             self._set_watch(config)
 
@@ -460,12 +472,10 @@ class Sidecar(Service):
         self._stop_phase = "saving the correlation"
         await self.supervisor.stop(self.correlator.name, self._left(GRACE_SECONDS, 0.25))
         self._probe("correlation saved")
-        self._stop_phase = "a hook's command"
-        await self.supervisor.stop(self.hooks.name, self._left(GRACE_SECONDS, 0.25))
-        await self.hooks.end(self._left(GRACE_SECONDS, 0.25))
         self._stop_phase = "a channel of the alerts"
-        for channel in list(self.channels.values()):
-            await self.supervisor.stop(channel.name, self._left(GRACE_SECONDS, 0.25))
+        within = self._left(GRACE_SECONDS, 0.25)
+        stopped = [Deferred.fromCoroutine(self.supervisor.stop(name, within)) for name in self._channels]
+        await DeferredList(stopped)
         self._stop_phase = "a backend"
         await self.deliveries.stop(self._left(GRACE_SECONDS, 0.5), self._left(math.inf, ENDING_SHARE))
         self._probe("backends closed")
@@ -484,6 +494,12 @@ class Sidecar(Service):
 
 def _spill_settings(config: Config) -> tuple[Any, ...]:
     return config.journal.spill_dir, config.journal.spill_owners, config.limits.max_line_bytes
+
+
+def _channels(config: Config) -> dict[str, AlertConfig | Hooks]:
+    """What is told of alarms, by the name of its cursor."""
+    found: dict[str, AlertConfig | Hooks] = {CURSOR + name: alert for name, alert in config.alerts.items()}
+    return {HOOKS: config.hooks, **found} if config.hooks is not None else found
 
 
 def _derives(config: Config) -> bool:

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from wafermon import __version__
+from wafermon.alerts import hook_figures
 from wafermon.journal.latency import BOUNDS, Latency
 from wafermon.model.schedules import ALARMS, RECOVERED, STATES
 from wafermon.web.delay import ReactorDelay
@@ -255,8 +256,8 @@ class Figures(Collector):
         yield _counters("wafermon_trace_limits", "Messages whose service, span or job was one too many.", "limit", over)
         if view.config.schedules:
             yield from self._schedules()
-        if view.config.hooks:
-            runs = {name: value for name, value in view.hooks.figures().items() if isinstance(value, int)}
+        if view.hooks is not None:
+            runs = {name: value for name, value in hook_figures(view.hooks).items() if isinstance(value, int)}
             yield _counters("wafermon_hooks", "What became of the events for the hook.", "outcome", runs)
         waiting = GaugeMetricFamily(
             "wafermon_alerts_pending", "Alarms that a channel has not sent.", labels=["channel"]

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from wafermon import __version__
+from wafermon.alerts import hook_figures
 from wafermon.delivery import Delivery, FollowerState
 from wafermon.receivers.kafka.source import Source
 from wafermon.web.delay import ReactorDelay
@@ -74,7 +75,7 @@ def status(view: View, delay: ReactorDelay, started: int, viewers: int) -> dict[
         },
         "followers": {name: _follower(state) for name, state in view.supervisor.states.items()},
         "kafka": [_source(source) for source in view.sources.open],
-        "hooks": view.hooks.figures() if view.config.hooks else None,
+        "hooks": hook_figures(view.hooks) if view.hooks is not None else None,
         "alerts": {name: channel.figures() for name, channel in view.channels.items()},
         "http": [
             {"endpoint": one.endpoint, "address": address, "serve": list(one.serve)}

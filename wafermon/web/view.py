@@ -9,13 +9,12 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from wafermon.alerts import Channel, Hooks
+from wafermon.alerts import Channel
 from wafermon.delivery import DeadLetterFollower, DeadLetters, Deliveries, Supervisor
 from wafermon.journal import Journal
 from wafermon.model.changes import Refused
 from wafermon.model.schedules import Schedules
 from wafermon.model.settings import BackendConfig, HttpListener
-from wafermon.model.settings import Hooks as HookSettings
 from wafermon.query import Live, Query
 from wafermon.receivers import Intake, Receiver, Sources, SpillTaker
 
@@ -37,8 +36,6 @@ class Configured(Protocol):
 
     @property
     def backends(self) -> Mapping[str, BackendConfig]: ...
-    @property
-    def hooks(self) -> HookSettings | None: ...
     @property
     def schedules(self) -> Schedules: ...
 
@@ -76,7 +73,10 @@ class View(Protocol):
     @property
     def spills(self) -> SpillTaker | None: ...
     @property
-    def hooks(self) -> Hooks: ...
+    def hooks(self) -> Channel | None:
+        """That of the config's `hooks`."""
+        ...
+
     @property
     def channels(self) -> Mapping[str, Channel]: ...
     @property

@@ -13,7 +13,7 @@ from inline import Pool, World
 from twisted.internet.defer import Deferred, fail, succeed
 
 from wafermon.alerts import Channel
-from wafermon.alerts.channel import LOOK_SECONDS, SEND_SECONDS
+from wafermon.alerts.channel import LOOK_SECONDS, SEND_SECONDS, STOP_SECONDS
 from wafermon.alerts.outbox import Outbox
 from wafermon.interfaces import Alarm, PermanentError, RetryableError
 from wafermon.model.alerts import AlertConfig
@@ -59,7 +59,7 @@ class Scene:
         config = checked(AlertConfig, {"plugin": "test", "name": "hook", "at_most": 0, **given})
         self.channel = Channel(
             config, self.receiver, self.world.journal, directory / "alerts", Pool(), self.world.loop,
-            wall=lambda: self.wall, uniform=lambda least, most: most,
+            cursor="!alerts/hook", wall=lambda: self.wall, uniform=lambda least, most: most,
         )  # fmt: skip
         self.world.start(self.channel)
 
@@ -186,6 +186,7 @@ def test_a_plugin_that_hangs_is_given_up_and_hinders_no_stop(tmp_path: Path) -> 
     scene.look(2)
     assert not scene.receiver.answers, "it was tried again, and hangs again"
     scene.world.stop()
+    scene.look(STOP_SECONDS)
     assert scene.world.states == {}
     again = Scene(tmp_path)
     assert again.receiver.said() == [("trigger", "schedule/a")], "what was not taken is sent after the next start"

@@ -94,8 +94,8 @@ def test_the_outbox_takes_nothing_twice_and_outlives_a_crash(tmp_path: Path) -> 
     again.done([first.id], first.alarm)
     assert again.is_open("schedule/s-1")
     assert again.opened() == [alarm(1)]
-    again.hold(2)
-    assert [one.alarm for one in again.held()] == [alarm(2)]
+    again.hold(True)
+    assert [one.alarm for one in again.held()] == [alarm(2), alarm(3)]
     again.done([], alarm(1, action="resolve"))
     assert not again.is_open("schedule/s-1")
     again.close()
@@ -193,8 +193,7 @@ def test_what_no_schedule_tells_the_channel_is_told(
 def test_what_is_held_and_over_since_is_marked_so(tmp_path: Path) -> None:
     box = Outbox(tmp_path / "hook.db")
     box.put([alarm(1), alarm(2)], Position("j", 1, 10))
-    for one in (1, 2):
-        box.hold(one)
+    box.hold(True)
     box.over("schedule/s-1")
     assert [(one.held, one.over) for one in box.held()] == [(True, True), (True, False)]
     box.over("schedule/s-3")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from wafermon.alerts.command import Run
@@ -18,32 +21,45 @@ class CommandOptions(Options):
     command: Command
 
 
+class Runs:
+    """Runs of one command, one at a time."""
+
+    def __init__(self, command: Command, reactor: Any) -> None:
+        self._command = command
+        self._reactor = reactor
+        self._run: Run | None = None
+
+    def run(self, given: Mapping[str, Any]) -> Deferred[str]:
+        """With that as JSON on its standard input. Fires with what went wrong; with an empty string where it ended with 0."""
+        self._run = run = Run(dumps(dict(given)).encode() + b"\n", self._reactor)
+        ended: Deferred[str] = Deferred(lambda _: run.terminate())
+        run.ended.addCallback(lambda problem: None if ended.called else ended.callback(problem))
+        run.start(self._command)
+        return ended
+
+    def close(self) -> Deferred[None]:
+        """End one that runs. Does not wait for its end."""
+        if self._run is not None:
+            self._run.terminate()
+        return succeed(None)
+
+
 @implementer(IChannel)
 class CommandChannel:
     resolves = True
 
     def __init__(self, options: CommandOptions, context: ChannelContext) -> None:
-        self._options = options
-        self._context = context
-        self._run: Run | None = None
+        self._runs = Runs(options.command, context.reactor)
 
     def send(self, alarm: Alarm) -> Deferred[None]:
         return Deferred.fromCoroutine(self._send(alarm))
 
     async def _send(self, alarm: Alarm) -> None:
-        self._run = run = Run(dumps(as_json(alarm)).encode() + b"\n", self._context.reactor)
-        ended: Deferred[str] = Deferred()
-        run.ended.addCallback(ended.callback)
-        run.start(self._options.command)
-        if problem := await ended:
+        if problem := await self._runs.run(as_json(alarm)):
             raise RetryableError(f"the command failed: {problem}")
 
     def close(self) -> Deferred[None]:
-        if self._run is not None:
-            self._run.terminate()
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
+        return self._runs.close()
 
 
 @implementer(IChannelFactory)
