@@ -14,7 +14,7 @@ import psycopg2
 import pytest
 from daemon import until
 from grafana import QUERIES, ranged
-from postgres import Database, Postgres, backend
+from postgres import EXTENSION, Database, Postgres, backend
 from pytest_twisted import ensureDeferred
 
 from wafermon.backends.timescaledb import reading
@@ -223,6 +223,10 @@ def forgotten(database: Database) -> bool:
     return not touched(database)
 
 
+plain = pytest.mark.skipif(EXTENSION, reason="tables that stand for chunks, where there are no chunks")
+
+
+@plain
 @ensureDeferred
 async def test_a_trace_is_looked_for_in_its_own_chunks(postgres: Postgres) -> None:
     """By its summary; or, without one, from the latest back."""
@@ -257,6 +261,7 @@ async def test_a_trace_is_looked_for_in_its_own_chunks(postgres: Postgres) -> No
     database.drop()
 
 
+@plain
 @ensureDeferred
 async def test_a_question_about_a_time_looks_into_the_chunks_of_that_time(postgres: Postgres) -> None:
     """Of each kind of question that takes one; and what is asked about a trace's jobs."""
