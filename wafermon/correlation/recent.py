@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, Struct, field
 
@@ -40,10 +40,27 @@ BLOCK_BYTES = 4 << 20
 """Blocks with messages of traces."""
 BLOCK_COST = 600
 """What a kept block takes beside its lines, in bytes."""
+TOLD = 64
+"""Of a block with more traces it is not kept which they are: it is searched."""
+TRACE_COST = 256
+"""What it takes to know one."""
 _SHOWN = ("event", "metric", "progress", "resource")
 _TRACE_ID = b'"trace_id"'
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+").fullmatch
 """Ids whose letters no escape but one of a number stands for."""
+
+
+class _Kept(NamedTuple):
+    """A block's lines."""
+
+    raw: bytes
+    traces: frozenset[str] | None
+    """Those that it has messages of; None where these are many, or nobody has counted them."""
+
+    @property
+    def cost(self) -> int:
+        """The bytes that it takes."""
+        return len(self.raw) + BLOCK_COST + TRACE_COST * len(self.traces or ())
 
 
 class RecentSpan(Struct, gc=False):
@@ -76,7 +93,7 @@ class Recent:
         self._plain: OrderedDict[str, Trace] = OrderedDict()
         """Ended traces without spans and jobs, which must not push out those that have some."""
         self._spans = 0
-        self._blocks: deque[bytes] = deque()
+        self._blocks: deque[_Kept] = deque()
         self._bytes = 0
         self._end: Position | None = None
         """Of the group that is observed."""
@@ -106,7 +123,9 @@ class Recent:
         for block in reversed(self._blocks):
             if all(len(of_type) >= enough[kind] for kind, of_type in found.items()):
                 break
-            for message in _messages_in(block, trace_id):
+            if block.traces is not None and trace_id not in block.traces:
+                continue
+            for message in _messages_in(block.raw, trace_id):
                 found[message.pop("type")].append(message)
         return {
             kind: sorted(given, key=lambda message: int(message["ts"]))[-limit:] if limit else []
@@ -114,10 +133,12 @@ class Recent:
         }
 
     def _keep(self, block: Block) -> None:
-        self._blocks.append(block.raw)
-        self._bytes += block.size + BLOCK_COST
+        traces = block.trace_ids() if block.is_counted else None
+        kept = _Kept(block.raw, None if traces is None or len(traces) > TOLD else frozenset(traces))
+        self._blocks.append(kept)
+        self._bytes += kept.cost
         while self._bytes > BLOCK_BYTES:
-            self._bytes -= len(self._blocks.popleft()) + BLOCK_COST
+            self._bytes -= self._blocks.popleft().cost
 
     def _follow(self, messages: Iterable[Message], time: int) -> None:
         trace_id, trace = "", RecentTrace()

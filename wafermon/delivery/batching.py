@@ -10,7 +10,6 @@ from itertools import accumulate
 from wafermon.journal import Group
 from wafermon.model.batch import Batch
 from wafermon.model.blocks import Block
-from wafermon.model.messages import Kind
 from wafermon.model.position import Position
 from wafermon.model.settings import BatchLimits
 from wafermon.routing import Table
@@ -118,24 +117,13 @@ class Gathered:
 def select(start: Position, block: Block, table: Table, backend: str, time: int) -> Piece | None:
     """What of a block that stands at `start` and was received at `time` goes to a backend."""
     end = start._replace(offset=start.offset + block.size)
-    wanted = {kind for kind in block.kinds if _goes_to(Kind(*kind), table, backend)}
-    if len(wanted) == len(block.kinds):
+    goes = table.going(backend)
+    if all(map(goes, block.kinds)):
         return Piece(start, end, block, None, time)
+    wanted = set(filter(goes, block.kinds))
     if not wanted:
         return None
-    return Piece(
-        start,
-        end,
-        block,
-        block.places(wanted),
-        time,
-    )
-
-
-def _goes_to(kind: Kind, table: Table, backend: str) -> bool:
-    if kind.replay_to:
-        return kind.replay_to == backend
-    return backend in table.route(kind.service, kind.type, kind.level, kind.host).backends
+    return Piece(start, end, block, block.places(wanted), time)
 
 
 class Gatherer:

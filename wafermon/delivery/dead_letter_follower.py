@@ -10,9 +10,8 @@ from twisted.logger import Logger
 from wafermon.delivery.backoff import Backoff
 from wafermon.delivery.dead_letters import DeadLetters, Letter, letter_of
 from wafermon.journal import Cursor, Group, Journal, Outstanding
-from wafermon.model.messages import Kind
 from wafermon.model.position import Position
-from wafermon.routing import APART, NO_ROUTE, Table
+from wafermon.routing import Table
 
 CURSOR = "!dead-letters"
 FIRST_SECONDS = 1.0
@@ -41,7 +40,7 @@ def letters_in(group: Group, table: Table) -> list[Letter]:
             )
         )
     for offset, block in group.blocks:
-        lost = {kind for kind in block.kinds if _lost(Kind(*kind), table)}
+        lost = set(filter(table.lost, block.kinds))
         if not lost:
             continue
         at = group.start._replace(offset=offset)
@@ -50,12 +49,6 @@ def letters_in(group: Group, table: Table) -> list[Letter]:
                 letters.append(letter_of(at, line, message, "no_route", "no rule of `routes` takes it"))
             at = at._replace(offset=at.offset + len(line) + 1)
     return letters
-
-
-def _lost(kind: Kind, table: Table) -> bool:
-    if kind.replay_to or kind.type == APART:
-        return False
-    return table.route(kind.service, kind.type, kind.level, kind.host) is NO_ROUTE
 
 
 class DeadLetterFollower:

@@ -15,12 +15,27 @@ from typing import Any
 
 from msgspec import Struct, UnsetType
 
-from wafermon.model.messages import OWN_SERVICE, Kind, Message, client_of, decode_all, kind_of, trace_of, ts_of
+from wafermon.model.messages import (
+    OWN_SERVICE,
+    Kind,
+    Measured,
+    Message,
+    Metric,
+    client_of,
+    decode_all,
+    kind_of,
+    measured,
+    trace_ids,
+    trace_of,
+    ts_of,
+)
 
 FOLLOWED = frozenset({"span_start", "span_end", "progress", "trace"})
 """The types of messages that say more of a trace than that they are there."""
 SMALL = 64
 """A block of fewer messages is melted with its neighbours."""
+FEW = 4
+"""What is kept of a block beside its lines is at the most one thing for so many messages."""
 Column = Sequence[int]
 """One small number for each message."""
 _SERVICE, _TYPE = map(Kind._fields.index, ("service", "type"))
@@ -231,6 +246,13 @@ class Block:
         """Its messages of these kinds. No others are parsed."""
         return self.at(self.places(kinds)) if kinds else []
 
+    def metrics(self) -> Sequence[Metric | Measured]:
+        """Its metrics, as far as they are summed up."""
+        kinds = {kind for kind in self.kinds if kind[_TYPE] == Metric.type}
+        if self._messages is not None:
+            return [message for message in self.of_kinds(kinds) if isinstance(message, Metric)]
+        return measured(self.lines_at(self.places(kinds))) if kinds else []
+
     @property
     def followed(self) -> Sequence[Message]:
         """Those of spans and jobs, and summaries of traces."""
@@ -254,11 +276,34 @@ class Block:
             keys = [None if number in own else key for key, number in zip(keys, column, strict=True)]
         return tally(keys, list(map(ts_of, messages)), table, column)
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether `tallies` and `trace_ids` cost next to nothing."""
+        return self._tallies is not None
+
+    def trace_ids(self) -> set[str]:
+        """Those of all its messages, the sidecar's own too. No message is made of a line for that."""
+        if self._messages is not None:
+            ids: Iterable[Any] = map(trace_of, self._messages)
+        elif self._tallies is not None:
+            ids = chain(
+                (tally.trace_id for tally in self._tallies),
+                (message.trace_id for message in self.of_service(OWN_SERVICE)),
+            )
+        else:
+            ids = trace_ids(self.lines)
+        return {one for one in ids if isinstance(one, str)}
+
     # -- parts of it
 
     def release(self) -> None:
-        """Nobody is expected to need the messages soon."""
-        self._messages = self._tallies = self._followed = self._lines = None
+        """Nobody is expected to need the messages soon. What was found out about them stays where it is small: who comes later need not
+        find it out again."""
+        self._messages = self._lines = None
+        if self._tallies is not None and len(self._tallies) * FEW > self.count:
+            self._tallies = None
+        if self._followed is not None and len(self._followed) * FEW > self.count:
+            self._followed = None
 
     def cut(self, start: int, stop: int) -> Block:
         """Its messages from index `start` to before `stop`."""

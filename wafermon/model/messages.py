@@ -199,6 +199,42 @@ def decode_all(lines: Sequence[bytes]) -> list[Message]:
         return list(map(decode_stored, lines))
 
 
+class _Traced(Struct, gc=False):
+    trace_id: str | UnsetType = UNSET
+
+
+_decode_trace = msgspec.json.Decoder(_Traced).decode
+
+
+def trace_ids(lines: Sequence[bytes]) -> list[str | UnsetType]:
+    """That of each of these stored lines, of which nothing else is read. Raises msgspec.DecodeError for what no sidecar stores."""
+    try:
+        return [one.trace_id for one in map(_decode_trace, lines)]
+    except msgspec.ValidationError:  # see `decode_stored`
+        return [decode_stored(line).trace_id for line in lines]
+
+
+class Measured(Struct, gc=False, tag_field="type", tag="metric"):
+    """Of a metric what is summed up of it."""
+
+    service: str
+    name: str
+    value: float | str
+    trace_id: str | UnsetType = UNSET
+    unit: str | UnsetType = UNSET
+
+
+_decode_measured = msgspec.json.Decoder(Measured).decode
+
+
+def measured(lines: Sequence[bytes]) -> list[Measured] | list[Metric]:
+    """The metrics that these stored lines are, without their tags. Raises msgspec.DecodeError for what no sidecar stores."""
+    try:
+        return list(map(_decode_measured, lines))
+    except msgspec.ValidationError:  # see `decode_stored`
+        return [message for line in lines if isinstance(message := decode_stored(line), Metric)]
+
+
 encode_stored: Callable[[Message], bytes] = msgspec.json.Encoder().encode
 """A message of the sidecar's own -> its line, without the newline, as it is stored."""
 

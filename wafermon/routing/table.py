@@ -30,6 +30,24 @@ NO_ROUTE = Route((), matched=False)
 """No rule takes the message: a dead letter with the reason ``no_route``."""
 
 
+Judge = Callable[[tuple[Any, ...]], bool]
+"""Says something of the messages of a kind, which is the fields of `Kind`."""
+
+
+class _Judged(dict[tuple[Any, ...], bool]):
+    """What a judge said of each kind."""
+
+    def __init__(self, judge: Judge) -> None:
+        super().__init__()
+        self._judge = judge
+
+    def __missing__(self, kind: tuple[Any, ...]) -> bool:
+        if len(self) >= CACHE_SIZE:
+            self.clear()
+        said = self[kind] = self._judge(kind)
+        return said
+
+
 class Table:
     """Rules, compiled. Immutable but for what it remembers; two tables are equal where their rules are."""
 
@@ -40,6 +58,9 @@ class Table:
         routes = {frozenset(rule.to): Route(tuple(sorted({*rule.to}))) for rule in self.rules}
         self._compiled = [(_conditions(rule), routes[frozenset(rule.to)]) for rule in self.rules]
         self._known: dict[tuple[Any, ...], Route] = {}
+        self._going: dict[str, Judge] = {}
+        self.lost: Judge = _Judged(self._is_lost).__getitem__
+        """Whether no rule takes messages of a kind: dead letters with the reason ``no_route``."""
 
     def route(self, service: str, type: str, level: object, host: object) -> Route:
         """Where a message with these fields goes; `level` and `host` are anything but a str (UNSET, None), or the
@@ -53,6 +74,22 @@ class Table:
             self._known.clear()
         route = self._known[fields] = self._decide(fields)
         return route
+
+    def going(self, backend: str) -> Judge:
+        """Whether messages of a kind go to this backend: a replayed one goes to that which had refused it, alone."""
+        found = self._going.get(backend)
+        if found is None:
+            found = self._going[backend] = _Judged(lambda kind: self._goes_to(backend, *kind)).__getitem__
+        return found
+
+    def _goes_to(self, backend: str, service: str, type: str, level: object, host: object, replay_to: object) -> bool:
+        if replay_to:
+            return replay_to == backend
+        return backend in self.route(service, type, level, host).backends
+
+    def _is_lost(self, kind: tuple[Any, ...]) -> bool:
+        service, type_, level, host, replay_to = kind
+        return not replay_to and type_ != APART and self.route(service, type_, level, host) is NO_ROUTE
 
     def _decide(self, fields: tuple[Any, ...]) -> Route:
         for conditions, route in self._compiled:

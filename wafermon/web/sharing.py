@@ -10,10 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from twisted.web.server import Request
 
 from wafermon.model.messages import dumps
 
+TURN = 5
+"""So many of those who waited for an answer get it before whatever else waits has its turn."""
 AGE_MAX = 10.0
 """Seconds; nobody gets an older answer."""
 KEPT = 64
@@ -69,8 +72,9 @@ class _One:
 class Shared:
     """The latest answers, by what was asked."""
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds = seconds
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
         self._known: OrderedDict[Any, _One] = OrderedDict()
         self._bytes = 0
 
@@ -93,8 +97,7 @@ class Shared:
         except BaseException as error:
             if self._known.get(key) is one:
                 self._forget(key)
-            for waiting in one.waiting:
-                waiting.errback(error)
+            self._give(one.waiting, Failure(error))
             raise
         if self._known.get(key) is one:
             one.reply = reply
@@ -102,9 +105,15 @@ class Shared:
             while self._known and (len(self._known) > KEPT or self._bytes > KEPT_BYTES):
                 self._forget(next(iter(self._known)))
         waiters, one.waiting = one.waiting, []
-        for waiting in waiters:
-            waiting.callback(reply)
+        self._give(waiters, reply)
         return reply
+
+    def _give(self, waiting: list[Deferred[Reply]], reply: Reply | Failure) -> None:
+        """Some now, the others in the next turns of the reactor."""
+        for one in waiting[:TURN]:
+            one.callback(reply)
+        if rest := waiting[TURN:]:
+            self._reactor.callLater(0, self._give, rest, reply)
 
     def _forget(self, key: Any) -> None:
         """Who waits for it is still answered."""

@@ -99,7 +99,7 @@ class HttpServer:
 
 
 def _root(view: View, delay: ReactorDelay, tail: Tail, stream: Stream, started: int, reactor: Any) -> Resource:
-    root, shared = Resource(), Shared(reactor.seconds)
+    root, shared = Resource(), Shared(reactor)
     health, api, figures = _Folder(HEALTH), _Folder(INDEX), registry(view, delay)
     found = assets.load()
     root.putChild(b"", _Page(lambda request: _index(found[assets.INDEX], request)))

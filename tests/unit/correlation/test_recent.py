@@ -87,7 +87,7 @@ def test_kept_blocks_take_bounded_memory() -> None:
         recent.observe([Block(bytes(bytearray(block.raw)), block.count, block.kinds, T, T)], T)
     kept = list(recent._blocks)
     assert 10 < len(kept) < 20
-    assert sum(map(sys.getsizeof, kept)) <= module.BLOCK_BYTES
+    assert sum(sys.getsizeof(one.raw) for one in kept) <= module.BLOCK_BYTES
 
 
 def test_ordinary_blocks_are_not_looked_into() -> None:
@@ -185,3 +185,33 @@ def test_what_is_not_there_is_not_looked_for(monkeypatch: Any) -> None:
     found = recent.messages("t", 3, {"event": 10})
     assert [event["message"] for event in found["event"]] == ["7", "8", "9"]
     assert len(looked) == 3
+
+
+def test_blocks_that_are_known_to_be_of_others_are_not_searched(monkeypatch: Any) -> None:
+    recent = Recent()
+    for number in range(20):
+        block = Block.parse(
+            json.dumps(line("event", f"t{number % 2}", message=str(number), ts=T + number)).encode() + b"\n"
+        )
+        if number >= 10:
+            block.tallies()
+        recent.observe([block], T)
+    searched: list[bytes] = []
+    find = module._messages_in
+
+    def counted(block: bytes, trace: str) -> Any:
+        searched.append(block)
+        return find(block, trace)
+
+    monkeypatch.setattr(module, "_messages_in", counted)
+    assert [event["message"] for event in recent.events("t1", 99)] == [str(number) for number in range(1, 20, 2)]
+    assert len(searched) == 15
+
+
+def test_which_traces_a_block_has_is_not_kept_where_these_are_many() -> None:
+    recent = Recent()
+    block = Block.parse(b"".join(json.dumps(line("event", f"t{n}")).encode() + b"\n" for n in range(module.TOLD + 1)))
+    block.tallies()
+    recent.observe([block], T)
+    assert [one.traces for one in recent._blocks] == [None]
+    assert len(recent.events("t7", 9)) == 1

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from wafermon.journal.groups import Mark, Span, Stamp, decode_group, encode_blocks, encode_commit, scan
 from wafermon.model import blocks as module
 from wafermon.model.blocks import Block, melted
-from wafermon.model.messages import OWN_SERVICE
+from wafermon.model.messages import OWN_SERVICE, Metric
 
 T = 1_700_000_000_000_000
 BODIES: list[dict[str, object]] = [
@@ -113,3 +113,40 @@ def test_what_the_journal_told_is_not_parsed(monkeypatch: pytest.MonkeyPatch) ->
     assert len(block.kinds) == 150
     assert block.places({kind for kind in block.kinds if kind[1] == "metric"}) == list(range(2, 200, 3))
     assert block.pick([5, 6]).split(1)[0].kinds == {("s5", "metric", "", UNSET, UNSET)}
+
+
+@given(lines, st.sampled_from(["parsed", "counted", "neither"]))
+def test_traces_and_metrics_are_the_same_however_much_is_known(lines: list[bytes], known: str) -> None:
+    parsed = Block.parse(b"".join(lines))
+    block = Block(parsed.raw, parsed.count, parsed.kinds, parsed.first, parsed.last, columns=parsed.columns)
+    if known == "parsed":
+        block.messages  # noqa: B018  # they are there
+    elif known == "counted":
+        block.tallies()
+        block._messages = None
+    assert block.trace_ids() == {one.trace_id for one in parsed.messages if one.trace_id}
+    found = [(one.trace_id, one.service, one.name, one.unit, one.value) for one in block.metrics()]
+    metrics = [one for one in parsed.messages if isinstance(one, Metric)]
+    assert found == [(one.trace_id, one.service, one.name, one.unit, one.value) for one in metrics]
+
+
+def test_keys_that_are_there_twice_do_not_keep_a_line_from_being_read() -> None:
+    raw = b'{"type":"metric","ts":%d,"service":"a","trace_id":7,"trace_id":"t","name":1,"name":"n","value":2}\n' % T
+    parsed = Block.parse(raw)
+    block = Block(raw, 1, parsed.kinds, T, T)
+    assert block.trace_ids() == {"t"}
+    assert [one.name for one in block.metrics()] == ["n"]
+
+
+def test_what_was_counted_stays_where_it_is_small() -> None:
+    few = Block.parse(b"".join(line(0, n, "a", "t1", "") for n in range(40)))
+    many = Block.parse(b"".join(line(3, n, "a", f"t{n}", "") for n in range(40)))
+    for block in (few, many):
+        block.tallies()
+        block.followed  # noqa: B018  # they are there
+        block.release()
+    assert few._tallies is not None
+    assert few._followed is not None
+    assert many._tallies is None
+    assert many._followed is None
+    assert few._messages is many._messages is None

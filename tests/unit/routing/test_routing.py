@@ -208,3 +208,14 @@ def test_no_rule_takes_stats_but_one_that_names_them(rule: Rule) -> None:
     assert stats_go([rule]) is NO_ROUTE
     assert stats_go([rule, Rule(("files",), type=("stats",))]) == Route(("files",))
     assert stats_go([Rule(("files",), type=("event", "stats")), rule]) == Route(("files",))
+
+
+@given(tables, messages, st.sampled_from(["", *BACKENDS]), st.sampled_from(BACKENDS))
+def test_what_is_said_of_a_kind_is_what_its_route_says(
+    rules: list[Rule], message: tuple[str, str, object, object], replay_to: str, backend: str
+) -> None:
+    table, kind = Table(rules), (*message, replay_to or UNSET)
+    route = table.route(*message)
+    for _ in range(2):
+        assert table.going(backend)(kind) == (replay_to == backend if replay_to else backend in route.backends)
+        assert table.lost(kind) == (not replay_to and message[1] != "stats" and route is NO_ROUTE)

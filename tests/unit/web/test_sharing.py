@@ -18,7 +18,7 @@ class Asking:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.shared = Shared(self.clock.seconds)
+        self.shared = Shared(self.clock)
         self.pending: list[Deferred[Reply]] = []
 
     def ask(self, key: object = "q", age: float = 1.0) -> Deferred[Reply]:
@@ -46,6 +46,25 @@ def test_who_asks_meanwhile_gets_the_same_answer() -> None:
     assert len(asking.pending) == 1
     asking.pending[0].callback(reply(1))
     assert (result_of(first), result_of(second)) == (reply(1), reply(1))
+
+
+@pytest.mark.parametrize("outcome", [reply(1), ZeroDivisionError()])
+def test_many_who_waited_are_answered_over_several_turns(monkeypatch: pytest.MonkeyPatch, outcome: Any) -> None:
+    asking = Asking()
+    calls: list[Any] = []
+    monkeypatch.setattr(asking.clock, "callLater", lambda *call: calls.append(call))  # a clock has no turns
+    asked = [asking.ask() for _ in range(2 * sharing.TURN + 2)]
+    [pending] = asking.pending
+    pending.errback(outcome) if isinstance(outcome, Exception) else pending.callback(outcome)
+    answered = [sum(one.called for one in asked)]
+    while calls:
+        [(seconds, call, *given)], calls[:] = calls[:], []
+        assert seconds == 0
+        call(*given)
+        answered.append(sum(one.called for one in asked))
+    assert answered == [sharing.TURN + 1, 2 * sharing.TURN + 1, 2 * sharing.TURN + 2]
+    results = [result_of(one) for one in asked]
+    assert all(getattr(one, "value", one) is outcome for one in results)
 
 
 def test_an_answer_is_given_again_as_long_as_it_is_young_enough_for_who_asks() -> None:

@@ -22,6 +22,7 @@ from wafermon.model.messages import (
     TERMINAL,
     Event,
     Kind,
+    Measured,
     Metric,
     Progress,
     SpanEnd,
@@ -110,13 +111,12 @@ def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
         return Rows()
     keys = tuple(indexed)
     levels = {kind[_LEVEL] for kind in block.kinds if kind[_LEVEL]}
-    followed, others, traces = list[Any](), list[Any](), set[str]()
+    followed, events, metrics, traces = list[Any](), list[Any](), list[Metric | Measured](), set[str]()
     for part in block.parts:
         followed += part.followed
-        others += part.of_kinds({kind for kind in part.kinds if _is_looked_at(kind, bool(keys))})
-        traces.update(tally.trace_id for tally in part.tallies() if isinstance(tally.trace_id, str))
-        traces.update(one.trace_id for one in part.of_service(OWN_SERVICE) if one.trace_id)
-    events = [one for one in others if type(one) is Event]
+        events += part.of_kinds({kind for kind in part.kinds if _is_looked_at(kind, any_event=bool(keys))})
+        metrics += part.metrics()
+        traces |= part.trace_ids()
     states, abandoned = _found_out(events)
     spans, starts, roots = _spans(followed)
     return Rows(
@@ -129,7 +129,7 @@ def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
         spans=spans,
         starts=starts,
         roots=roots,
-        series=_series(others),
+        series=_series(metrics),
         progress=[one for one in followed if type(one) is Progress and one.trace_id],
         summaries=[_summary(one) for one in followed if type(one) is Trace],
         states=states,
@@ -137,11 +137,9 @@ def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
     )
 
 
-def _is_looked_at(kind: tuple[Any, ...], any_event: bool) -> bool:
-    """Whether messages of this kind are parsed for more than what `Block.followed` has."""
-    if kind[_TYPE] == "event":
-        return any_event or kind[_LEVEL] in _ERRORS or kind[_SERVICE] == OWN_SERVICE
-    return bool(kind[_TYPE] == "metric")
+def _is_looked_at(kind: tuple[Any, ...], *, any_event: bool) -> bool:
+    """Whether messages of this kind are events that are parsed."""
+    return kind[_TYPE] == Event.type and (any_event or kind[_LEVEL] in _ERRORS or kind[_SERVICE] == OWN_SERVICE)
 
 
 def _hours(block: Block) -> dict[tuple[int, str, str], int]:
@@ -220,14 +218,15 @@ def _spans(
             continue
         if not one.parent_id:
             roots.setdefault(key[0], (service, name))
-    return list(ended.values()), [row for key, row in begun.items() if key not in ended], roots
+    # in the order of the table, which writes them sooner
+    return sorted(ended.values()), sorted(row for key, row in begun.items() if key not in ended), roots
 
 
-def _series(messages: Iterable[Any]) -> list[tuple[Any, ...]]:
-    """trace_id, service, name, unit, count, total, least, greatest"""
+def _series(metrics: Iterable[Metric | Measured]) -> list[tuple[Any, ...]]:
+    """trace_id, service, name, unit, count, total, least, greatest; in the order of the table, which writes them sooner"""
     found: dict[tuple[Any, ...], list[float]] = {}
-    for one in messages:
-        if type(one) is not Metric or not one.trace_id:
+    for one in metrics:
+        if not one.trace_id:
             continue
         value = one.value
         if isinstance(value, str) or not math.isfinite(value):
@@ -243,7 +242,7 @@ def _series(messages: Iterable[Any]) -> list[tuple[Any, ...]]:
             known[2] = value
         elif value > known[3]:
             known[3] = value
-    return [(*key, *values) for key, values in found.items()]
+    return [(*key, *values) for key, values in sorted(found.items())]
 
 
 def _summary(one: Trace) -> tuple[Any, ...]:
