@@ -30,6 +30,7 @@ from wafermon.model.errors import (
     RetryableError,
     Superseded,
 )
+from wafermon.model.onward import Onward
 from wafermon.model.position import Position
 from wafermon.model.records import ErrorRecord, EventRecord, JobRecord, KindRecord, ServiceRecord, TraceRecord
 from wafermon.model.settings import Count, Duration, FilePath, Kind, Section, Size, Text
@@ -114,6 +115,8 @@ class BackendContext:
     """The id of the journal that all positions are of; empty where nobody says it."""
     instance: str = ""
     """Drawn when the process began; empty where nobody says it."""
+    onward: Onward = field(default_factory=Onward)
+    """Where a backend says which other sidecars its messages go on to."""
 
 
 class IBackendFactory(IPlugin):

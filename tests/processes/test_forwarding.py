@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ def is_there(central: Central, service: str, count: int) -> None:
     until(
         lambda: path.exists() and path.read_bytes().count(b"\n") >= count, f"{count} messages of {service} at central"
     )
+
+
+def has_more(central: Central, messages: int) -> bool:
+    return bool(forwarders(central)[0]["messages"] > messages)
 
 
 def send(edge: Edge, count: int, **fields: Any) -> None:
@@ -184,6 +189,29 @@ def test_what_central_does_not_take_is_a_dead_letter_there(central: Central, tmp
         until(lambda: forwarders(central)[0]["refused_lines"] == 5, "a count of them")
 
 
+def test_a_line_that_no_frame_of_central_s_can_hold_is_a_dead_letter_of_the_edge(
+    central: Central, tmp_path: Path
+) -> None:
+    edge = Edge(tmp_path / "edge", central.forward_port)
+    path = edge.directory / "wafermon.yaml"
+    text = path.read_text().replace("segment_bytes: 64KiB", "segment_bytes: 8MiB")
+    path.write_text(text + "limits: {max_line_bytes: 512KiB}\n")
+    with edge:
+        client = edge.client(service="test")
+        client.send(range(1, 20))
+        client.send_line(
+            {**client.line(20), "message": "m" * 400_000}
+        )  # central's journal has segments of 1 MiB: frames of a quarter
+        client.send(range(21, 40))
+        client.until_acked(39)
+        is_there(central, "test", 38)
+        [letter] = until(edge.letters, "a dead letter")
+        assert "longer than a frame" in json.dumps(letter)[-2_000:] + json.dumps(letter)[:2_000]
+        until(lambda: edge.backend()["state"] == "ok", "an edge that forwards")
+        assert central.ask("/api/forwarders")["forwarders"][0]["gaps"] == 0
+        assert [one["seq"] for one in central.stored("test")] == [*range(1, 20), *range(21, 40)]
+
+
 @pytest.mark.parametrize(("token", "said"), [("nobody", "not known here"), (f"{TOKEN}-3", "+forward=NAME")])
 def test_who_may_not_forward_is_told_so(tmp_path: Path, token: str, said: str) -> None:
     tokens = f"{TOKEN} +forward=edge\n{TOKEN}-3\n"
@@ -196,6 +224,38 @@ def test_who_may_not_forward_is_told_so(tmp_path: Path, token: str, said: str) -
         until(lambda: edge.backend()["state"] == "ok", "an edge with another token")
         send(edge, 3)
         is_there(central, "test", 3)
+
+
+def test_tokens_that_are_replaced_during_frames_lose_and_double_nothing(central: Central, tmp_path: Path) -> None:
+    """By turns the edge's token goes, and comes again under the same name, while its frames are on the way in pieces."""
+    dice = random.Random(25)
+    tokens = central.directory / "tokens"
+
+    def write(path: Path, text: str) -> None:
+        new = path.with_name("new")
+        new.write_text(text)
+        new.chmod(0o600)
+        new.replace(path)
+
+    def rule(pair: Pair, chunk: bytes, from_client: bool) -> str:
+        return dice.choice(["pass", "trickle"]) if from_client else "pass"
+
+    with Proxy(("127.0.0.1", central.forward_port)) as proxy, Edge(tmp_path / "edge", proxy.port) as edge:
+        proxy.rule = rule
+        loads = [Load(edge, number) for number in range(3)]
+        for round_ in range(3):
+            until(lambda: forwarders(central) and forwarders(central)[0]["connected"], "an edge that forwards")
+            before = forwarders(central)[0]["messages"]
+            until(partial(has_more, central, before), "messages")
+            write(tokens, f"{TOKEN}-{round_} +forward=edge\n")
+            until(lambda: not forwarders(central)[0]["connected"], "a connection that is closed")
+            write(edge.directory / "token", f"{TOKEN}-{round_}\n")
+        for one in loads:
+            one.join()
+        proxy.rule = lambda pair, chunk, from_client: "pass"
+        check_exactly_once(central, loads)
+        assert "it would not be admitted any more" in central.log()
+        assert forwarders(central)[0]["gaps"] == 0
 
 
 def test_mutual_tls_and_a_certificate_that_is_replaced(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 from wafermon.config.config import Config
-from wafermon.model.endpoints import reaches_out
-from wafermon.model.settings import KafkaListener
+from wafermon.model.endpoints import LOOPBACK, place_of, reaches_out
+from wafermon.model.settings import KafkaListener, Listener
 
 
 def advice(config: Config) -> Iterator[tuple[str, str]]:
     """What to look at again: the key, and what about it."""
     yield from _of_http(config)
     yield from _of_kafka(config)
+    yield from _of_circles(config)
 
 
 def _of_kafka(config: Config) -> Iterator[tuple[str, str]]:
@@ -42,6 +44,39 @@ def _of_kafka(config: Config) -> Iterator[tuple[str, str]]:
                 f"backends.{name}",
                 "no reader of Kafka sums up this sidecar's traces: leave correlation.derive out, or write derive: here",
             )
+
+
+def _of_circles(config: Config) -> Iterator[tuple[str, str]]:
+    """Messages that would come back to where they came from. A circle over other sidecars is known once they are connected."""
+    own = {place_of(entry.endpoint): entry.endpoint for entry in config.listen if isinstance(entry, Listener)}
+    read = [entry.kafka for entry in config.listen if isinstance(entry, KafkaListener)]
+    for name, backend in config.backends.items():
+        if backend.plugin == "forward":
+            for place, endpoint in own.items():
+                if _leads_to(backend.options.url, place):
+                    yield (
+                        f"backends.{name}.url",
+                        f"leads to this sidecar's own listener {endpoint}: what it forwards would come back, and is refused",
+                    )
+        if backend.plugin == "kafka":
+            for source in read:
+                if backend.options.topic in source.topics and set(backend.options.brokers) & set(source.brokers):
+                    yield (
+                        f"backends.{name}.topic",
+                        f"{backend.options.topic} is read here, too: what comes of it is written to it again, for ever, where routes send it there",
+                    )
+
+
+def _leads_to(url: str, place: tuple[str, int] | str | None) -> bool:
+    """Whether a URL of `plugin: forward` names this place of this machine, as far as that can be told without looking a name up."""
+    scheme, _, rest = url.partition(":")
+    if scheme == "unix" or place is None or isinstance(place, str):
+        return scheme == "unix" and rest == place
+    host, _, port = rest.removeprefix("//").rpartition(":")
+    host = LOOPBACK.get(host, host.strip("[]"))
+    interface = LOOPBACK.get(place[0], place[0])
+    mine = host == interface or host == socket.gethostname() or host in LOOPBACK.values()
+    return port == str(place[1]) and mine and interface in ("", "0.0.0.0", "::", host)
 
 
 def _of_http(config: Config) -> Iterator[tuple[str, str]]:

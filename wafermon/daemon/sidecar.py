@@ -34,6 +34,7 @@ from wafermon.journal import CannotOpen, Journal
 from wafermon.model.alerts import AlertConfig
 from wafermon.model.changes import CannotChange, Change, Refused
 from wafermon.model.errors import ConfigError, JournalLocked
+from wafermon.model.onward import Onward
 from wafermon.model.settings import BackendConfig, Hooks, HttpListener, Listener, OtlpListener
 from wafermon.query import Live, Query
 from wafermon.receivers import Intake, Listeners, OtlpPort, Receiver, Sources, SpillTaker
@@ -89,7 +90,8 @@ class Sidecar(Service):
         self.dead_letters = DeadLetters(config.dead_letters, reactor, self._pool)
         self._openers = Workers(0, OPENERS, "frames")
         self._spill_thread = Workers(0, 1, "spill")
-        self.receiver = Receiver(self.journal, config.limits, reactor, self._openers)
+        self._onward = Onward()
+        self.receiver = Receiver(self.journal, config.limits, reactor, self._openers, self._onward)
         self.otlp = Intake(self.journal, lambda: self.config.limits, self._live_traces, reactor, self._openers)
         kinds: dict[type[Listener], Any] = {OtlpListener: partial(OtlpPort, self.otlp, reactor)}
         self.listening = Listeners(self.receiver, reactor, kinds)
@@ -223,6 +225,7 @@ class Sidecar(Service):
             timeout=config.timeout,
             journal=self.journal.id,
             instance=self._instance,
+            onward=self._onward,
         )
         backend = self._plugins.factories[config.plugin].build(config.options, context)
         verifyObject(IBackend, backend)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wafermon.model import onward
 from wafermon.model.errors import ProtocolError
 from wafermon.model.messages import CLIENT, OWN_SERVICE, SEQ_MAX, SERVICE, dumps
 from wafermon.wire.lines import Origin, read_object
@@ -156,9 +157,16 @@ def welcome(journal: str, acked: int, max_line: int, codec: str = "", max_frame:
 
 
 def forward_welcome(
-    journal: str, acked: int, max_line: int, codec: str, max_frame: int, about: Mapping[str, str]
+    journal: str,
+    acked: int,
+    max_line: int,
+    codec: str,
+    max_frame: int,
+    about: Mapping[str, str],
+    paths: Sequence[onward.Path] = (),
 ) -> bytes:
-    """What a sidecar that forwards is told: the same, and `about` this one. `codec` is empty where nothing may be compressed."""
+    """What a sidecar that forwards is told: the same, and `about` this one; `paths` are where messages go on to from here. `codec` is
+    empty where nothing may be compressed."""
     answer: dict[str, Any] = {
         "v": VERSION,
         "type": "welcome",
@@ -168,10 +176,16 @@ def forward_welcome(
         "max_frame": max_frame,
         "forward": True,
         **about,
+        "onward": onward.dump_paths(paths),
     }
     if codec:
         answer["compress"] = codec
     return dumps(answer).encode() + b"\n"
+
+
+def onward_line(paths: Sequence[onward.Path]) -> bytes:
+    """What a sidecar that forwards is told when the paths are others than in its welcome."""
+    return dumps({"type": "onward", "onward": onward.dump_paths(paths)}).encode() + b"\n"
 
 
 def ack(seq: int) -> bytes:

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from wires import Admission, Sidecar, Transport, Wire
 
 from wafermon.journal import Entry
+from wafermon.model.onward import Stop, read_paths
 from wafermon.model.settings import LINE_MAX
 from wafermon.net.principals import Principal
 from wafermon.receivers.forward import turns
@@ -282,3 +283,22 @@ def test_a_token_that_goes_during_a_frame_ends_it_and_nothing_of_it_is_taken() -
     again = edge(sidecar)
     assert again.send(whole)[-1]["seq"] == BEGIN + 10
     assert len(sidecar.journal.lines) == 499
+
+
+# where messages go on to
+
+
+def test_a_sidecar_is_told_where_messages_go_on_to() -> None:
+    sidecar = Sidecar()
+    there = Stop("c" * 16, "fab3")
+    sidecar.hub.onward.found("central", [(there,)])
+    wire, program = sidecar.connect(Admission(EDGE)), sidecar.hello()
+    [welcome] = wire.hello(client=f"{1:016x}", forward=True, instance="one")
+    assert read_paths(welcome["onward"]) == ((there,),)
+    wire.stop_reading()
+    sidecar.hub.onward.found("central", [])
+    assert wire.heard() == []
+    wire.read_again()
+    assert wire.heard() == [{"type": "onward", "onward": []}], "once it reads again"
+    sidecar.hub.onward.found("central", [(there,)])
+    assert wire.heard() == [{"type": "onward", "onward": [[["c" * 16, "fab3"]]]}] and program.heard() == []

@@ -38,10 +38,12 @@ from wafermon.interfaces import (
     IBackend,
     Position,
     PositionMoved,
+    Refused,
     RetryableError,
     Superseded,
 )
 from wafermon.model.messages import dumps
+from wafermon.model.onward import beyond, circle
 from wafermon.model.repeated import Repeated
 from wafermon.net.outgoing import endpoint_to
 from wafermon.wire.frames import PLAIN
@@ -147,6 +149,7 @@ class ForwardBackend:
 
     def close(self) -> Deferred[None]:
         self._state, self._detail = State.CLOSED, ""
+        self._context.onward.found(self._context.name, ())
         error = RetryableError("the backend was closed meanwhile")
         if self._tick.running:
             self._tick.stop()
@@ -199,7 +202,7 @@ class ForwardBackend:
             endpoint = endpoint_to(options.place, options.certificates, self._reactor)
         except ValueError as error:
             raise RetryableError(str(error)) from None
-        link = Link(hello, self._reactor.seconds, self._acked, self._gone)
+        link = Link(hello, self._reactor.seconds, self._acked, self._gone, self._look_onward)
         try:
             await endpoint.connect(Factory.forProtocol(lambda: link))
         except CancelledError:
@@ -230,6 +233,27 @@ class ForwardBackend:
             raise problem
         return link
 
+    def _circle(self, link: Link) -> RetryableError | None:
+        """What is wrong where the messages would come back to here. Else where they go is told; that holds while the connection is
+        lost, too, since what is on its way will go there."""
+        paths = beyond(link.stop, link.paths)
+        found = circle(self._context.journal, paths)
+        self._context.onward.found(self._context.name, () if found else paths)
+        if not found:
+            return None
+        names = ", ".join(f"forwards to {stop}" for stop in found[:-1])
+        return RetryableError(
+            f"a circle of sidecars: this one, {socket.gethostname()} (journal {self._context.journal}), {names.replace(', ', ', which ')}, "
+            "which forwards to this one. Nothing is forwarded here until one of them forwards no more: look at their `url`s and routes"
+        )
+
+    def _look_onward(self, link: Link) -> None:
+        """The other says anew where messages go on to."""
+        if link is not self._link:
+            return  # whoever connects looks itself
+        if problem := self._circle(link):
+            link.end(problem)
+
     def _hello(self) -> bytes:
         context, options = self._context, self._options
         said: dict[str, Any] = {
@@ -255,6 +279,10 @@ class ForwardBackend:
         if self._state is State.CLOSED:
             link.end(link.problem)
             self._maybe_closed()
+            return
+        if problem := self._circle(link):  # it may have said so meanwhile
+            link.end(problem)
+            self._did_not_come(Failure(problem))  # type: ignore[no-untyped-call]
             return
         self._link = link
         self._wait = FIRST_WAIT
@@ -353,6 +381,7 @@ class ForwardBackend:
             return
         if start < link.sent:
             raise PositionMoved(f"{self._options.url} stands at {link.sent}, within the batch from {start} to {end}")
+        self._refuse_long(batch, link.about.max_frame, oldest=one is self._pending[0])
         if not self._reach.includes(end):
             await self._in_thread(self._reach.extend, end)
         packed = await self._pack(batch, self._manner(link, end))
@@ -368,6 +397,16 @@ class ForwardBackend:
         figures["frames"] += packed.frames
         figures["raw_bytes"] += len(batch.raw)
         figures["wire_bytes"] += len(packed.data)
+
+    def _refuse_long(self, batch: Batch, most: int, *, oldest: bool) -> None:
+        """A line that is longer than a frame may be can't be sent at all. Raises Refused, or RetryableError where other batches have to
+        come there first."""
+        if len(batch.raw) <= most:
+            return
+        detail = f"longer than a frame that {self._options.url} takes, which is {most} bytes"
+        reasons = {index: detail for index, line in enumerate(batch.lines) if len(line) >= most}
+        if reasons:
+            raise Refused(reasons, "too_large") if oldest else RetryableError("a message behind these can't be sent")
 
     def _manner(self, link: Link, end: int) -> Manner:
         about = link.about
@@ -398,7 +437,7 @@ class ForwardBackend:
             return
         if isinstance(error, OSError):
             error = RetryableError(f"{error.filename}: {error.strerror or error}")
-        if not isinstance(error, (RetryableError, CancelledError)):
+        if not isinstance(error, (RetryableError, Refused, CancelledError)):
             self.log.failure("A fault of the backend's own", Failure(error))  # type: ignore[no-untyped-call]
         self._note(error)
         if self._link is not None:

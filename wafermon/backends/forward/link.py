@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from wafermon.interfaces import RetryableError
 from wafermon.model.errors import printable
 from wafermon.model.messages import loads
+from wafermon.model.onward import Path, Stop, read_paths
 
 
 class Welcome(NamedTuple):
@@ -59,10 +60,14 @@ class Link(LineOnlyReceiver):
         seconds: Callable[[], float],
         acked: Callable[[Link], None],
         gone: Callable[[Link, Exception], None],
+        onward: Callable[[Link], None] = lambda link: None,
     ) -> None:
+        """`onward` is called when `paths` are others than in the welcome."""
         self.state = LinkState.GREETING
         self.welcomed: Deferred[Welcome] = Deferred()
         self.about: Welcome
+        self.paths: tuple[Path, ...] = ()
+        """Where messages go on to from the other, as it says."""
         self.acked = 0
         """How far the other is, durably, as a position's number."""
         self.sent = 0
@@ -71,6 +76,7 @@ class Link(LineOnlyReceiver):
         self._seconds = seconds
         self._on_ack = acked
         self._on_end = gone
+        self._on_onward = onward
         self._problem: Exception | None = None
         self.heard = seconds()
 
@@ -94,6 +100,9 @@ class Link(LineOnlyReceiver):
         elif kind == "ack" and self.state is LinkState.UP and type(said.get("seq")) is int:
             self.acked = max(self.acked, said["seq"])
             self._on_ack(self)
+        elif kind == "onward" and self.state is LinkState.UP:
+            self.paths = read_paths(said.get("onward"))
+            self._on_onward(self)
 
     def _take_welcome(self, said: dict[str, Any]) -> None:
         if said.get("forward") is not True:
@@ -106,12 +115,18 @@ class Link(LineOnlyReceiver):
         sidecar, host, version = (printable(str(said.get(name, "")))[:255] for name in ("sidecar", "host", "version"))
         codec = str(said.get("compress", ""))
         self.about = Welcome(sidecar, host, version, said["acked"], said["max_line"], said["max_frame"], codec)
+        self.paths = read_paths(said.get("onward"))
         self.acked = self.sent = self.about.acked
         self.state = LinkState.UP
         self.welcomed.callback(self.about)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         self.end(RetryableError("what answers is no sidecar: it sends a line without an end"))
+
+    @property
+    def stop(self) -> Stop:
+        """Who is at the other end."""
+        return Stop(self.about.sidecar, self.about.host)
 
     @property
     def problem(self) -> Exception:

@@ -23,6 +23,7 @@ from wafermon.journal import CAME, Entry, Presence, Stream
 from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError
 from wafermon.model.messages import Kind, Stats
+from wafermon.model.onward import Onward
 from wafermon.model.settings import Limits
 from wafermon.net.principals import ANYBODY, Principal
 from wafermon.receivers.forward.taking import Forwarding, Overlap, TakenFrame
@@ -61,6 +62,8 @@ class Hub(Protocol):
 
     limits: Limits
 
+    @property
+    def onward(self) -> Onward: ...
     @property
     def frame_bytes(self) -> int: ...
     @property
@@ -631,6 +634,7 @@ class Connection(protocol.Protocol):
         if self._writing.possible:
             self.last_heard = self._hub.seconds()
             self._safely(self._send)
+            self.tell_onward()
         else:
             self._held_changed()
 
@@ -647,6 +651,14 @@ class Connection(protocol.Protocol):
     def acknowledge(self, *, again: bool = False) -> None:
         """Send the current ack, if it is news, or `again`."""
         self._safely(lambda: self._acknowledge(again))
+
+    def tell_onward(self) -> None:
+        """Of a sidecar that forwards: say where messages go on to from here, where it reads what it is told."""
+        self._safely(self._tell_onward)
+
+    def _tell_onward(self) -> None:
+        if self._forwarding is not None and self.state in ANSWERED and self._writing.possible:
+            self._say(hellos.onward_line(self._hub.onward.paths))
 
     def remind(self, since: float) -> None:
         """Repeat the current ack, where none was said since then."""

@@ -21,6 +21,7 @@ from wafermon.journal import FORWARD, STARTED, WENT, Entry, Journal, Presence, S
 from wafermon.model.blocks import Block
 from wafermon.model.errors import ProtocolError, printable
 from wafermon.model.lograte import LogRate
+from wafermon.model.onward import Onward
 from wafermon.model.repeated import Repeated
 from wafermon.model.settings import LINE_MAX, Limits
 from wafermon.receivers.forward.forwarders import Forwarders
@@ -69,8 +70,15 @@ class Receiver:
 
     log = Logger()
 
-    def __init__(self, journal: Journal, limits: Limits, reactor: Any, threads: ThreadPool | None = None) -> None:
-        """`threads` open large frames; without them that is done at once."""
+    def __init__(
+        self,
+        journal: Journal,
+        limits: Limits,
+        reactor: Any,
+        threads: ThreadPool | None = None,
+        onward: Onward | None = None,
+    ) -> None:
+        """`threads` open large frames; without them that is done at once. `onward` knows where messages go on to from here."""
         self.limits = limits
         self.figures = Figures()
         self.clients = Clients()
@@ -98,6 +106,10 @@ class Receiver:
         """The sidecars that have sent something."""
         self._told = Turns(self, Connection.acknowledge)
         """The sidecars of which something is durable."""
+        self.onward = onward or Onward()
+        self.onward.watch(self._onward_changed)
+        self._astray = Turns(self, Connection.tell_onward)
+        """The sidecars that are to be told where messages go on to."""
         self._held: dict[Connection, int] = {}
         """What is in memory for them, where that is anything: parts of lines and frames, and replies that are not read."""
         self._held_bytes = 0
@@ -173,7 +185,9 @@ class Receiver:
 
     def welcome_forwarder(self, acked: int, max_line: int, codec: str) -> bytes:
         about = {"host": socket.gethostname(), "version": __version__}
-        return hellos.forward_welcome(self._journal.id, acked, max_line, codec, self.forwarded_bytes, about)
+        return hellos.forward_welcome(
+            self._journal.id, acked, max_line, codec, self.forwarded_bytes, about, self.onward.paths
+        )
 
     @property
     def frames_wait(self) -> bool:
@@ -236,6 +250,7 @@ class Receiver:
         self._owed.discard(connection)
         self._turns.discard(connection)
         self._told.discard(connection)
+        self._astray.discard(connection)
         self._unannounced.pop(connection, None)
         if connection in self._announced:
             self._announced.discard(connection)
@@ -389,6 +404,10 @@ class Receiver:
     def await_turn(self, connection: Connection) -> None:
         """Call its `take_turn` when those before it have had theirs."""
         self._turns.add(connection)
+
+    def _onward_changed(self) -> None:
+        for connection in self._forwarding.values():
+            self._astray.add(connection)
 
     def _gather(self) -> float:
         more = len(self._forwarding) - FEW_FORWARD
