@@ -20,6 +20,7 @@ from story import CHILD, COUNTS, OPEN, STORY, SUMMARY, T0, WHOLE, said, span, to
 
 from wafermon.backends.history.reading import Reader
 from wafermon.backends.timescaledb import reading
+from wafermon.cli.output import as_json
 from wafermon.contract import JOURNAL, batch
 from wafermon.interfaces import Position
 from wafermon.model.asking import CannotAsk, ErrorFilter, EventFilter, Found, JobFilter, Page, Place
@@ -77,13 +78,13 @@ async def test_the_commands_show_the_same_without_a_sidecar(database: Database) 
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.startswith("trace job-1  failed\n")
     assert re.search(r"^└ load +loader +error ", shown.stdout, re.MULTILINE) and "no room" in shown.stdout
-    as_json = wafermon("trace", "job-1", "--dsn", database.dsn, "--json")
-    shown_as_json = json.loads(as_json.stdout)
+    shown_as_json = json.loads(wafermon("trace", "job-1", "--dsn", database.dsn, "--json").stdout)
     known = reading.Reader(database.dsn).trace("job-1", 200)
     assert known is not None
-    assert {key: shown_as_json[key] for key in known} == known
+    assert {key: shown_as_json[key] for key in known} == json.loads(as_json(known, "Trace"))
     assert re.search(r"^job-1 +60 % +failed +loader ", wafermon("jobs", "--dsn", database.dsn).stdout, re.MULTILINE)
-    assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--json").stdout) == jobs_of(database.dsn)
+    jobs = json.loads(wafermon("jobs", "--dsn", database.dsn, "--json").stdout)
+    assert jobs == json.loads(as_json(jobs_of(database.dsn), "Job"))
     assert json.loads(wafermon("jobs", "--dsn", database.dsn, "--running", "--json").stdout) == []
 
 

@@ -1,10 +1,11 @@
-"""docs/json.md and its schema say what commands and HTTP routes of a running sidecar answer."""
+"""docs/json.md and its schemas say what commands and HTTP routes of a running sidecar answer."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +18,30 @@ from served import CONFIG, Served, job
 
 from wafermon.cli import main
 from wafermon.cli.manual import commands
-from wafermon.web.document import document, schema
+from wafermon.web.document import SCHEMAS, document, schema
 from wafermon.web.site import INDEX
 
 SCHEMA = schema(strict=True)
+SCHEMA_OF_COMMANDS = schema(strict=True, of_commands=True)
 CONFIGURED = CONFIG + (
-    "  history: {{plugin: history, dir: history, batch: {{age: 50ms}}}}\nhooks: {{command: 'true'}}\n"
+    "  history: {{plugin: history, dir: history, batch: {{age: 50ms}}}}\n"
+    "schedules: {{load: {{match: {{job: 'load-*'}}, every: 1h}}}}\n"
+    "alerts: {{pager: {{plugin: command, command: 'true'}}}}\n"
+    "hooks: {{command: 'true'}}\n"
 )
 
 
-def validate(name: str, value: Any) -> None:
+def validate(name: str, value: Any, schema: dict[str, Any] = SCHEMA) -> None:
     """Raises ValidationError."""
-    Draft202012Validator({"$defs": SCHEMA["$defs"], "$ref": f"#/$defs/{name}"}).validate(value)
+    Draft202012Validator({"$defs": schema["$defs"], "$ref": f"#/$defs/{name}"}).validate(value)
 
 
 def test_page_and_schema_are_made_of_the_types() -> None:
     told = "run `python -m wafermon.web.document docs`"
     assert (ROOT / "docs/json.md").read_text() == document(), told
-    assert json.loads((ROOT / "docs/json.schema.json").read_text()) == schema(), told
-    Draft202012Validator.check_schema(SCHEMA)
+    for name, of_commands in SCHEMAS.items():
+        assert json.loads((ROOT / "docs" / name).read_text()) == schema(of_commands=of_commands), told
+        Draft202012Validator.check_schema(schema(strict=True, of_commands=of_commands))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     without a backend."""
     directory = tmp_path_factory.mktemp("json")
     gone = "  old: {{plugin: filesystem, path: 'old/{{service}}.jsonl', batch: {{age: 50ms}}}}\n"
-    with Served(directory, CONFIGURED.replace("hooks:", gone + "hooks:")) as daemon:
+    with Served(directory, CONFIGURED.replace("schedules:", gone + "schedules:")) as daemon:
         job(daemon, "load-1")
         daemon.stop()
         text = (directory / "wafermon.yaml").read_text()
@@ -96,19 +102,23 @@ ROUTES = {
     "/api/dead-letters": "Letters",
     "/api/forwarders": "Forwarders",
     "/api/schedules": "Schedules",
+    "/api/schedules/load/test?since=1h": "Rehearsed",
 }
 POSTS = {"/api/drain", "/api/cursors/NAME/forget", "/api/schedules/NAME/pause", "/api/alerts/NAME/test"}
-ELSEWHERE_TESTED = {"/api/schedules/NAME/test"}
 STREAMS = {"/api/tail", "/api/stream"}
 
 
 def test_every_route_is_looked_at() -> None:
     listed = {line.split()[0] for line in INDEX.splitlines() if line.startswith("/api/")}
     looked_at = {
-        route.partition("?")[0].replace("load-1", "ID").replace("load-3", "ID").replace("load-2", "ID")
+        route.partition("?")[0]
+        .replace("load-1", "ID")
+        .replace("load-3", "ID")
+        .replace("load-2", "ID")
+        .replace("/load/", "/NAME/")
         for route in ROUTES
     } - {"/api/traces/unknown", "/api/traces/load", "/api/traces/unknown/receipt"}
-    assert listed == looked_at | POSTS | STREAMS | ELSEWHERE_TESTED
+    assert listed == looked_at | POSTS | STREAMS
 
 
 @pytest.mark.parametrize(("route", "name"), ROUTES.items())
@@ -135,7 +145,7 @@ def test_what_is_waited_for_and_let_go_fits(served: Served) -> None:
 
 COMMANDS = {
     "status": "Status", "jobs": ["Job"], "runs": "Kinds", "runs load-1": "Runs", "compare load-1 load-2": "Comparison",
-    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "clients --forwarders": "Forwarders", "schedules": "Schedules", "drain": "Drained",
+    "trace load-3": "Trace", "receipt load-3": "Receipt", "errors": "Errors", "clients": "Clients", "clients --forwarders": "Forwarders", "schedules": "Schedules", "schedules test load --since 1h": "Rehearsed", "drain": "Drained",
     "doctor --config wafermon.yaml": ["Finding"], "config diff wafermon.yaml": ["ConfigDifference"],
 }  # fmt: skip
 """A list holds what the entries of a list are."""
@@ -150,8 +160,10 @@ def test_every_command_with_json_is_looked_at() -> None:
         for ctx, command in below
         if any(parameter.name == "as_json" for parameter in command.params)
     }
-    looked_at = {" ".join(line.split()[: 2 if line.startswith("config") else 1]) for line in COMMANDS}
-    assert takes == looked_at | ELSEWHERE | {"events", "schedules test"}
+    looked_at = {
+        " ".join(line.split()[: 2 if line.startswith(("config", "schedules test")) else 1]) for line in COMMANDS
+    }
+    assert takes == looked_at | ELSEWHERE | {"events"}
 
 
 @pytest.mark.parametrize(("line", "name"), COMMANDS.items())
@@ -161,12 +173,10 @@ def test_what_a_command_prints_fits(
     monkeypatch.chdir(served.directory)
     done = wafermon(*line.split(), "--json", WAFERMON_HTTP=f"http://127.0.0.1:{served.http_port}")
     found = json.loads(done.stdout)
-    if isinstance(name, str):
-        validate(name, found)
-    else:
-        assert found, "a list of nothing shows nothing"
-        for entry in found:
-            validate(name[0], entry)
+    entries, shape = ([found], name) if isinstance(name, str) else (found, name[0])
+    assert entries, "a list of nothing shows nothing"
+    for entry in entries:
+        validate(shape, entry, SCHEMA_OF_COMMANDS)
 
 
 def test_events_are_one_per_line(served: Served) -> None:
@@ -174,11 +184,23 @@ def test_events_are_one_per_line(served: Served) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) >= 3
     for line in lines:
-        validate("EventFound", json.loads(line))
+        validate("EventFound", json.loads(line), SCHEMA_OF_COMMANDS)
+
+
+def test_times_are_texts_of_the_numbers_that_http_gives(served: Served) -> None:
+    by_http = {one["job_id"]: one for one in served.get("/api/jobs")["jobs"]}
+    printed = wafermon("jobs", "--json", WAFERMON_HTTP=f"http://127.0.0.1:{served.http_port}")
+    for one in json.loads(printed.stdout):
+        told = datetime.fromisoformat(one["first"].removesuffix("Z") + "+00:00")
+        assert told == datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(
+            microseconds=by_http[one["job_id"]]["first"]
+        )
+        with pytest.raises(ValidationError):
+            validate("Job", {**one, "first": by_http[one["job_id"]]["first"]}, SCHEMA_OF_COMMANDS)
 
 
 def test_letting_go_of_a_cursor_fits(tmp_path: Path) -> None:
-    gone = CONFIGURED.replace("hooks:", "  old: {{plugin: filesystem, path: 'old/{{service}}.jsonl'}}\nhooks:")
+    gone = CONFIGURED.replace("schedules:", "  old: {{plugin: filesystem, path: 'old/{{service}}.jsonl'}}\nschedules:")
     with Served(tmp_path, gone) as daemon:
         job(daemon, "load-1")
         daemon.stop()

@@ -26,6 +26,17 @@ INSTEAD = {
     r"(?:once|twice|times|\d+) an? (?:second|minute|hour|day|week)": "per",
     r"one an? (?:host|pod|machine|process|day)": "per",
     r"furniture|rooms": "package, part",
+    r"(?:lets?|letting) go of": "delete, forget, drop",
+    r"whatever is killed when": "after a kill at any time",
+    r"whoever": "a program that, if you",
+    r"lawful": "allowed, normal",
+    r"(?:knows?|known) no request again": "does not recognise a repeated request",
+    r"look(?:s|ed)? after": "manage, keep",
+    r"notifications?": "alert",
+    r"dead[- ]man(?:'s)?[- ]switch(?:es)?|heartbeat schedules?": "schedule",
+    r"delivery receipts?|delivery reports?": "receipt",
+    r"relay(?:s|ed|ing)?|federat\w+": "forward",
+    r"alert(?:ing)? channels?": "channel",
 }
 """A pattern of words, and what is said in their place."""
 FORBIDDEN = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): instead for pattern, instead in INSTEAD.items()}
@@ -93,5 +104,5 @@ def test_the_glossary_has_each_word_once() -> None:
     assert len(words) > 30
     assert sorted(words) == sorted(set(words))
     wanted = "message event metric progress resource span trace job run client seq ack stream mark journal segment group block position " \
-        "cursor follower route batch delivery backend spill backpressure drain receipt frame"  # fmt: skip
+        "cursor follower route batch delivery backend spill backpressure drain receipt frame schedule alarm alert channel forward"  # fmt: skip
     assert set(wanted.split()) <= set(words), set(wanted.split()) - set(words)

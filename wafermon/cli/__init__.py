@@ -59,7 +59,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="wafermon")
 def main() -> None:
-    """Talk to the wafermon sidecar of this machine, and look after its files.
+    """Talk to the wafermon sidecar of this machine, and manage its files.
 
     The sidecar itself is `twistd wafermon`. Exit status: 0 done, 1 failed, 2 wrong usage.
     """

@@ -11,7 +11,7 @@ import click
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Check the config FILE: every fault with its line, on standard error. What is lawful and still
+    """Check the config FILE: every fault with its line, on standard error. What is allowed but
     dangerous is a warning there, and so is a path that the systemd unit which names FILE may not write to.
 
     Nothing is opened but the file and that unit. Exit status: 0 good, 1 not.

@@ -46,6 +46,18 @@ def command(
     if forwarders:
         if service:
             raise click.UsageError("--service is not for --forwarders: a sidecar forwards what is of any service")
-        show(lambda: ask(http, "/api/forwarders", **asked), forwarder_lines, as_json=as_json, watch=watch)
+        show(
+            lambda: ask(http, "/api/forwarders", **asked),
+            forwarder_lines,
+            shape="Forwarders",
+            as_json=as_json,
+            watch=watch,
+        )
         return
-    show(lambda: ask(http, "/api/clients", service=service, **asked), lines, as_json=as_json, watch=watch)
+    show(
+        lambda: ask(http, "/api/clients", service=service, **asked),
+        lines,
+        shape="Clients",
+        as_json=as_json,
+        watch=watch,
+    )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from wafermon.cli import render
+from wafermon.cli import output, render
 from wafermon.cli.parameters import json_option
 from wafermon.cli.past import Place, ask_past, columns, place_options
 
@@ -29,7 +27,7 @@ def command(place: Place, job: str, other: str, as_json: bool) -> None:
     """
     found = ask_past(place, "compare", run=job, other=other)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(output.as_json(found, "Comparison"))
         return
     for line in render.cut(render.comparison(found), columns()):
         click.echo(line)

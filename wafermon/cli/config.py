@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from wafermon.cli import output
+
 INSTALLED_SCHEMA = Path("/usr/share/wafermon/config.schema.json")
 SCHEMA_NAME = "wafermon.schema.json"
 DEFAULTS = "(the defaults)"
@@ -119,7 +121,7 @@ def show(file: Path | None, as_json: bool) -> None:
 
     found = _read(file)
     click.echo(
-        json.dumps(found, ensure_ascii=False)
+        output.as_json(found)
         if as_json
         else yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100).rstrip()
     )
@@ -141,9 +143,7 @@ def diff(file: Path, other: Path | None, as_json: bool) -> None:
 
     found = differences(_read(file), _read(other))
     if as_json:
-        click.echo(
-            json.dumps([{"path": path, "file": one, "other": two} for path, one, two in found], ensure_ascii=False)
-        )
+        click.echo(output.as_json([{"path": path, "file": one, "other": two} for path, one, two in found]))
         return
     click.echo(f"{other or DEFAULTS} -> {file}: {len(found) or 'no'} difference{'s' * (len(found) != 1)}")
     for path, one, two in found:

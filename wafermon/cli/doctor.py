@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wafermon.cli import render
+from wafermon.cli import output, render
 from wafermon.cli.layout import Sentence
 from wafermon.cli.parameters import json_option
 from wafermon.cli.past import columns
@@ -43,7 +42,7 @@ def command(config: Path | None, as_json: bool) -> None:
     """
     findings = list(_findings(config))
     if as_json:
-        click.echo(json.dumps([one._asdict() for one in findings], ensure_ascii=False))
+        click.echo(output.as_json([one._asdict() for one in findings]))
     else:
         for line in render.cut(_lines(findings), columns()):
             click.echo(line)

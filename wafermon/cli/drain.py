@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wafermon.cli import render
+from wafermon.cli import output, render
 from wafermon.cli.ask import Site, follow
 from wafermon.cli.parameters import http_option, json_option
 
@@ -35,7 +35,8 @@ def command(http: Site, backend: str, timeout: float | None, as_json: bool) -> N
         if found["drained"]:
             for orphan in render.orphans(found["cursors_without_backend"]):
                 click.echo(f"not waited for: {orphan}", err=True)
-            click.echo(line if as_json else f"all is delivered: nothing is pending for {', '.join(found['backends'])}")
+            delivered = f"all is delivered: nothing is pending for {', '.join(found['backends'])}"
+            click.echo(output.as_json(found, "Drained") if as_json else delivered)
             return
         now = "; ".join(_missing(name, one) for name, one in found["backends"].items())
         if now != shown:

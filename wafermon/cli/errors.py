@@ -34,5 +34,6 @@ def command(
         ),
         "errors",
         lambda found: render.cut(render.errors(found["errors"], found["now"]), columns()),
+        shape="Errors",
         as_json=as_json,
     )

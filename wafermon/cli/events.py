@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import click
 
-from wafermon.cli import render
+from wafermon.cli import output, render
 from wafermon.cli.parameters import LEVELS, json_option
 from wafermon.cli.past import Place, ask_past, columns, listing_options, place_options, tell_rest
 
@@ -42,7 +41,11 @@ def command(
         until=until, limit=limit, after=after,
     )  # fmt: skip
     events = found["events"][::-1]
-    for line in map(json.dumps, events) if as_json else render.cut(_lines(events, job), columns()):
+    if as_json:
+        lines = [output.as_json(event, "EventFound") for event in events]
+    else:
+        lines = render.cut(_lines(events, job), columns())
+    for line in lines:
         click.echo(line)
     if not events and not as_json:
         click.echo("no events")

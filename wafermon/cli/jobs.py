@@ -49,4 +49,4 @@ def command(
     def lines(jobs: list[dict[str, Any]]) -> list[str]:
         return render.cut([*render.jobs(jobs, last["now"]), *rest_of(last, "jobs")], columns())
 
-    show(get, lines, as_json=as_json, watch=watch)
+    show(get, lines, shape="Job", as_json=as_json, watch=watch)

@@ -1,4 +1,4 @@
-"""``wafermon journal``: look into a journal that no sidecar runs on, and let go of what nobody will read."""
+"""``wafermon journal``: look into a journal that no sidecar runs on, and forget what nobody will read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Look into a journal's directory while no sidecar runs on it; let go of what is kept for a backend that is gone."""
+    """Look into a journal's directory while no sidecar runs on it; forget what is kept for a backend that is gone."""
 
 
 _directory = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -113,7 +113,7 @@ def check(directory: Path) -> None:
 )
 @http_option
 def forget(name: str, directory: Path | None, http: Site) -> None:
-    """Let go of the cursor NAME, whose backend is not in the config any more, and of the journal that is kept for it alone.
+    """Forget the cursor NAME, whose backend is not in the config any more, and of the journal that is kept for it alone.
 
     What it had not been delivered is lost to it. `wafermon status` names the cursors that have no backend. A cursor that is
     in use is refused.

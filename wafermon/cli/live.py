@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
+
+from wafermon.cli import output
 
 EVERY_SECONDS = 2.0
 
@@ -19,13 +20,15 @@ def width() -> int:
     return shutil.get_terminal_size((100, 25)).columns
 
 
-def show(get: Callable[[], Any], render: Callable[[Any], Sequence[str]], *, as_json: bool, watch: bool) -> None:
-    """Print what `get` answers: as JSON on one line, or what `render` makes of it; with `watch` until interrupted. A
+def show(
+    get: Callable[[], Any], render: Callable[[Any], Sequence[str]], *, shape: str, as_json: bool, watch: bool
+) -> None:
+    """Print what `get` answers: as JSON on one line, of this `shape`, or what `render` makes of it; with `watch` until interrupted. A
     terminal is cleared in between; while the sidecar does not answer then, that is said in place of the figures."""
     while True:
         try:
             value = get()
-            text = json.dumps(value, ensure_ascii=False) if as_json else "\n".join(render(value))
+            text = output.as_json(value, shape) if as_json else "\n".join(render(value))
         except click.ClickException as error:
             if not watch:
                 raise

@@ -5,7 +5,6 @@ The answers are the same, since the same code makes them.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import time
@@ -16,6 +15,7 @@ from urllib.parse import quote
 
 import click
 
+from wafermon.cli import output
 from wafermon.cli.ask import Site, ask
 from wafermon.cli.parameters import http_option
 
@@ -148,12 +148,17 @@ def listing_options(what: str, limit: int) -> Callable[[_Command], _Command]:
 
 
 def show_list(
-    get: Callable[[], dict[str, Any]], name: str, render: Callable[[dict[str, Any]], list[str]], *, as_json: bool
+    get: Callable[[], dict[str, Any]],
+    name: str,
+    render: Callable[[dict[str, Any]], list[str]],
+    *,
+    shape: str,
+    as_json: bool,
 ) -> None:
-    """Print one answer that holds the list `name`, and what it leaves out."""
+    """Print one answer of this `shape`, which holds the list `name`, and what it leaves out."""
     found = get()
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(output.as_json(found, shape))
     else:
         for line in render(found):
             click.echo(line)

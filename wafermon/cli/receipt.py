@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from urllib.parse import quote
 
 import click
 
-from wafermon.cli import render
+from wafermon.cli import output, render
 from wafermon.cli.ask import Site, ask
 from wafermon.cli.parameters import http_option, json_option
 from wafermon.cli.past import columns
@@ -59,7 +58,8 @@ def command(job: str, wait: float, http: Site, as_json: bool) -> None:
     if problem is not None:
         problem.show()
         sys.exit(UNKNOWN)
-    click.echo(json.dumps(found, ensure_ascii=False) if as_json else "\n".join(render.cut(lines(found), columns())))
+    shown = output.as_json(found, "Receipt") if as_json else "\n".join(render.cut(lines(found), columns()))
+    click.echo(shown)
     sys.exit(0 if found["complete"] else 1)
 
 

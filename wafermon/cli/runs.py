@@ -33,5 +33,6 @@ def command(
         lambda found: render.cut(
             render.runs(found, found["now"]) if name else render.kinds(found["kinds"], found["now"]), columns()
         ),
+        shape="Runs" if name else "Kinds",
         as_json=as_json,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from wafermon.cli import render
+from wafermon.cli import output, render
 from wafermon.cli.ask import Site, ask, tell
 from wafermon.cli.live import show
 from wafermon.cli.parameters import http_option, json_option, watch_option
@@ -35,7 +34,13 @@ def command(ctx: click.Context, http: Site, name: str, state: str, limit: int, a
             [*render.schedules(found["schedules"], found["now"]), *rest_of(found, "schedules")], columns()
         )
 
-    show(lambda: ask(http, "/api/schedules", name=name, state=state, limit=limit), lines, as_json=as_json, watch=watch)
+    show(
+        lambda: ask(http, "/api/schedules", name=name, state=state, limit=limit),
+        lines,
+        shape="Schedules",
+        as_json=as_json,
+        watch=watch,
+    )
 
 
 @command.command()
@@ -96,7 +101,7 @@ def test(place: Place, name: str, since: str, until: str, file: Path | None, eve
         path = f"/api/schedules/{quote(name, safe='')}/test"
         found = ask(place.site, path, since=since, until=until, source=place.source)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False))
+        click.echo(output.as_json(found, "Rehearsed"))
     else:
         for line in render.cut(render.rehearsal(found, everything=everything), columns()):
             click.echo(line)

@@ -40,6 +40,6 @@ def command(http: Site, as_json: bool, watch: bool) -> None:
         return found
 
     ready = [True]
-    show(get, lines, as_json=as_json, watch=watch)
+    show(get, lines, shape="Status", as_json=as_json, watch=watch)
     if not ready:
         raise click.exceptions.Exit(1)

@@ -43,4 +43,4 @@ def command(http: Site, once: bool) -> None:
         before.update(found["status"])
         return render.cut(shown, columns())
 
-    show(get, lines, as_json=False, watch=not once and sys.stdout.isatty())
+    show(get, lines, shape="", as_json=False, watch=not once and sys.stdout.isatty())

@@ -32,6 +32,7 @@ def command(id: str, place: Place, limit: int, as_json: bool, watch: bool) -> No
     show(
         lambda: ask_past(place, "trace", id=id, limit=limit),
         lambda found: render.cut(render.trace(found, time.time_ns() // 1000, width()), columns()),
+        shape="Trace",
         as_json=as_json,
         watch=watch,
     )

@@ -103,7 +103,7 @@ class Reloader:
 
     def _begin(self) -> None:
         self._reading = reading = Deferred.fromCoroutine(self._read_once())
-        reading.addErrback(lambda failure: self.log.failure("A fault of the reload's own", failure))
+        reading.addErrback(lambda failure: self.log.failure("Internal error in the reload", failure))
         reading.addBoth(self._ended)
 
     async def _read_once(self) -> None:

@@ -201,7 +201,7 @@ class Sidecar(Service):
         self._garbage.start()
         for name, held in self.deliveries.orphans.items():
             message = (
-                "The cursor {name} has no backend, and holds {bytes} bytes of the journal: bring its backend back, or let go of "
+                "The cursor {name} has no backend, and holds {bytes} bytes of the journal: bring its backend back, or forget "
                 "it with `wafermon journal forget {name}`"
             )
             self.log.warn(message, name=name, bytes=held.holds.bytes)
@@ -292,7 +292,7 @@ class Sidecar(Service):
             channel = self._channels.pop(name)
             stopped = Deferred.fromCoroutine(self.supervisor.stop(name, GRACE_SECONDS))
             stopped.addCallback(self._channel_stopped, channel)
-            stopped.addErrback(lambda failure: self.log.failure("A fault of the channels' own", failure))
+            stopped.addErrback(lambda failure: self.log.failure("Internal error in the channels", failure))
         for name in new:
             self._start_channel(name)
 

@@ -199,7 +199,7 @@ class Deliveries(Mapping[str, Delivery]):
         if slot.ended is None:
             slot.ended = Deferred()
             leaving = Deferred.fromCoroutine(self._see_off(slot))
-            leaving.addErrback(lambda failure: self.log.failure("A fault of the deliveries' own", failure))
+            leaving.addErrback(lambda failure: self.log.failure("Internal error in the deliveries", failure))
 
     async def _see_off(self, slot: _Slot) -> None:
         name, delivery = slot.delivery.name, slot.delivery

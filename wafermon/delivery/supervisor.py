@@ -214,7 +214,7 @@ class _Life:
     def _begin(self, work: Coroutine[Deferred[Any], Any, None]) -> None:
         self._work = done = Deferred.fromCoroutine(work)  # `done`, since it may have ended already
         done.addBoth(self._worked)
-        done.addErrback(lambda failure: self.log.failure("A fault of the supervisor's own", failure))
+        done.addErrback(lambda failure: self.log.failure("Internal error in the supervisor", failure))
 
     def _worked(self, result: Any) -> None:
         self._work = None

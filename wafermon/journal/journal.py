@@ -401,7 +401,7 @@ class Journal:
             callbackArgs=(entries,),
             errbackArgs=(entries, stamp),
         )
-        written.addErrback(lambda failure: self.log.failure("A fault of the journal's own", failure))
+        written.addErrback(lambda failure: self.log.failure("Internal error in the journal", failure))
 
     def _write_in_thread(self, entries: list[Entry], stamp: Stamp) -> Deferred[Group]:
         blocks = melted([entry.block for entry in entries if entry.block])
@@ -445,7 +445,7 @@ class Journal:
             call(*args)
         except Exception:  # noqa: BLE001  # whatever it is
             self.figures.raised += 1
-            self.log.failure("A fault of wafermon's own, in {what}", what=what)
+            self.log.failure("Internal error in {what}", what=what)
 
     def _tell(self, group: Group) -> None:
         """Whoever reads the journal has its turn after the acks have gone, and while the next group is written."""
@@ -461,7 +461,7 @@ class Journal:
         self._tried_at = None
         error = failure.value
         if not isinstance(error, _DISK_ERRORS):
-            self.log.failure("A fault of the journal's own: this group is tried again", failure)
+            self.log.failure("Internal error in the journal: this group is tried again", failure)
         elif not self._fault:
             message = "Can't write to the journal in {dir}: {error}. Nothing is acknowledged until that works again"
             self.log.error(message, dir=self.dir, error=error)
@@ -472,7 +472,7 @@ class Journal:
             self._flushed.callback(None)
             return
         dropped = self._in_writer(self._disk.drop_reserve)
-        dropped.addErrback(lambda failure: self.log.error("Can't let go of the reserve: {e}", e=failure.value))
+        dropped.addErrback(lambda failure: self.log.error("Can't delete the reserve: {e}", e=failure.value))
         self.checkpoint_soon()
         self._reactor.callLater(RETRY_SECONDS, self._write, entries, stamp)
 

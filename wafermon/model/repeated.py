@@ -39,4 +39,4 @@ class Repeated(LoopingCall):
         if now - self._told >= TOLD_SECONDS:
             self._told = now
             what = getattr(self._repeated, "__qualname__", repr(self._repeated))
-            self.log.failure("A fault of wafermon's own, in {what}, which is done again", failure, what=what)
+            self.log.failure("Internal error in {what}, which is tried again", failure, what=what)

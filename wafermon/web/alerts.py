@@ -41,7 +41,7 @@ class _Test(Resource):
         if request.getHeader(HEADER) is None:
             return json(request, {"error": "send the header X-Wafermon, with any value"}, 403)
         testing = Deferred.fromCoroutine(self._test(request))
-        testing.addErrback(lambda failure: self.log.failure("A fault of the HTTP server's own", failure))
+        testing.addErrback(lambda failure: self.log.failure("Internal error in the HTTP server", failure))
         return NOT_DONE_YET
 
     async def _test(self, request: Request) -> None:

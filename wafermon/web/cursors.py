@@ -44,7 +44,7 @@ class _Forget(Resource):
         if request.getHeader(HEADER) is None:
             return json(request, {"error": "send the header X-Wafermon, with any value"}, 403)
         forgetting = Deferred.fromCoroutine(self._forget(request))
-        forgetting.addErrback(lambda failure: self.log.failure("A fault of the HTTP server's own", failure))
+        forgetting.addErrback(lambda failure: self.log.failure("Internal error in the HTTP server", failure))
         return NOT_DONE_YET
 
     async def _forget(self, request: Request) -> None:

@@ -209,7 +209,7 @@ class Figures(Collector):
         letters = {name: one.dead_letters for name, one in figures.items()}
         yield counters("wafermon_dead_letters", "Messages that a backend refused for good.", letters)
         segments = {name: journal.skipped_segments.get(name, 0) for name in deliveries}
-        yield counters("wafermon_delivery_skipped_segments", "Segments let go of: `when_full: skip`.", segments)
+        yield counters("wafermon_delivery_skipped_segments", "Segments that were skipped: `when_full: skip`.", segments)
         skipped = {name: journal.skipped_messages.get(name, 0) for name in deliveries}
         yield counters("wafermon_skipped_messages", "Messages in them that were not delivered.", skipped)
         messages = {name: lag.messages for name, lag in lags.items()}

@@ -98,7 +98,7 @@ class _Ask(Resource):
                 request.finish()
 
         asked.addCallback(answer)
-        asked.addErrback(lambda failure: self.log.failure("A fault of the HTTP server's own", failure))
+        asked.addErrback(lambda failure: self.log.failure("Internal error in the HTTP server", failure))
         return NOT_DONE_YET
 
 

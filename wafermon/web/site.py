@@ -59,7 +59,7 @@ INDEX = f"""wafermon
 /api/forwarders     the sidecars that forward to here; ?connected=true&limit=N
 /api/tail           messages as they come, as server-sent events; ?service=GLOB&trace=GLOB&level=LEVEL
 /api/drain          POST: waits until the backends have everything
-/api/cursors/NAME/forget  POST: lets go of a cursor that no backend has
+/api/cursors/NAME/forget  POST: forgets a cursor that no backend has
 /api/schedules/NAME/pause  POST: no alarms of it, ?until=2h; NAME/resume: from now on again
 /api/alerts/NAME/test      POST: sends a test through a channel of the alerts
 

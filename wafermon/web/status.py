@@ -191,7 +191,7 @@ def _problems(view: View, listeners: list[dict[str, Any]], backends: dict[str, d
         problems.append("the journal is full, the receivers pause")
         problems += [
             f"the cursor {name} has no backend and holds {one['bytes']} bytes of the full journal: bring its backend back, or "
-            f"let go of it with `wafermon journal forget {name}`"
+            f"forget it with `wafermon journal forget {name}`"
             for name, one in orphans_of(view).items()
         ]
     for name, backend in backends.items():

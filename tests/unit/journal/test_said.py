@@ -75,7 +75,7 @@ async def test_a_fault_of_the_journals_own(tmp_path: Path) -> None:
     files.fail("write", RuntimeError("odd"), about=".segment")
     with said() as lines:
         await opened.put(range(5))
-    assert lines[0] == "critical: A fault of the journal's own: this group is tried again"
+    assert lines[0] == "critical: Internal error in the journal: this group is tried again"
     assert lines[-1] == "info: The journal can write again"
     await opened.close()
 

@@ -31,7 +31,7 @@ def test_a_call_that_fails_is_logged_and_made_again(broken: Callable[[], object]
         assert made == [0, 1, 2, 3, 4, 5]
         assert repeated.running
         [line] = lines
-        assert line.startswith("critical: A fault of wafermon's own, in test_") and "call, which is done again" in line
+        assert line.startswith("critical: Internal error in test_") and "call, which is tried again" in line
         clock.pump([1.0] * int(TOLD_SECONDS))
         assert len(lines) == 2
         repeated.stop()

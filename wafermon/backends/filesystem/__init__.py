@@ -279,7 +279,7 @@ class FilesystemBackend:
             self._next_tidy = None
         if self._tidying is None and self._state != "closed":
             self._tidying = self._in_thread(self._tidier.run)
-            self._tidying.addErrback(lambda failure: self.log.failure("Can't tidy up", failure))
+            self._tidying.addErrback(lambda failure: self.log.failure("Can't compress or delete old files", failure))
             self._tidying.addCallback(self._tidied)
 
     def _tidied(self, _: object) -> None:

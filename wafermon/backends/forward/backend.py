@@ -438,7 +438,7 @@ class ForwardBackend:
         if isinstance(error, OSError):
             error = RetryableError(f"{error.filename}: {error.strerror or error}")
         if not isinstance(error, (RetryableError, Refused, CancelledError)):
-            self.log.failure("A fault of the backend's own", Failure(error))  # type: ignore[no-untyped-call]
+            self.log.failure("Internal error in the backend", Failure(error))  # type: ignore[no-untyped-call]
         self._note(error)
         if self._link is not None:
             # What was sent and not acknowledged may be there or not: a new connection's welcome says it.

@@ -710,7 +710,7 @@ class Schedules:
         troubles, one.troubles = one.troubles, {}
         words = "all is well again after " + ", ".join(state.replace("_", " ") for state in troubles)
         if why:
-            words = f"{', '.join(troubles)} is let go of: {why}".replace("_", " ")
+            words = f"{', '.join(troubles)} is no longer followed: {why}".replace("_", " ")
         more = {"after": [*troubles], "since": min(troubles.values()), **({"reason": why} if why else {})}
         self._tell(one, RECOVERED, words, more=more)
 

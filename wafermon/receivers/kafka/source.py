@@ -75,7 +75,7 @@ class Source:
     def start(self, after: Deferred[None] | None = None) -> None:
         """`after`: what has to have ended before."""
         self._running = Deferred.fromCoroutine(self._run(after))
-        self._running.addErrback(lambda failure: self.log.failure("A fault of wafermon's own, at Kafka", failure))
+        self._running.addErrback(lambda failure: self.log.failure("Internal error in the Kafka receiver", failure))
 
     def stop(self) -> Deferred[None]:
         """Read no more. Fires once nothing of it runs, and all that it has read is durable; that may never be where the library
@@ -122,7 +122,7 @@ class Source:
             self._warn(self.problem)
         if not _is_kafkas(error) and not isinstance(error, OSError):
             failure = Failure(error)  # type: ignore[no-untyped-call]
-            self._about.log(lambda: self.log.failure("A fault at Kafka", failure), self._tell)
+            self._about.log(lambda: self.log.failure("Internal error while reading from Kafka", failure), self._tell)
 
     async def _end(self, client: Client | None) -> None:
         """Let go of everything: the next try begins at the marks."""

@@ -379,7 +379,7 @@ class Receiver:
         self.complain(connection.peer, f"refused: {code}: {detail}")
 
     def failed(self, connection: Connection, failure: Failure | None = None) -> None:
-        """A fault of the sidecar's own ends a connection; its client comes again."""
+        """Internal error in the sidecar ends a connection; its client comes again."""
         message = "A fault at the connection of {peer}, which is closed"
         self._about_clients.log(lambda: self.log.failure(message, failure, peer=connection.peer), self._tell)
 

@@ -274,8 +274,8 @@ class Intake:
         self.complain(peer, f"refused: {status}: {why}")
 
     def failed(self, failure: Failure) -> None:
-        """A fault of the sidecar's own at a request; its sender comes again."""
-        self._about_requests.log(lambda: self.log.failure("A fault at a request of OTLP", failure), self._tell)
+        """Internal error in the sidecar at a request; its sender comes again."""
+        self._about_requests.log(lambda: self.log.failure("Internal error in a request by OTLP", failure), self._tell)
 
     def complain(self, peer: str, problem: str) -> None:
         """Log what is wrong with a sender, within bounds."""

@@ -160,7 +160,7 @@ class SpillTaker:
             if self._stopped and isinstance(error, CancelledError):
                 raise
             await self._count(found.path, found.owner, repr(error))
-            self.log.failure("A fault at the spill file {path}", path=printable(found.path))
+            self.log.failure("Internal error with the spill file {path}", path=printable(found.path))
 
     async def _count(self, path: Path, owner: int, problem: str) -> None:
         name = await self._name_of(owner)

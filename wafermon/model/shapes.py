@@ -1,13 +1,14 @@
-"""The JSON that HTTP routes and commands answer with, as types: docs/json.md and its schema are made of these, and the tests compare what a
-running sidecar says with them. Nothing is decoded by them."""
+"""The JSON that HTTP routes and commands answer with, as types: docs/json.md and its schemas are made of these, the tests compare what a
+running sidecar says with them, and the commands know by them which numbers are times. Nothing is decoded by them."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
 Time = Annotated[int, "microseconds since the Unix epoch"]
+TimeOrZero = Annotated[int, "microseconds since the Unix epoch, or 0"]
 Span = Annotated[int, "microseconds"]
 
 
@@ -25,7 +26,7 @@ class Listed(Shape):
     ]
     more: Annotated[bool, "whether there is more"] = False
     next: Annotated[str, "what to give as `after` to go on; empty at the end"] = ""
-    searched_to: Annotated[Time, "0, or where a search that took too long was ended"] = 0
+    searched_to: Annotated[TimeOrZero, "where a search that took too long was ended"] = 0
     sources: Annotated[list[str], "what was asked: `live`, and the backend that stores"] = []
     problems: Annotated[list[str], "sentences on what could not be asked"] = []
 
@@ -646,6 +647,33 @@ class OtlpState(Shape):
     rejected: Annotated[int, "records that were not"]
 
 
+class SchedulesState(Shape):
+    """The schedules of the config, in short. Counters are since the start."""
+
+    count: Annotated[int, "how many there are"]
+    states: Annotated[dict[str, int], "state -> how many are in it"]
+    troubled: Annotated[list[str], "those with an open alarm, 20 at most"]
+    more_troubled: Annotated[int, "beside these"]
+    told: Annotated[dict[str, int], "state -> how often it was told"]
+    runs_over: Annotated[int, "runs that there was no room for"]
+    hosts_over: Annotated[int, "hosts, likewise"]
+    past: Annotated[int, "messages that came too late to be judged by"]
+
+
+class ChannelState(Shape):
+    """A channel of `alerts`. Counters are since the start."""
+
+    plugin: Annotated[str, "as configured"]
+    pending: Annotated[int, "alerts that are not sent yet"]
+    held: Annotated[int, "of these, those that quiet hours or `at_most` hold"]
+    dropped: Annotated[int, "that there was no room for"]
+    sent: Annotated[int, "that the receiver took"]
+    failed: Annotated[int, "tries that failed"]
+    refused: Annotated[int, "that the receiver refused"]
+    error: Annotated[str, "why the latest try failed; empty where it worked"]
+    next_try: Annotated[Time | None, "when the next try is due"]
+
+
 class Status(Shape):
     """`GET /api/status` and `wafermon status --json`."""
 
@@ -674,9 +702,9 @@ class Status(Shape):
     reactor_delay: Annotated[float, "seconds that the reactor came late of late"]
     viewers: Annotated[int, "open streams of changes"]
     forwarders: Annotated[ForwarderState, "sidecars that forward to this one"]
-    schedules: Annotated[dict[str, Any] | None, "how many, in which states; null where the config has none"]
+    schedules: Annotated[SchedulesState | None, "in short; null where the config has none"]
     otlp: Annotated[OtlpState, "what comes by OTLP"]
-    alerts: Annotated[dict[str, dict[str, Any]], "channel -> its counters"]
+    alerts: Annotated[dict[str, ChannelState], "by the channel's name"]
 
 
 class Process(Shape):
@@ -718,13 +746,113 @@ class Letters(Shape):
     letters: Annotated[list[Letter], "the latest first"]
 
 
+class OpenAlarm(Shape):
+    """An alarm of a schedule that is not over."""
+
+    state: Annotated[str, "what it is about"]
+    run: Annotated[str, "the job; empty where it is about none"]
+    since: Annotated[Time, "since when"]
+
+
+class RunExpected(Shape):
+    """A run of a schedule that is under way."""
+
+    run: Annotated[str, "the job"]
+    trace_id: Annotated[str, "its trace"]
+    due: Annotated[Time | None, "when it was due"]
+    started: Annotated[Time, "its start"]
+    heard: Annotated[Time, "when it was heard of last"]
+    percent: Annotated[float, "0 to 100"]
+    status: Annotated[str, "what the job itself said last"]
+    service: Annotated[str, "which reported progress last"]
+    silent: Annotated[bool, "whether it is silent for too long"]
+    too_long: Annotated[bool, "whether it takes too long"]
+
+
+class RunEnded(Shape):
+    """The last run of a schedule that ended."""
+
+    run: Annotated[str, "the job"]
+    trace_id: Annotated[str, "its trace"]
+    state: Annotated[str, "how it ended"]
+    started: Annotated[Time, "its start"]
+    ended: Annotated[Time, "its end"]
+    took: Annotated[Span, "how long it took"]
+
+
+class Expected(Shape, kw_only=True):
+    """What a schedule asks for, as the config says."""
+
+    match: Annotated[dict[str, list[str]], "`job`, `service` and `host`: the globs; none match all"]
+    cron: Annotated[str | None, "the cron line"]
+    timezone: Annotated[str, "in which it is meant"]
+    every: Annotated[Span | None, "the interval"]
+    start_grace: Annotated[Span, "how late a start may be"]
+    per_host: Annotated[bool, "whether each host is judged for itself"]
+    early: Annotated[Span, "how early a start may be; of jobs, as all below"] = 0
+    at_least: Annotated[Span, "the shortest run that is well; 0 where any is"] = 0
+    at_most: Annotated[Span, "the longest one; 0 where any is"] = 0
+    silent: Annotated[Span, "the longest time without progress; 0 where any is"] = 0
+    runs: Annotated[int, "how many may run at a time"] = 0
+    failures: Annotated[int, "how many failures in a row are told"] = 0
+
+
+class ScheduleState(Shape):
+    """A schedule, or one host of it."""
+
+    schedule: Annotated[str, "its name"]
+    host: Annotated[str, "empty where hosts are not judged for themselves"]
+    state: Annotated[str, "as [schedules.md](schedules.md) lists them"]
+    changed: Annotated[TimeOrZero, "when something was told last"]
+    since: Annotated[Time, "from when on it is expected"]
+    next: Annotated[Time | None, "when something is due; null while it is paused"]
+    last: Annotated[Time | None, "the last start, or the last message"]
+    missed: Annotated[Time | None, "the last time that was due and did not start"]
+    paused: Annotated[bool, "whether it is"]
+    paused_until: Annotated[Time | None, "null where it is not, or until it is resumed"]
+    open: Annotated[list[OpenAlarm], "the alarms that are not over"]
+    failures: Annotated[int, "runs that failed in a row"]
+    times: Annotated[dict[str, int], "state -> how often it was in it"]
+    runs: Annotated[list[RunExpected], "those under way"]
+    last_run: Annotated[RunEnded | None, "the last one that ended"]
+    expects: Annotated[Expected, "what it asks for"]
+
+
 class Schedules(Shape):
-    """`GET /api/schedules` and `wafermon schedules --json`; http.md has an entry with all its fields."""
+    """`GET /api/schedules` and `wafermon schedules --json`."""
 
     now: Annotated[Time, "the sidecar's time"]
-    schedules: Annotated[list[dict[str, Any]], "in the config's order"]
+    schedules: Annotated[list[ScheduleState], "in the config's order"]
     total: Annotated[int, "how many the filter takes"]
     left_out: Annotated[int, "how many of these are not shown"]
+
+
+class WouldBeTold(Shape):
+    """A change of state that a schedule would have told."""
+
+    ts: Annotated[Time, "when"]
+    kind: Annotated[str, "the state"]
+    level: Annotated[str, "of the event"]
+    message: Annotated[str, "its text"]
+    run: Annotated[str, "the job; empty where it is about none"]
+    due: Annotated[Time | None, "when it was due"]
+
+
+class Rehearsed(Shape):
+    """`GET /api/schedules/NAME/test` and `wafermon schedules test --json`."""
+
+    now: Annotated[Time, "the sidecar's time"]
+    schedule: Annotated[str, "its name"]
+    since: Annotated[Time, "from when on was asked for"]
+    until: Annotated[Time, "until when"]
+    begins: Annotated[Time, "when the first of its jobs is known of: from here on it was judged"]
+    told: Annotated[list[WouldBeTold], "the last 1,000"]
+    left_out: Annotated[int, "earlier ones"]
+    counts: Annotated[dict[str, int], "state -> how often"]
+    runs: Annotated[int, "jobs that were looked at"]
+    notes: Annotated[list[str], "what is not stored and so could not be judged"]
+    sources: Annotated[list[str], "as in lists"]
+    problems: Annotated[list[str], "as in lists"]
 
 
 class NotKnown(Shape, kw_only=True):
@@ -751,7 +879,18 @@ class ConfigDifference(Shape):
 
 
 ANSWERS: tuple[type[msgspec.Struct], ...] = (
-    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Forwarders, Letters, Schedules, Status, Process, Drained, Forgotten, NotKnown,
+    Jobs, Kinds, Runs, Comparison, Trace, Receipt, Events, Errors, Services, Clients, Forwarders, Letters, Schedules, Rehearsed, Status, Process, Drained, Forgotten, NotKnown,
     Finding, ConfigDifference,
 )  # fmt: skip
 """What is printed as a whole, or as the entries of a list."""
+
+
+def fields(shape: type[msgspec.Struct]) -> dict[str, tuple[Any, str]]:
+    """Name -> its type without the words, and the words. A time or a span keeps its own: it is Time, TimeOrZero or Span."""
+    hints = get_type_hints(shape, include_extras=True)
+    found = {}
+    for field in msgspec.structs.fields(shape):
+        kind, *words = get_args(hints[field.name])
+        named = [one for one in (Time, TimeOrZero, Span) if words[0] == get_args(one)[1]]
+        found[field.name] = (named[0] if named else kind, words[-1])
+    return found
