@@ -132,6 +132,32 @@ def test_a_reload_while_an_alarm_is_being_sent_loses_none_and_sends_none_twice(t
             client.close()
 
 
+def test_a_channel_that_went_while_the_sidecar_was_stopped_holds_nothing_and_is_new_when_it_comes_back(
+    tmp_path: Path,
+) -> None:
+    with AlarmServer() as server, alerting(tmp_path, f"{{plugin: webhook, url: '{server.url}'}}") as served:
+        until(lambda: figures(served), "the channel")
+        served.stop()
+        file = tmp_path / "wafermon.yaml"
+        config = file.read_text()
+        file.write_text(config[: config.index("alerts:")])
+        served.start()
+        assert served.get("/api/status")["cursors_without_backend"] == {}
+        client = served.client()
+        fail_jobs(client, 1, 1)
+        client.drop()
+        served.stop()
+        file.write_text(config)
+        served.start()
+        client = served.client()
+        body = {"type": "progress", "percent": 5, "status": "failed", "service": "etl", "client": client.client}
+        client.send_line({**body, "job_id": "new", "seq": 1})
+        client.until_acked(1)
+        until(lambda: server.bodies, "an alarm")
+        assert jobs(server) == ["new"]
+        client.close()
+
+
 # -- receivers that do not behave
 
 
