@@ -80,7 +80,7 @@ def of(daemon: Daemon, client: Client) -> list[int]:
     return [line["seq"] for line in daemon.stored() if line["client"] == client.client]
 
 
-def test_the_doors_close_first(tmp_path: Path) -> None:
+def test_the_listeners_close_first(tmp_path: Path) -> None:
     blocked = CONFIG.replace('"logs/{{service}}.jsonl"', '"/dev/null/{{service}}.jsonl"')
     with Daemon(tmp_path, blocked) as daemon:
         client = daemon.client()

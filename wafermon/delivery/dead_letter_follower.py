@@ -1,4 +1,4 @@
-"""The dead letters' own cursor: lines that were refused at the door, and messages that no rule takes."""
+"""The dead letters' own cursor: lines that the receivers refused, and messages that no rule takes."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class HttpPorts:
     def prepare(self, wanted: Sequence[HttpListener]) -> Change:
         """Open what is not open yet, and read the files. Nothing is answered at a new port, and no old one closes, before the commit.
         Raises CannotChange."""
-        entries = {ports.address_of(listener): (listener, self._gate(listener)) for listener in wanted}
+        entries = {ports.address_of(listener): (listener, self._access_of(listener)) for listener in wanted}
         going = [one for address, one in self._open.items() if address not in entries]
         opened: dict[Address, OpenPort] = {}
         try:
@@ -176,7 +176,7 @@ class HttpPorts:
             raise
         return Change(partial(self._commit, entries, opened, going), partial(_close, opened.values()))
 
-    def _gate(self, listener: HttpListener) -> AccessRules:
+    def _access_of(self, listener: HttpListener) -> AccessRules:
         try:
             for name, look_up in ((listener.owner, user_id), (listener.group, group_id)):
                 if name is not None:

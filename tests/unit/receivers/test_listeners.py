@@ -53,8 +53,8 @@ class Scene:
 
     def connect(self, number: int = 0) -> Any:
         """A connection by the listener of that number; nobody is at the other end."""
-        door = list(self.listeners._doors.values())[number]
-        connection = door.factory.buildProtocol(None)
+        one = list(self.listeners._open_listeners.values())[number]
+        connection = one.factory.buildProtocol(None)
         transport = StringTransport()
         connection.makeConnection(transport)
         return connection
@@ -97,10 +97,10 @@ def test_nothing_is_served_before_the_commit_and_nothing_left_after_an_undo(scen
 
 def test_what_stays_in_the_config_stays_open_and_what_goes_is_closed(scene: Scene) -> None:
     scene.take(scene.unix("a"), scene.unix("b"))
-    kept = scene.listeners._doors[next(iter(scene.listeners._doors))].port
+    kept = scene.listeners._open_listeners[next(iter(scene.listeners._open_listeners))].port
     scene.take(scene.unix("a"), scene.unix("c"))
     assert scene.open == [str(scene.directory / "a"), str(scene.directory / "c")]
-    assert next(iter(scene.listeners._doors.values())).port is kept
+    assert next(iter(scene.listeners._open_listeners.values())).port is kept
     assert not scene.reachable("b")
 
 

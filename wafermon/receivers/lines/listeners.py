@@ -1,7 +1,7 @@
 """The listening: listeners as the config has them, and how a running sidecar takes others.
 
-A door is known by its address. As long as a config has a listener there, the door stays open, and only what it asks of
-clients changes: certificates, tokens, users, TLS or not. Who is inside stays inside, unless the new rules refuse him.
+A listener is known by its address. As long as a config has one there, it stays open, and only what it asks of
+clients changes: certificates, tokens, users, TLS or not. A connection stays open, unless the new rules refuse it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Admissions = dict[Address, tuple[Listener, Admission]]
 
 
 class Served(Protocol):
-    """What is behind a door."""
+    """What an open listener gives its connections to."""
 
     @property
     def factory(self) -> Any:
@@ -46,24 +46,26 @@ class Served(Protocol):
 
 
 Serve = Callable[["OpenListener"], Served]
-"""What puts something behind a door."""
+"""What makes it for an open listener."""
 
 
 class OpenListener:
     """One listener that is open."""
 
-    def __init__(self, listener: Listener, gate: Admission, serve: Serve, reactor: Any, beside: Any = None) -> None:
+    def __init__(
+        self, listener: Listener, admission: Admission, serve: Serve, reactor: Any, beside: Any = None
+    ) -> None:
         """Raises OSError and ValueError where it can't be opened. `beside`: see `ports.listen`."""
         self._served = serve(self)
-        self.change(listener, gate)
-        self.port: Any = ports.listen(listener, _Entrance(self), reactor, beside)
+        self.change(listener, admission)
+        self.port: Any = ports.listen(listener, _Connections(self), reactor, beside)
 
-    def change(self, listener: Listener, gate: Admission) -> None:
+    def change(self, listener: Listener, admission: Admission) -> None:
         """From now on ask this of new connections."""
         self.listener = listener
-        self.gate = gate
+        self.admission = admission
         plain = self._served.factory
-        self.factory = gate.credentials.wrap(plain) if gate.credentials else plain
+        self.factory = admission.credentials.wrap(plain) if admission.credentials else plain
 
     def adjust(self) -> None:
         """Give the open socket what the listener says of it now. Raises OSError and ValueError."""
@@ -76,15 +78,15 @@ class OpenListener:
     def admit(self, token: str, transport: Any) -> Principal:
         """See `Admission.admit`: that of the moment."""
         self.refresh()
-        return self.gate.admit(token, transport)
+        return self.admission.admit(token, transport)
 
     def forwards_as(self, principal: Principal, transport: Any) -> str:
         """See `Admission.forwards_as`: that of the moment."""
-        return self.gate.forwards_as(principal, transport)
+        return self.admission.forwards_as(principal, transport)
 
     def refresh(self) -> None:
         """Read the tokens again if they have changed, and close the connections whose token is gone."""
-        if self.gate.refresh():
+        if self.admission.refresh():
             self.clear()
 
     def clear(self) -> None:
@@ -102,17 +104,17 @@ class OpenListener:
 class _Lines:
     """Clients that speak the protocol."""
 
-    def __init__(self, receiver: Receiver, door: OpenListener) -> None:
-        self.factory = ReceiverFactory(receiver, door)
+    def __init__(self, receiver: Receiver, listener: OpenListener) -> None:
+        self.factory = ReceiverFactory(receiver, listener)
         self._receiver = receiver
-        self._door = door
+        self._listener = listener
 
     def clear(self) -> None:
-        gate = self._door.gate
-        for connection in self._receiver.admitted_by(self._door):
+        admission = self._listener.admission
+        for connection in self._receiver.admitted_by(self._listener):
             principal, transport, name = connection.principal, connection.transport, connection.forwards_as
-            if not gate.still_admits(principal, transport) or (
-                name and not gate.still_forwards_as(principal, transport, name)
+            if not admission.still_admits(principal, transport) or (
+                name and not admission.still_forwards_as(principal, transport, name)
             ):
                 self._receiver.complain(connection.peer, "closed: it would not be admitted any more")
                 connection.end()
@@ -121,16 +123,16 @@ class _Lines:
         """The receiver ends its connections itself."""
 
 
-class _Entrance(Factory):
-    """What the port asks for a connection: that of the door as it is now."""
+class _Connections(Factory):
+    """What the port asks for a connection: that of the listener as it is now."""
 
     noisy = False
 
-    def __init__(self, door: OpenListener) -> None:
-        self._door = door
+    def __init__(self, listener: OpenListener) -> None:
+        self._listener = listener
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        return self._door.factory.buildProtocol(addr)
+        return self._listener.factory.buildProtocol(addr)
 
 
 class Listeners:
@@ -142,38 +144,38 @@ class Listeners:
         """`others` are for kinds of listeners where no lines come in."""
         self._serve: dict[type[Listener], Serve] = {Listener: partial(_Lines, receiver), **(others or {})}
         self._reactor = reactor
-        self._doors: dict[Address, OpenListener] = {}
+        self._open_listeners: dict[Address, OpenListener] = {}
         self._closed: list[OpenListener] = []
         self._look = Repeated(reactor, self._refresh)
 
     @property
     def open(self) -> list[tuple[Listener, str]]:
         """Those that are open, each with where: ``host:port`` or a path."""
-        return [(door.listener, ports.where(door.port)) for door in self._doors.values()]
+        return [(one.listener, ports.where(one.port)) for one in self._open_listeners.values()]
 
     @property
     def bind_services(self) -> bool:
         """Whether some client may speak for some services alone."""
-        return any(door.gate.binds_services for door in self._doors.values())
+        return any(one.admission.binds_services for one in self._open_listeners.values())
 
     def prepare(self, wanted: Sequence[Listener]) -> Change:
-        """Open what is not open yet, and read the files. Nobody is served at a new door, and no old one closes, before
+        """Open what is not open yet, and read the files. Nothing is served by a new one, and no old one closes, before
         the commit. Raises CannotChange."""
-        gates = {_address_of(listener): (listener, self._gate(listener)) for listener in wanted}
-        going = [door for address, door in self._doors.items() if address not in gates]
+        admissions = {_address_of(listener): (listener, self._admission_of(listener)) for listener in wanted}
+        going = [one for address, one in self._open_listeners.items() if address not in admissions]
         opened: dict[Address, OpenListener] = {}
         try:
-            for address, (listener, gate) in gates.items():
-                if address not in self._doors:
-                    opened[address] = self._open(listener, gate, going)
+            for address, (listener, admission) in admissions.items():
+                if address not in self._open_listeners:
+                    opened[address] = self._open(listener, admission, going)
                 elif kind_of(listener.endpoint) == "unix":
                     self._check_owner(listener)
         except CannotChange:
             _close(opened.values())
             raise
-        return Change(partial(self._commit, gates, opened, going), partial(_close, opened.values()))
+        return Change(partial(self._commit, admissions, opened, going), partial(_close, opened.values()))
 
-    def _gate(self, listener: Listener) -> Admission:
+    def _admission_of(self, listener: Listener) -> Admission:
         try:
             return Admission(listener)
         except ValueError as error:
@@ -187,57 +189,59 @@ class Listeners:
         except ValueError as error:
             raise CannotChange(f"{listener.endpoint}: {error}") from None
 
-    def _open(self, listener: Listener, gate: Admission, going: Sequence[OpenListener]) -> OpenListener:
+    def _open(self, listener: Listener, admission: Admission, going: Sequence[OpenListener]) -> OpenListener:
         number = ports.number_of(listener.endpoint)
         beside = next((one.port for one in going if number and ports.number_of(one.listener.endpoint) == number), None)
         try:
-            return OpenListener(listener, gate, self._serve[type(listener)], self._reactor, beside)
+            return OpenListener(listener, admission, self._serve[type(listener)], self._reactor, beside)
         except (OSError, ValueError, CannotListenError) as error:
             raise CannotChange(f"can't listen on {listener.endpoint}: {ports.in_words(error)}") from None
 
-    def _commit(self, gates: _Admissions, opened: dict[Address, OpenListener], going: Sequence[OpenListener]) -> None:
-        for door in going:
-            if hasattr(door.port, "doRead"):
-                door.port.doRead()  # connections that wait already are accepted
-            self.log.info("No more listening on {endpoint}", endpoint=door.listener.endpoint)
+    def _commit(
+        self, admissions: _Admissions, opened: dict[Address, OpenListener], going: Sequence[OpenListener]
+    ) -> None:
+        for one in going:
+            if hasattr(one.port, "doRead"):
+                one.port.doRead()  # connections that wait already are accepted
+            self.log.info("No more listening on {endpoint}", endpoint=one.listener.endpoint)
         _close(going)
-        for door in opened.values():
-            self.log.info("Listening on {endpoint}", endpoint=door.listener.endpoint)
-        self._doors = {address: opened.get(address) or self._doors[address] for address in gates}
-        for address, (listener, gate) in gates.items():
-            door = self._doors[address]
-            before = door.listener
-            door.change(listener, gate)
+        for one in opened.values():
+            self.log.info("Listening on {endpoint}", endpoint=one.listener.endpoint)
+        self._open_listeners = {address: opened.get(address) or self._open_listeners[address] for address in admissions}
+        for address, (listener, admission) in admissions.items():
+            one = self._open_listeners[address]
+            before = one.listener
+            one.change(listener, admission)
             if before != listener:
-                self._adjust(door)
-            door.clear()
+                self._adjust(one)
+            one.clear()
         if not self._look.running:
             self._look.start(LOOK_SECONDS, now=False)
 
-    def _adjust(self, door: OpenListener) -> None:
+    def _adjust(self, one: OpenListener) -> None:
         try:
-            door.adjust()
+            one.adjust()
         except (OSError, ValueError) as error:
-            self.log.error("{endpoint}: {error}", endpoint=door.listener.endpoint, error=ports.in_words(error))
+            self.log.error("{endpoint}: {error}", endpoint=one.listener.endpoint, error=ports.in_words(error))
 
     def _refresh(self) -> None:
-        for door in self._doors.values():
-            door.refresh()
-            if door.gate.credentials is not None:
-                door.gate.credentials.refresh()
+        for one in self._open_listeners.values():
+            one.refresh()
+            if one.admission.credentials is not None:
+                one.admission.credentials.refresh()
 
     def stop(self) -> Deferred[None]:
-        """Nobody comes in any more."""
+        """No connection is taken any more."""
         if self._look.running:
             self._look.stop()
-        closing = DeferredList([door.close() for door in self._doors.values()])
-        self._closed, self._doors = list(self._doors.values()), {}
+        closing = DeferredList([one.close() for one in self._open_listeners.values()])
+        self._closed, self._open_listeners = list(self._open_listeners.values()), {}
         return closing.addCallback(lambda _: None)
 
     def end(self) -> None:
         """After `stop`: close what is still connected, where nobody else does."""
-        for door in self._closed:
-            door.end()
+        for one in self._closed:
+            one.end()
 
 
 def _address_of(listener: Listener) -> Address:
@@ -246,5 +250,5 @@ def _address_of(listener: Listener) -> Address:
 
 
 def _close(listening: Iterable[OpenListener]) -> None:
-    for door in listening:
-        door.close()
+    for one in listening:
+        one.close()

@@ -1,4 +1,4 @@
-"""What is behind a door for OTLP."""
+"""What an open listener for OTLP gives its connections to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wafermon.receivers.otlp.site import OtlpFactory
 class OtlpPort:
     """Requests, each of which is asked for what the listener asks."""
 
-    def __init__(self, intake: Intake, reactor: Any, door: OpenListener) -> None:
-        self.factory = OtlpFactory(intake, door, reactor)
+    def __init__(self, intake: Intake, reactor: Any, listener: OpenListener) -> None:
+        self.factory = OtlpFactory(intake, listener, reactor)
 
     def clear(self) -> None:
-        """The next request of who is connected is refused."""
+        """The next request of a client that is connected is refused."""
 
     def end(self) -> None:
         self.factory.end()
