@@ -117,6 +117,14 @@ class BackendContext:
     """Drawn when the process began; empty where nobody says it."""
     onward: Onward = field(default_factory=Onward)
     """Where a backend says which other sidecars its messages go on to."""
+    formerly: Mapping[str, int] = field(default_factory=dict)
+    """The ids that the journal had before (`wafermon journal renew`), each with its last segment of then. What `open` answers may
+    name one of them; `as_now` is for positions that a backend compares by itself."""
+
+    def as_now(self, position: Position) -> Position:
+        """The same place under the id that the journal has now, where it had another one then."""
+        held = position.segment <= self.formerly.get(position.journal, -1)
+        return position._replace(journal=self.journal) if held else position
 
 
 class IBackendFactory(IPlugin):

@@ -130,6 +130,7 @@ class Channel:
         # At once: a channel that is new is told of what is accepted from now on, not from when its disk has answered.
         self._cursor = cursor = self._journal.cursor(self.name, may_skip=True)
         self.pending, self.dropped = await self._disk(self._outbox.open)
+        await self._find_place(cursor)
         await together(self._follow(cursor), self._send())
 
     async def step_over(self) -> None:
@@ -157,6 +158,15 @@ class Channel:
         await self._send_one(test_alarm(self.config.name, "trigger", now))
         if self._resolves:
             await self._send_one(test_alarm(self.config.name, "resolve", now))
+
+    async def _find_place(self, cursor: Cursor) -> None:
+        """The outbox says up to where it has the alarms. The journal may have got another id since, or been put back from a backup."""
+        reached: Position | None = await self._disk(self._outbox.reached)
+        place = self._journal.as_now(reached) if reached else None
+        if place is not None and place.journal == self._journal.id and place > self._journal.end:
+            place = cursor.kept
+        if place not in (None, reached):
+            await self._disk(self._outbox.reach, place)
 
     # -- the journal -> the outbox
 

@@ -68,15 +68,23 @@ class Outbox:
             self._db.close()
             self._db = None
 
+    def reached(self) -> Position | None:
+        """Up to where the journal's alarms were taken; None where none was."""
+        found = self._opened().execute("SELECT value FROM state WHERE name='position'").fetchone()
+        return Position(*json.loads(found[0])) if found else None
+
+    def reach(self, position: Position) -> None:
+        """The journal has another id now: this is where they were taken up to."""
+        self._set(self._opened(), "position", json.dumps(position))
+
     def put(self, alarms: Sequence[Alarm], end: Position) -> tuple[int, int]:
         """Take them, unless what is before `end` was taken already. Answers as `open`."""
         db = self._opened()
         with _Transaction(db):
-            found = db.execute("SELECT value FROM state WHERE name='position'").fetchone()
-            before = json.loads(found[0]) if found else None
-            if before is None or before[0] != end.journal or tuple(before[1:]) < (end.segment, end.offset):
+            before = self.reached()
+            if before is None or before.journal != end.journal or before < end:
                 self._insert(db, alarms)
-                self._set(db, "position", json.dumps([end.journal, end.segment, end.offset]))
+                self.reach(end)
         return self._count(db), self._dropped(db)
 
     def add(self, alarms: Sequence[Alarm]) -> tuple[int, int]:

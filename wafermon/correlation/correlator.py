@@ -237,10 +237,11 @@ class Correlator:
                 self.engine.ledger.begin_late(self._journal.elapsed(), None)
             return
         try:
-            position = Position.parse(head.decode())
-            if position.journal != self._journal.id or self._journal.follow(position) < cursor.kept:
-                raise ValueError(f"it stands at {position}, which this journal does not hold")
-            self.engine.restore(snapshot)
+            named = Position.parse(head.decode())
+            position = self._journal.as_now(named)
+            if position is None or position.journal != self._journal.id or not self._is_held(position, cursor):
+                raise ValueError(f"it stands at {named}, which this journal does not hold")
+            self.engine.restore(snapshot, self._journal.formerly)
         except Exception as error:  # noqa: BLE001  # a checkpoint that says nothing must not keep the correlation down
             message = "The correlation's checkpoint {path} is of no use, starting without it: {error}"
             self.log.error(message, path=self._path, error=error)
@@ -249,6 +250,9 @@ class Correlator:
             return
         self._position = position
         cursor.seek(position)
+
+    def _is_held(self, position: Position, cursor: Cursor) -> bool:
+        return self._journal.follow(position) >= cursor.kept and position <= self._journal.end
 
     async def _fill_recent(self) -> None:
         """For looking at only: what can't be read for it is left out."""
@@ -312,6 +316,7 @@ class Correlator:
 
     def _observe(self, group: Group, *, skip: bool) -> None:
         blocks = [block for _, block in group.blocks]
+        self.engine.ids = self._journal.ids_at(group.start.segment)
         if skip:
             self._pass_over(group)
             return
@@ -323,7 +328,7 @@ class Correlator:
         told = blocks or group.presence
         derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
         if not group.damaged:
-            self.engine.ledger.observe(group, self._tables(group.routes))
+            self.engine.ledger.observe(group, self._tables(group.routes), self.engine.ids)
             derived += self.engine.tell_receipts(group.time)
         self.recent.observe(blocks, group.time, group.end)
         self._position = group.end

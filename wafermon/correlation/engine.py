@@ -17,7 +17,7 @@ only move the real one, and the trace follows when it comes up.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -117,6 +117,8 @@ class Engine:
     def __init__(self, settings: Settings, journal_id: str) -> None:
         self.settings = settings
         self.journal_id = journal_id
+        self.ids: Set[str] = {journal_id}
+        """The ids under which the sidecar's own messages stand in what is observed now: a journal may have had other ones."""
         self.ledger = Ledger(journal_id)
         """What came of each trace. It is snapshotted and restored with the engine, and observes the same groups."""
         self.counters = {"evicted_traces": 0, "services_over": 0, "spans_over": 0, "jobs_over": 0, "jobs_gone": 0}
@@ -209,7 +211,7 @@ class Engine:
             self._take_stats(block.of_types((Stats.type,)))
             own = block.of_service(OWN_SERVICE)
             self.came_back(own)
-            others += [message for message in own if message.client != self.journal_id]
+            others += [message for message in own if message.client not in self.ids]
         told: dict[str, Tally] = {}
         more: dict[str, list[Tally]] = {}
         followed: dict[Any, list[Message]] = {}
@@ -278,7 +280,7 @@ class Engine:
             return
         for block in blocks:
             for message in block.of_service(OWN_SERVICE):
-                if message.client == self.journal_id and (gap := said.gap_of(message)) is not None:
+                if message.client in self.ids and (gap := said.gap_of(message)) is not None:
                     self._fire(elapsed - gap)
                     self.schedules.away(gap, time, elapsed)
 
@@ -335,7 +337,7 @@ class Engine:
     def came_back(self, messages: Iterable[Message]) -> None:
         """Take the sidecar's own among them for journalled, and nothing else of them."""
         for message in messages:
-            if message.service == OWN_SERVICE and message.client == self.journal_id:
+            if message.service == OWN_SERVICE and message.client in self.ids:
                 self._awaiting.pop(key_of(message) or "", None)
                 if self.schedules and isinstance(message, Event) and said.is_asked(message):
                     self.schedules.asked(message)
@@ -433,9 +435,9 @@ class Engine:
             )
         )
 
-    def restore(self, data: bytes) -> None:
-        """Go back to a snapshot, under the settings of then, until `pending`. Raises ValueError where `data` is no
-        snapshot of this version and journal; the engine is then as it was."""
+    def restore(self, data: bytes, formerly: Container[str] = ()) -> None:
+        """Go back to a snapshot, under the settings of then, until `pending`. `formerly` are the ids that the journal had before. Raises
+        ValueError where `data` is no snapshot of this version and journal; the engine is then as it was."""
         ledger, schedules = Ledger(self.journal_id), Schedules(self.journal_id, self._emit)
         try:
             state = msgspec.msgpack.decode(data, type=Snapshot)
@@ -449,7 +451,7 @@ class Engine:
                 schedules.begin_late(state.now, state.date)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"not a snapshot of the correlation engine: {error}") from None
-        if state.version not in READABLE or state.journal != self.journal_id:
+        if state.version not in READABLE or not (state.journal == self.journal_id or state.journal in formerly):
             raise ValueError(
                 f"a snapshot of version {state.version} and journal {state.journal!r}, "
                 f"expected {VERSION} and {self.journal_id!r}"
@@ -466,6 +468,8 @@ class Engine:
         places = state.more_at or [len(awaiting) + n for n in range(len(state.awaiting_more))]
         for message, place in zip(state.awaiting_more, places, strict=True):
             awaiting.insert(place, message)
+        for one in awaiting:
+            one.client = self.journal_id  # it is journalled from now on
         self._awaiting = {one.key: one for one in map(derived.derived, awaiting)}
         self._programs = Programs(state.programs)
         self._span_ids = sum(trace.span_ids() for trace in state.live)

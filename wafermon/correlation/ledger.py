@@ -18,7 +18,7 @@ complete.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -120,6 +120,7 @@ class Ledger:
 
     def __init__(self, journal_id: str) -> None:
         self._journal = journal_id
+        self._ids: Set[str] = {journal_id}
         self._order = 0
         self._group = 0
         """The order at the beginning of the group."""
@@ -165,8 +166,10 @@ class Ledger:
 
     # -- groups
 
-    def observe(self, group: Group, table: Table) -> None:
-        """`table` is the routing table of the group."""
+    def observe(self, group: Group, table: Table, ids: Set[str] = frozenset()) -> None:
+        """`table` is the routing table of the group, `ids` the clients of the sidecar's own messages in it; without them that is the
+        journal's id."""
+        self._ids = ids or {self._journal}
         self._now = max(self._now, group.elapsed)
         self._order += 1
         self._group = self._order
@@ -538,7 +541,7 @@ class Ledger:
             account = self._known(message.trace_id)
             if account is None:
                 continue
-            if message.client != self._journal:
+            if message.client not in self._ids:
                 self._take_edge(account, message)
             elif isinstance(message, Trace):
                 account.ended = account.ended or self._order

@@ -177,7 +177,7 @@ class Sidecar(Service):
         self._alert_thread.start()
         try:
             self.journal.open(self._routes(self.config))
-            self.dead_letters.open()
+            self.dead_letters.open(self.journal.formerly)
             self.correlator = self._make_correlator()
             if self.config.schedules:
                 self.correlator.tell_began()
@@ -226,6 +226,7 @@ class Sidecar(Service):
             journal=self.journal.id,
             instance=self._instance,
             onward=self._onward,
+            formerly=self.journal.formerly,
         )
         backend = self._plugins.factories[config.plugin].build(config.options, context)
         verifyObject(IBackend, backend)

@@ -59,8 +59,13 @@ class Letter:
 
     @property
     def id(self) -> str:
-        """16 hex; the same whenever the same line is set aside for the same backend."""
-        return hashlib.blake2b(f"{self.position} {self.backend}".encode(), digest_size=8).hexdigest()
+        """16 hex; the same whenever the same line is set aside for the same backend, as long as the journal keeps its id."""
+        return self.id_in(self.position.journal)
+
+    def id_in(self, journal: str) -> str:
+        """The same, where the journal has that id."""
+        position = self.position._replace(journal=journal)
+        return hashlib.blake2b(f"{position} {self.backend}".encode(), digest_size=8).hexdigest()
 
     def encode(self) -> bytes:
         shown: dict[str, Any] = {
@@ -128,6 +133,7 @@ class DeadLetters:
         self._pool = pool
         self._files = files or Files()
         self._turns = DeferredLock()
+        self._formerly: Mapping[str, int] = {}
         self._ids: dict[str, set[str]] = {}
         """By file, for the newest two: the letters in it."""
         self._doubtful = ""
@@ -138,8 +144,9 @@ class DeadLetters:
         self._max_bytes = limits.max_bytes
         self._file_bytes = limits.max_bytes // FILES or FILE_BYTES
 
-    def open(self) -> None:
-        """Blocks. Finds out what is there and changes none of it. Raises OSError where the directory can't be made or read."""
+    def open(self, formerly: Mapping[str, int]) -> None:
+        """`formerly` are the ids that the journal had before, each with the last segment of then. Blocks. Finds out what is there and changes none of it. Raises OSError where the directory can't be made or read."""
+        self._formerly = formerly
         self._files.ensure_directory(self.dir)
         found = self._files.ours(self.dir, OURS)
         self.size = sum(status.st_size for status in found.values())
@@ -205,7 +212,7 @@ class DeadLetters:
         return done
 
     def _write(self, letters: Sequence[Letter]) -> None:
-        new = [letter for letter in letters if not any(letter.id in ids for ids in self._ids.values())]
+        new = [letter for letter in letters if not self._is_there(letter)]
         if not new:
             return
         data = b"".join(letter.encode() for letter in new)
@@ -220,6 +227,11 @@ class DeadLetters:
         self._ids.setdefault(name, set()).update(letter.id for letter in new)
         self.written += len(new)
         self.size = sum(status.st_size for status in found.values()) + len(data)
+
+    def _is_there(self, letter: Letter) -> bool:
+        segment = letter.position.segment
+        names = {letter.id, *(letter.id_in(name) for name, last in self._formerly.items() if segment <= last)}
+        return any(not ids.isdisjoint(names) for ids in self._ids.values())
 
     def _append(self, fd: int, name: str, data: bytes) -> None:
         end = self._files.status(fd).st_size

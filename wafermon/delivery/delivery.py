@@ -413,9 +413,7 @@ class Delivery:
         """Read on where the backend stands, also below what was kept."""
         journal, kept = self._journal, self._cursor.kept
         if reached is not None and reached.journal in journal.formerly:
-            # What this journal had as it got its new id is here still. A place beyond that is of the one that it was copied from.
-            renamed = reached._replace(journal=journal.id)
-            reached = renamed if journal.had_when_opened(renamed) else None
+            reached = journal.as_now(reached)
             moved = moved and reached is not None
         known = reached if reached and reached.journal == journal.id and reached <= journal.end else None
         goal = known or (kept if reached is None and not moved else journal.oldest)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -143,8 +143,8 @@ class Journal:
         self._readers = readers
         self._probe = probe
         self._disk = Disk(settings, probe, self.files)
-        self.formerly: frozenset[str] = frozenset()
-        """The ids that it had before: see `State.renew`."""
+        self.formerly: Mapping[str, int] = {}
+        """The ids that it had before, each with the last segment of then: see `State.renew`."""
         self.began: Position
         """Where its end was when it was opened: what this process appends lies after that."""
         self.fitting: set[str] = set()
@@ -523,6 +523,21 @@ class Journal:
         if position.segment >= self.began.segment:
             return position <= self.began
         return position.segment not in self._index or position.offset <= self._index.length(position.segment)
+
+    def as_now(self, position: Position) -> Position | None:
+        """The same place under the id that the journal has now, where `position` names one that it had before. None where the
+        journal did not hold that place as it got its new id: then it is of the one that it was copied from, or was put back from."""
+        last = self.formerly.get(position.journal)
+        if last is None:
+            return position
+        renamed = position._replace(journal=self.id)
+        return renamed if position.segment <= last and self.had_when_opened(renamed) else None
+
+    def ids_at(self, segment: int) -> Set[str]:
+        """The ids under which the sidecar's own messages in this segment stand."""
+        if not self.formerly:
+            return {self.id}
+        return {self.id, *(name for name, last in self.formerly.items() if segment <= last)}
 
     def distance(self, position: Position) -> int:
         """The bytes from a position to the end."""

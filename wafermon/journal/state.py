@@ -73,8 +73,8 @@ class State:
             self._looker = sqlite3.connect(path, check_same_thread=False)
             self.journal: str = self._fact("journal")
             """The journal's id, 16 hex."""
-            self.formerly: frozenset[str] = frozenset(self._fact("formerly").split())
-            """The ids that it had before; segments of then are its own."""
+            self.formerly: dict[str, int] = _formerly(self._fact("formerly"))
+            """The ids that it had before, each with the last segment of then; these segments are its own."""
             self.lost = int(self._fact("lost", "0"))
             """Up to this segment it is not known which cursor has read what: there was another state, which is gone."""
         except BaseException:
@@ -131,8 +131,9 @@ class State:
     def renew(self) -> str:
         """Give the journal a new id, which is answered; marks, and the places of all cursors, stay what they are."""
         before, after = self.journal, secrets.token_hex(8)
+        formerly = {**self.formerly, before: self.last_segment}
         with self._changing():
-            facts = {"journal": after, "formerly": " ".join([*sorted(self.formerly), before])}
+            facts = {"journal": after, "formerly": " ".join(f"{name}:{last}" for name, last in formerly.items())}
             self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
             for table, column in (
                 ("cursors", "position"),
@@ -142,7 +143,7 @@ class State:
             ):
                 change = f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?"
                 self._db.execute(change, [after, len(before) + 1, len(before), before])
-        self.journal, self.formerly = after, self.formerly | {before}
+        self.journal, self.formerly = after, formerly
         return after
 
     @property
@@ -267,3 +268,11 @@ class State:
             if self._looker is not None:
                 self._looker.close()
             self._db.close()
+
+
+def _formerly(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in text.split():
+        name, _, last = one.partition(":")
+        found[name] = int(last or 0)
+    return found

@@ -16,6 +16,7 @@ from wafermon.alerts import Channel
 from wafermon.alerts.channel import LOOK_SECONDS, SEND_SECONDS, STOP_SECONDS
 from wafermon.alerts.outbox import Outbox
 from wafermon.interfaces import Alarm, PermanentError, RetryableError
+from wafermon.journal.state import State
 from wafermon.model.alerts import AlertConfig
 from wafermon.model.checking import checked
 
@@ -127,6 +128,38 @@ def test_one_that_was_held_alone_is_sent_and_resolved_later(tmp_path: Path) -> N
     scene.schedule("a", "recovered")
     assert scene.receiver.said() == [("resolve", "schedule/a")]
     scene.world.stop()
+
+
+def test_what_the_outbox_has_is_not_taken_again_under_another_id_of_the_journal(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    before = scene.world.journal.end
+    scene.schedule("a")
+    assert scene.receiver.said() == [("trigger", "schedule/a")]
+    scene.world.stop()
+    state = State(tmp_path / "journal" / "state.db")
+    known = state.known()
+    assert known is not None
+    state.save({scene.channel.name: before}, [], known)
+    state.renew()
+    state.close()
+    again = Scene(tmp_path)
+    assert again.receiver.said() == []
+    again.schedule("b")
+    assert again.receiver.said() == [("trigger", "schedule/b")]
+    again.world.stop()
+
+
+def test_an_outbox_that_is_further_than_the_journal_takes_what_comes(tmp_path: Path) -> None:
+    """The journal was put back from a backup, and the outbox was not."""
+    scene = Scene(tmp_path)
+    scene.world.stop()
+    outbox = Outbox(tmp_path / "alerts" / "hook.db")
+    outbox.reach(scene.world.journal.end._replace(segment=99))
+    outbox.close()
+    again = Scene(tmp_path)
+    again.schedule("b")
+    assert again.receiver.said() == [("trigger", "schedule/b")]
+    again.world.stop()
 
 
 @pytest.mark.parametrize("open_before", [False, True])

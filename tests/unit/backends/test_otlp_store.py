@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def test_a_signal_that_is_ahead_stays_so_where_the_batch_is_cut_in_another_way(
     assert bodies == ["wafer 1", "wafer 4"]
     store.write(first)  # the delivery went back: what is ahead no more is sent again
     assert len(server.of("logs")) == 3
+
+
+@pytest.mark.parametrize(("last", "sent"), [(1, 1), (0, 2)])
+def test_what_was_sent_under_the_journals_earlier_id_stays_sent(
+    server: AnsweringServer, place: Place, last: int, sent: int
+) -> None:
+    server.rule = answers(metrics=503)
+    with pytest.raises(RetryableError):
+        place.store().write(mixed())
+    now = "b" * 16
+    place.context = replace(place.context, journal=now, formerly={JOURNAL: last})
+    server.rule = answers()
+    place.store().write(mixed(START._replace(journal=now)))
+    assert len(server.of("logs")) == sent
 
 
 def test_halves_of_a_batch_that_is_refused_send_nothing_twice(server: AnsweringServer, place: Place) -> None:

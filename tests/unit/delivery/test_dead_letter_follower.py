@@ -40,7 +40,7 @@ class Scene:
         self.world = World(directory, faults)
         limits = Limits.model_construct(dir=directory / "dead", max_bytes=0)
         self.letters = DeadLetters(limits, self.world.loop, cast(Any, self.world.pool), self.files)
-        self.letters.open()
+        self.letters.open({})
         self.follower = DeadLetterFollower(self.world.journal, self.letters, routing.load, lambda least, most: most)
 
     def start(self) -> None:

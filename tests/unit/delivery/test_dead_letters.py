@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,10 +39,10 @@ class Directory:
         self.logged: list[LogEvent] = []
         self.open()
 
-    def open(self, max_bytes: int = 0) -> None:
+    def open(self, max_bytes: int = 0, formerly: Mapping[str, int] | None = None) -> None:
         limits = Limits.model_construct(dir=self.path, max_bytes=max_bytes)
         self.letters = DeadLetters(limits, self.loop, cast(Any, Pool(self.faults)), self.files)
-        self.letters.open()
+        self.letters.open(formerly or {})
 
     def put(self, *letters: Letter) -> object:
         """None once they are durable, else why not."""
@@ -144,6 +145,17 @@ def test_the_same_letter_is_written_once_also_over_a_restart(directory: Director
         directory.open()
     assert directory.lines() == {"00000001.jsonl": ["{1", "{2"]}
     assert directory.letters.written == 0
+
+
+def test_the_same_letter_is_written_once_also_where_the_journal_has_another_id_by_then(directory: Directory) -> None:
+    assert directory.put(letter(1)) is None
+    directory.open(formerly={"a" * 16: 1})
+    renamed = replace(letter(1), position=Position("b" * 16, 1, 1))
+    assert directory.put(renamed, replace(renamed, line=b"{2", position=Position("b" * 16, 1, 2))) is None
+    assert directory.lines() == {"00000001.jsonl": ["{1", "{2"]}
+    directory.open(formerly={"a" * 16: 0})
+    assert directory.put(renamed) is None
+    assert directory.lines() == {"00000001.jsonl": ["{1", "{2", "{1"]}, "the earlier id had ended before that segment"
 
 
 def test_the_letters_of_the_newest_two_files_are_known_after_a_restart(directory: Directory) -> None:

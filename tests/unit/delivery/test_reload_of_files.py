@@ -55,7 +55,7 @@ class Place:
         self._letters = DeadLetters(
             Limits.model_construct(dir=directory / "dead", max_bytes=0), reactor, self.opened.journal._readers
         )
-        self._letters.open()
+        self._letters.open({})
         self.deliveries = self._deliveries()
 
     def _deliveries(self) -> Deliveries:

@@ -41,6 +41,7 @@ class OtlpStore:
         self._options = options
         self._wall: Callable[[], float] = context.wall
         self._name = context.name
+        self._as_now = context.as_now
         self._sender = Sender(options, context.timeout, context.reactor.seconds, context.wall)
         self._record = Record(context.state_dir / "position.json", files or Files())
         self._position: Position | None = None
@@ -55,10 +56,11 @@ class OtlpStore:
         found = self._record.load()
         try:
             position = Position.parse(found["position"]) if found.get("position") else None
-            ahead = {signal: Position.parse(found["ahead"][signal]) for signal in SIGNALS if signal in found["ahead"]}
+            places = {signal: Position.parse(found["ahead"][signal]) for signal in SIGNALS if signal in found["ahead"]}
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        self._position, self._ahead = position, ahead
+        self._position = position
+        self._ahead = {signal: self._as_now(place) for signal, place in places.items()}
         return position
 
     def write(self, batch: Batch) -> None:
