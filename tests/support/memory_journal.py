@@ -3,8 +3,9 @@ follows the journal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from journals import block
@@ -86,7 +87,7 @@ class MemoryJournal:
     """See `wafermon.journal.Journal`. One segment; a group is what one `put` takes."""
 
     message_bytes = 250.0
-    formerly: frozenset[str] = frozenset()
+    formerly: Mapping[str, int] = MappingProxyType({})
     dir = Path("journal")
 
     def __init__(self, clock: Clock, routes: str) -> None:
@@ -109,6 +110,13 @@ class MemoryJournal:
 
     def had_when_opened(self, position: Position) -> bool:
         return position <= self.began
+
+    def as_now(self, position: Position) -> Position | None:
+        last = self.formerly.get(position.journal)
+        if last is None:
+            return position
+        renamed = position._replace(journal=self.id)
+        return renamed if position.segment <= last and self.had_when_opened(renamed) else None
 
     def put(self, numbers: Iterable[int], size: int = 0) -> None:
         """Accept these messages, as one group."""

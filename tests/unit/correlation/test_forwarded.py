@@ -103,6 +103,16 @@ def test_a_program_s_own_stream_beside_it_is_judged_here() -> None:
     assert [(gap["first"], gap["last"]) for gap in found["gaps"]] == [(1, 2)]
 
 
+def test_a_receipt_of_an_edge_is_told_on_once_the_trace_has_ended_here() -> None:
+    ledger = Ledger(JOURNAL)
+    ledger.observe(group(1, message("progress", percent=50, status="loading"), edge_receipt(1)), TABLE)
+    assert ledger.take_told() == []
+    ledger.observe(group(2, message("progress")), TABLE)
+    assert [facts.trace_id for facts in ledger.take_told()] == ["job"]
+    ledger.observe(group(3, edge_receipt(2)), TABLE)
+    assert [facts.trace_id for facts in ledger.take_told()] == ["job"]
+
+
 def test_where_never_is_derived_only_receipts_are() -> None:
     engine = Engine(Settings(stalled_after=1, trace_idle=5, derive="never", forwards=("files",)), JOURNAL)
     one = group(0, message("span_start", seq=1), marks=(Mark("", PROGRAM, 1),))

@@ -151,6 +151,10 @@ def test_a_trace_of_which_only_the_summary_is_known_is_shown_by_that() -> None:
     assert views.trace(OrderedDict(), recent, "another", Programs()) is None
 
 
+def test_the_root_of_a_trace_that_is_not_known_is_none() -> None:
+    assert views.root_of(OrderedDict(), Recent(), "t") is None
+
+
 def test_a_job_is_listed_with_its_trace() -> None:
     recent = Recent()
     observe(recent, line("progress", "lot-1"))

@@ -33,6 +33,28 @@ def test_a_night_as_it_should_be() -> None:
     assert running["message"] == "schedule nightly: run load-28 has started"
 
 
+def test_a_run_of_a_schedule_that_is_gone_is_none_of_another() -> None:
+    world = nightly()
+    world.until("2026-11-27 02:30")
+    world.progress("load-27", 10)
+    world.progress("other-1", 10)
+    world.configure({"other": {"match": {"job": "other-*"}, "every": "1h"}})
+    world.told()
+    world.progress("load-27", 20)
+    world.progress("other-1", 20)
+    assert world.said() == ["running"]
+    assert world.state("other")["state"] == "running"
+
+
+def test_the_program_of_a_job_that_no_schedule_knows_is_gone_without_a_word() -> None:
+    world = nightly()
+    world.connection("came", "c7")
+    world.reported("other-1", 10)
+    world.connection("went", "c7")
+    world.wait(H)
+    assert world.said() == []
+
+
 def test_what_does_not_start_is_told_once_and_is_late_when_it_does() -> None:
     world = nightly()
     world.until("2026-11-27 02:34:59")

@@ -100,6 +100,9 @@ def test_a_gatherer_is_full_at_the_first_of_its_limits() -> None:
     taken = by_count.take()
     assert numbers(taken) == [1, 2, 3, 4, 5] and by_count.count == 3 and not by_count.full
     assert taken.start == START
+    assert taken.end == START._replace(offset=START.offset + len(block(range(5, 6)).raw)), (
+        "where the first one stands that is left"
+    )
     rest = by_count.take()
     assert numbers(rest) == [6, 7, 8] and rest.start == taken.end and not by_count.moved
     assert by_count.oldest is None

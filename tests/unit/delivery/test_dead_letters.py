@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
-from wafermon.delivery.dead_letters import FILE_BYTES, FILES, READ_BYTES, DeadLetters, Letter, letter_of
+from wafermon.delivery.dead_letters import FILE_BYTES, FILES, READ_BYTES, SHOWN_BYTES, DeadLetters, Letter, letter_of
 from wafermon.files import Files
 from wafermon.model.messages import decode_stored, loads
 from wafermon.model.position import Position
@@ -156,6 +156,31 @@ def test_the_same_letter_is_written_once_also_where_the_journal_has_another_id_b
     directory.open(formerly={"a" * 16: 0})
     assert directory.put(renamed) is None
     assert directory.lines() == {"00000001.jsonl": ["{1", "{2", "{1"]}, "the earlier id had ended before that segment"
+
+
+def latest(directory: Directory, count: int) -> list[tuple[str, str]]:
+    """The line and file's name of each that is answered."""
+    found: list[Any] = []
+    directory.letters.latest(count).addBoth(found.append)
+    directory.loop.turn()
+    assert isinstance(found[0], list), found
+    return [(one["line"], Path(one["file"]).name) for one in found[0]]
+
+
+def test_the_latest_letters_come_the_latest_first_from_the_newest_two_files(directory: Directory) -> None:
+    assert latest(directory, 5) == []
+    directory.put(letter(1), letter(2))
+    one, two, three = "00000001.jsonl", "00000002.jsonl", "00000003.jsonl"
+    (directory.path / three).write_bytes((directory.path / one).read_bytes())
+    (directory.path / two).write_bytes(b"no letter\n" + letter(7).encode() + b'{"torn')
+    assert latest(directory, 9) == [("{2", three), ("{1", three), ("{7", two)]
+    assert latest(directory, 2) == [("{2", three), ("{1", three)]
+    assert latest(directory, 0) == []
+
+
+def test_of_a_long_file_the_whole_lines_of_its_end_are_looked_at(directory: Directory) -> None:
+    directory.put(letter(1, size=SHOWN_BYTES), letter(2), letter(3))
+    assert [line for line, _ in latest(directory, 9)] == ["{3", "{2"]
 
 
 def test_the_letters_of_the_newest_two_files_are_known_after_a_restart(directory: Directory) -> None:

@@ -477,7 +477,7 @@ def test_a_position_beyond_the_end_is_another_journals_with_the_same_id() -> Non
 
 def test_after_a_renewal_a_position_of_before_is_this_journals() -> None:
     running = Running()
-    running.journal.formerly = frozenset({"0" * 16})
+    running.journal.formerly = {"0" * 16: 1}
     running.journal.put(range(1, 4))
     running.place.position = running.journal.end._replace(journal="0" * 16)
     running.journal.places["one"] = running.journal.groups[0].start
@@ -505,7 +505,7 @@ def test_what_this_process_has_sent_lies_beyond_the_end_of_the_start() -> None:
 
 def test_after_a_renewal_a_position_of_the_original_says_nothing() -> None:
     running = Running()
-    running.journal.formerly = frozenset({"0" * 16})
+    running.journal.formerly = {"0" * 16: 1}
     running.journal.put(range(1, 4))
     running.journal.places["one"] = running.journal.end
     running.place.position = Position("0" * 16, 9, 9)
@@ -525,6 +525,46 @@ def test_a_position_that_this_journal_does_not_know() -> None:
     running.wait(1.0)
     assert running.stored() == [1, 2, 3, 4, 5]
     assert str(position) in running.delivery.missing
+
+
+def test_what_lies_before_the_journals_oldest_is_noted_as_missing_from_where_the_backend_stood() -> None:
+    running = Running()
+    stood = running.journal.end
+    running.journal.put(range(1, 4))
+    running.journal.oldest = running.journal.places["one"] = running.journal.end
+    running.place.position = stood
+    running.journal.open_anew()
+    running.start()
+    running.put(4, 5)
+    assert running.stored() == [4, 5] and str(stood) in running.delivery.missing
+    assert running.journal.skipped == [("one", stood, running.journal.oldest)]
+
+
+def test_a_failing_delivery_shows_the_backends_figures_all_the_same() -> None:
+    running = Running()
+    real = running.build
+
+    def build(config: Any) -> Any:
+        backend = real(config)
+        backend.health = lambda: Health("ok", "", {"rows": 7})
+        return backend
+
+    running.build = build
+    running.start()
+    running.place.down = "the database is down"
+    running.put(1, 3)
+    assert running.delivery.health() == Health("failing", "the database is down", {"rows": 7})
+
+
+def test_the_age_of_the_backlog_is_known_before_the_backend_opens() -> None:
+    running = Running()
+    running.journal.places["one"] = running.journal.end
+    running.journal.put(range(1, 4))
+    running.place.fail_next("open", *[RetryableError("down")] * 20)
+    running.start()
+    running.wait(60.0)
+    assert running.place.position is None
+    assert 59.0 <= running.delivery.lag.seconds <= 61.0
 
 
 def test_what_was_accepted_before_a_backend_came_is_not_for_it() -> None:

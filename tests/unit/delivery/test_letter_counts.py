@@ -32,7 +32,7 @@ class Scene:
         for entry in entries:
             assert entry.block is not None
             for one, line in zip(entry.block.messages, entry.block.lines, strict=True):
-                assert isinstance(one, Event) and one.context and decode_stored(line) == one
+                assert isinstance(one, Event) and one.v == 2 and one.context and decode_stored(line) == one
                 assert (one.service, one.level, one.context["backend"]) == ("wafermon", "warning", "db")
                 found.append((str(one.trace_id), one.context["count"]))
         return found
