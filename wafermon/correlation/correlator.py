@@ -15,7 +15,8 @@ from twisted.python.threadpool import ThreadPool
 
 from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
-from wafermon.correlation.ledger import Facts, Route, Table
+from wafermon.correlation.facts import Facts
+from wafermon.correlation.ledger import Route, Table
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.schedules import said
 from wafermon.correlation.views import EVENTS

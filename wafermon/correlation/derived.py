@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from wafermon.correlation.ledger import Facts
+from wafermon.correlation.facts import Facts
 from wafermon.correlation.receipts import KEPT, KIND, in_words, record_of
 from wafermon.correlation.schedules import said
 from wafermon.correlation.traces import Job, LiveTrace, Span

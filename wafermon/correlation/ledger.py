@@ -20,12 +20,14 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import chain, islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET
 
-from wafermon.correlation.accounts import NO_ROUTE, Account, Brief, Edge, Met, Routed, Said, Share, State, Stream
+from wafermon.correlation.accounts import NO_ROUTE, Account, Brief, Met, Routed, Said, Share, State, Stream
+from wafermon.correlation.edges import edge_of
+from wafermon.correlation.facts import Facts, Gap
 from wafermon.journal import FORWARD, KAFKA, Group, Mark, Rejected
 from wafermon.model.blocks import Block
 from wafermon.model.messages import (
@@ -65,8 +67,6 @@ _Way = tuple[Any, str]
 WAYS = 65_536
 RECEIPT = "receipt"
 """The kind of the event that keeps a receipt."""
-COUNT_MAX = 1 << 53
-"""Of what other sidecars say in their receipts."""
 EDGES = 1_000
 """Other sidecars whose receipts of one trace are kept."""
 
@@ -84,35 +84,6 @@ class Table(Protocol):
     """What says it."""
 
     def route(self, service: str, type: str, level: object, host: object) -> Route: ...
-
-
-class Gap(NamedTuple):
-    """Numbers of a stream that are not there."""
-
-    client: str
-    first: int
-    last: int
-    alone: bool
-    """Whether the stream served this trace alone: else they may belong to something else."""
-    pending: bool
-    """Whether they may still come: they are said to lie in a spill file."""
-
-
-class Facts(NamedTuple):
-    """What is known of a trace, backends apart."""
-
-    trace_id: str
-    account: Account
-    sent: int | None
-    """None where some stream served more than this trace, or is not closed."""
-    dropped: int
-    rejected: int
-    gaps: Sequence[Gap]
-    more_gaps: int
-    """Numbers in gaps that are not among them."""
-    unclosed: Sequence[str]
-    services: dict[str, str]
-    """Of the clients named in gaps and unclosed."""
 
 
 class Ledger:
@@ -554,7 +525,7 @@ class Ledger:
         """What another sidecar derived. Its receipt of a trace comes after all that it has of it."""
         if not isinstance(message, Event) or not message.context or message.context.get("kind") != RECEIPT:
             return
-        edge = _edge_of(message.context)
+        edge = edge_of(message.context)
         if edge is None or not isinstance(message.client, str):
             return
         if message.client in account.edges or len(account.edges) < EDGES:
@@ -667,42 +638,6 @@ class Ledger:
         self._files = sum(len(stream.files) for stream in self._streams.values())
         self._expected = state.expected
         self._due = deque(state.due)
-
-
-def _edge_of(record: dict[str, Any]) -> Edge | None:
-    """What `receipts.record_of` made elsewhere; None where it can't be read, or says more than can be."""
-    sums = ("received", "rejected", "dropped", "more_gaps", "more_unclosed", "unjudged", "unnumbered", "no_route")
-    numbers = {name: record.get(name, 0) for name in sums}
-    sends, gaps, unclosed = record.get("forwards", {}), record.get("gaps", []), record.get("unclosed", [])
-    if not (isinstance(sends, dict) and isinstance(gaps, list) and isinstance(unclosed, list)):
-        return None
-    missing = [_width(gap) for gap in gaps]
-    if not all(map(_is_count, (*numbers.values(), *sends.values(), *missing))):
-        return None
-    sent = record.get("sent")
-    return Edge(
-        received=numbers["received"],
-        forwarded=max(sends.values(), default=0),
-        rejected=numbers["rejected"] + numbers["no_route"],
-        dropped=numbers["dropped"],
-        gaps=sum(missing) + numbers["more_gaps"],
-        unclosed=len(unclosed) + numbers["more_unclosed"] + numbers["unjudged"],
-        uncertain=bool(numbers["unnumbered"] or record.get("begun_before")),
-        sent=sent if _is_count(sent) else None,
-    )
-
-
-def _is_count(value: Any) -> bool:
-    """A number that a JSON reader of any language keeps."""
-    return type(value) is int and 0 <= value <= COUNT_MAX
-
-
-def _width(gap: Any) -> Any:
-    """How many numbers a gap of a receipt has; no count where it can't be read."""
-    match gap:
-        case [_, int(first), int(last), *_]:
-            return last - first + 1
-    return None
 
 
 def _numbers(group: Group, client: str, refused: Sequence[Rejected]) -> list[int]:

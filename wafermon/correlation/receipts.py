@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from wafermon.correlation.ledger import RECEIPT, Facts
+from wafermon.correlation.facts import Facts
+from wafermon.correlation.ledger import RECEIPT
 
 KIND = RECEIPT
 """Of the event that keeps it."""

@@ -190,8 +190,14 @@ class _Life:
             past = here is not None and self._failed_at is not None and here > self._failed_at
             if self._error and (self._steady or past):
                 self._error = ""
-            return self._follower.problem or self._error
-        return self._error or self._follower.problem
+            return self._said_problem() or self._error
+        return self._error or self._said_problem()
+
+    def _said_problem(self) -> str:
+        try:
+            return self._follower.problem
+        except Exception as error:  # noqa: BLE001  # as with its position
+            return f"its problem can't be asked: {type(error).__name__}"
 
     @property
     def _steady(self) -> bool:
@@ -266,12 +272,26 @@ class _Life:
 
     def _again(self) -> None:
         self._timer = None
-        if self._follower.steps_over and self._failed_at is not None and self._failures >= TRIES:
+        if self._failed_at is not None and self._failures >= TRIES and self._may_step_over():
             self._go(Event.STEP)
-            self._begin(self._follower.step_over())
+            self._begin(self._step_over())
         else:
             self._go(Event.AGAIN)
             self._run()
+
+    def _may_step_over(self) -> bool:
+        try:
+            return bool(self._follower.steps_over)
+        except Exception:  # noqa: BLE001  # as with its position
+            return False
+
+    # In coroutines of their own, so that what is raised before anything is awaited is a failure like any other.
+
+    async def _step_over(self) -> None:
+        await self._follower.step_over()
+
+    async def _finish(self) -> None:
+        await self._follower.finish()
 
     def _stepped(self) -> None:
         assert self._failed_at is not None
@@ -308,7 +328,7 @@ class _Life:
     def _run_ended(self, result: object) -> None:
         self._go(Event.ENDED)
         if isinstance(result, Failure) and isinstance(result.value, CancelledError):
-            self._begin(self._follower.finish())
+            self._begin(self._finish())
             return
         if isinstance(result, Failure):
             self.log.failure("{name} failed while it was stopped", result, name=self._shown.name)

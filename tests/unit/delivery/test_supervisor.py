@@ -104,6 +104,74 @@ def running() -> Any:
     globalLogPublisher.removeObserver(cast(Any, made.logged.append))
 
 
+class Rude(Follower):
+    """Whatever it is asked beside its run, it raises at once."""
+
+    @property
+    def problem(self) -> str:
+        raise ValueError("its problem")
+
+    @problem.setter
+    def problem(self, value: str) -> None:
+        pass
+
+    @property
+    def steps_over(self) -> bool:
+        if self.steps is None:
+            raise ValueError("whether it steps over")
+        return self.steps
+
+    @steps_over.setter
+    def steps_over(self, value: bool) -> None:
+        self.steps: bool | None = value
+
+    def step_over(self) -> Any:
+        self.calls.append("step_over")
+        raise ValueError("the step")
+
+    def finish(self) -> Any:
+        self.calls.append("finish")
+        raise ValueError("the finish")
+
+
+@pytest.mark.parametrize(("steps", "calls"), [
+    (True, ["run", "run", "run", "step_over", "step_over"]), (None, ["run", "run", "run", "run", "run"]),
+])  # fmt: skip
+def test_a_follower_that_raises_at_once_whatever_it_is_asked_is_begun_again_all_the_same(
+    steps: bool | None, calls: list[str]
+) -> None:
+    follower = Rude()
+    follower.steps = steps
+    running = Running(follower)
+    for _ in range(TRIES):
+        running.fail(at=5)
+    if steps is None:
+        running.fail(at=5)
+    running.clock.advance(MOST_SECONDS)
+    assert follower.calls == calls
+    assert "ValueError" in running.state.problem or "No space left" in running.state.problem
+    globalLogPublisher.removeObserver(cast(Any, running.logged.append))
+
+
+def test_the_stop_of_such_a_one_ends() -> None:
+    running = Running(Rude())
+    assert running.state.problem == "its problem can't be asked: ValueError"
+    assert running.stop() == [None]
+    assert running.follower.calls == ["run", "finish"]
+    assert "could not save where it is" in running.said()
+    globalLogPublisher.removeObserver(cast(Any, running.logged.append))
+
+
+def test_such_a_one_that_hangs_is_given_up() -> None:
+    running = Running(Rude())
+    running.follower.waits = Deferred(lambda _: None)
+    running.supervisor._lives["one"]._work = Deferred(lambda _: running.follower.calls.append("cancelled"))
+    ended = running.stop(within=5.0)
+    running.clock.advance(5.0)
+    assert ended == [None] and "is left to itself: its problem can't be asked" in running.said()
+    globalLogPublisher.removeObserver(cast(Any, running.logged.append))
+
+
 class Odd(Exception):
     def __str__(self) -> str:
         raise ValueError("an exception that can't even be shown")
