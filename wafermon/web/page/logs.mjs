@@ -10,6 +10,7 @@ const LEVELS = ["debug", "info", "warning", "error", "critical"];
 const SEARCHED = 500;
 const AROUND = 250; // lines before the one that the address names, and as many after it
 const AFTER = 60_000_000; // microseconds in which those after it are looked for
+const FRAMES = 3; // until a line stands where it was scrolled to
 const END = 40; // pixels from its end that still count as its end
 
 export class Logs {
@@ -85,7 +86,7 @@ export class Logs {
     if (!line) return;
     this.jumped = event;
     this.follow.checked = false;
-    line.scrollIntoView({ block: "center" });
+    toMiddle(line, FRAMES);
   }
 
   async searchAll() {
@@ -136,6 +137,12 @@ export class Logs {
       span ? element("a", { class: "of" }, span) : element("span"),
       copyButton("copy", () => `${time.utc} ${event.level} ${event.service} ${event.message ?? ""} ${contextOf(event)}`.trim(), "this line"));
   }
+}
+
+// How high the lines around it are is known once they have been drawn.
+function toMiddle(line, times) {
+  line.scrollIntoView({ block: "center" });
+  if (times) requestAnimationFrame(() => toMiddle(line, times - 1));
 }
 
 // What the sidecar keeps for receipts; the line at the top says it in words.
