@@ -214,7 +214,10 @@ class IHistory(Interface):
     the records those of `wafermon.model.records`: the sidecar's own memory is asked, and answers, in the same way.
 
     Every method is lawful from after `open` to `close`, while batches are written. Each Deferred fails with RetryableError
-    where the place can't be asked now, the text saying what a person can do. Lists go from the latest to the earliest."""
+    where the place can't be asked now, the text saying what a person can do. Lists go from the latest to the earliest.
+
+    A place that may answer without a part of what it holds has an attribute `unread`: what its last answer is without, as sentences;
+    the caller shows them among the answer's problems."""
 
     kinds = Attribute("The `wafermon.model.kinds.Kinds` by which it tells kinds of jobs.")
 

@@ -205,6 +205,26 @@ test("filters live in the address, a span is linked to its lines, and a line to 
   await without(page);
 });
 
+test("a link to a line beyond those that are shown opens at that line, among its neighbours", async () => {
+  const { event, at } = await ask({ events: "long-1", count: 2_500, linked: 700 });
+  const page = await open(`#trace/long-1?event=${event}&at=${at}`);
+  const line = page.locator(".event.is-chosen", { hasText: "line 700 " });
+  await line.waitFor();
+  await page.locator(".note", { hasText: "around the line that the address names" }).waitFor();
+  await page.locator(".event", { hasText: "line 699 " }).waitFor();
+  await page.locator(".event", { hasText: "line 701 " }).waitFor();
+  await page.waitForFunction(() => {
+    const shown = document.querySelector(".log").getBoundingClientRect();
+    const chosen = document.querySelector(".event.is-chosen").getBoundingClientRect();
+    return chosen.top >= shown.top && chosen.bottom <= shown.bottom;
+  });
+  await page.selectOption("select[name=level]", "error");
+  await page.waitForFunction(() => document.querySelectorAll(".event").length === 0);
+  await page.selectOption("select[name=level]", "");
+  await line.waitFor();
+  await without(page);
+});
+
 test("two runs that are chosen are compared", async () => {
   const page = await open("#runs/load-old-*");
   await page.locator("tbody input").nth(0).check();

@@ -108,6 +108,8 @@ class Scene:
             self.served.start()
         elif "spans" in what:
             self.many_spans(what["spans"], what["count"])
+        elif "events" in what:
+            return self.many_events(what["events"], what["count"], what["linked"])
         elif "dropped" in what:
             self.drop(what["dropped"])
         elif "config" in what:
@@ -171,6 +173,20 @@ class Scene:
             *({**ended, "span_id": f"{100 + number:016x}", "parent_id": upper[number % 10], "name": f"die {number}"} for number in range(count)),
             {"type": "progress", "job_id": trace, "percent": 1},
         )  # fmt: skip
+
+    def many_events(self, trace: str, count: int, linked: int) -> dict[str, Any]:
+        """A trace with so many lines, a second apart, all of them in the history; answers with how a link names one of them."""
+        begun = time.time_ns() // 1000 - 1_000_000 * count
+        lines = [
+            {"type": "event", "level": "info", "message": f"line {number} of many", "trace_id": trace, "ts": begun + 1_000_000 * number}
+            for number in range(count)
+        ]  # fmt: skip
+        for start in range(0, count, 500):
+            self.send(*lines[start : start + 500])
+        until(lambda: not self.served.get("/api/status")["backends"]["history"]["lag_messages"], "all in the history")
+        assert self.client is not None
+        seq = self.seq - count + 1 + linked
+        return {"event": f"{self.client.client}-{seq}", "at": begun + 1_000_000 * linked}
 
     def drop(self, count: int) -> None:
         """A client says at its end that it had to drop some."""

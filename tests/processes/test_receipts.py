@@ -215,6 +215,22 @@ def test_the_commands_for_shells_close_what_they_send(daemon: Served) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_what_is_replayed_is_closed_and_once(daemon: Served, tmp_path: Path) -> None:
+    """A file of lines that were never numbered: the replay says that this is all, also the second time."""
+    common = {"service": "old", "trace_id": "job-1"}
+    line = {"type": "event", "level": "info", "message": "from a file", **common}
+    over = {"type": "progress", "job_id": "job-1", "percent": 100, "status": "done", **common}
+    file = tmp_path / "lines.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in [*[line] * 1_000, over]))
+    for known in ("", ", 1001 were there already"):
+        done = wafermon("replay", str(file), "--url", f"tcp://127.0.0.1:{daemon.port}")
+        count = 0 if known else 1_001
+        assert (done.returncode, done.stdout) == (0, f"{file}: {count} messages acknowledged{known}\n"), done.stderr
+        done = wafermon("receipt", "job-1", "--wait", "60s", "--json", "--http", site(daemon))
+        found = json.loads(done.stdout)
+        assert (done.returncode, found["sent"], found["received"], found["closed"]) == (0, 1_001, 1_001, 1), found
+
+
 def test_lines_without_a_number_make_it_unknowable(daemon: Served) -> None:
     with daemon.bare() as bare:
         bare.sendall(b'{"type":"event","service":"nc","trace_id":"job-1","level":"info","message":"hello"}\n')

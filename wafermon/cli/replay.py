@@ -39,6 +39,8 @@ CONNECTIONS = 16
 MOST_SHOWN = 100
 """Refused lines of one file that are told one by one."""
 MAX_JUMP = 1_000_000
+SERVICE = "wafermon-replay"
+"""Of what the command says of itself, where no line has a service: a token may bind the others."""
 QUIET = 2.0
 """Seconds between two words about how far it is."""
 
@@ -191,6 +193,7 @@ class Replay:
         with open_file(path) as file, self._stream(content.client, on_refused=sending.refused, **hello) as stream:
             sending.begin(stream)
             seq = last = 0
+            named = b""
             for line in lines_of(file, content.size):
                 tally.reached(line)
                 if not line.data.strip():
@@ -201,6 +204,7 @@ class Replay:
                 if is_own(line.data):
                     tally.own += 1
                     continue
+                named = line.data if b'"service"' in line.data else named
                 if seq <= sending.acked:
                     sending.add(seq, line.number, b"")
                     last = seq
@@ -216,6 +220,7 @@ class Replay:
                 last = seq
                 sending.add(seq, line.number, made)
             sending.finish()
+            sending.say_all(last, service_of(named) or self._service or SERVICE)
 
     # -- dead letters
 
@@ -268,7 +273,9 @@ class Replay:
                 check(made, letter.client, hello.get("service"))
             except ProtocolError as error:
                 return Outcome(line.number, refusal=(error.code, error.detail))
-            stream.send(1, made + b"\n")
+            stream.send(
+                2, made + b"\n" + stream.said_all(1, 1, service_of(letter.line) or hello.get("service", SERVICE))
+            )
             stream.drain()
         return Outcome(line.number, known, refusals[0] if refusals else None)
 
@@ -317,6 +324,15 @@ class Sending:
             self._hand_over()
         self._stream.drain()
 
+    def say_all(self, last: int, service: str) -> None:
+        """Of a stream of this command's own: that it ends with the number `last`. Not where a line was refused: it may be sent yet, under
+        its number, once it was given a service."""
+        if not last or self._tally.refused or self.acked > last:
+            return
+        if said := self._stream.said_all(self._tally.sent + self._tally.known, last, service):
+            self._stream.send(last + 1, said)
+            self._stream.drain()
+
     def _hand_over(self) -> None:
         self._stream.send(self._last, bytes(self._block))
         self._block.clear()
@@ -326,6 +342,15 @@ class Sending:
     def refused(self, seq: int, code: str, detail: str) -> None:
         self._tally.sent -= 1
         self._tally.refuse(self._numbers.get(seq, 0), code, detail)
+
+
+def service_of(line: bytes) -> str:
+    """The service that a line names; empty where it names none."""
+    try:
+        service = read_object(line).get("service")
+    except LineError:
+        return ""
+    return service if isinstance(service, str) else ""
 
 
 def spill_seq(line: bytes, client: str, last: int) -> int:

@@ -17,6 +17,7 @@ from wafermon.correlation.derived import Derived
 from wafermon.correlation.engine import Engine, Settings
 from wafermon.correlation.facts import Facts
 from wafermon.correlation.ledger import Route, Table
+from wafermon.correlation.losses import Losses
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.schedules import said
 from wafermon.correlation.views import EVENTS
@@ -24,7 +25,6 @@ from wafermon.files import Files
 from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block
 from wafermon.model.messages import Message, encode_stored
-from wafermon.model.notable import notables
 from wafermon.model.position import Position
 
 CURSOR = "!correlation"
@@ -89,8 +89,7 @@ class Correlator:
         the table; without it no receipt knows what goes where."""
         self.engine = engine
         self.recent = Recent()
-        self.sdk_dropped = 0
-        """Messages that SDKs reported as dropped since the start."""
+        self._losses = Losses()
         self._settings = engine.settings
         self._journal = journal
         self._path = directory / "checkpoint"
@@ -173,6 +172,11 @@ class Correlator:
     ) -> dict[str, list[dict[str, Any]]]:
         """See `Recent.messages`."""
         return self.recent.messages(trace_id, limit, counts)
+
+    @property
+    def sdk_dropped(self) -> int:
+        """Messages that SDKs say they had to drop, since the start."""
+        return self._losses.total
 
     def receipt_facts(self, name: str) -> Facts | None:
         """What is known of the trace of this id, or of the latest that has a job of this id; None where there is none."""
@@ -328,14 +332,15 @@ class Correlator:
             self.engine.follow(group.presence, group.elapsed)
         told = blocks or group.presence
         derived = self.engine.observe_blocks(blocks, group.time, group.elapsed) if told else []
+        ledger = self.engine.ledger
+        if self._counted is not None and group.start >= self._counted:
+            self._counted = group.end
+            self._losses.take(blocks, ledger.sdk_of, ledger.dropped_by)
         if not group.damaged:
-            self.engine.ledger.observe(group, self._tables(group.routes), self.engine.ids)
+            ledger.observe(group, self._tables(group.routes), self.engine.ids)
             derived += self.engine.tell_receipts(group.time)
         self.recent.observe(blocks, group.time, group.end)
         self._position = group.end
-        if self._counted is not None and group.start >= self._counted:
-            self._counted = group.end
-            self.sdk_dropped += sum(one.dropped for block in blocks for one in notables(block))
         if self._phase is Phase.LIVE:
             self._emit(derived)
 

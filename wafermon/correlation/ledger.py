@@ -366,6 +366,15 @@ class Ledger:
         stream = self._streams.get(client)
         return stream.owner if stream is not None and stream.owner in self._streams else client
 
+    def sdk_of(self, client: str) -> str:
+        """The stream of the SDK whose stream this is; itself where that is not known."""
+        return self._root(client)
+
+    def dropped_by(self, client: str) -> int:
+        """How many messages this stream's stats lines say that its SDK had to drop."""
+        stream = self._streams.get(client)
+        return stream.dropped.now if stream is not None else 0
+
     def _family(self, root: str) -> list[Stream]:
         return [self._streams[client] for client in (root, *self._streams[root].family) if client in self._streams]
 

@@ -479,7 +479,15 @@ class Query:
             return None
         if answer is not None and name not in answer.sources:
             answer.sources.append(name)
+        if answer is not None:
+            answer.problems += [one for one in _unread(self._stored().get(name)) if one not in answer.problems]
         return found
+
+
+def _unread(store: Any) -> Sequence[str]:
+    """What its last answer is without; a place that can't say so leaves nothing out."""
+    found: Sequence[str] = getattr(store, "unread", ())
+    return found
 
 
 def median_run(runs: Sequence[JobRecord]) -> int | None:

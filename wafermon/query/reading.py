@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -30,7 +30,8 @@ T = TypeVar("T")
 
 
 class Reader(Protocol):
-    """What `IHistory` promises, without Deferreds. Raises CannotAsk."""
+    """What `IHistory` promises, without Deferreds. Raises CannotAsk. One that can answer without a part of what is stored says in
+    `unread` what the last answer is without, and why."""
 
     def jobs(self, wanted: JobFilter, page: Page) -> Found[JobRecord]: ...
     def kinds(self, since: int, until: int) -> list[KindRecord]: ...
@@ -50,6 +51,11 @@ class Asked:
     @property
     def reader(self) -> Reader:
         raise NotImplementedError
+
+    @property
+    def unread(self) -> Sequence[str]:
+        """What the last answer is without, in words; see `IHistory`."""
+        return getattr(self.reader, "unread", ())
 
     def ask(self, question: Callable[[], T]) -> Deferred[T]:
         raise NotImplementedError

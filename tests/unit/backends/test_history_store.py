@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from history_places import read_lines, store_of
+from twisted.internet.defer import Deferred, succeed
 
 from wafermon.backends.history import history
 from wafermon.backends.history.days import Day, NotHistory, days_in, open_to_read
@@ -22,6 +23,8 @@ from wafermon.interfaces import Batch, ConfigError, Position, PositionMoved, con
 from wafermon.model.asking import CannotAsk, ErrorFilter, EventFilter, Found, JobFilter, Page, event_place, job_place
 from wafermon.model.kinds import Kinds, kind_of
 from wafermon.model.mounts import parse_mounts
+from wafermon.query import Query, answer
+from wafermon.query.reading import Direct
 from wafermon.routing import Rule, compile_routes, with_apart
 
 T0 = 1_795_500_000
@@ -455,3 +458,29 @@ def test_what_the_sidecar_found_out(tmp_path: Path) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CannotAsk, match="is not there"):
         Reader(tmp_path / "nowhere").jobs(JobFilter(), Page())
+
+
+def test_answers_say_which_files_could_not_be_read(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    writer.write({"message": "x", "trace_id": "t1"})
+    [path] = tmp_path.glob("*.db")
+    later = path.with_name("2030-01-01.db")
+    later.write_bytes(b"no database " * 100)
+    foreign = path.with_name("2030-01-02.db")
+    with closing(sqlite3.connect(foreign)) as db:
+        db.execute("CREATE TABLE notes (text)")
+    store = Direct(Reader(tmp_path))
+    query = Query(lambda: None, lambda: {"history": store}, lambda: 0, lambda _: succeed(None))
+    found: list[Any] = []
+    for question in ("jobs", "runs", "trace", "events", "errors", "services"):
+        asked = Deferred.fromCoroutine(answer(query, question, {"id": "t1"} if question == "trace" else {}))
+        asked.addCallback(lambda done: found.append(done["problems"]))
+        problems = found.pop()
+        assert [one for one in problems if str(later) in one and "not a database" in one], question
+        assert [one for one in problems if str(foreign) in one and "not made by wafermon" in one], question
+        assert len(problems) == 2
+    later.unlink()
+    foreign.unlink()
+    asked = Deferred.fromCoroutine(answer(query, "events", {}))
+    asked.addCallback(lambda done: found.append(done["problems"]))
+    assert found[-1] == []

@@ -84,6 +84,8 @@ class Reader:
         self._patience = patience
         self._stopped = stopped
         self._seconds = seconds
+        self.unread: Sequence[str] = ()
+        """Which files could not be read for the question that was asked last, and why: an answer is without what they hold."""
 
     # -- jobs
 
@@ -286,9 +288,8 @@ class Reader:
     # -- files
 
     def _files(self, stack: ExitStack) -> list[File]:
-        """All that can be read, the latest first. What is removed meanwhile is left out."""
-        found = []
-        problem = ""
+        """All that can be read, the latest first; `unread` names the others. What is removed meanwhile is left out."""
+        found, unread = list[File](), list[str]()
         try:
             days = days_in(self.directory)
         except OSError as error:
@@ -299,14 +300,15 @@ class Reader:
             except FileNotFoundError:
                 continue
             except NotHistory as error:
-                problem = str(error)
+                unread.append(str(error))
                 continue
-            except sqlite3.Error as error:
-                problem = f"{self.directory / str(day)} can't be read: {error}"
+            except (OSError, sqlite3.Error) as error:
+                unread.append(f"{self.directory / str(day)} can't be read: {getattr(error, 'strerror', None) or error}")
                 continue
             found.append(File(day, db))
-        if not found and (problem or not self.directory.is_dir()):
-            raise CannotAsk(problem or f"{self.directory} is not there; name a directory of history")
+        self.unread = tuple(unread)
+        if not found and (unread or not self.directory.is_dir()):
+            raise CannotAsk(unread[-1] if unread else f"{self.directory} is not there; name a directory of history")
         return found
 
 

@@ -8,6 +8,9 @@ import { hashOf } from "./route.mjs";
 
 const LEVELS = ["debug", "info", "warning", "error", "critical"];
 const SEARCHED = 500;
+const AROUND = 250; // lines before the one that the address names, and as many after it
+const AFTER = 60_000_000; // microseconds in which those after it are looked for
+const FRAMES = 3; // until a line stands where it was scrolled to
 const END = 40; // pixels from its end that still count as its end
 
 export class Logs {
@@ -30,7 +33,9 @@ export class Logs {
     });
     this.follow.addEventListener("change", () => this.toEnd());
     this.jumped = "";
+    this.looked = ""; // which line was looked for in what is stored
     this.found = null;
+    this.around = false; // whether what was found is what stands around that line
   }
 
   // Each letter typed would be a step back in the browser's history.
@@ -40,7 +45,8 @@ export class Logs {
   }
 
   show(answer, filters, get, hue) {
-    if (filters !== this.filters) this.found = null;
+    // What stands around a line is shown as long as the address names that one.
+    if (filters !== this.filters && !(this.found && this.around && filters.event === this.filters.event)) Object.assign(this, { found: null, looked: "" });
     Object.assign(this, { answer, filters, get, hue });
     for (const name of ["level", "text"]) {
       const field = this.form.elements[name];
@@ -52,15 +58,16 @@ export class Logs {
     keep(this.list, shown, keyOf, (event) => this.line(event, names), (line, event) => {
       setClass(line, `event${this.filters.event === keyOf(event) ? " is-chosen" : ""}`);
       const link = line.children[4];
-      if (event.span_id) link.setAttribute("href", this.hash({ span: event.span_id, event: "" }));
+      if (event.span_id) link.setAttribute("href", this.hash({ span: event.span_id, event: "", at: "" }));
     });
     const earlier = answer.left_out.events ?? 0;
-    const words = this.found ? `${count(shown.length)} found in all that is stored.` : `${count(shown.length)} of ${earlier ? "the latest " : ""}${count(events.length)}.`;
+    const words = this.found ? `${count(shown.length)} ${this.around ? "around the line that the address names" : "found in all that is stored"}.` : `${count(shown.length)} of ${earlier ? "the latest " : ""}${count(events.length)}.`;
     const lost = filters.event && !shown.some((event) => keyOf(event) === filters.event) ? " The line that the address names is not among them." : "";
     setText(this.note, `${words}${earlier && !this.found ? ` ${count(earlier)} earlier ones are not here.` : ""}${lost}`);
-    show(this.all, earlier && !this.found);
+    show(this.all, earlier && !(this.found && !this.around));
     this.toEnd();
     this.jump();
+    if (lost && earlier && !this.found && filters.at && this.looked !== filters.event) this.lookAround();
   }
 
   hash(filters) {
@@ -79,14 +86,38 @@ export class Logs {
     if (!line) return;
     this.jumped = event;
     this.follow.checked = false;
-    line.scrollIntoView({ block: "center" });
+    toMiddle(line, FRAMES);
   }
 
   async searchAll() {
     const { level = "", text = "" } = this.filters;
+    await this.search(false, async () => (await this.stored({ level, text, limit: SEARCHED })).events.reverse());
+  }
+
+  // The line that the address names, and its neighbours, of a trace that has more lines than are shown.
+  async lookAround() {
+    const at = Number(this.filters.at);
+    this.looked = this.filters.event;
+    if (!Number.isSafeInteger(at)) return;
+    await this.search(true, async () => {
+      const [before, after] = await Promise.all([
+        this.stored({ until: at + 1, limit: AROUND }),
+        this.stored({ since: at + 1, until: at + 1 + AFTER, limit: AROUND }),
+      ]);
+      return [...(after.more ? [] : after.events), ...before.events].reverse(); // no gap after the line
+    });
+  }
+
+  stored(wanted) {
+    return this.get(`/api/events/search?${new URLSearchParams({ trace: this.answer.trace_id, ...wanted })}`);
+  }
+
+  async search(around, ask) {
+    const { filters } = this;
     try {
-      const { events } = await this.get(`/api/events/search?${new URLSearchParams({ trace: this.answer.trace_id, level, text, limit: SEARCHED })}`);
-      this.found = events.reverse();
+      const found = await ask();
+      if (this.filters !== filters) return; // a person has chosen others meanwhile
+      Object.assign(this, { found, around });
       this.show(this.answer, this.filters, this.get, this.hue);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
@@ -99,13 +130,19 @@ export class Logs {
     const key = keyOf(event);
     const span = event.span_id ? names.get(event.span_id) ?? event.span_id : "";
     return element("div", { class: "event", role: "listitem" },
-      element("a", { class: "number time", title: `${time.utc}, copy this link to point at the line`, href: this.hash({ event: key }) }, element("time", { datetime: time.utc }, time.text)),
+      element("a", { class: "number time", title: `${time.utc}, copy this link to point at the line`, href: this.hash({ event: key, at: event.ts }) }, element("time", { datetime: time.utc }, time.text)),
       element("span", { class: `level ${LEVELS.includes(event.level) ? event.level : ""}` }, String(event.level)),
       element("span", { class: `service dot-${this.hue(event.service)}` }, String(event.service)),
       element("span", { class: "message" }, String(event.message ?? ""), " ", element("span", { class: "context" }, contextOf(event))),
       span ? element("a", { class: "of" }, span) : element("span"),
       copyButton("copy", () => `${time.utc} ${event.level} ${event.service} ${event.message ?? ""} ${contextOf(event)}`.trim(), "this line"));
   }
+}
+
+// How high the lines around it are is known once they have been drawn.
+function toMiddle(line, times) {
+  line.scrollIntoView({ block: "center" });
+  if (times) requestAnimationFrame(() => toMiddle(line, times - 1));
 }
 
 // What the sidecar keeps for receipts; the line at the top says it in words.

@@ -2,7 +2,7 @@
 
 const FILTERS = {
   jobs: ["name", "service", "state", "since", "after"],
-  trace: ["level", "text", "span", "event"],
+  trace: ["level", "text", "span", "event", "at"],
   runs: ["since", "state", "after"],
   compare: ["run", "other"],
   sidecar: [],
