@@ -86,7 +86,7 @@ rows:
 
 schedules: KILLS ?= 100
 schedules:
-	WAFERMON_TEST_ROUNDS=$(KILLS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/processes/test_schedules_crash.py
+	WAFERMON_TEST_ROUNDS=$(KILLS) $(PYTHON) -m pytest -q -n0 -rP -o timeout=0 tests/processes/test_schedules_crash.py tests/processes/test_schedules_states.py
 
 fresh:
 	tests/fresh

@@ -317,6 +317,21 @@ test("schedules say in words and colour how they are, and when the next run is d
   await without(page);
 });
 
+test("a job that is late by its schedule says so in the list of jobs", async () => {
+  const page = await open("#sidecar");
+  await page.locator("tr", { hasText: "belated" }).locator(".state.not_started").waitFor();
+  await ask({ progress: "belated-1", percent: 3 });
+  await page.goto(PAGE + "#jobs");
+  const job = page.locator("tr", { hasText: "belated-1" });
+  await job.locator(".state.running").waitFor();
+  await job.locator(".state.late", { hasText: /^late$/ }).waitFor();
+  assert.match(await job.locator(".state.late").getAttribute("title"), /later than its start_grace/);
+  await ask({ progress: "belated-1", percent: 100, status: "done" });
+  await job.locator(".state.done").waitFor();
+  await job.locator(".state.late").waitFor({ state: "detached" });
+  await without(page);
+});
+
 test("times are in the viewer's zone with UTC on hover, and lines and links can be copied", async () => {
   await context.grantPermissions(["clipboard-read", "clipboard-write"]);
   const page = await open("#trace/load-old-1");

@@ -31,6 +31,7 @@ backends:
   history: {{plugin: history, dir: history, batch: {{age: 100ms}}}}
 dead_letters: {{dir: dead-letters}}
 schedules:
+  belated: {{match: {{job: "belated-*"}}, every: 1s, start_grace: 0}}
   nightly: {{match: {{job: "nightly-*"}}, every: 12h}}
   intake: {{match: {{service: nobody}}, every: 1s, start_grace: 1s}}
 """

@@ -95,6 +95,23 @@ def test_a_run_that_falls_silent_and_is_done_too_soon(tmp_path: Path) -> None:
         ).stdout  # fmt: skip
 
 
+def test_a_job_that_is_late_is_so_in_the_list_of_jobs(tmp_path: Path) -> None:
+    with served(tmp_path) as one:
+        until(lambda: "not_started" in said(one, "sync"), "what does not start")
+        progress(one, "sync-1", (0, "reading"))
+        progress(one, "load-1", (0, "reading"))
+
+        def listed() -> dict[str, Any]:
+            return {job["job_id"]: (job["state"], job.get("troubles")) for job in one.get("/api/jobs")["jobs"]}
+
+        until(lambda: listed().get("sync-1") == ("running", ["late"]), "the late job in the list")
+        until(lambda: listed().get("load-1") == ("running", ["silent"]), "the silent one")
+        shown = wafermon("jobs", "--http", f"http://127.0.0.1:{one.http_port}").stdout
+        assert "reading, late" in shown
+        progress(one, "sync-1", (100, "done"))
+        until(lambda: listed()["sync-1"] == ("done", None), "its end")
+
+
 def test_a_schedule_is_paused_and_resumed_over_restarts(tmp_path: Path) -> None:
     with served(tmp_path) as one:
         until(lambda: one.get("/api/schedules")["total"] == 3, "the schedules")

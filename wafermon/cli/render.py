@@ -159,6 +159,10 @@ def _until(job: Mapping[str, Any], now: int) -> int:
 
 
 def _job_status(job: Mapping[str, Any]) -> str:
+    return ", ".join([_own_status(job), *job.get("troubles", ())])
+
+
+def _own_status(job: Mapping[str, Any]) -> str:
     if job["state"] in ("stalled", "gone", "unfinished"):
         return str(job["state"])
     return plain(job["status"]) if job["status"] else "running"

@@ -21,9 +21,7 @@ class Eta(TypedDict):
     """How many runs it comes from."""
 
 
-class JobRecord(TypedDict):
-    """A job: one run of a kind of job."""
-
+class _Job(TypedDict):
     job_id: str
     trace_id: str
     kind: str
@@ -46,6 +44,13 @@ class JobRecord(TypedDict):
     reached: list[int | None]
     """When it was at 5 %, 10 %, … 100 % first; None where it said nothing between this step and the next."""
     eta: Eta | None
+
+
+class JobRecord(_Job, total=False):
+    """A job: one run of a kind of job."""
+
+    troubles: list[str]
+    """What its schedules have told of it and is not over, such as ``late``; only where there is something, and only by memory."""
 
 
 class KindRecord(TypedDict):

@@ -61,6 +61,10 @@ class Job(Shape):
         list[Time | None], "20: when it was at 5 %, 10 %, … 100 % first; null where nothing was said between two steps"
     ]
     eta: Annotated[Eta | None, "of jobs that run, where something can be said"]
+    troubles: Annotated[
+        list[str],
+        "of jobs that run: what their schedules told of them and is not over, such as `late`; left out where nothing is",
+    ] = []  # msgspec copies it
 
 
 class Jobs(Listed, kw_only=True):

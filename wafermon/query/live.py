@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from wafermon.correlation import Correlator
 from wafermon.correlation.receipts import record_of
 from wafermon.correlation.schedules import Schedules
-from wafermon.model.asking import MOST
+from wafermon.model.asking import MOST, OPEN
 from wafermon.model.kinds import ANY, Kinds, kind_of_root
 from wafermon.model.messages import TERMINAL
 from wafermon.model.position import Position
@@ -126,6 +126,8 @@ class Live:
             "reached": nothing_reached(),
             "eta": None,
         }
+        if whole["state"] in OPEN and (troubles := self.schedules.troubles_of(job["job_id"])):
+            whole["troubles"] = troubles
         made: JobRecord = whole
         return made
 

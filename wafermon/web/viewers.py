@@ -58,6 +58,7 @@ class Changes:
         changed = []
         for job in jobs(named):
             shown = {name: job[name] for name in SHOWN}  # type: ignore[literal-required]
+            shown["troubles"] = job.get("troubles", [])
             key, text = f"{job['trace_id']} {job['job_id']}", dumps(shown).encode()
             if self._told.get(key) != text:
                 self._told[key] = text

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from wafermon.alerts import outbox
 from wafermon.alerts.alarms import digest_of, short
 from wafermon.alerts.channels import find_channels
-from wafermon.alerts.channels.webhook import wait_of
+from wafermon.alerts.channels.webhook import WebhookChannel, WebhookOptions, missing, wait_of
 from wafermon.alerts.covered import Covered
 from wafermon.alerts.outbox import Outbox
 from wafermon.alerts.shapes import as_alertmanager, as_pagerduty, as_slack
 from wafermon.config import check
-from wafermon.interfaces import Alarm, IChannelFactory
+from wafermon.interfaces import Alarm, ChannelContext, IChannelFactory, RetryableError
 from wafermon.model.alerts import AlertConfig, quiet_left
 from wafermon.model.checking import checked
 from wafermon.model.errors import ConfigError
@@ -130,6 +131,40 @@ alerts:
     for line in range(3, 9):
         assert f"f.yaml:{line}: " in faults
     assert "did you mean 'webhook'?" in faults
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://x",
+        "http://",
+        "http://[::1",
+        "http://h:99999/",
+        "http://h:0/",
+        "http://h/ x",
+        "http://user:pw@h/",
+    ],
+)
+def test_a_url_that_can_not_be_posted_to_is_a_fault_and_is_not_repeated(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"expected a URL such as|can't hold a user") as caught:
+        checked(WebhookOptions, {"url": url})
+    assert "pw" not in str(caught.value)
+    (tmp_path / "url").write_text(url)
+    channel = WebhookChannel(
+        checked(WebhookOptions, {"url_file": str(tmp_path / "url")}), ChannelContext("hook", Clock())
+    )
+    failed = channel.send(alarm())
+    with pytest.raises(RetryableError, match=r"expected a URL such as|can't hold a user"):
+        raise failed.result.value  # type: ignore[attr-defined]
+    failed.addErrback(lambda _: None)
+
+
+def test_https_needs_what_is_not_installed_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wafermon.alerts.channels.webhook.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="wafermon\\[tls\\]"):
+        checked(WebhookOptions, {"url": "https://example.org/"})
+    assert "wafermon[tls]" in missing(checked(WebhookOptions, {"format": "pagerduty", "routing_key": "k"}))
+    assert not missing(checked(WebhookOptions, {"format": "pagerduty", "routing_key": "k", "url": "http://h/"}))
 
 
 def test_every_plugin_provides_the_interface() -> None:

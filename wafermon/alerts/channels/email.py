@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
 from twisted.internet.defer import Deferred
-from twisted.mail.smtp import ESMTPSenderFactory, SMTPClientError
+from twisted.mail.smtp import ESMTPSenderFactory, SMTPClientError, SMTPConnectError
 from zope.interface import implementer
 
 from wafermon.interfaces import (
@@ -134,7 +134,8 @@ class EmailChannel:
             await done
         except SMTPClientError as error:
             text = printable(str(error) or type(error).__name__)
-            if 500 <= (error.code or 0) < 600 and error.code not in (530, 534, 535, 538):
+            of_the_mail = not isinstance(error, SMTPConnectError) and error.code not in (530, 534, 535, 538)
+            if of_the_mail and 500 <= (error.code or 0) < 600:
                 raise PermanentError(text) from None
             raise RetryableError(text) from None
         except Exception as error:  # noqa: BLE001  # no server, a lost connection, a bad certificate, …

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from io import BytesIO
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, field_validator
 from twisted.internet.defer import Deferred
@@ -38,12 +40,25 @@ RESOLVE_SECONDS = 300.0
 """For so long an alert of Alertmanager lasts unless it is sent again."""
 REPEAT_SECONDS = 60.0
 PAGERDUTY = "https://events.pagerduty.com/v2/enqueue"
+NEEDS_TLS = "https needs `pip install 'wafermon[tls]'`"
 _URL = re.compile(r"https?://[!-~]+")
 
 
 def _url(value: str) -> str:
-    if value and not _URL.fullmatch(value):
+    """Raises ValueError, which does not repeat the URL: it may be a secret."""
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        good = bool(_URL.fullmatch(value) and parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise ValueError("expected a URL such as https://example.org/hook")
+    if "@" in parts.netloc:
+        raise ValueError("can't hold a user and a password; give `Authorization` in headers")
+    if parts.scheme == "https" and find_spec("OpenSSL") is None:
+        raise ValueError(NEEDS_TLS)
     return value
 
 
@@ -88,11 +103,10 @@ class WebhookOptions(Options):
 def missing(options: WebhookOptions) -> str:
     """What is missing; empty where nothing is."""
     if options.format == "pagerduty":
-        return (
-            ""
-            if bool(options.routing_key) != (options.routing_key_file is not None)
-            else "give one of routing_key, routing_key_file"
-        )
+        if bool(options.routing_key) == (options.routing_key_file is not None):
+            return "give one of routing_key, routing_key_file"
+        own = not (options.url or options.url_file)
+        return NEEDS_TLS if own and find_spec("OpenSSL") is None else ""
     return "" if options.url or options.url_file is not None else "give url or url_file"
 
 
@@ -154,7 +168,7 @@ class WebhookChannel:
 
     def _request(self, alarm: Alarm) -> tuple[str, Any]:
         options = self._options
-        url = options.url or _secret(options.url_file)
+        url = options.url or _address(options.url_file)
         if options.format == "pagerduty":
             return url or PAGERDUTY, as_pagerduty(alarm, options.routing_key or _secret(options.routing_key_file))
         if options.format == "slack":
@@ -191,6 +205,14 @@ class _Beginning(Protocol):
 
     def connectionLost(self, reason: Failure = ResponseDone) -> None:  # type: ignore[assignment]
         self.done.callback(printable(self._said[:ANSWER_BYTES].decode(errors="replace").strip()))
+
+
+def _address(path: Any) -> str:
+    """The URL that a file holds."""
+    try:
+        return _url(_secret(path))
+    except ValueError as error:
+        raise RetryableError(f"{path}: {error}") from None
 
 
 def _secret(path: Any) -> str:

@@ -568,6 +568,17 @@ class Schedules:
         """The schedules, by name, that have a run of this job under way."""
         return [one.name for key in sorted(self._bound.get(job, ())) if job in (one := self._expected[key]).runs]
 
+    def troubles_of(self, job: str) -> list[str]:
+        """What was told of a run that is under way and is not over: states, in the order in which they were told."""
+        found = {
+            key.partition(" ")[0]: None
+            for place in self._bound.get(job, ())
+            if job in (one := self._expected[place]).runs
+            for key in one.open
+            if key.partition(" ")[2] == job
+        }
+        return [*found]
+
     def _bind(self, job: str, one: Expectation) -> None:
         keys = self._bound.setdefault(job, [])
         if one.key not in keys:

@@ -142,11 +142,23 @@ function filterForm() {
     labelled("Since", element("input", { name: "since", placeholder: "2h, 30d, 2026-11-28", size: "19" })));
 }
 
+// What its schedules say of it: late, silent, …
+function setTroubles(node, troubles) {
+  const said = troubles.join(" ");
+  if (node.dataset.said === said) return;
+  node.dataset.said = said;
+  node.replaceChildren(...troubles.flatMap((one) => {
+    const shown = element("span");
+    setState(shown, one);
+    return [shown, " "];
+  }));
+}
+
 function jobRow(going) {
   const made = row(going ? HEADINGS.going : HEADINGS.over);
   const [job, state, progress] = made.children;
   job.append(element("a", { class: "id" }), element("div", { class: "soft" }));
-  state.append(element("span", { class: "state" }));
+  state.append(element("span", { class: "state" }), " ", element("span"));
   progress.append(bar("progress"), element("span", { class: "number" }));
   progress.classList.add("progress");
   return made;
@@ -159,6 +171,7 @@ function fill(made, job, now, going) {
   setHref(link, hashOf({ view: "trace", id: job.trace_id }));
   setText(name.lastChild, job.status && job.status !== job.state ? job.status : "");
   setState(state.firstChild, job.state);
+  setTroubles(state.lastChild, job.troubles ?? []);
   showProgress(progress, job);
   setText(services, (job.services ?? []).join(", "));
   setText(errors, job.errors ? count(job.errors) : "");
