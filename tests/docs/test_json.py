@@ -132,6 +132,10 @@ def test_what_a_route_answers_fits(served: Served, route: str, name: str) -> Non
         validate(name, {**found, "colour": 1})
 
 
+def test_an_unknown_receipt_names_what_was_asked_for(served: Served) -> None:
+    assert served.get("/api/traces/unknown/receipt")["error"].startswith("nothing is known of 'unknown':")
+
+
 def test_what_is_waited_for_and_let_go_fits(served: Served) -> None:
     orphans = served.get("/api/status")["cursors_without_backend"]
     assert list(orphans) == ["old"]

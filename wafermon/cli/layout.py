@@ -23,6 +23,8 @@ COLORS = {
 """Statuses and levels."""
 READABLE, LEAST = 16, 4
 """A text is cut to no less than the first before a column is hidden, and to the second after that."""
+LEAST_BAR = 8
+"""A bar is shortened to no less before a column is hidden."""
 GAP = "  "
 
 
@@ -112,29 +114,44 @@ class Table:
         marked = [(mark, at) for at, mark in enumerate(self._hide) if mark.isdigit()]
         return [at for _, at in sorted(marked)]
 
-    def _is_text(self, at: int) -> bool:
-        return self._right[at : at + 1] != "r"
+    def _kind(self, at: int) -> str:
+        """As `table` has it in `right`."""
+        return self._right[at : at + 1] or "-"
 
     def _narrowed(self, natural: Sequence[int], shown: Sequence[int], width: int, least: int) -> list[int]:
-        """The widths with the widest texts cut, as far as `least` allows; numbers are never cut."""
+        """The widths with bars shortened first and then the widest texts cut, as far as `least` allows; numbers and times are never cut."""
         widths = list(natural)
+        for at in shown:
+            excess = _whole(widths, shown) - width if width and self._kind(at) == "b" else 0
+            widths[at] -= min(max(0, excess), max(0, widths[at] - LEAST_BAR))
         while width and (excess := _whole(widths, shown) - width) > 0:
-            texts = sorted({widths[at] for at in shown if self._is_text(at)}, reverse=True)
+            texts = sorted({widths[at] for at in shown if self._kind(at) == "-"}, reverse=True)
             if not texts or texts[0] <= least:
                 break
             next_one = max(least, texts[1] if len(texts) > 1 else least)
-            widest = [at for at in shown if self._is_text(at) and widths[at] == texts[0]]
+            widest = [at for at in shown if self._kind(at) == "-" and widths[at] == texts[0]]
             each = min(texts[0] - next_one, -(-excess // len(widest)))
             for at in widest:
                 widths[at] -= each
         return widths
 
+    def _cell(self, row: Sequence[str], at: int, width: int) -> str:
+        """What stands in a column of this width. Bars keep their proportions."""
+        text = row[at]
+        if not width or self._kind(at) != "b":
+            return clip(text, width) if width else ""
+        longest = max(len(one[at]) for one in self._rows)
+        if width >= longest or not text:
+            return text
+        length = max(1, len(text) * width // longest)
+        return "".join(text[place * len(text) // length] for place in range(length))
+
     def _line(self, row: Sequence[str], shown: Sequence[int], widths: Sequence[int], *, styled: bool) -> str:
         parts = []
         for at in shown:
-            cell = clip(row[at], widths[at]) if widths[at] else ""
+            cell = self._cell(row, at, widths[at])
             pad = " " * (widths[at] - cells(cell))
-            padded = cell + pad if self._is_text(at) else pad + cell
+            padded = pad + cell if self._kind(at) == "r" else cell + pad
             parts.append(colored(padded, row[at]) if styled and at == self._color else padded)
         return GAP.join(parts).rstrip()
 
@@ -146,8 +163,8 @@ def _whole(widths: Sequence[int], shown: Sequence[int]) -> int:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], right: str = "", color: int = -1, hide: str = ""
 ) -> list[str]:
-    """Aligned columns, in full width. `right` has an ``r`` for each column of numbers, which is aligned to the right and never cut; the column
-    of number `color` holds words that may have one. `hide` has a digit for each column that may be left out where it is narrow: 1 goes first."""
+    """Aligned columns, in full width. `right` has a letter for each column: ``r`` for numbers, which are aligned to the right and never cut, ``k`` for
+    what is never cut either and aligned to the left, such as a time, ``b`` for a bar, which is shortened first, ``-`` for text. The column of number `color` holds words that may have one. `hide` has a digit for each column that may be left out where it is narrow: 1 goes first."""
     made = Table(header, rows, right, color, hide)
     lines: list[str] = []
     for line in made.lines():

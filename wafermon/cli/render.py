@@ -76,6 +76,10 @@ def percent(value: float) -> str:
     return f"{int(value * 10) / 10:g} %"
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'s' * (count != 1)}"
+
+
 def number(value: float) -> str:
     """To six digits; whole ones to all."""
     return f"{value:.0f}" if isinstance(value, int) or 1e6 <= abs(value) < 1e15 else f"{value:.6g}"
@@ -113,7 +117,7 @@ def jobs(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         for job, end, trace in zip(found, ends, traces, strict=True)
     ]
     hide = "---31-" + ("2" if any(ends) else "") + ("4" if any(traces) else "")
-    return table(header, rows, right="-r--rr", color=2, hide=hide)
+    return table(header, rows, right="-r--rr" + ("k" if any(ends) else ""), color=2, hide=hide)
 
 
 def runs(found: Mapping[str, Any], now: int) -> list[str]:
@@ -131,7 +135,7 @@ def runs(found: Mapping[str, Any], now: int) -> list[str]:
     ]  # fmt: skip
     middle = f", in the middle {duration(found['median'] / 1e6)}" if found["median"] is not None else ""
     header = ["JOB", "STATUS", "BEGAN (UTC)", "TOOK", "ERRORS", ""]
-    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="---rr", color=1, hide="--2-31")]
+    return [f"runs of {plain(found['kind'])}{middle}", *table(header, rows, right="--krrb", color=1, hide="--2-31")]
 
 
 def kinds(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
@@ -217,7 +221,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> list[str]:
                 sign * round(abs(step["lost"]) / largest * LOST_BAR),
             ]
         )  # fmt: skip
-    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr", hide="-3---21")
+    return table(["STEP", "SERVICE", "RUN", "OTHER", "LOST", "CRITICAL", ""], rows, right="--rrr-b", hide="-3---21")
 
 
 def _took(microseconds: int | None, count: int | None) -> str:
@@ -260,7 +264,7 @@ def schedules(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
             ]
         )
     header = ["SCHEDULE", "STATE", "FOR", "LAST (UTC)", "TOOK", "NEXT (UTC)", ""]
-    return table(header, rows, right="--r-r--", color=1)
+    return table(header, rows, right="--rkrk-", color=1, hide="--2413-")
 
 
 def _about(one: Mapping[str, Any]) -> str:
@@ -297,7 +301,7 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         return ["no clients"]
     rows = [
         [
-            plain(one["service"]), "connected" if one["connected"] else "gone", plain(one["user"]), plain(one["address"]),
+            plain(one["service"]), _client_state(one), plain(one["user"]), plain(one["address"]),
             plain(one["host"]) + ("" if one["pid"] is None else f":{one['pid']}"), plain(one["sdk"]),
             duration(max(0, now - one["last_heard"]) / 1e6) + " ago", f"{one['messages']:,}",
             *("" if one[key] is None else f"{one[key]:,}" for key in ("dropped", "spilled")),
@@ -319,6 +323,10 @@ def clients(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
         "STREAM",
     ]
     return table(header, rows, right="------rrrr", hide="--3245--671")
+
+
+def _client_state(one: Mapping[str, Any]) -> str:
+    return "connected" if one["connected"] else "closed" if one["closed"] else "gone"
 
 
 def forwarders(found: Sequence[Mapping[str, Any]], now: int) -> list[str]:
@@ -361,12 +369,13 @@ def top(
     messages, now = status["messages"], status["now"]
     ready = colored("ready", "ok") if status["ready"] else colored("NOT READY", "failed")
     lines: list[str] = [
+        f"wafermon {status['version']}: {ready}",
         Sentence(
-            f"wafermon {status['version']}: {ready}   {messages['accepted']:,} messages{_rate(status, before)}   "
-            f"{status['connections']:,} connections   {status['correlation']['live_traces']:,} live traces   "
+            f"{messages['accepted']:,} messages{_rate(status, before)}   "
+            f"{_counted(status['connections'], 'connection')}   {_counted(status['correlation']['live_traces'], 'live trace')}   "
             f"journal {size(status['journal']['bytes'])}",
             2,
-        )
+        ),
     ]
     lines += [problem(one) for one in status["problems"]]
     rows = [
@@ -399,7 +408,7 @@ def top(
         *table(
             ["JOB", "STATUS", "DONE", "", "RUNS", "ENDS", "SERVICE", "ERRORS"],
             bars,
-            right="--r-r--r",
+            right="--rbrk-r",
             color=1,
             hide="---24315",
         ),
@@ -596,17 +605,20 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         ),
         *_otlp(found.get("otlp")),
         f"read with    {_READERS[found['reads_with']]}",
-        f"correlation  {found['correlation']['live_traces']:,} live traces, {found['correlation']['evicted_traces']:,} evicted",
+        f"correlation  {_counted(found['correlation']['live_traces'], 'live trace')}, {found['correlation']['evicted_traces']:,} evicted",
         f"dead letters {found['dead_letters']['written']:,} since the start, {size(found['dead_letters']['bytes'])}",
     ]
     forwarders = found.get("forwarders", {})
     if forwarders.get("known"):
         lines.append(
-            f"forwarders   {forwarders['connected']:,} sidecars of {forwarders['known']:,} connected, lag up to "
-            f"{duration(forwarders['lag_seconds'])}: wafermon clients --forwarders"
+            Sentence(
+                f"forwarders   {forwarders['connected']:,} sidecars of {forwarders['known']:,} connected, lag up to "
+                f"{duration(forwarders['lag_seconds'])}: wafermon clients --forwarders",
+                13,
+            )
         )
     if found["schedules"]:
-        lines.append(f"schedules    {_schedules(found['schedules'])}")
+        lines.append(Sentence(f"schedules    {_schedules(found['schedules'])}", 13))
     if messages["sdk_dropped"]:
         lines.append(f"dropped      {messages['sdk_dropped']:,} messages by SDKs, as they report")
     if found["hooks"]:
@@ -621,8 +633,11 @@ def status(found: Mapping[str, Any], before: Mapping[str, Any] | None = None) ->
         why = f": {plain(one['error'])}" if one["error"] else ""
         wait = f", next try {moment(one['next_try'])} UTC" if one["next_try"] else ""
         lines.append(
-            f"alert        {plain(name)} ({plain(one['plugin'])}): sent {one['sent']}, pending {one['pending']}, "
-            f"dropped {one['dropped']}, refused {one['refused']}{wait}{why}"
+            Sentence(
+                f"alert        {plain(name)} ({plain(one['plugin'])}): sent {one['sent']}, pending {one['pending']}, "
+                f"dropped {one['dropped']}, refused {one['refused']}{wait}{why}",
+                13,
+            )
         )
     lines += ["", *_listeners(found["listeners"]), "", *_backends(found["backends"])]
     lines += ["", *_kafka(found["kafka"])] if found.get("kafka") else []

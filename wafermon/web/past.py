@@ -93,8 +93,8 @@ class Past(Resource):
         except BadQuestion as problem:
             return _in_words(str(problem), 400)
         except NotThere as problem:
-            if whole is not None:
-                return await self._answer(self._question, whole, None)
+            if whole is not None and (reply := await self._answer(self._question, whole, None)).code != 404:
+                return reply
             return _as_json({"error": str(problem), "candidates": problem.candidates}, 404)
         except Unavailable as problem:
             return _as_json({"error": str(problem)}, 503)

@@ -38,6 +38,29 @@ def test_what_matters_least_is_hidden_before_a_text_can_not_be_read() -> None:
     assert shown(24)[1] == "lot-xxx…  100 %  done"
 
 
+def with_bars(width: int) -> list[str]:
+    rows = [
+        ["load-1", "2026-11-29 16:00:00", "█" * 30, "1"],
+        ["load-2", "2026-11-29 16:30:00", "█" * 10 + "·" * 20, "2"],
+    ]
+    return [
+        click.unstyle(line)
+        for line in cut(table(["JOB", "BEGAN", "", "ERRORS"], rows, right="-kbr", hide="-1--"), width)
+    ]
+
+
+def test_a_bar_is_shortened_in_proportion_before_anything_else_and_a_time_is_never_cut() -> None:
+    assert with_bars(0)[2].count("█") == 10
+    assert with_bars(54) == [
+        "JOB     BEGAN                                   ERRORS",
+        "load-1  2026-11-29 16:00:00  " + "█" * 17 + "       1",
+        "load-2  2026-11-29 16:30:00  " + "█" * 6 + "·" * 11 + "       2",
+    ]
+    for width in range(30, 90):
+        assert all("…" not in line for line in with_bars(width)), width
+        assert all(("2026-11-29 16:" in line) == (width >= 45) for line in with_bars(width)[1:]), width
+
+
 def test_a_sentence_is_wrapped_and_what_follows_is_indented() -> None:
     line = Sentence("  ! the backend files fails: no space left on device", 4)
     assert cut([line], 30) == ["  ! the backend files fails:", "    no space left on device"]
