@@ -406,7 +406,7 @@ class ForwardBackend:
         detail = f"longer than a frame that {self._options.url} takes, which is {most} bytes"
         reasons = {index: detail for index, line in enumerate(batch.lines) if len(line) >= most}
         if reasons:
-            raise Refused(reasons, "too_large") if oldest else RetryableError("a message behind these can't be sent")
+            raise Refused(reasons, "too_large") if oldest else RetryableError("a message after these can't be sent")
 
     def _manner(self, link: Link, end: int) -> Manner:
         about = link.about
