@@ -165,6 +165,27 @@ def shared(*members: Central) -> int:
     return sum(counts) if all(counts) else 0
 
 
+def test_a_topic_that_is_deleted_while_messages_come_is_created_again(
+    kafka_broker: KafkaBroker, tmp_path: Path
+) -> None:
+    topic = kafka_broker.topic()
+    config = CONFIG.replace("BROKER", kafka_broker.address).replace("TOPIC", topic.name)
+    with Daemon(tmp_path, config) as daemon:
+        client = daemon.client()
+        client.send(range(1, 11))
+        until(partial(holds, topic, client.client, range(1, 11)), "messages in the topic")
+        kafka_broker.delete(topic.name)
+        client.send(range(11, 21))
+        client.until_acked(20)
+        until(partial(holds, topic, client.client, range(11, 21)), "messages in the topic that was made anew")
+        assert max(topic.counted()[client.client].values()) == 1
+        client.drop()
+
+
+def holds(topic: Topic, client: str, seqs: Iterable[int]) -> bool:
+    return set(seqs) <= set(topic.counted().get(client, ()))
+
+
 def kill_all(kills: list[Kill]) -> None:
     """In any order, and each begun again before or after the next is killed."""
     random.shuffle(kills)

@@ -25,6 +25,9 @@ INLINE_BYTES = 64 << 10
 """What gives no more than this is decompressed at once; what gives more, in a thread."""
 PLAIN = "none"
 """The codec of what a sidecar forwards as it is."""
+LEAST_BYTES, SHORT_LINES = 16, 16
+"""Messages are longer, but for so many lines. Each that is none becomes a dead letter of what others forward, which is much more than its
+line: a bound on these."""
 NUMBER_MAX = (1 << 63) - 1
 NOT_A_FRAME = "a sidecar that forwards sends frames, and nothing between them"
 ZLIB_LEVEL, ZSTD_LEVEL = 1, 3
@@ -107,6 +110,8 @@ def read_head(line: bytes, codec: str, most: int, *, forwarded: bool = False) ->
         raise BadFrame(f"raw: {head.raw} is more than max_frame, {most}")
     if head.size > head.raw + OVERHEAD_BYTES:
         raise BadFrame(f"bytes: {head.size} is more than raw, {head.raw}, and {OVERHEAD_BYTES}")
+    if forwarded and head.lines > SHORT_LINES + head.raw // LEAST_BYTES:
+        raise BadFrame(f"lines: {head.lines} messages have more than {head.raw} bytes")
     if head.lines > head.raw:
         raise BadFrame(f"lines: {head.lines} lines have more than {head.raw} bytes")
     return head

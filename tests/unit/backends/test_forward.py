@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.testing import StringTransportWithDisconnection
 
 from wafermon.backends.forward.cutting import Manner, idle, pack, plainly
+from wafermon.backends.forward.link import Link
 from wafermon.backends.forward.options import ForwardOptions, read_token
 from wafermon.backends.forward.reach import Reach
 from wafermon.contract import JOURNAL, batch, line
@@ -119,3 +122,26 @@ def test_how_far_may_have_been_sent_is_kept(tmp_path: Path) -> None:
     again.extend(eight)
     assert Reach(tmp_path, JOURNAL).covers(eight)
     assert Reach(tmp_path, "f" * 16).covers(eight), "after a renewal nothing is known"
+
+
+def test_an_ack_of_what_was_never_sent_ends_the_connection() -> None:
+    ended = list[Exception]()
+    link = Link(b"hello\n", lambda: 0.0, lambda _: None, lambda _, problem: ended.append(problem))
+    transport = StringTransportWithDisconnection()
+    transport.protocol = link
+    transport.abortConnection = transport.loseConnection  # type: ignore[method-assign]
+    link.makeConnection(transport)
+    welcome = {
+        "type": "welcome",
+        "sidecar": "c" * 16,
+        "forward": True,
+        "acked": 10,
+        "max_line": 65536,
+        "max_frame": 65536,
+    }
+    link.dataReceived(json.dumps(welcome).encode() + b"\n")
+    link.sent = 20
+    link.dataReceived(b'{"type":"ack","seq":20}\n')
+    assert link.acked == 20 and ended == []
+    link.dataReceived(b'{"type":"ack","seq":21}\n')
+    assert link.acked == 20 and "20 is what was sent" in str(ended[0])

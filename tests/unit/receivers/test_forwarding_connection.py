@@ -114,6 +114,7 @@ def test_a_sidecar_is_granted_frames_that_are_read_in_one_turn() -> None:
 
     assert granted() == [LINE_MAX + 1, 65536], "the longest line of any sidecar has room"
     assert granted(frame_bytes=100_000) == [100_000, 65536]
+    assert granted(frame_bytes=1_000) == [65537, 65536]
 
 
 def test_acks_are_repeated_a_few_at_a_time_and_not_just_after_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +212,7 @@ BOMB = zlib.compress(b"\n" * (64 << 20))
     ({"bytes": 20, "raw": 1 << 62, "lines": 1, **PLACE}, b"", "more than max_frame"),
     ({"bytes": 1 << 20, "raw": 20, "lines": 1, **PLACE}, b"", "more than raw"),
     ({"bytes": 20, "raw": 20, "lines": 21, **PLACE}, b"", "more than 20 bytes"),
+    ({"bytes": 20, "raw": 100_000, "lines": 50_000, **PLACE}, b"", "50000 messages have more than 100000 bytes"),
     ({"bytes": 20, "raw": 20, "lines": 1, "start": 20, "end": 10}, b"", "less than start"),
     ({"bytes": 20, "raw": 20, "lines": 1, "start": 0, "end": 1 << 63}, b"", "end: expected"),
     ({"bytes": 20, "raw": 20, "lines": 1, "end": 5}, b"", "start: expected"),

@@ -33,6 +33,16 @@ def test_the_mark_is_the_offset_after_the_last_record() -> None:
     assert figures == Figures(messages=3)
 
 
+def test_a_record_of_very_many_lines_that_are_none_is_one_dead_letter() -> None:
+    one, figures = partition()
+    bad, entry = entries(one, [1, 2, 3], [b"\n" * 1_000_000, line(), b"x\n" * 10])
+    assert [one.code for one in bad.rejected] == ["bad_record"] and bad.seq == 2
+    assert "1000000 lines" in bad.rejected[0].detail and len(bad.rejected[0].line) == 1000
+    assert entry.block is not None and entry.block.count == 1 and entry.seq == 4
+    assert len(entry.rejected) == 10
+    assert figures == Figures(messages=1, rejected=11)
+
+
 def test_what_came_before_is_dropped() -> None:
     one, figures = partition(6)
     (entry,) = entries(one, [4, 5, 6], [line(), line(), line()])

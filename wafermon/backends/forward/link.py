@@ -98,6 +98,11 @@ class Link(LineOnlyReceiver):
         elif kind == "welcome" and self.state is LinkState.GREETING:
             self._take_welcome(said)
         elif kind == "ack" and self.state is LinkState.UP and type(said.get("seq")) is int:
+            if said["seq"] > self.sent:
+                self.end(
+                    RetryableError(f"it says that it has all up to {said['seq']}, and {self.sent} is what was sent")
+                )
+                return
             self.acked = max(self.acked, said["seq"])
             self._on_ack(self)
         elif kind == "onward" and self.state is LinkState.UP:

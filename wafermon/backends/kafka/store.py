@@ -152,6 +152,7 @@ class KafkaStore:
     def _begin(self, until: float) -> None:
         if self._state is State.DOUBTFUL:
             self._drop()
+            self._topics.forget()  # the library does not tell a topic that was deleted from a broker that is slow
         if not self._id:
             self._id = f"wafermon-{identity(self._files, self._context.state_dir)}-{self._context.name}"
         if self._state is State.READY:

@@ -39,6 +39,10 @@ class Topics:
     def close(self) -> None:
         self._admin = None
 
+    def forget(self) -> None:
+        """Look anew whether they are there."""
+        self._checked = False
+
     def ensure(self, waits: Callable[[], None]) -> None:
         """Both are there and fit. `waits` raises where no more is to be waited. Raises RetryableError."""
         if self._checked:

@@ -8,11 +8,16 @@ from enum import Enum
 from typing import NamedTuple
 
 from wafermon.journal import Entry, Rejected, Stream
+from wafermon.wire.frames import LEAST_BYTES, SHORT_LINES
 from wafermon.wire.lines import Origin
 from wafermon.wire.scanned import reader
 
 SLICE_BYTES = 1 << 18
 """Lines go into the journal in blocks of about this size, as those of connections do."""
+
+NEWLINE = b"\n"
+KEPT_BYTES = 1024
+"""What is kept of a record with very many lines that are no messages."""
 
 
 class Place(NamedTuple):
@@ -109,6 +114,10 @@ class Partition:
         for offset, value in zip(offsets, values, strict=True):
             if value is None:
                 self._figures.skipped += 1
+                continue
+            if value.count(NEWLINE) > SHORT_LINES + len(value) // LEAST_BYTES:
+                detail = f"{value.count(NEWLINE)} lines in {len(value)} bytes are no messages; its beginning is kept"
+                rejected.append(self._rejected("bad_record", detail, value[: min(most, KEPT_BYTES)], offset, now))
                 continue
             for line in value.removesuffix(b"\n").split(b"\n"):
                 if len(line) > most:

@@ -147,8 +147,9 @@ class Receiver:
 
     @property
     def forwarded_bytes(self) -> int:
-        """The largest frame of a sidecar, by the bytes of its lines."""
-        return min(self.frame_bytes, FORWARDED_BYTES)
+        """The largest frame of a sidecar, by the bytes of its lines. One line has room, however small frames are to be: else it could never
+        come."""
+        return min(max(self.frame_bytes, self.limits.max_line_bytes + 1), FORWARDED_BYTES)
 
     @property
     def connections(self) -> int:
