@@ -336,7 +336,7 @@ class Correlator:
         if self._counted is not None and group.start >= self._counted:
             self._counted = group.end
             self._losses.take(blocks, ledger.sdk_of, ledger.dropped_by)
-        if not group.damaged:
+        if group.damaged is None:
             ledger.observe(group, self._tables(group.routes), self.engine.ids)
             derived += self.engine.tell_receipts(group.time)
         self.recent.observe(blocks, group.time, group.end)

@@ -449,7 +449,7 @@ class Delivery:
             if not gatherer.count:
                 self._waiting_since = self._reactor.seconds()
             self._read_time = group.time
-            if group.damaged:
+            if group.damaged is not None:
                 self._journal.note_skipped(self.name, group.start, group.end)
             gatherer.add(group, self._tables(group.routes))
             self._poke()

@@ -153,8 +153,8 @@ class Group:
     marks: Sequence[Mark] = ()
     presence: Sequence[Presence] = ()
     """Connections that began and ended, in order."""
-    damaged: bytes = b""
-    """Where this stretch can't be read: its bytes. It holds nothing then."""
+    damaged: bytes | None = None
+    """Where this stretch can't be read: its bytes, of which there may be none any more. It holds nothing then."""
     elapsed: int = 0
     """When it was received, in microseconds on a time that nobody sets: never less than the group before, over restarts
     too. Only differences mean something."""

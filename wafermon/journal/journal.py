@@ -236,7 +236,7 @@ class Journal:
             return []
         groups = reader.read(position, routes, stop)
         for group in groups:
-            if group.damaged:
+            if group.damaged is not None:
                 self._disk.set_aside(group.start, group.damaged, group.fault)
         return groups
 

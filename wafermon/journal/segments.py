@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -15,6 +16,8 @@ from wafermon.model.position import Position
 
 CHUNK = 1 << 20
 _NAME = re.compile(r"[0-9]{12}\.segment")
+AGAIN = "again.tmp"
+"""What a segment is called while it is written a second time."""
 
 
 def path_of(directory: Path, segment: int) -> Path:
@@ -88,21 +91,31 @@ class SegmentFile:
             return False
 
     def write_again(self) -> None:
-        """Give it its name back: a new file with all of its bytes, for good. Raises OSError; nothing has changed then."""
-        fd = self._files.create(self.path)
+        """Give it its name back: a new file with all of its bytes, for good. It is read meanwhile, and so has its name only when it is
+        whole. Raises OSError, also where something else has the name; nothing has changed then."""
+        name = temporary = self.path.with_name(AGAIN)
+        with suppress(FileNotFoundError):
+            self._files.unlink(temporary)
+        fd = self._files.create(temporary)
         try:
-            with naming(self.path):
+            with naming(temporary):
                 at = 0
                 while data := self._files.read(self._fd, min(CHUNK, self.length - at), at):
                     at += self._files.write_all(fd, [data], at)
                 self._files.sync(fd)
-                self._status = self._files.status(fd)
+            with suppress(FileNotFoundError):
+                self._files.status_of(self.path)
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(self.path))
+            status = self._files.status(fd)
+            self._files.rename(temporary, self.path)
+            name = self.path
+            self._files.sync_directory(self.path.parent)
         except BaseException:
             with suppress(OSError):
-                self._files.unlink(self.path)
+                self._files.unlink(name)
             self._files.close(fd)
             raise
-        self._fd, gone = fd, self._fd
+        self._fd, self._status, gone = fd, status, self._fd
         with suppress(OSError):  # nobody reads it any more
             self._files.close(gone)
 

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred
 from wafermon.interfaces import Position
 from wafermon.journal import Entry, Group, Rejected, Stamp
 from wafermon.journal.groups import encode_commit, scan
-from wafermon.journal.segments import Reader, segments_in
+from wafermon.journal.segments import Reader, path_of, segments_in
 from wafermon.model.blocks import Block
 from wafermon.model.errors import JournalLocked
 
@@ -271,6 +271,20 @@ async def test_an_unfinished_tail_is_cut(tmp_path: Path) -> None:
     await opened.put(range(5, 6))
     assert await read(cursor, 4) == [0, 1, 2, 5]
     assert opened.journal.damaged == 0
+    await opened.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_bytes_that_are_gone_are_damage_too(tmp_path: Path) -> None:
+    """Something cuts the file that is read: what was in it is said to be lost."""
+    opened = OpenJournal(tmp_path)
+    cursor = opened.journal.cursor("c")
+    await opened.put(range(5))
+    opened.journal._tail._groups.clear()
+    os.truncate(path_of(tmp_path, 1), 0)
+    group = await cursor.read()
+    assert (group.start.offset, group.end, group.blocks, group.damaged) == (0, opened.journal.end, [], b"")
+    assert opened.journal.damaged == 1
     await opened.close()
 
 

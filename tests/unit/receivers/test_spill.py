@@ -501,7 +501,7 @@ def test_a_fault_of_our_own_at_a_file_names_it_and_the_next_is_taken(
     monkeypatch.setattr(SpillTaker, "_take", take)
     with logged.said() as said:
         spool.scan()
-    assert said[0] == f"critical: A fault at the spill file {first}"
+    assert said[0] == f"critical: Internal error with the spill file {first}"
     assert f"{first} of {ME}: KeyError('odd'). `wafermon doctor`" in said[-1]
     assert spool.taker.files == 1
 
