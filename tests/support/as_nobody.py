@@ -10,7 +10,8 @@ from twisted.logger import globalLogBeginner, textFileLogObserver
 from wafermon.backends import find_plugins
 from wafermon.config import load
 from wafermon.daemon.sidecar import Sidecar
-"x".encode("idna")  # what Python loads late, nobody may be unable to read
+from wafermon.web.assets import load as load_assets
+"x".encode("idna"); load_assets()  # what is loaded late, nobody may be unable to read
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
 plugins = find_plugins()
 config = load(Path("wafermon.yaml"), plugins=plugins.factories, environ={{}})
