@@ -98,6 +98,10 @@ func (s *testSidecar) talk(conn net.Conn) {
 			s.take(client, message)
 		} else if !s.unpack(client, message, lines) {
 			fmt.Fprintln(conn, `{"type":"error","code":"bad_frame","detail":"as the test says"}`)
+			// As the sidecar does: what comes is read to its end, since a reset would overtake the error.
+			if half, ok := conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
+				_, _ = io.Copy(io.Discard, lines)
+			}
 			return
 		}
 		if lines.Buffered() == 0 {
