@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from conformance import ABILITIES, LANGUAGES, Driver, Language, available, lacking, not_for
 from fake_sidecar import FakeSidecar, Manners
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "support"))  # for `ports`
 
 LEFT_OUT = pytest.StashKey["Counter[str]"]()
 TEST_TIMEOUT = 120  # seconds, with what its fixtures do
