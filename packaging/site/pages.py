@@ -22,7 +22,7 @@ def pages(tree: Path) -> list[Path]:
     """All pages, relative to the tree."""
     found = [*tree.glob("*.md"), *(page for folder in FOLDERS for page in (tree / folder).rglob("*.md"))]
     below = (page.relative_to(tree) for page in found)
-    return sorted(page for page in below if not {"node_modules", "build"} & set(page.parts))
+    return sorted(page for page in below if not {"node_modules", "build", "target"} & set(page.parts))
 
 
 def place(page: Path) -> Path:

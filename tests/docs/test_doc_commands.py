@@ -45,7 +45,9 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     shutil.copytree(
         ROOT,
         tree,
-        ignore=shutil.ignore_patterns(".*", "__pycache__", "wafermon-data", "*.egg-info", "build", "node_modules"),
+        ignore=shutil.ignore_patterns(
+            ".*", "__pycache__", "wafermon-data", "*.egg-info", "build", "target", "node_modules"
+        ),
     )
     (tmp_path / "commands").write_text(PREPARE + script(page))
     environ = {name: value for name, value in os.environ.items() if not name.startswith("WAFERMON_")}

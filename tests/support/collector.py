@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -31,6 +32,7 @@ service:
     metrics: {{receivers: [otlp], exporters: [file]}}
     traces: {{receivers: [otlp], exporters: [file]}}
 """
+BEGINNING = re.compile(rb'\{"resource(Logs|Metrics|Spans)"')
 PLACE = "test.place"
 """The attribute of resources by which tests tell what is theirs."""
 
@@ -105,7 +107,7 @@ class Taken:
             lines = file.read().split(b"\n")[:-1]
         found = []
         for line in lines:
-            for one in json.loads(line).get(kind, []):
+            for one in _object(line).get(kind, []):
                 of = attributes(one["resource"])
                 if of.get(PLACE) == self.name:
                     found += [(of, record) for scope in one[scopes] for record in scope[records]]
@@ -135,6 +137,16 @@ class Taken:
             client, _, seq = attributes(record)["log.record.uid"].partition("-")
             found.append((client, int(seq)))
         return found
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """What a line of its file says. A collector that was killed may leave the beginning of one, for which it gave no answer; the next
+    one goes on after that."""
+    try:
+        return dict(json.loads(line))
+    except json.JSONDecodeError:
+        begins = [found.start() for found in BEGINNING.finditer(line)]
+        return _object(line[begins[-1] :]) if begins and begins[-1] > 0 else {}
 
 
 def attributes(of: dict[str, Any]) -> dict[str, Any]:

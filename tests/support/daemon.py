@@ -39,7 +39,7 @@ def pages() -> list[Path]:
     """All that is written for people."""
     folders = ("docs", "sdk", "examples", "deploy", "benchmarks")
     found = [*ROOT.glob("*.md"), *(page for folder in folders for page in sorted((ROOT / folder).rglob("*.md")))]
-    return [page for page in found if not {"node_modules", "build"} & set(page.relative_to(ROOT).parts)]
+    return [page for page in found if not {"node_modules", "build", "target"} & set(page.relative_to(ROOT).parts)]
 
 
 CONFIG = """
