@@ -16,7 +16,7 @@ from wafermon.model.shapes import ANSWERS, Span, Time, TimeOrZero, fields
 OPENING = """# JSON: what commands and HTTP answer
 
 The commands print with `--json` what their HTTP route answers: the same fields, for both. Only times differ, as the table says. [http.md](http.md) has the routes with their
-arguments, [commands.md](commands.md) the commands. Page and schemas are made of the types in `wafermon/model/shapes.py`, and the tests compare what a running sidecar answers, and
+arguments, [commands.md](commands.md) the commands. Page and schemas are made of the types in `wafermon/model/shapes`, and the tests compare what a running sidecar answers, and
 what each command prints, with the schemas.
 
 | type | commands with `--json` | HTTP |
