@@ -309,13 +309,13 @@ class Sidecar(Service):
             return
         config = _channels(self.config)[name]
         plugin: Any
-        covered: Callable[[], Covered] = lambda: self._covered  # noqa: E731
-        if isinstance(config, Hooks):
-            plugin, alert = Hook(config.command, self._reactor), channel_config(config)
-            covered = lambda: Covered({})  # noqa: E731  # a hook is told of each event whose kind it names
+        covered: Callable[[], Covered]
+        if isinstance(config, Hooks):  # which are told of each event whose kind they name
+            plugin, alert, covered = Hook(config.command, self._reactor), channel_config(config), partial(Covered, {})
         else:
             context = ChannelContext(config.name, self._reactor)
             plugin, alert = self._channel_factories[config.plugin].build(config.options, context), config
+            covered = self._covered_now
         verifyObject(IChannel, plugin)
         directory = self.journal.dir / "alerts"
         channel = Channel(
@@ -323,6 +323,9 @@ class Sidecar(Service):
         )
         self._channels[name] = channel
         self.supervisor.start(channel)
+
+    def _covered_now(self) -> Covered:
+        return self._covered
 
     def _routes(self, config: Config) -> str:
         """A plugin whose `always` names the messages that a rule has to name gets all of them."""

@@ -1,8 +1,8 @@
-"""Where messages go on to from this sidecar, over any number of others: what those who forward to it are told, so that a circle is
-known for one.
+"""Where messages go from this sidecar, over any number of others. The sidecars that forward to it are told, so that each can find a
+circle.
 
-A sidecar tells each one that forwards to it the paths that begin at it: those of the sidecars that it forwards to, each with what that one told
-about its own. Who finds itself on a path closes a circle, and forwards nothing there.
+A sidecar tells each one that forwards to it the paths that begin here: the sidecars that it forwards to, each with what that one told
+about its own. A sidecar that finds itself on a path would close a circle, and forwards nothing there.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Onward:
         return self._told
 
     def found(self, backend: str, paths: Sequence[Path]) -> None:
-        """Where that backend's messages go on to now; nowhere while it has no connection."""
+        """Where that backend's messages go; no paths where that is not known, or where it forwards nothing."""
         if paths:
             self._found[backend] = tuple(paths)
         else:

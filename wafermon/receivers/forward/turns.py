@@ -1,4 +1,4 @@
-"""Whoever waits has its turn, in order, a few between any two looks of the reactor at its sockets."""
+"""Turns for many connections, in order: a few between any two looks of the reactor at its sockets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
 TURN_SECONDS = 0.0005
-"""For so long turns are given at a time; then whoever else has something to say is heard. One that takes longer is alone."""
+"""For so long turns are given at a time; then the reactor looks at its sockets. A turn that takes longer is the only one then."""
 
 T = TypeVar("T", bound=Hashable)
 
@@ -22,7 +22,7 @@ class Turns(Generic[T]):
     """Each waits once, however often it is added."""
 
     def __init__(self, clock: Timed, take: Callable[[T], None], pause: Callable[[], float] = lambda: 0.0) -> None:
-        """`take` is called with whoever's turn it is, and never raises. A round of turns begins no sooner than `pause` seconds after
+        """`take` is called with the one whose turn it is, and never raises. A round of turns begins no sooner than `pause` seconds after
         the one before began: what comes by then is taken together."""
         self._clock = clock
         self._take = take

@@ -380,7 +380,7 @@ class Receiver:
         self.complain(connection.peer, f"refused: {code}: {detail}")
 
     def failed(self, connection: Connection, failure: Failure | None = None) -> None:
-        """Internal error in the sidecar ends a connection; its client comes again."""
+        """An internal error ends a connection; its client connects again."""
         message = "A fault at the connection of {peer}, which is closed"
         self._about_clients.log(lambda: self.log.failure(message, failure, peer=connection.peer), self._tell)
 

@@ -274,7 +274,7 @@ class Intake:
         self.complain(peer, f"refused: {status}: {why}")
 
     def failed(self, failure: Failure) -> None:
-        """Internal error in the sidecar at a request; its sender comes again."""
+        """An internal error ends a request; its sender sends it again."""
         self._about_requests.log(lambda: self.log.failure("Internal error in a request by OTLP", failure), self._tell)
 
     def complain(self, peer: str, problem: str) -> None:
