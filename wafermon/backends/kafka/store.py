@@ -28,11 +28,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
-from wafermon.backends.kafka.identity import identity
 from wafermon.backends.kafka.options import CLIENT, SETTINGS, KafkaOptions
 from wafermon.backends.kafka.positions import Known, Positions
 from wafermon.backends.kafka.records import headers_of, keys_of
 from wafermon.backends.kafka.topics import Topics
+from wafermon.backends.threaded.identity import identity
 from wafermon.files import Files
 from wafermon.interfaces import (
     BackendContext,
@@ -154,7 +154,7 @@ class KafkaStore:
             self._drop()
             self._topics.forget()  # the library does not tell a topic that was deleted from a broker that is slow
         if not self._id:
-            self._id = f"wafermon-{identity(self._files, self._context.state_dir)}-{self._context.name}"
+            self._id = f"wafermon-{identity(self._files, self._context)}-{self._context.name}"
         if self._state is State.READY:
             return
         self._topics.ensure(partial(self._waits, until))
@@ -186,8 +186,8 @@ class KafkaStore:
         found = self._positions.read(self._id, partial(self._waits, until))
         if found is not None and found.writer not in self._writers:
             raise RetryableError(
-                f"{self._target}: another sidecar writes as {self._id}: two run on copies of one journal. Stop one of them, and give it a "
-                "new journal.dir; then restart the other"
+                f"{self._target}: another sidecar writes as {self._id}: two run on copies of one journal. Stop one of them and run "
+                "`wafermon journal renew DIR` for it; then restart the other"
             )
 
     def _make(self) -> Producer:

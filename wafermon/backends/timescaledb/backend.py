@@ -24,15 +24,16 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from wafermon.backends.threaded.identity import identity
 from wafermon.backends.timescaledb import connection
 from wafermon.backends.timescaledb.connection import Connector, Session
 from wafermon.backends.timescaledb.failures import Silent, Unsuitable, failure_of
-from wafermon.backends.timescaledb.identity import MARK, identity
 from wafermon.backends.timescaledb.loading import AVAILABLE, Loader, shaped
 from wafermon.backends.timescaledb.options import TimescaleOptions
 from wafermon.backends.timescaledb.reading import Reader
 from wafermon.backends.timescaledb.schema import arrange, catch_up, failing, upgrade
 from wafermon.backends.timescaledb.statements import KINDS, store
+from wafermon.files import Files
 from wafermon.interfaces import (
     BackendContext,
     Batch,
@@ -159,7 +160,7 @@ class TimescaleBackend(Asked):
         return self._reached
 
     def _identity(self) -> Deferred[str]:
-        return self._in_thread(identity, self._context.state_dir)
+        return self._in_thread(identity, Files(), self._context)
 
     async def _connect(self, prepare: bool = False) -> Session:
         """A session that alone may move the cursor; `_reached` is where that stands. Raises RetryableError."""
@@ -294,9 +295,9 @@ class TimescaleBackend(Asked):
         )
 
     def _rivalled(self) -> Unsuitable:
-        mark = self._context.state_dir / MARK
         return Unsuitable(
-            f"something else moves this sidecar's cursor; if two sidecars run on copies of one journal, remove {mark} of one"
+            "something else moves this sidecar's cursor; if two sidecars run on copies of one journal, stop one and run "
+            "`wafermon journal renew DIR` for it"
         )
 
     def _move(self, batch: Batch) -> bytes:
