@@ -87,7 +87,7 @@ def run(directory: Path, blocks: list[bytes], messages: int, *, history: bool) -
                 for block in blocks:
                     client.sendall(block)
                 client.shutdown(socket.SHUT_WR)
-                while client.recv(1 << 16):  # a close with something unread would let go of what is on its way
+                while client.recv(1 << 16):  # a close with something unread would release what is on its way
                     pass
             wait(
                 lambda: all(

@@ -195,7 +195,7 @@ class IBackend(Interface):
         A batch without messages moves the position alone."""
 
     def close() -> Deferred[None]:
-        """Let go of everything: files, connections, threads, timers. It is always called at the end, also while `open` or
+        """Release everything: files, connections, threads, timers. It is always called at the end, also while `open` or
         `write` is under way; what is, should then fail soon. Fires when nothing of the backend runs any more: only then
         is anything else opened in its place. (A backend with neither of the optional attributes is not closed before its
         calls have ended, as in version 1.)"""
@@ -302,4 +302,4 @@ class IChannel(Interface):
         RetryableError. It must end within two minutes. A stop waits three seconds for it, and cancels it then."""
 
     def close() -> Deferred[None]:
-        """Let go of everything. A call to `send` that is under way should fail soon; its outcome counts no more."""
+        """Release everything. A call to `send` that is under way should fail soon; its outcome counts no more."""

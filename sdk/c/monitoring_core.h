@@ -2,7 +2,7 @@
  * monitoring_core.h - what the files of the C SDK have in common; not for programs.
  *
  * How it works. A call formats its message on its own stack and then, under the handle's one mutex, copies the bytes into a ring. The
- * sender thread alone gives seqs and talks to sockets. It holds the mutex too, and lets go of it only where it waits or moves bytes: in
+ * sender thread alone gives seqs and talks to sockets. It holds the mutex too, and releases it only where it waits or moves bytes: in
  * poll, send, name look-ups and around a spill file's renaming and reading; with TLS, for handshakes too.
  *
  * A stream is a client id, its records and its connection. There are two: the main one, and one for the spill file that is being sent,

@@ -376,7 +376,7 @@ static void dial(monitoring_sdk *sdk, struct stream *stream) {
     if (getaddrinfo(sdk->tcp_host, sdk->tcp_port, &hints, &found) != 0)
         found = NULL;
     mon_lock(sdk);
-    if (sdk->stopping) { /* whoever closes may not have waited for it */
+    if (sdk->stopping) { /* the one that closes may not have waited for it */
         if (found)
             freeaddrinfo(found);
         return;

@@ -3,7 +3,7 @@
  *
  * No function waits for the network or raises SIGPIPE. What concerns one handle is called by one thread at a time: the SDK's sender, or
  * after its end the one that closes. Those that compute or read files do so under a lock of the handle's own, for the sake of fork alone:
- * whoever forks holds it meanwhile, so that the child finds whole sessions, and no thread of the SDK's inside OpenSSL. Open and close
+ * the thread that forks holds it meanwhile, so that the child finds whole sessions, and no thread of the SDK's inside OpenSSL. Open and close
  * have no lock yet, or none any more; the SDK doesn't fork during these either.
  */
 #ifndef MONITORING_TLS_H

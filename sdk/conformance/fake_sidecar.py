@@ -577,7 +577,7 @@ def main(port: str, journal: str) -> None:
     sidecar = FakeSidecar(port=int(port), journal=Path(journal)).start()
     print("ready", sidecar.url, flush=True)
     try:
-        sys.stdin.read()  # until whoever started us closes the pipe, or kills us
+        sys.stdin.read()  # until the one that started us closes the pipe, or kills us
     finally:
         print("\n".join(sidecar.problems), file=sys.stderr)
         os._exit(bool(sidecar.problems))

@@ -1,4 +1,4 @@
-"""The same against the real daemon: what is stored is what was called, each message once, whoever is killed."""
+"""The same against the real daemon: what is stored is what was called, each message once, whichever is killed."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ def test_left_in_the_file_of_close(driver: Driver, sidecars: Sidecars) -> None:
 
 
 def test_sent_again(driver: Driver, sidecars: Sidecars) -> None:
-    """It keeps its seq and its bytes like any message; whoever rejects it changes no figure."""
+    """It keeps its seq and its bytes like any message; a rejection changes no figure."""
     # Acks repeated, though of nothing: else the connection might be given up for silent before the line comes.
     sidecar = sidecars(Manners(ack=False, repeat=True, features=("stats",)), Manners(reject={6: "unknown_type"}))
     open_sdk(driver, sidecar.url)

@@ -184,7 +184,7 @@ func (s *SDK) deliverSpill(now time.Duration) {
 	s.retire()
 }
 
-// retire removes a spill file once all of it is settled. Whoever settles the last message does so at once: when nothing
+// retire removes a spill file once all of it is settled. The one that settles the last message does so at once: when nothing
 // is waiting any more, no file is there.
 func (s *SDK) retire() {
 	if s.courier != nil && s.courier.window.len() == 0 {

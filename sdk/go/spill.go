@@ -114,7 +114,7 @@ func (f *spillFile) claim() bool {
 	return true
 }
 
-// leave gives it to whoever takes it up.
+// leave gives it to the one that takes it up.
 func (f *spillFile) leave() {
 	if free := strings.TrimSuffix(f.path, ".taken"); free != f.path {
 		_ = os.Rename(f.path, free)

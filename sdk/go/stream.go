@@ -66,7 +66,7 @@ func (k *link) farewell(within time.Duration) {
 }
 
 // A stream is one client's messages on their way: numbered, sent, and kept until they are acknowledged. Its fields
-// belong to whoever holds the SDK's state lock.
+// belong to the holder of the SDK's state lock.
 type stream struct {
 	sdk    *SDK
 	client string
@@ -202,7 +202,7 @@ func (t *stream) read(k *link) {
 			}
 			s.retire()
 		})
-		s.kick() // there may be room, or an end, that somebody waits for
+		s.kick() // there may be room, or an end, that another goroutine waits for
 	}
 	if err := replies.Err(); err != nil && strings.Contains(err.Error(), "tls: ") {
 		s.say("the sidecar ends TLS: %v", err)

@@ -28,6 +28,7 @@ INSTEAD = {
     r"furniture|rooms": "package, part",
     r"(?:lets?|letting) go of": "delete, forget, drop",
     r"whatever is killed when": "after a kill at any time",
+    r"without a word": "silently, without saying so",
     r"whoever": "a program that, if you",
     r"lawful": "allowed, normal",
     r"(?:knows?|known) no request again": "does not recognise a repeated request",

@@ -55,7 +55,7 @@ def event(client: str, seq: int, **fields: Any) -> bytes:
 
 
 def spill(path: Path, data: bytes, *before: str, seconds: float = 0, user: int = PROGRAM) -> subprocess.Popen[bytes]:
-    """A program of another user that writes a file, holds its lock for so long, and ends without a word. `before` is
+    """A program of another user that writes a file, holds its lock for so long, and ends without saying so. `before` is
     what starts it."""
     program = subprocess.Popen(
         [*before, sys.executable, "-c", SPILL, str(path), str(seconds), str(user)],

@@ -369,7 +369,7 @@ class Channel:
 
 def _ended(call: Deferred[None], seconds: float, clock: Any, *, cancel: bool = False) -> Deferred[None]:
     """Fires as the plugin's call does, and fails where that has not ended after so many seconds: it is cancelled then, and not waited for.
-    A CancelledError of the plugin's own is a RetryableError. Whoever cancels this leaves the call to itself, unless `cancel`."""
+    A CancelledError of the plugin's own is a RetryableError. Cancelling this leaves the call to itself, unless `cancel`."""
 
     def let_go() -> None:
         call.addErrback(lambda _: None)

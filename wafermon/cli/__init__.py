@@ -44,7 +44,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """An interrupt ends the program as it ends any other: without a word, and so that a shell's loop ends too. Colors are for
+        """An interrupt ends the program as it ends any other: silently, and so that a shell's loop ends too. Colors are for
         terminals that have them, and for people who want them (https://no-color.org)."""
         if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
             ctx.color = False

@@ -433,7 +433,7 @@ class Correlator:
     # -- checkpoints
 
     def _save(self) -> Deferred[None]:
-        """Whoever waits for it can be cancelled; what has begun is written to its end before anything else is."""
+        """What waits for it can be cancelled; what has begun is written to its end before anything else is."""
         saved: Deferred[None] = Deferred()
         self._saving.run(lambda: Deferred.fromCoroutine(self._save_in_parts())).chainDeferred(saved)
         return saved

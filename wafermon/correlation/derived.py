@@ -101,7 +101,7 @@ def trace_ended(trace: LiveTrace, client: str, ts: int, status: Any) -> Trace:
 
 
 def span_abandoned(trace: LiveTrace, span_id: str, span: Span, client: str, ts: int, *, gone: bool) -> Event:
-    """`gone`: its program ended without a word."""
+    """`gone`: its program ended without saying so."""
     context: dict[str, Any] = {"name": span.name, "service": span.service, "started": span.started}
     message = f"span {span.name} of {span.service} was still open when its trace was given up"
     if gone:
@@ -123,7 +123,7 @@ def job_gone(trace: LiveTrace, job_id: str, job: Job, client: str, ts: int, sche
     spans = [span.name for span in trace.spans.values() if span.program == job.program]
     if spans:
         context["open_spans"] = spans[:OPEN_SPANS]
-    message = f"job {job_id} is gone: its program {job.service} ended at {job.percent:g} % without a word".rstrip()
+    message = f"job {job_id} is gone: its program {job.service} ended at {job.percent:g} % without saying so".rstrip()
     return _warning("gone", job_id, message, context, trace, client, ts)
 
 

@@ -98,7 +98,7 @@ class Recent:
         self._end: Position | None = None
         """Of the group that is observed."""
         self.let_go: Position | None = None
-        """Traces that were heard of last before it may have been let go of; None where none was."""
+        """Traces that were heard of last before it may have been dropped; None where none was."""
 
     def observe(self, blocks: Iterable[Block], time: int, end: Position | None = None) -> None:
         """The blocks of a group that was received at `time` and ends at `end`."""

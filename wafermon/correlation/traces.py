@@ -56,7 +56,7 @@ class Job(Struct, gc=False):
     program: str = ""
     """The one that reported last; empty where that is not connected, and in snapshots of before it was kept."""
     gone: bool = False
-    """Its program ended without a word, and it has not been heard of since."""
+    """Its program ended without saying so, and it has not been heard of since."""
 
     @property
     def over(self) -> bool:

@@ -24,7 +24,7 @@ class State(Enum):
     IDLE = "idle"
     READING = "reading"
     READING_OLD = "reading what may be old"
-    """Somebody asked since this reading began."""
+    """A reload was asked for since this reading began."""
     PAUSING = "pausing"
     PAUSING_ASKED = "pausing, and then reading"
     STOPPED = "stopped"

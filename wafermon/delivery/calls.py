@@ -39,7 +39,7 @@ class Calls:
         the waiting alone, so that a CancelledError is always the waiter's own; the backend's is a CancelledByBackend."""
         one = _Call(what, self._seconds())
         self._under_way.append(one)
-        answer: Deferred[T] = Deferred()  # once cancelled it takes its late result without a word
+        answer: Deferred[T] = Deferred()  # once cancelled it takes its late result silently
 
         def answered(result: T | Failure) -> None:
             self._under_way.remove(one)

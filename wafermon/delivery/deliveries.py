@@ -138,7 +138,7 @@ class Deliveries(Mapping[str, Delivery]):
         return {name: one for name, one in known.items() if not one.attached and name not in self._slots}
 
     async def forget(self, name: str) -> Stretch:
-        """Let go of a cursor that no backend has; answers with what it held. Raises UnknownCursor, CursorInUse, OSError or
+        """Remove a cursor that no backend has; answers with what it held. Raises UnknownCursor, CursorInUse, OSError or
         sqlite3.Error."""
         slot = self._slots.get(name)
         if slot is not None and slot.shown:

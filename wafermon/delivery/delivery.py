@@ -250,7 +250,7 @@ class Delivery:
         self._go(Event.CLOSED)
 
     def leave(self) -> None:
-        """The process ends: let go of threads, whatever hangs in them."""
+        """The process ends: release threads, whatever hangs in them."""
         if self._workers is not None and self.state is not State.CLOSED:
             self._workers.leave()
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 def at_most(reactor: Any, seconds: float, awaited: Deferred[Any]) -> Deferred[bool]:
     """Fires once `awaited` has fired, however, with True, or after so many seconds with False: it goes on then, and nobody is told
-    what comes of it. Whoever gave it handles its failures."""
+    what comes of it. The caller handles its failures."""
     waiting: Deferred[bool] = Deferred()
 
     def over(ended: bool) -> None:

@@ -54,7 +54,7 @@ class Source(Protocol):
 
 
 class _ReadAhead(NamedTuple):
-    """A stretch of one segment that was let go of when it had been read, and was not done with."""
+    """A stretch of one segment that was released when it had been read, and was not done with."""
 
     start: Position
     end: Position
@@ -71,7 +71,7 @@ class _ReadAhead(NamedTuple):
 
 
 class Cursor:
-    """Reads groups in order: those that were just committed from memory, older ones from disk. `move` lets go of what was
+    """Reads groups in order: those that were just committed from memory, older ones from disk. `move` releases what was
     consumed."""
 
     log = Logger()
@@ -88,7 +88,7 @@ class Cursor:
         self.error = ""
         """Why it can't read just now; else empty."""
         self._done = position
-        """What lies before is done with, or was let go of unread."""
+        """What lies before is done with, or was dropped unread."""
         self._ahead: list[_ReadAhead] = []
         self._source = source
         self._routes: str | None = None
@@ -98,7 +98,7 @@ class Cursor:
         """So often in a row the file of its segment was not there."""
         self._waiting: Deferred[None] | None = None
         self._fetching: Deferred[list[Group]] | None = None
-        """A read that is in a thread. Whoever waited for it may be gone."""
+        """A read that is in a thread. What waited for it may be gone."""
 
     @property
     def at_end(self) -> bool:
@@ -218,7 +218,7 @@ class Cursor:
             self._source.checkpoint_soon()
 
     def skip(self, end: Position, position: Position, read: int) -> None:
-        """Let go of the segment that ends at `end`: `kept` is at least `position`, the start of the next one. So many messages of
+        """Skip the segment that ends at `end`: `kept` is at least `position`, the start of the next one. So many messages of
         it had been read; their reader may still be done with them."""
         if read:
             upto = position if self.next >= end else self.next
@@ -226,8 +226,8 @@ class Cursor:
         self.kept = max(self.kept, position)
 
     def begin_again(self, position: Position, stored: Position | None = None) -> int:
-        """Whoever reads forgets what was read and is not done with, and begins again at `position`: answers with how many messages
-        of what was let go of never come then. `stored` is how far it is done with besides, where that is known."""
+        """The reader forgets what was read and is not done with, and begins again at `position`: answers with how many messages
+        of what was dropped never come then. `stored` is how far it is done with besides, where that is known."""
         done = max(self._done, stored) if stored else self._done
         lost = sum(one.after(done) - one.after(max(done, position)) for one in self._ahead)
         self._ahead = []

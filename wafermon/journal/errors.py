@@ -19,7 +19,7 @@ class CannotRead(Exception):
 
 
 class CursorInUse(Exception):
-    """Somebody reads with this cursor: it can't be discarded."""
+    """Something reads with this cursor: it can't be discarded."""
 
 
 class UnknownCursor(Exception):

@@ -52,7 +52,7 @@ class Follower(Protocol):
         ...
 
     async def finish(self) -> None:
-        """Save what makes the next start short, and let go of the journal. Called once the supervisor's stop has ended
+        """Save what makes the next start short, and release the journal. Called once the supervisor's stop has ended
         `run`; not where it was stopped between a failure and the next `run`."""
         ...
 

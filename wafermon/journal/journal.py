@@ -103,7 +103,7 @@ class Figures:
     ack: Latency = field(default_factory=Latency)
     """For each group, how long its oldest entry waited until the group was durable."""
     skipped_segments: dict[str, int] = field(default_factory=dict)
-    """By cursor: segments let go because the journal was full and the cursor may skip."""
+    """By cursor: segments dropped because the journal was full and the cursor may skip."""
     skipped_messages: dict[str, int] = field(default_factory=dict)
     """By cursor: the messages in them that were not delivered, whichever backend they were for. What had been read counts only once it
     is clear that it is not delivered any more."""
@@ -195,7 +195,7 @@ class Journal:
         self._fault = self._disk.full
 
     async def close(self) -> None:
-        """Write what waits, save where each cursor is, let go of the directory. A disk that fails ends nothing: what was not
+        """Write what waits, save where each cursor is, release the directory. A disk that fails ends nothing: what was not
         written was not acknowledged."""
         self._closing = True
         if self._busy:
@@ -206,7 +206,7 @@ class Journal:
         for call in (partial(self._in_writer, self._disk.sync), partial(self._checkpointed)):
             try:
                 await call()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the directory is let go of
+            except Exception as error:  # noqa: BLE001  # whatever it is, the directory is released
                 self.log.error("The journal's last checkpoint failed: {error}", error=error)
         for cursor in self._places.cursors.values():
             cursor.close()
@@ -305,7 +305,7 @@ class Journal:
 
     def hold(self, principal: str, client: str) -> Deferred[Stream]:
         """The stream of a client that has connected, as `Marks.hold`, but what the disk has to say is asked in a thread.
-        Fails with sqlite3.Error. Who has it lets go of it with `Marks.release`."""
+        Fails with sqlite3.Error. Who has it releases it with `Marks.release`."""
         return Deferred.fromCoroutine(self._hold(principal, client))
 
     async def _hold(self, principal: str, client: str) -> Stream:
@@ -321,7 +321,7 @@ class Journal:
         """Ask the state in a thread, one question at a time: a disk that hangs takes one thread, and what is asked by those who
         have gone meanwhile is never asked."""
         await self._looking.acquire()
-        answer: Deferred[T] = Deferred()  # once cancelled it takes its late result without a word
+        answer: Deferred[T] = Deferred()  # once cancelled it takes its late result silently
 
         def answered(result: T | Failure) -> None:
             self._looking.release()
@@ -440,7 +440,7 @@ class Journal:
             self._flushed.callback(None)
 
     def _call(self, what: str, call: Callable[..., object], *args: object) -> None:
-        """Somebody else's code: what it raises is that one's alone."""
+        """Other code: what it raises stays with it."""
         try:
             call(*args)
         except Exception:  # noqa: BLE001  # whatever it is
@@ -448,7 +448,7 @@ class Journal:
             self.log.failure("Internal error in {what}", what=what)
 
     def _tell(self, group: Group) -> None:
-        """Whoever reads the journal has its turn after the acks have gone, and while the next group is written."""
+        """What reads the journal has its turn after the acks have gone, and while the next group is written."""
         for cursor in list(self._places.cursors.values()):
             self._call("reading the journal", cursor.wake)
         for watcher in self._watchers:
@@ -660,7 +660,7 @@ class Journal:
         self.checkpoint_soon()
 
     def discard(self, name: str) -> Deferred[Stretch]:
-        """Let go of a cursor that nobody reads with, and of what is kept for it alone; fires with what that was, once it is
+        """Remove a cursor that nobody reads with, and of what is kept for it alone; fires with what that was, once it is
         durable and the segments are gone. Fails with UnknownCursor, CursorInUse, or with what the disk says."""
         return Deferred.fromCoroutine(self._discard(name))
 
@@ -699,7 +699,7 @@ class Journal:
         return None if ours and self._index.holds(position) else Missing(position, goal)
 
     def _make_room(self) -> bool:
-        """Whether a group may be written. Cursors that may skip let go of the oldest segment, if they alone hold it."""
+        """Whether a group may be written. Cursors that may skip drop the oldest segment, if they alone hold it."""
         oldest = self.oldest.segment
         if not self.full or oldest == self._index.newest:
             return True
@@ -739,7 +739,7 @@ class Journal:
     # -- checkpoints
 
     def checkpoint_soon(self) -> None:
-        """Save where each cursor is, and let go of what no cursor needs any more."""
+        """Save where each cursor is, and delete what no cursor needs any more."""
         if not self._checkpoint_due and not self._closing:
             self._checkpoint_due = True
             self._reactor.callLater(0, self._checkpoint_now)

@@ -91,7 +91,7 @@ class Places:
         return min(place.segment for place in [*places.values(), *self.all().values()] if place is not None)
 
     def holders(self, segment: int) -> list[Cursor] | None:
-        """The cursors that may let go of this segment or of one before it, which are all that hold it; None where one of them must not."""
+        """The cursors that may skip this segment or of one before it, which are all that hold it; None where one of them must not."""
         if any(place.segment <= segment for place in self.detached().values()):
             return None
         holding = [cursor for cursor in self.cursors.values() if cursor.kept.segment <= segment]

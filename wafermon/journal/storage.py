@@ -116,7 +116,7 @@ class Disk:
         try:
             return self._take_up()
         except (OSError, sqlite3.Error) as error:
-            # A disk that is full: what was held back for this is let go of. Where that changes nothing, it fails again.
+            # A disk that is full: the space that was reserved for this is released. Where that changes nothing, it fails again.
             if not (self.dir / "reserve").exists():
                 raise
             message = "The journal in {dir} can't be opened ({error}): trying again without its reserve"

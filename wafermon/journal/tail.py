@@ -23,7 +23,7 @@ class Tail:
         return self._groups.get(start)
 
     def add(self, group: Group, places: Iterable[Position]) -> None:
-        """Keep a group, and let go of those that every cursor has read, or that are too many. `places` are where every cursor
+        """Keep a group, and drop those that every cursor has read, or that are too many. `places` are where every cursor
         reads next. Who is not in here any more reads the disk anyway: nothing is kept for that one."""
         self._groups[group.start] = group
         self._bytes += group.end.offset - group.start.offset

@@ -1,4 +1,4 @@
-"""How a part of the running sidecar takes another config: prepared first, and then either put in force or let go."""
+"""How a part of the running sidecar takes another config: prepared first, and then either put in force or dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Change:
     commit: Callable[[], None]
     """Put it in force: at once, as far as anybody can see."""
     undo: Callable[[], None] = _nothing
-    """Let go of what was prepared: nothing has happened."""
+    """Drop what was prepared: nothing has happened."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class _Job(TypedDict):
     last_progress: int
     stalled: bool
     gone: bool
-    """Its program ended without a word and did not come back."""
+    """Its program ended without saying so and did not come back."""
     reached: list[int | None]
     """When it was at 5 %, 10 %, … 100 % first; None where it said nothing between this step and the next."""
     eta: Eta | None

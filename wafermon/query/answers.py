@@ -158,7 +158,7 @@ def _origin(answer: Answer[Any]) -> dict[str, Any]:
 
 
 def _unknown(given: str, answer: Answer[Any]) -> Exception:
-    """What is raised where nothing was found: somebody who could not be asked may know it."""
+    """What is raised where nothing was found: a source that could not be asked may know it."""
     if answer.problems:
         return Unavailable("; ".join(dict.fromkeys(answer.problems)))
     return NotThere(f"nothing is known of {given[:64]!r}: it never came, or it is older than what is kept")

@@ -1,7 +1,7 @@
 """Whether memory and a stored place have what was acknowledged before a question was asked.
 
 A program's message is acknowledged once it is in the journal; memory and backends follow. So a question that finds nothing may have come
-too early: at a start, right after an acknowledgement, or where memory let go of a job that a backend does not have yet. Such a question
+too early: at a start, right after an acknowledgement, or where memory dropped a job that a backend does not have yet. Such a question
 waits until both have read the journal up to the moment at which it was asked, and is then asked again.
 """
 
@@ -21,7 +21,7 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 class Answered(Protocol):
-    """What was found, why somebody could not be asked, and whether it is what was meant."""
+    """What was found, why a source could not be asked, and whether it is what was meant."""
 
     found: Any
     problems: list[str]

@@ -151,7 +151,7 @@ def _delivered(parts: Sequence[_Routed], dead: int, place: Place) -> Delivered:
 
 
 def _passed(part: _Routed, place: Place) -> bool:
-    """Whether the cursor has passed the last of it; where it was let go of, whether it had."""
+    """Whether the cursor has passed the last of it; where it was dropped, whether it had."""
     kept = place.kept or max((end for _, end in place.skipped), default=None)
     return kept is not None and (kept.segment, kept.offset) >= (part.segment, part.offset)
 

@@ -1,4 +1,4 @@
-"""``POST /api/cursors/NAME/forget``: lets go of a cursor that no backend has, and of the journal that is kept for it alone.
+"""``POST /api/cursors/NAME/forget``: removes a cursor that no backend has, and of the journal that is kept for it alone.
 
 It is a POST with a header that a page in a browser can't add for another site, so that no link and no form sets it off.
 """

@@ -248,7 +248,7 @@ class Figures(Collector):
             "wafermon_traces_evicted", "Traces ended early: `max_traces`.", view.live.counters["evicted_traces"]
         )
         yield _counter(
-            "wafermon_jobs_gone", "Jobs whose program ended without a word.", view.live.counters["jobs_gone"]
+            "wafermon_jobs_gone", "Jobs whose program ended without saying so.", view.live.counters["jobs_gone"]
         )
         over = {
             name.removesuffix("_over"): count for name, count in view.live.counters.items() if name.endswith("_over")

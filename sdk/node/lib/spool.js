@@ -85,7 +85,7 @@ class SpillFile {
     }
   }
 
-  /** Give a claimed file to whoever takes it up. */
+  /** Give a claimed file to the one that takes it up. */
   leave() {
     this.rename(this.path.replace(/\.taken$/, ''));
   }

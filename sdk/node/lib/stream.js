@@ -145,7 +145,7 @@ class Stream {
     this.retry = undefined;
   }
 
-  /** Let go of the connection without closing it: its socket, if there is one. */
+  /** Release the connection without closing it: its socket, if there is one. */
   release() {
     const { socket } = this;
     if (socket) this.cancel = undefined;

@@ -354,7 +354,7 @@ sub _lose {
     $self->{retry_at} = $now + (1 - hex(hex_id(8)) / 2**32) * min(BACKOFF * 2**$self->{attempts}++, BACKOFF_MAX);
 }
 
-# Closes the descriptor without a word to the peer.
+# Closes the descriptor without telling the peer.
 sub hang_up { @{ $_[0] }{qw(sock phase in out next)} = (undef, IDLE, '', '', 0) }
 
 sub _read {
@@ -488,7 +488,7 @@ package MonitoringSDK::Spill;
 
 # Messages that find the buffer full, on disk. Promises: only the newest file is written; each file holds whole lines
 # and is a stream of its own; a file is removed only when every line in it is settled; as long as this process lives
-# it holds a lock on its files, and whoever sends one renames it first, so that no two ever do. Survives a kill, not a
+# it holds a lock on its files, and the one that sends it renames it first, so that no two ever do. Survives a kill, not a
 # power cut.
 
 use Fcntl qw(LOCK_EX LOCK_NB O_APPEND O_CREAT O_EXCL O_NOFOLLOW O_RDWR SEEK_SET);
@@ -570,7 +570,7 @@ sub pump {
     my ($self, $now) = @_;
     $self->{writing} = 0;
     while (my $file = $self->{files}[0]) {
-        my $left = $file->{told}{last};    # to whoever has taken it
+        my $left = $file->{told}{last};    # to the one that has taken it
         if (_claim($file)) {
             $file->{stream}->pump($now);
             return if $file->{stream}->waiting;
@@ -685,7 +685,7 @@ sub new {
 sub _first { return scalar((grep { defined && length } @_)[0]) }
 
 # A stream and a spill of this process's own, everything at zero: in new, and in the first call of a forked child or of
-# a new thread. What it inherited goes away with its objects, which close descriptors without a word: it is the
+# a new thread. What it inherited goes away with its objects, which close descriptors without telling the peer: it is the
 # parent's business. A sidecar that answers at once is waited for: then the kernel has the first messages, too, when
 # their calls return.
 sub _begin {

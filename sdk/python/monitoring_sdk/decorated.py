@@ -1,7 +1,7 @@
 """`@sdk.span("name")` around coroutine functions and generators.
 
 What such a function returns runs later, so the span begins and ends with that. It is current only while the function's
-own code runs: whoever takes a generator's items is not inside its span in between.
+own code runs: the code that takes a generator's items is not inside its span in between.
 """
 
 from __future__ import annotations

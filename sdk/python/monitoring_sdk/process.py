@@ -1,4 +1,4 @@
-"""What concerns the whole process: forks, whoever makes them, and exits."""
+"""What concerns the whole process: forks, whatever makes them, and exits."""
 
 from __future__ import annotations
 

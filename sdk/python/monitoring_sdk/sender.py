@@ -65,7 +65,7 @@ class Sender:
         """What a forked child has anew, locks included: the parent's may be held by a thread that is not here."""
         host = to_json(socket.gethostname())
         self.origin = f',"service":"{self.service}","host":{host},"pid":{os.getpid()}'
-        # Held by whoever touches sockets, files and counts; by callers only for a moment. A signal handler may come in
+        # Held by the thread that touches sockets, files and counts; by callers only for a moment. A signal may come in
         # between anywhere, so there is no lock here that a thread could not take again, and no Event, which has one.
         self.lock = threading.RLock()
         self._refusing = threading.RLock()
@@ -90,7 +90,7 @@ class Sender:
         self.here[0] = 1  # last: from here on other threads may use it
 
     def begin_in_child(self) -> None:
-        """Close what the parent goes on using, without a word to the other side, and start empty."""
+        """Close what the parent goes on using, without telling the other side, and start empty."""
         if self._children.setdefault(os.getpid(), threading.get_ident()) != threading.get_ident():
             while not self.here[0]:  # another thread of the child is at it
                 time.sleep(0.001)

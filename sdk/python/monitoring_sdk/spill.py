@@ -54,7 +54,7 @@ class SpillFile:
         return self.path.endswith(".taken")
 
     def leave(self, remove: bool = False) -> None:
-        """Give it to whoever takes it up, or remove it."""
+        """Give it to the one that takes it up, or remove it."""
         with suppress(OSError):
             if remove:
                 os.unlink(self.path)

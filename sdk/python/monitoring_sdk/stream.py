@@ -149,7 +149,7 @@ class Stream:
         self.failures += 1
 
     def forget(self) -> None:
-        """Be without a connection; whoever has the socket closes it."""
+        """Be without a connection; the holder of the socket closes it."""
         self.sock = None
         self.up = False
         self._received = b""

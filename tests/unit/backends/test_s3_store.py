@@ -155,7 +155,7 @@ class Delivery:
         return replace(made, end=place(last), received=(1_795_500_000_000_000, 1_795_500_000_000_000))
 
     def skip(self, count: int) -> None:
-        """The journal has let go of these: the delivery goes on after them."""
+        """The journal has dropped these: the delivery goes on after them."""
         end = min(self.kept + count, COUNT)
         self.skipped |= set(range(self.kept + 1, end + 1))
         self.kept = end

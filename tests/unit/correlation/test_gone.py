@@ -1,4 +1,4 @@
-"""Jobs whose program ended without a word: gone within seconds, once, and not for those that said that they end."""
+"""Jobs whose program ended without saying so: gone within seconds, once, and not for those that said that they end."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_job_that_is_over_is_never_gone() -> None:
 
 
 def test_a_program_is_there_as_long_as_one_of_its_connections_is() -> None:
-    """A spill file has a connection of its own, which ends without a word."""
+    """A spill file has a connection of its own, which ends without saying so."""
     scene = Scene()
     scene.group(came(), progress())
     scene.group(came(SPILL), progress(20, client=SPILL))

@@ -414,7 +414,7 @@ def test_what_a_cursor_passed_undelivered() -> None:
     scene.skipped["db"] = [(start._replace(offset=10), start._replace(segment=2))]  # it is not known whether this one
     assert scene.receipt()["backends"]["db"] == {"routed": 2, "stored": None, "dead": 0, "skipped": 1}
     scene.skipped["db"] = [(start._replace(segment=2, offset=5_000), start._replace(segment=9))]
-    del scene.kept["db"]  # it was let go of after that
+    del scene.kept["db"]  # it was released after that
     assert scene.receipt()["backends"]["db"]["routed"] == 2
 
 

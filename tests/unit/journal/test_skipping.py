@@ -1,4 +1,4 @@
-"""What a full journal lets go of is counted once it is clear that nobody delivers it."""
+"""What a full journal releases is counted once it is clear that nobody delivers it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_what_the_backend_says_that_it_has_does_not_count(tmp_path: Path) 
 @pytest.mark.parametrize(("done", "position", "lost"), [(0, 90, 9), (50, 90, 4), (90, 90, 0), (0, 40, 4), (60, 40, 0)])
 @pytest_twisted.ensureDeferred
 async def test_what_is_read_again_does_not_count(tmp_path: Path, done: int, position: int, lost: int) -> None:
-    """Nine messages of ten bytes were read of a segment of 100 bytes, which was let go of and is still there."""
+    """Nine messages of ten bytes were read of a segment of 100 bytes, which was released and is still there."""
     opened = OpenJournal(tmp_path)
     cursor = opened.journal.cursor("c")
     here = Position(opened.journal.id, 7, 0)

@@ -192,7 +192,7 @@ def _late() -> None:
 
 
 class _Beginning(Protocol):
-    """Reads the beginning of an answer, and lets go of it then."""
+    """Reads the beginning of an answer, and releases it then."""
 
     def __init__(self) -> None:
         self.done: Deferred[str] = Deferred()

@@ -120,7 +120,7 @@ class Client:
                 self._connections.end()
 
     def drop(self) -> None:
-        """Let go of connections and credentials; the next call makes them anew."""
+        """Release connections and credentials; the next call makes them anew."""
         with self._lock:
             client, self._client, self._connections = self._client, None, None
         if client is not None:

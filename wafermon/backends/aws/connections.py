@@ -51,9 +51,9 @@ class Connections:
 
 
 def _end(connection: Any) -> None:
-    """Whoever waits for it is told that the other side has closed it."""
+    """The thread that waits for it is told that the other side has closed it."""
     sock = getattr(connection, "sock", None)
     if sock is not None:
         with suppress(OSError, ValueError):
-            # That of an SSLSocket would let go of what the other thread works with.
+            # That of an SSLSocket would release what the other thread works with.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)

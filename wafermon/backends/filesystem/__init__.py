@@ -258,7 +258,7 @@ class FilesystemBackend:
             await ended(self._tidying)
         try:
             await self._in_thread(self._store.close)
-        except Exception as error:  # noqa: BLE001  # whatever it is, all was let go of
+        except Exception as error:  # noqa: BLE001  # whatever it is, all was released
             self.log.warn("Closed without a last checkpoint: {error}", error=error)
 
     def health(self) -> Health:

@@ -128,7 +128,7 @@ class FileStore:
             return self._checkpoint.position
 
     def close(self) -> None:
-        """Let go of everything. Raises OSError; then all is let go just the same, and `open` recovers."""
+        """Release everything. Raises OSError; then all is released just the same, and `open` recovers."""
         with self._lock:
             was_ready, self._ready = self._ready, False
             try:

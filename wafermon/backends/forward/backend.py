@@ -250,7 +250,7 @@ class ForwardBackend:
     def _look_onward(self, link: Link) -> None:
         """The other says anew where messages go on to."""
         if link is not self._link:
-            return  # whoever connects looks itself
+            return  # the next connection looks itself
         if problem := self._circle(link):
             link.end(problem)
 

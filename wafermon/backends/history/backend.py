@@ -89,7 +89,7 @@ class HistoryBackend(Asked):
             await _ended(call)  # a thread can't be ended
         try:
             await self._in_thread(self._store.close)
-        except Exception as error:  # noqa: BLE001  # whatever it is, all was let go of
+        except Exception as error:  # noqa: BLE001  # whatever it is, all was released
             self.log.warn("Closed with an error: {error}", error=error)
 
     def health(self) -> Health:

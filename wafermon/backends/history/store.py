@@ -203,7 +203,7 @@ class Store:
         self._tidy()
 
     def _check_position(self, current: Current) -> None:
-        """Whoever puts back an earlier state of the directory does it under our eyes."""
+        """An earlier state of the directory that is put back is noticed."""
         try:
             replaced = os.stat(current.path).st_ino != current.inode
         except FileNotFoundError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @implementer(IBackendFactory)
 class KafkaFactory:
-    """`plugin: kafka`. Its library is an extra: whoever does not name it in a config does not need it."""
+    """`plugin: kafka`. Its library is an extra: without it in the config, it is not needed."""
 
     name = "kafka"
     batch = BatchLimits(messages=5000, bytes=4 << 20, age=0.2)

@@ -1,6 +1,6 @@
 """A batch is a transaction, and the position is a record in it: each message is in the topic once, or not yet.
 
-The sidecar's id, in `state_dir`, is the producer's transactional id and the key of its positions. Whoever begins with that id shuts out
+The sidecar's id, in `state_dir`, is the producer's transactional id and the key of its positions. A producer that begins with that id shuts out
 all who had it before, and what they had begun is undone; then the positions are read. What is committed is in them, and nothing else.
 
 A position may stand behind the transactions of other sidecars that are still open: readers of what is committed stop there. So it is
@@ -203,7 +203,7 @@ class KafkaStore:
             raise self._failure(error) from error
 
     def _drop(self) -> None:
-        # Its `close` would wait for a transaction that can't end. What it lets go of here ends with its last reference.
+        # Its `close` would wait for a transaction that can't end. What it releases here ends with its last reference.
         self._producer, self._state = None, State.ABSENT
 
     # -- one transaction

@@ -156,16 +156,16 @@ class Server:
         self._cut()
 
     def _cut(self) -> None:
-        """Whoever waits for the connection is told that the other side has closed it."""
+        """The thread that waits for the connection is told that the other side has closed it."""
         with self._lock:
             sock = self._connection.sock if self._connection is not None else None
         if sock is not None:
             with suppress(OSError, ValueError):
-                # That of an SSLSocket would let go of what the other thread works with.
+                # That of an SSLSocket would release what the other thread works with.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def drop(self) -> None:
-        """Let go of the connection; the next request makes it anew."""
+        """Release the connection; the next request makes it anew."""
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:

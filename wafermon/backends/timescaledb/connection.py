@@ -29,7 +29,7 @@ GRACE_SECONDS = 5.0
 """How much longer than the server itself the sidecar waits for a statement to end."""
 
 KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 30_000}
-"""So that an idle connection whose other end is gone without a word is known to be dead within a minute. The dsn wins."""
+"""So that an idle connection whose other end is gone silently is known to be dead within a minute. The dsn wins."""
 
 Rows = list[tuple[Any, ...]]
 

@@ -29,7 +29,7 @@ class Job(Shape):
     status: Annotated[str, "what the job itself said last; may be empty"]
     state: Annotated[str, "`running`, `stalled`, `gone`, `done`, `failed`, `cancelled` or `unfinished`"]
     stalled: Annotated[bool, "alive, and no progress for `correlation.stalled_after`"]
-    gone: Annotated[bool, "its program ended without a word"]
+    gone: Annotated[bool, "its program ended without saying so"]
     service: Annotated[str, "which reported progress last"]
     services: Annotated[list[str], "those of its trace, as far as they are known"]
     errors: Annotated[int, "events of level error and critical of its trace"]

@@ -245,7 +245,7 @@ class CorrelationState(Shape):
     services_over: Annotated[int, "services of traces that were not counted any more"]
     spans_over: Annotated[int, "spans, likewise"]
     jobs_over: Annotated[int, "jobs, likewise"]
-    jobs_gone: Annotated[int, "whose program ended without a word"]
+    jobs_gone: Annotated[int, "whose program ended without saying so"]
 
 
 class DeadLetterState(Shape):

@@ -64,7 +64,7 @@ class Forwarders:
         """Hellos of a sidecar whose journal's id another one had."""
 
     def check(self, key: Key, hello: Hello, silent: float | None) -> None:
-        """Whether it may take the place of whoever has this key. `silent`: for how many seconds nothing came of the connection that is
+        """Whether it may take the place of the one that has this key. `silent`: for how many seconds nothing came of the connection that is
         there; None where none is. Raises ProtocolError."""
         known = self._known.get(key)
         if known is None or silent is None or silent >= HEARD_SECONDS or known.instance == hello.instance:

@@ -125,7 +125,7 @@ class Source:
             self._about.log(lambda: self.log.failure("Internal error while reading from Kafka", failure), self._tell)
 
     async def _end(self, client: Client | None) -> None:
-        """Let go of everything: the next try begins at the marks."""
+        """Drop everything: the next try begins at the marks."""
         if client is not None:
             client.abort()
             try:

@@ -41,7 +41,7 @@ class Admission:
         return principal
 
     def forwards_as(self, principal: Principal, transport: Any) -> str:
-        """As which sidecar whoever was admitted may forward. Raises ProtocolError with ``unauthorized``."""
+        """As which sidecar the admitted client may forward. Raises ProtocolError with ``unauthorized``."""
         if self._forward is False:
             raise ProtocolError("unauthorized", "no sidecar may forward to this listener (`forward` of `listen`)")
         if principal.forward:

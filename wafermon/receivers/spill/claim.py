@@ -17,7 +17,7 @@ class Unfit(OSError):
 
 
 class Claim:
-    """An open file. `close` lets go of it, whatever has become of it."""
+    """An open file. `close` releases it, whatever has become of it."""
 
     def __init__(self, files: Files, fd: int, path: Path) -> None:
         self.path = path

@@ -87,7 +87,7 @@ class SpillTaker:
         self._scan.start(SCAN_SECONDS)
 
     def stop(self) -> Deferred[None]:
-        """Take nothing more. Fires when the file that is being taken up is let go of."""
+        """Take nothing more. Fires when the file that is being taken up is released."""
         self._stopped = True
         if self._scan.running:
             self._scan.stop()

@@ -31,7 +31,7 @@ export function keyOf(point) {
   return point.seq === undefined ? `${point.service}-${point.ts}-${point.message ?? point.name}` : `${point.client}-${point.seq}`;
 }
 
-// The latest ones, without a gap: where none of the later ones was known, and some are left out before them, those known are let go.
+// The latest ones, without a gap: where none of the later ones was known, and some are left out before them, those known are dropped.
 function mergedPoints(known, later, leftOut) {
   if (!later.length) return known;
   const keys = new Set(later.map(keyOf));

@@ -75,7 +75,7 @@ export class Sidecar {
     });
     rows(this.backends.body, BACKENDS, backendRows(status));
     lines(this.orphans, Object.entries(status.cursors_without_backend).map(([name, held]) =>
-      `The cursor ${name} has no backend and holds ${bytes(held.bytes)}: bring its backend back, or let go of it with: wafermon journal forget ${name}`));
+      `The cursor ${name} has no backend and holds ${bytes(held.bytes)}: bring its backend back, or remove it with: wafermon journal forget ${name}`));
     rows(this.listeners.body, LISTENERS, listenerRows(status));
   }
 

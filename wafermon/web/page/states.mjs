@@ -17,7 +17,7 @@ const MEANS = {
   too_fast: "the run was done before at_least",
   overlapping: "a run began before the one before it had ended",
   recovered: "well again after an alarm",
-  left: "its connection ended without a word; its SDK does not say when it closes",
+  left: "its connection ended without a closing message; its SDK does not say when it closes",
   "broken off": "its connection ended, and its SDK had not closed",
 };
 

@@ -13,7 +13,7 @@ NO_TRACE, NO_SPAN = "0" * 32, "0" * 16
 
 @lru_cache(20_000)
 def trace_hex(trace_id: str) -> str:
-    """As it is where OTLP could have it, else the first half of its SHA-256: whoever knows the id finds the trace."""
+    """As it is where OTLP could have it, else the first half of its SHA-256: with the id one finds the trace."""
     if _TRACE.fullmatch(trace_id) and trace_id != NO_TRACE:
         return trace_id
     return sha256(trace_id.encode()).hexdigest()[:32]

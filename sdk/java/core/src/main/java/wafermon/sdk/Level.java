@@ -6,7 +6,7 @@ import java.util.Map;
 
 /** How much an event matters. */
 public enum Level {
-    /** For whoever looks for a fault. */
+    /** For those who look for a fault. */
     DEBUG,
     /** What happens in normal work. */
     INFO,

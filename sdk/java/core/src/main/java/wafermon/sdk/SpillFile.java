@@ -104,7 +104,7 @@ final class SpillFile {
         }
     }
 
-    /** Give it to whoever takes it up. */
+    /** Give it to the one that takes it up. */
     void leave() {
         try {
             String name = path.getFileName().toString();
