@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,10 @@ class Correlator:
         """See `views.jobs`."""
         return self.engine.jobs(self.recent, limit)
 
+    def walk_jobs(self) -> Iterator[tuple[dict[str, Any], bool]]:
+        """See `views.walk`."""
+        return self.engine.walk_jobs(self.recent)
+
     def jobs_of(self, trace_id: str) -> list[dict[str, Any]]:
         """See `views.jobs_of`."""
         return self.engine.jobs_of(trace_id, self.recent)
@@ -167,11 +171,9 @@ class Correlator:
         """See `views.trace_ids`."""
         return self.engine.trace_ids(self.recent)
 
-    def messages(
-        self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None
-    ) -> dict[str, list[dict[str, Any]]]:
-        """See `Recent.messages`."""
-        return self.recent.messages(trace_id, limit, counts)
+    def search(self, trace_id: str, limit: int, counts: Mapping[str, int] | None) -> Iterator[dict[str, Any]]:
+        """See `Recent.search`."""
+        return self.recent.search(trace_id, limit, counts)
 
     @property
     def sdk_dropped(self) -> int:

@@ -188,6 +188,10 @@ class Engine:
     def jobs(self, recent: Recent | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
         return views.jobs(self._live, recent or Recent(), limit)
 
+    def walk_jobs(self, recent: Recent) -> Iterator[tuple[dict[str, Any], bool]]:
+        """See `views.walk`."""
+        return views.walk(self._live, recent)
+
     def jobs_of(self, trace_id: str, recent: Recent) -> list[dict[str, Any]]:
         """See `views.jobs_of`."""
         return views.jobs_of(self._live, recent, trace_id)

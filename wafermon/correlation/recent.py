@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from msgspec import UNSET, Struct, field
@@ -46,6 +46,8 @@ TRACE_COST = 256
 """What it takes to know one."""
 _SHOWN = ("event", "metric", "progress", "resource")
 _TRACE_ID = b'"trace_id"'
+_TYPE_FIRST = b'{"type":"'
+"""As our own libraries begin a line: its type is seen without reading it."""
 _PLAIN = re.compile(r"[A-Za-z0-9_.:@+-]+").fullmatch
 """Ids whose letters no escape but one of a number stands for."""
 
@@ -118,19 +120,22 @@ class Recent:
     ) -> dict[str, list[dict[str, Any]]]:
         """Likewise its latest events, metrics, progress and resource messages, by type. `counts`: how many of each type there are at
         the most, where that is known, so that what is not there is not looked for."""
-        found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHOWN}
-        enough = {kind: limit if counts is None else min(limit, counts.get(kind, 0)) for kind in _SHOWN}
-        for block in reversed(self._blocks):
-            if all(len(of_type) >= enough[kind] for kind, of_type in found.items()):
+        return latest(self.search(trace_id, limit, counts), limit)
+
+    def search(self, trace_id: str, limit: int, counts: Mapping[str, int] | None = None) -> Iterator[dict[str, Any]]:
+        """What `latest` makes that of, one message after the other, those of the newest block first. Blocks may come and go meanwhile: those
+        that there were at the first step are searched."""
+        missing = {kind: limit if counts is None else min(limit, counts.get(kind, 0)) for kind in _SHOWN}
+        for block in list(reversed(self._blocks)):
+            if all(left <= 0 for left in missing.values()):
                 break
             if block.traces is not None and trace_id not in block.traces:
                 continue
-            for message in _messages_in(block.raw, trace_id):
-                found[message.pop("type")].append(message)
-        return {
-            kind: sorted(given, key=lambda message: int(message["ts"]))[-limit:] if limit else []
-            for kind, given in found.items()
-        }
+            # Those of one block are in no order of time, so that all of them count.
+            enough = {kind for kind, left in missing.items() if left <= 0}
+            for message in _messages_in(block.raw, trace_id, enough):
+                missing[message["type"]] -= 1
+                yield message
 
     def _keep(self, block: Block) -> None:
         traces = block.trace_ids() if block.is_counted else None
@@ -226,10 +231,28 @@ class Recent:
                 span.status = span.status or "abandoned"
 
 
-def _messages_in(block: bytes, trace_id: str) -> Iterator[dict[str, Any]]:
+def latest(found: Iterable[dict[str, Any]], limit: int) -> dict[str, list[dict[str, Any]]]:
+    """What a search found, by type: at most so many of each, in order of their time, without their type."""
+    of_type: dict[str, list[dict[str, Any]]] = {kind: [] for kind in _SHOWN}
+    for message in found:
+        of_type[message.pop("type")].append(message)
+    return {
+        kind: sorted(given, key=lambda message: int(message["ts"]))[-limit:] if limit else []
+        for kind, given in of_type.items()
+    }
+
+
+def _messages_in(block: bytes, trace_id: str, enough: Container[str]) -> Iterator[dict[str, Any]]:
+    """Without those of types of which there are enough."""
     for line in _lines_with(block, trace_id):
+        if (
+            line.startswith(_TYPE_FIRST)
+            and line[len(_TYPE_FIRST) : line.find(b'"', len(_TYPE_FIRST))].decode() in enough
+        ):
+            continue
         message = decode_object(line)
-        if message.get("trace_id") == trace_id and message["type"] in _SHOWN:
+        kind = message["type"]
+        if message.get("trace_id") == trace_id and kind in _SHOWN and kind not in enough:
             yield {key: value for key, value in message.items() if key not in ("v", "trace_id")}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from wafermon.correlation.programs import Programs
@@ -67,9 +67,22 @@ def jobs(live: Live, recent: Recent, limit: int) -> list[dict[str, Any]]:
     """Jobs that run or ended a while ago, those of the trace that was heard of last first: ``job_id``, ``trace_id``,
     ``percent``, ``status`` (may be empty), ``service``, ``first``, ``last_progress``, ``stalled``,
     ``gone``."""
-    remembered = (_jobs_of(trace_id, live.get(trace_id), known) for trace_id, known in reversed(recent.traces.items()))
-    others = (_jobs_of(one.id, one, None) for one in reversed(live.values()) if one.id not in recent.traces)
-    return list(islice(chain.from_iterable(chain(remembered, others)), limit))
+    return [job for job, _ in islice(walk(live, recent), limit)]
+
+
+def walk(live: Live, recent: Recent) -> Iterator[tuple[dict[str, Any], bool]]:
+    """The same one by one, each with whether its trace is over. Traces may come and go meanwhile: those that there were at the first step are
+    told, as they are then."""
+    remembered = list(reversed(recent.traces.items()))
+    others = [one for one in reversed(live.values()) if one.id not in recent.traces]
+    for trace_id, known in remembered:
+        living = live.get(trace_id)
+        over = living is None and recent.summary(trace_id) is not None
+        for job in _jobs_of(trace_id, living, known):
+            yield job, over
+    for one in others:
+        for job in _jobs_of(one.id, one, None):
+            yield job, False
 
 
 def jobs_of(live: Live, recent: Recent, trace_id: str) -> list[dict[str, Any]]:

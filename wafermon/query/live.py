@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 from wafermon.correlation import Correlator
 from wafermon.correlation.receipts import record_of
+from wafermon.correlation.recent import latest
 from wafermon.correlation.schedules import Schedules
-from wafermon.model.asking import MOST, OPEN
+from wafermon.model.asking import MOST, OPEN, JobFilter, job_key
 from wafermon.model.kinds import ANY, Kinds, kind_of_root
 from wafermon.model.messages import TERMINAL
 from wafermon.model.position import Position
 from wafermon.model.progress import nothing_reached
 from wafermon.model.records import JobRecord, Receipt, TraceRecord
+from wafermon.model.slices import Slices
 from wafermon.query.receipts import Place, receipt
 
 POINTS = {"event": "events", "metric": "metrics", "progress": "progress", "resource": "resources"}
@@ -71,13 +74,23 @@ class Live:
         kept = self._places.stored(backend)
         return Place(kept and self._places.follow(kept), self._places.skipped(backend))
 
-    def jobs(self, kinds: Kinds) -> list[JobRecord]:
+    def jobs(self, kinds: Kinds) -> Iterator[JobRecord]:
         """All of them, in no order."""
-        return [self._job(job, kinds) for job in self._correlator.jobs(MOST)]
+        return (self.record(job, kinds) for _, job in self.look(JobFilter(), kinds) if job is not None)
+
+    def look(self, wanted: JobFilter, kinds: Kinds) -> Iterator[tuple[str, Any]]:
+        """The `job_key` of each job, in no order, and the job where it is wanted, else None. Such a one has what `record` makes a record of; of
+        a record's fields those by which it is chosen and put in order."""
+        for job, over in islice(self._correlator.walk_jobs(), MOST):
+            job["state"] = _state(job, over=over)
+            if wanted.kind:
+                job["kind"] = self._kind(job, kinds)
+            taken: Any = job
+            yield job_key(job["trace_id"], job["job_id"]), job if wanted.takes(taken) else None
 
     def jobs_of(self, trace_id: str, kinds: Kinds) -> list[JobRecord]:
         """Those of one trace."""
-        return [self._job(job, kinds) for job in self._correlator.jobs_of(trace_id)]
+        return self._records(self._correlator.jobs_of(trace_id), kinds)
 
     @property
     def job_count(self) -> int:
@@ -92,7 +105,7 @@ class Live:
         """Of the traces that something is known of."""
         return self._correlator.trace_ids()
 
-    def trace(self, trace_id: str, kinds: Kinds, messages: int) -> TraceRecord | None:
+    async def trace(self, trace_id: str, kinds: Kinds, messages: int, slices: Slices) -> TraceRecord | None:
         """With at most so many messages of each type; None where nothing is known of it."""
         found = self._correlator.trace(trace_id, events=0)  # they are among the messages below
         if found is None:
@@ -100,27 +113,39 @@ class Live:
         counts = found["counts"]
         # Counts are those of the last part, memory may have messages of earlier ones.
         known = counts if found["part"] == 1 else None
-        points = {POINTS[kind]: given for kind, given in self._correlator.messages(trace_id, messages, known).items()}
+        said = latest(await slices.gather(self._correlator.search(trace_id, messages, known)), messages)
+        points = {POINTS[kind]: given for kind, given in said.items()}
         missing = {name: max(0, int(counts.get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()}
         whole: Any = {
             **found,
             **points,
-            "jobs": [self._job(job, kinds) for job in found["jobs"]],
+            "jobs": self._records(found["jobs"], kinds),
             "series": [],
             "left_out": {**found["left_out"], **missing},
         }
         made: TraceRecord = whole
         return made
 
-    def _job(self, job: Mapping[str, Any], kinds: Kinds) -> JobRecord:
-        about = self._correlator.about(job["trace_id"])
+    def _records(self, jobs: Iterable[Mapping[str, Any]], kinds: Kinds) -> list[JobRecord]:
+        """Of jobs of one trace."""
+        found = []
+        for job in jobs:
+            over = self._correlator.about(job["trace_id"])["over"]
+            found.append(self.record({**job, "state": _state(job, over=over)}, kinds))
+        return found
+
+    def _kind(self, job: Mapping[str, Any], kinds: Kinds) -> str:
         kind = kinds.of(job["job_id"])
         if kind == ANY and (root := self._correlator.root_of(job["trace_id"])):
-            kind = kind_of_root(*root)
+            return kind_of_root(*root)
+        return kind
+
+    def record(self, job: Mapping[str, Any], kinds: Kinds) -> JobRecord:
+        """A job that is known to be in a state, with all that is known of it."""
+        about = self._correlator.about(job["trace_id"])
         whole: Any = {
             **job,
-            "kind": kind,
-            "state": _state(job, over=about["over"]),
+            "kind": self._kind(job, kinds),
             "services": about["services"],
             "errors": about["errors"],
             "reached": nothing_reached(),

@@ -44,11 +44,12 @@ from wafermon.model.records import (
     TraceRecord,
 )
 from wafermon.model.schedules import Schedules
+from wafermon.model.slices import Sleep, Slices
 from wafermon.model.span_tree import tree
 from wafermon.query.compare import Comparison, Shape, compare, middle_of, shape_of
 from wafermon.query.eta import RUNS, eta
 from wafermon.query.live import POINTS, Live
-from wafermon.query.reached import Reached, Sleep
+from wafermon.query.reached import Reached
 from wafermon.query.receipts import Place, receipt, record_without_one, stored_record
 from wafermon.query.rehearsal import Rehearsal, rehearse
 
@@ -125,13 +126,16 @@ class Query:
         if live is not None:
             let_go = {name: live.let_go} if store is not None and live.let_go else {}
             answer.problems += await Reached(live, live.end, let_go).wait(self._sleep)
-        here = live.jobs(self._kinds(store)) if live is not None else []
-        parts = []
+        parts, known = [], frozenset[str]()
         if live is not None:
             answer.sources.append("live")
-            parts.append(page_of(filter(wanted.takes, here), page, job_place))
+            slices, kinds = Slices(self._sleep), self._kinds(store)
+            looked = await slices.gather(live.look(wanted, kinds))
+            known = frozenset(key for key, _ in looked)
+            shown = page_of((job for _, job in looked if job is not None), page, job_place)
+            records = await slices.gather(live.record(job, kinds) for job in shown.records)
+            parts.append(replace(shown, records=records))
         if store is not None:
-            known = frozenset(job_key(job["trace_id"], job["job_id"]) for job in here)
             found = await self._try(answer, name, store.jobs(replace(wanted, without=known), page))
             parts += [found] if found is not None else []
         answer.found = merged(parts, page, job_place)
@@ -158,7 +162,8 @@ class Query:
         live = self._live()
         if live is not None:
             answer.sources.append("live")
-            answer.found = _kinds_of(live.jobs(self._kinds(store)), since, until)
+            jobs = await Slices(self._sleep).gather(live.jobs(self._kinds(store)))
+            answer.found = _kinds_of(jobs, since, until)
         return answer
 
     async def runs(
@@ -189,8 +194,10 @@ class Query:
         await self._foresee(open_jobs, store)
 
     async def _foresee(self, open_jobs: Sequence[JobRecord], store: Any) -> None:
+        slices = Slices(self._sleep)
         for job in open_jobs:
             job["eta"] = eta(job, await self.baseline(job["kind"], store), self.now())
+            await slices.turn()
 
     async def baseline(self, kind: str, store: Any) -> list[JobRecord]:
         """The last runs of a kind that are done, the latest first."""
@@ -224,7 +231,7 @@ class Query:
             if live.knows(given):
                 answer.found = [given]
                 return answer
-            jobs = live.jobs(self._kinds(store))
+            jobs = await Slices(self._sleep).gather(live.jobs(self._kinds(store)))
             exact = max((job for job in jobs if job["job_id"] == given), key=job_place, default=None)
             if exact is not None:
                 answer.found = [exact["trace_id"]]
@@ -268,7 +275,7 @@ class Query:
         name, store = self._store(source)
         live = self._live()
         kinds = self._kinds(store)
-        here = live.trace(trace_id, kinds, messages) if live is not None else None
+        here = await live.trace(trace_id, kinds, messages, Slices(self._sleep)) if live is not None else None
         if live is not None:
             answer.sources.append("live")
         watched = kept and not source and here is not None and here["status"] == "running"
@@ -300,7 +307,7 @@ class Query:
         if live is None:
             return answer
         answer.sources.append("live")
-        answer.found = live.trace(trace_id, self._kinds(store), messages)
+        answer.found = await live.trace(trace_id, self._kinds(store), messages, Slices(self._sleep))
         if answer.found is not None:
             read = [known.record["jobs"] for (one, _), known in self._traces.items() if one == trace_id]
             jobs = join_jobs(answer.found["jobs"], read[-1]) if read else answer.found["jobs"]

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from wafermon.model.position import Position
+from wafermon.model.slices import Sleep
 
 SECONDS = 5.0
 """So long a question about one thing is asked again."""
 LIST_SECONDS = 1.0
 """So long a list waits."""
 AGAIN_SECONDS = 0.02
-Sleep = Callable[[float], Awaitable[object]]
 
 
 class Answered(Protocol):

@@ -12,6 +12,7 @@ from wafermon.correlation import views
 from wafermon.correlation.programs import Programs
 from wafermon.correlation.recent import Recent, RecentSpan
 from wafermon.model.blocks import Block
+from wafermon.model.messages import decode_object
 from wafermon.model.span_tree import tree
 
 T = 1_700_000_000_000_000
@@ -181,14 +182,34 @@ def test_what_is_not_there_is_not_looked_for(monkeypatch: Any) -> None:
     looked: list[bytes] = []
     find = module._messages_in
 
-    def counted(block: bytes, trace: str) -> Any:
+    def counted(block: bytes, trace: str, enough: Any) -> Any:
         looked.append(block)
-        return find(block, trace)
+        return find(block, trace, enough)
 
     monkeypatch.setattr(module, "_messages_in", counted)
     found = recent.messages("t", 3, {"event": 10})
     assert [event["message"] for event in found["event"]] == ["7", "8", "9"]
     assert len(looked) == 3
+
+
+def test_of_a_type_of_which_there_is_enough_nothing_more_is_read(monkeypatch: Any) -> None:
+    recent = Recent()
+    bodies = [line("progress", job_id="j", percent=5.0)]
+    bodies += [line("event", message=str(number), ts=T + 1 + number) for number in range(10)]
+    for body in bodies:
+        recent.observe([Block.parse(json.dumps(body, separators=(",", ":")).encode() + b"\n")], T)
+    read: list[bytes] = []
+    decode = decode_object
+
+    def counted(text: bytes) -> Any:
+        read.append(text)
+        return decode(text)
+
+    monkeypatch.setattr(module, "decode_object", counted)
+    found = recent.messages("t", 3)
+    assert [event["message"] for event in found["event"]] == ["7", "8", "9"]
+    assert [one["percent"] for one in found["progress"]] == [5.0]
+    assert len(read) == 4
 
 
 def test_blocks_that_are_known_to_be_of_others_are_not_searched(monkeypatch: Any) -> None:
@@ -203,9 +224,9 @@ def test_blocks_that_are_known_to_be_of_others_are_not_searched(monkeypatch: Any
     searched: list[bytes] = []
     find = module._messages_in
 
-    def counted(block: bytes, trace: str) -> Any:
+    def counted(block: bytes, trace: str, enough: Any) -> Any:
         searched.append(block)
-        return find(block, trace)
+        return find(block, trace, enough)
 
     monkeypatch.setattr(module, "_messages_in", counted)
     assert [event["message"] for event in recent.events("t1", 99)] == [str(number) for number in range(1, 20, 2)]

@@ -52,7 +52,7 @@ class Live:
     def has_stored(self, backend: str, until: Position) -> bool:
         return True
 
-    def trace(self, trace_id: str, kinds: object, messages: int) -> Any:
+    async def trace(self, trace_id: str, kinds: object, messages: int, slices: object) -> Any:
         return trace(2, 3, events=3, status=self.status)
 
 

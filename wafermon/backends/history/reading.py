@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from heapq import merge
 from pathlib import Path
@@ -29,6 +29,7 @@ from wafermon.model.asking import (
     error_place,
     event_place,
     job_key,
+    job_place,
     page_of,
 )
 from wafermon.model.messages import LEVELS, decode_object, dumps, loads
@@ -93,13 +94,10 @@ class Reader:
         """Raises CannotAsk, as do all others."""
         with ExitStack() as stack:
             files = self._files(stack)
-            where, values = _job_condition(wanted)
             replaced = _replaced(files)
+            conditions = [_job_condition(wanted, replaced.get(str(file.day), ())) for file in files]
             rows = merge(
-                *(
-                    _job_rows(file, later, where, values, page, replaced.get(str(file.day), frozenset()))
-                    for later, file in enumerate(files)
-                ),
+                *(_job_rows(file, later, *conditions[later], page) for later, file in enumerate(files)),
                 key=lambda row: row[0],
                 reverse=True,
             )
@@ -112,28 +110,8 @@ class Reader:
                     more = True
                     break
                 found.append(_with_summary(job, files[max(0, later - 1) : later + 1]))
-            total = self._count(files, wanted, where, values, replaced)
+            total = sum(_count(file, *condition) for file, condition in zip(files, conditions, strict=True))
             return Found(found, more, total)
-
-    def _count(
-        self, files: Sequence[File], wanted: JobFilter, where: str, values: Sequence[Any], replaced: dict[str, Any]
-    ) -> int:
-        total = 0
-        unseen = set(wanted.without)
-        for file in files:
-            [count] = file.db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()
-            total += count
-            old = replaced.get(str(file.day), frozenset())
-            for key in [*old, *(unseen - old)]:
-                row = file.db.execute(f"{_JOB} WHERE trace_id = ? AND job_id = ?", tuple(key.split(" ", 1))).fetchone()
-                if row is None:
-                    continue
-                unseen.discard(key)
-                known = file.db.execute(
-                    f"SELECT 1 FROM jobs WHERE trace_id = ? AND job_id = ? AND {where}", (row[0], row[1], *values)
-                ).fetchone()
-                total -= known is not None
-        return total
 
     def kinds(self, since: int, until: int) -> list[KindRecord]:
         """By the time that a job of it was last heard of, the latest first."""
@@ -339,8 +317,10 @@ class _Counted:
 _JOB = "SELECT trace_id, job_id, kind, service, percent, status, state, first, last_progress, shape FROM jobs"
 
 
-def _job_condition(wanted: JobFilter) -> tuple[str, list[Any]]:
-    """The filter as SQL: what it takes is this, but for `without`."""
+def _job_condition(wanted: JobFilter, replaced: Iterable[str]) -> tuple[str, list[Any]]:
+    """The filter as SQL. `replaced`: the keys of those jobs of a file that are not looked at there.
+
+    What leaves jobs out is a part of it, too: what is done for each row in Python keeps all other threads waiting."""
     parts, values = ["1"], list[Any]()
     for condition, value in (
         ("last_progress >= ?", wanted.since),
@@ -359,7 +339,15 @@ def _job_condition(wanted: JobFilter) -> tuple[str, list[Any]]:
         states = sorted(wanted.states)
         parts.append(f"state IN ({', '.join('?' * len(states))})")
         values += states
+    if left_out := wanted.without.union(replaced):
+        parts.append("trace_id || ' ' || job_id NOT IN (SELECT value FROM json_each(?))")
+        values.append(dumps(list(left_out)))
     return " AND ".join(parts), values
+
+
+def _count(file: File, where: str, values: Sequence[Any]) -> int:
+    [count] = file.db.execute(f"SELECT count(*) FROM jobs WHERE {where}", values).fetchone()
+    return int(count)
 
 
 def _count_kind(known: dict[str, KindRecord], kind: str, state: str, count: int, last: int) -> None:
@@ -386,7 +374,7 @@ def _replaced(files: Iterable[File]) -> dict[str, set[str]]:
 
 
 def _job_rows(
-    file: File, later: int, where: str, values: Sequence[Any], page: Page, replaced: Container[str]
+    file: File, later: int, where: str, values: Sequence[Any], page: Page
 ) -> Iterator[tuple[Place, JobRecord, int]]:
     """Place, job, and how many files are later."""
     if page.after is not None:
@@ -394,9 +382,8 @@ def _job_rows(
     rows = file.db.execute(f"{_JOB} WHERE {where} ORDER BY last_progress DESC, trace_id DESC, job_id DESC", values)
     for row in rows:
         job = _job(row)
-        key = job_key(job["trace_id"], job["job_id"])
-        place = Place(job["last_progress"], key)
-        if key not in replaced and page.follows(place):
+        place = job_place(job)
+        if page.follows(place):
             yield place, job, later
 
 
