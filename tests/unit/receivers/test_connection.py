@@ -620,3 +620,30 @@ def test_a_last_line_without_a_newline_counts_where_the_client_ended_well(reason
     wire.connection.dataReceived(b'{"type":"metric","service":"s","name":"n","value":1}')
     wire.connection.connectionLost(Failure(reason))
     assert len(sidecar.journal.lines) == taken
+
+
+# when it is said
+
+
+def test_an_ack_goes_out_before_whatever_else_waits_for_what_is_durable() -> None:
+    """The reactor looks at its sockets only after all the calls that are due."""
+    sidecar, sent = Sidecar(automatic=False), list[bytes]()
+    wire = sidecar.hello()
+
+    def send() -> None:
+        sent.append(wire.transport.value())  # type: ignore[no-untyped-call]
+        wire.transport.clear()  # type: ignore[no-untyped-call]
+
+    wire.transport.doWrite = send  # type: ignore[attr-defined]
+    wire.connection.dataReceived(wire.lines(1, 2))
+    sidecar.journal.commit()
+    sidecar.clock.callLater(0, lambda: sent.append(b"a reader of the journal"))
+    sidecar.clock.advance(0)
+    assert [sent[0].count(b'"ack"'), sent[1:]] == [1, [b"a reader of the journal"]]
+    wire.connection.dataReceived(b"bad\n" * 100)
+    sidecar.journal.commit()
+    sidecar.clock.advance(0)
+    assert len(sent) <= 3, "many errors go out together"
+    wire.transport.disconnecting = True
+    wire.connection.acknowledge(again=True)
+    assert len(sent) <= 3

@@ -96,6 +96,36 @@ def test_frames_of_many_sidecars_are_gathered_and_those_of_few_are_not() -> None
     assert len(sidecar.journal.lines) == before + 2 * hub.FEW_FORWARD + 1
 
 
+def test_many_sidecars_wait_for_one_that_is_gathered_no_longer_than_they_may() -> None:
+    assert hub.GATHER_MOST <= 0.1
+    sidecar = Sidecar()
+    edges = [edge(sidecar, number + 1) for number in range(2_000)]
+    for number in range(3):
+        for wire in edges[:10]:
+            wire.connection.dataReceived(frame(10 * number, 10 * number + 10, wire.line(number + 1)))
+            sidecar.clock.advance(hub.GATHER_MOST / 9)
+        assert len(sidecar.journal.lines) >= 10 * number + 9
+    sidecar.clock.advance(hub.GATHER_MOST)
+    assert len(sidecar.journal.lines) == 30
+
+
+def test_what_a_sidecar_with_a_backlog_sends_is_not_gathered() -> None:
+    sidecar = Sidecar()
+    edges = [edge(sidecar, number + 1) for number in range(3 * hub.FEW_FORWARD)]
+    one, other = edges[:2]
+    sidecar.clock.pump([1, 1])
+    one.connection.dataReceived(frame(0, 10, one.line(1)))
+    sidecar.clock.advance(0)
+    one.connection.dataReceived(frame(10, 20, one.line(2)))
+    sidecar.clock.advance(0)
+    assert len(sidecar.journal.lines) == 1, "the last round began just now"
+    for number in range(5):
+        lines = [other.line(20 * number + at, name="n" * 1_000) for at in range(1, 21)]
+        other.connection.dataReceived(frame(10 * number, 10 * number + 10, *lines, codec="none"))
+        sidecar.clock.advance(0)
+        assert len(sidecar.journal.lines) == 2 + 20 * (number + 1), "with those that waited"
+
+
 def test_whoever_goes_while_it_waits_for_what_is_durable_is_told_nothing() -> None:
     sidecar = Sidecar(automatic=False)
     one, other = edge(sidecar, 1), edge(sidecar, 2)

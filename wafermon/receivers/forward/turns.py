@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from twisted.internet.interfaces import IDelayedCall
 
 TURN_SECONDS = 0.0005
 """For so long turns are given at a time; then the reactor looks at its sockets. A turn that takes longer is the only one then."""
@@ -15,7 +17,7 @@ class Timed(Protocol):
     """A clock that calls."""
 
     def seconds(self) -> float: ...
-    def later(self, seconds: float, call: Callable[[], None]) -> object: ...
+    def later(self, seconds: float, call: Callable[[], None]) -> Any: ...
 
 
 class Turns(Generic[T]):
@@ -30,22 +32,30 @@ class Turns(Generic[T]):
         self._waiting: dict[T, None] = {}
         self._began = -float("inf")
         self._called = False
+        self._next: IDelayedCall | None = None
+        """The round that begins after a pause."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, one: T) -> None:
-        """It waits from now on, after those that do."""
+    def add(self, one: T, *, at_once: bool = False) -> None:
+        """It waits from now on, after those that do. `at_once`: the round of turns begins now."""
         self._waiting[one] = None
+        if at_once and self._next is not None:
+            self._next.cancel()
+            self._next, self._called = None, False
         if not self._called:
             self._called = True
-            self._clock.later(max(0.0, self._began + self._pause() - self._clock.seconds()), self._begin)
+            wait = 0.0 if at_once else max(0.0, self._began + self._pause() - self._clock.seconds())
+            call = self._clock.later(wait, self._begin)
+            self._next = call if wait else None
 
     def discard(self, one: T) -> None:
         """It waits no more."""
         self._waiting.pop(one, None)
 
     def _begin(self) -> None:
+        self._next = None
         self._began = self._clock.seconds()
         self._go_on()
 

@@ -100,7 +100,7 @@ class Hub(Protocol):
     def paused(self, connection: Connection) -> None: ...
     def settled(self, connection: Connection) -> None: ...
     def acknowledge_soon(self, stream: Stream) -> None: ...
-    def await_turn(self, connection: Connection) -> None: ...
+    def await_turn(self, connection: Connection, waiting: int) -> None: ...
     def count(self, taken: Taken) -> int: ...
     def held_changed(self, connection: Connection, size: int) -> None: ...
 
@@ -442,7 +442,7 @@ class Connection(protocol.Protocol):
     def _work(self) -> None:
         """Take what there is, as far as the journal and the client's reading allow. A sidecar that forwards waits for its turn."""
         if self._forwarding is not None:
-            self._hub.await_turn(self)
+            self._hub.await_turn(self, len(self._inbox))
         elif self.state is not State.WAITING or self._begin():
             self._take_or_refuse()
         self._held_changed()
@@ -458,7 +458,7 @@ class Connection(protocol.Protocol):
         while more and self.state is State.ENDING:  # else it would be closed before
             more = self._take_one_frame()
         if more:
-            self._hub.await_turn(self)
+            self._hub.await_turn(self, len(self._inbox))
         self._held_changed()
         if not self.held:  # else it goes on by itself
             self._acknowledge(False)
@@ -602,7 +602,7 @@ class Connection(protocol.Protocol):
         if self._wake is not None and not self._wake.active():
             self._wake = None
         if self._forwarding is not None:
-            self._hub.await_turn(self)
+            self._hub.await_turn(self, len(self._inbox))
         elif self.state in WAITS:
             self._move(Input.RELEASE)
             self._work()
@@ -672,6 +672,7 @@ class Connection(protocol.Protocol):
         if stream.synced > self._acked or again:
             self._acked, self._said_at = stream.synced, self._hub.seconds()
             self._say(hellos.ack(stream.synced))
+            self._send_now()
         if self.held and not self._unsettled and self._wake is None and not self._hub.congested:
             self._hub.soon(self._go_on)
         self._maybe_close()
@@ -684,6 +685,15 @@ class Connection(protocol.Protocol):
             transport.write(reply)
         finally:
             transport.bufferSize = size
+
+    def _send_now(self) -> None:
+        """What was said goes out at once, and not only after all that the reactor calls before it looks at its sockets again: those who read what
+        became durable just now are among these. Over TLS, where writes are put together, it does not."""
+        transport = self.transport
+        if transport.disconnecting or INegotiated.providedBy(transport):
+            return
+        if (send := getattr(transport, "doWrite", None)) is not None:
+            send()  # what goes wrong the reactor meets again
 
     def _held_changed(self) -> None:
         """Count what is in memory for this client: what it has begun to send, and what it does not read."""

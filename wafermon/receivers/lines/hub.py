@@ -41,9 +41,11 @@ LOOKS = 50
 """So many connections are looked at between two looks of the reactor at its sockets, of all of them each second."""
 REPEAT_SECONDS = 0.5
 """An ack that was said since then is not repeated yet."""
-FEW_FORWARD, GATHER_SECONDS, GATHER_MOST = 20, 20e-6, 0.05
+FEW_FORWARD, GATHER_SECONDS, GATHER_MOST = 20, 100e-6, 0.1
 """Where more sidecars than a few forward, their frames are gathered for so long per sidecar, and no longer: few groups of the journal take
-them all then, and between these the disk is free for the programs that wait for it."""
+them all then, and between these the processor and the disk are free for the programs that wait for them."""
+BACKLOG_BYTES = 16 << 10
+"""A sidecar of which so much came, by what its frames hold, has a backlog: it sends the more the sooner it is heard, and nothing is gathered."""
 FORWARDED_BYTES = LINE_MAX + 1
 """The largest frame of a sidecar: its lines are read at once, in 5 ms, and lie in one group. The longest line of any sidecar has room."""
 OPENING_BYTES = 8 << 20
@@ -402,9 +404,9 @@ class Receiver:
             self.soon(self._acknowledge)
         self._news.add(stream)
 
-    def await_turn(self, connection: Connection) -> None:
-        """Call its `take_turn` when those before it have had theirs."""
-        self._turns.add(connection)
+    def await_turn(self, connection: Connection, waiting: int) -> None:
+        """Call its `take_turn` when those before it have had theirs. `waiting`: the bytes that it holds."""
+        self._turns.add(connection, at_once=waiting >= BACKLOG_BYTES)
 
     def _onward_changed(self) -> None:
         for connection in self._forwarding.values():
