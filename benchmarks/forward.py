@@ -1,18 +1,18 @@
 """What it costs to forward messages to a central sidecar, beside local files; and what a thousand forwarding sidecars are to it.
 
-    python benchmarks/forward.py [--messages 200000] [--sidecars 1000] [--seconds 60] [--rounds 5]
+    python benchmarks/forward.py [--messages 200000] [--sidecars 1000] [--seconds 60] [--rounds 5] [--every 5 2 1]
 
 First an edge and a central sidecar, for each codec: bytes on the wire, and processor time at both ends, beside an edge that only writes files.
-Then as many connections as `--sidecars` says, each of which forwards a frame a second as a sidecar does, from one process: central's
-memory, how long a local client waits for its acks beside them while they forward and while they are silent, by turns, and after a
-restart of central how long until all are back.
+Then as many connections as `--sidecars` says, each of which forwards a frame every so many seconds as a sidecar does: how long a local client
+waits for its acks beside them at each of these paces and while they are silent, by turns, with how busy central is; central's memory; and
+after a restart of central how long until all are back. They come from one process, which gives way to central and the local client, as other
+machines do.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import random
@@ -22,15 +22,16 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 
 from central import TOKEN, Central
 from daemon import Client, until
-from edge import Edge
+from edge import Edge as Sidecar
 
 CENTRAL = """
 listen:
@@ -44,6 +45,8 @@ backends:
   files: {{plugin: filesystem, path: "logs/all.jsonl"}}
 """
 LINES_A_FRAME = 10
+BEGIN = 1 << 31
+STEP_SECONDS = 0.1
 BACK_SECONDS = 15.0
 """As the backend draws it: see `LONGEST_WAIT`."""
 
@@ -91,7 +94,7 @@ def both_ends(messages: int) -> None:
             directory = Path(name)
             with Central(directory / "central", CENTRAL) as central:
                 compress = "none" if codec == "files" else codec
-                edge = Edge(directory / "edge", central.forward_port, compress=compress, quota="0")
+                edge = Sidecar(directory / "edge", central.forward_port, compress=compress, quota="0")
                 path = directory / "edge" / "wafermon.yaml"
                 text = path.read_text().replace("segment_bytes: 64KiB, ", "").replace("age: 50ms", "age: 1s")
                 to = "files" if codec == "files" else "central"
@@ -111,80 +114,125 @@ def both_ends(messages: int) -> None:
                     )
 
 
-class Simulated:
-    """A sidecar that forwards a frame a second, and comes back as the backend does."""
+class Edge(asyncio.Protocol):
+    """A sidecar that forwards, and comes back as the backend does. All of its frames hold the same lines, which are compressed once: central
+    tells frames apart by the stretch that they stand for."""
 
     def __init__(self, number: int, port: int) -> None:
         self.journal = f"{number:016x}"
         self.port = port
-        self.position = 1 << 31
-        self.seq = 0
+        self.position = BEGIN
+        self.wait = 0.5
         self.up = False
-        self.acked = 0
-        self.silent = False
+        self.said = b""
+        self.transport: asyncio.Transport
+        self.raw = b"".join(line(self.journal, seq) + b"\n" for seq in range(1, LINES_A_FRAME + 1))
+        self.data = zlib.compress(self.raw, 1)
+        self.head = b'{"type":"frame","codec":"zlib","bytes":%d,"raw":%d,"lines":%d,"start":%%d,"end":%%d}\n' % (
+            len(self.data), len(self.raw), LINES_A_FRAME
+        )  # fmt: skip
 
-    async def run(self) -> None:
-        wait = 0.5
-        while True:
-            with contextlib.suppress(OSError, ValueError, asyncio.IncompleteReadError):
-                await self.talk()
-            self.up = False
-            await asyncio.sleep(random.uniform(0, wait))
-            wait = min(2 * wait, BACK_SECONDS)
-
-    async def talk(self) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self) -> None:
         try:
-            hello = {
-                "v": 2,
-                "type": "hello",
-                "forward": True,
-                "client": self.journal,
-                "instance": "one",
-                "token": TOKEN,
-                "compress": ["zlib"],
-            }
-            writer.write(json.dumps(hello).encode() + b"\n")
-            welcome = json.loads(await reader.readline())
-            self.position = max(welcome["acked"], 1 << 31)
-            self.up = True
-            listening = asyncio.ensure_future(self.listen(reader))
-            try:
-                await asyncio.sleep(random.random())
-                while not listening.done():
-                    if not self.silent:
-                        self.send(writer)
-                    await asyncio.sleep(1.0)
-                await listening
-            finally:
-                listening.cancel()
-        finally:
-            writer.close()
+            await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self.port)
+        except OSError:
+            self.connection_lost(None)
 
-    def send(self, writer: asyncio.StreamWriter) -> None:
-        raw = b""
-        for _ in range(LINES_A_FRAME):
-            self.seq += 1
-            raw += line(self.journal, self.seq) + b"\n"
-        data = zlib.compress(raw, 1)
-        start, self.position = self.position, self.position + len(raw)
-        head = {
-            "type": "frame",
-            "codec": "zlib",
-            "bytes": len(data),
-            "raw": len(raw),
-            "lines": LINES_A_FRAME,
-            "start": start,
-            "end": self.position,
-        }
-        writer.write(json.dumps(head).encode() + b"\n" + data)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport, self.said = transport, b""
+        hello = {
+            "v": 2, "type": "hello", "forward": True, "client": self.journal, "instance": "one", "token": TOKEN, "compress": ["zlib"],
+        }  # fmt: skip
+        transport.write(json.dumps(hello).encode() + b"\n")
 
-    async def listen(self, reader: asyncio.StreamReader) -> None:
-        while said := await reader.readline():
-            found = json.loads(said)
-            if found["type"] == "error":
-                raise ValueError(found["detail"])
-            self.acked = found.get("seq", self.acked)
+    def data_received(self, data: bytes) -> None:
+        if self.up:
+            return  # acks
+        self.said += data
+        first, newline, _ = self.said.partition(b"\n")
+        if newline and (welcome := json.loads(first))["type"] == "welcome":
+            self.position = max(welcome["acked"], BEGIN)
+            self.wait, self.up = 0.5, True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.up = False
+        loop = asyncio.get_running_loop()
+        loop.call_later(random.uniform(0, self.wait), lambda: loop.create_task(self.connect()))
+        self.wait = min(2 * self.wait, BACK_SECONDS)
+
+    def send(self) -> None:
+        if self.up:
+            start, self.position = self.position, self.position + len(self.raw)
+            self.transport.write(self.head % (start, self.position) + self.data)
+
+
+async def be_edges(count: int, port: int) -> None:
+    """As a process of its own: each line of its input is how many seconds lie between two frames of an edge, 0 for silence; it says how many
+    are connected whenever that has changed."""
+    edges = [Edge(number + 1, port) for number in range(count)]
+    connecting = [asyncio.ensure_future(one.connect()) for one in edges]
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    every, known, at = 0.0, -1, 0
+    given = asyncio.ensure_future(reader.readline())
+    due = loop.time()
+    while True:
+        await asyncio.wait([given], timeout=max(0.0, due - loop.time()) if every else STEP_SECONDS)
+        if given.done():
+            if not given.result():
+                break
+            every, due = float(given.result()), loop.time()
+            given = asyncio.ensure_future(reader.readline())
+        if every:  # the edges one after the other, evenly spread
+            while due <= loop.time():
+                edges[at % count].send()
+                at, due = at + 1, due + every / count
+        up = sum(one.up for one in edges) if at % 50 == 0 or not every else known
+        if up != known:
+            known = up
+            print(up, flush=True)
+    await asyncio.gather(*connecting)
+
+
+class Edges:
+    """The process that simulates them: other machines, so what it needs of the processor comes after all others."""
+
+    def __init__(self, count: int, port: int) -> None:
+        self.count = count
+        self._command = [sys.executable, __file__, "--sidecars", str(count), "--be-edges-of", str(port)]
+        self._up = 0
+        self._known = asyncio.Event()
+
+    async def __aenter__(self) -> Edges:
+        pipe = asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe)
+        self._listening = asyncio.ensure_future(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+        await self._listening
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        while said := await self._process.stdout.readline():
+            self._up = int(said)
+            self._known.set()
+
+    async def until(self, up: Callable[[int], bool]) -> None:
+        """So many are connected as `up` wants."""
+        while not up(self._up):
+            self._known.clear()
+            await self._known.wait()
+
+    def send(self, every: float) -> None:
+        """From now on each sends a frame every so many seconds; 0: none."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"%g\n" % every)
 
 
 async def acks(port: int, seconds: float) -> list[float]:
@@ -215,70 +263,80 @@ async def measure_acks(port: int, seconds: float) -> list[float]:
     return sorted(took)
 
 
-def shown(took: list[float]) -> str:
-    return f"p50 {at(took, 0.5) * 1e3:.1f} ms, p99 {at(took, 0.99) * 1e3:.1f} ms ({len(took)} messages)"
-
-
 def at(took: list[float], part: float) -> float:
-    return took[int(len(took) * part)]
+    """Milliseconds."""
+    return 1e3 * took[int(len(took) * part)]
 
 
-async def compare_acks(sidecars: list[Simulated], port: int, seconds: float, rounds: int) -> None:
-    """While the sidecars are silent and while they forward, by turns: whatever else the machine does meets both."""
-    ratios: dict[float, list[float]] = {0.5: [], 0.99: []}
-    for number in range(rounds):
-        took = {}
-        for silent in (True, False):
-            for one in sidecars:
-                one.silent = silent
-            await asyncio.sleep(2)
-            took[silent] = await acks(port, seconds / rounds)
+class Phase(NamedTuple):
+    """What was measured while the edges sent at one pace."""
+
+    p50: float
+    """Milliseconds, as is `p99`."""
+    p99: float
+    busy: float
+    """Central's share of a core."""
+
+
+async def phase(edges: Edges, every: float, central: Central, seconds: float) -> Phase:
+    edges.send(every)
+    await asyncio.sleep(2)
+    assert central.process is not None
+    before, began = cpu(central.process.pid), time.monotonic()
+    took = await acks(central.port, seconds)
+    busy = (cpu(central.process.pid) - before) / (time.monotonic() - began)
+    return Phase(at(took, 0.5), at(took, 0.99), busy)
+
+
+async def compare_acks(edges: Edges, central: Central, given: argparse.Namespace) -> None:
+    """While the edges are silent and while they forward, by turns: whatever else the machine does meets all of them."""
+    paces = [0.0, *given.every]
+    rounds = [
+        {every: await phase(edges, every, central, given.seconds / given.rounds) for every in paces}
+        for _ in range(given.rounds)
+    ]
+    edges.send(0)
+    print(f"acks of a local client, medians of {given.rounds} rounds; times: as long as in silence")
+    print(
+        f"{'a frame of each':>18} {'messages/s':>10} {'central':>8} {'p50':>8} {'p99':>8} {'times p50':>10} {'p99':>6}"
+    )
+    for every in paces:
+        some = [one[every] for one in rounds]
+        p50, p99, busy = (statistics.median(column) for column in zip(*some, strict=True))
+        ratios = [(one[every].p50 / one[0.0].p50, one[every].p99 / one[0.0].p99) for one in rounds]
+        times = [statistics.median(column) for column in zip(*ratios, strict=True)]
+        pace = f"every {every:g} s" if every else "silence"
+        rate = edges.count * LINES_A_FRAME / every if every else 0
         print(
-            f"acks of a local client, round {number + 1}: {shown(took[True])}; beside them: {shown(took[False])}",
+            f"{pace:>18} {rate:10,.0f} {busy:8.0%} {p50:5.1f} ms {p99:5.1f} ms {times[0]:10.1f} {times[1]:6.1f}",
             flush=True,
         )
-        for part, found in ratios.items():
-            found.append(at(took[False], part) / at(took[True], part))
-    middle, worst = (statistics.median(found) for found in ratios.values())
-    print(f"times as long beside them, median of {rounds} rounds: p50 {middle:.1f}, p99 {worst:.1f}", flush=True)
 
 
-async def fan_in(count: int, seconds: float, rounds: int) -> None:
+async def fan_in(given: argparse.Namespace) -> None:
+    count = given.sidecars
     with tempfile.TemporaryDirectory() as name, Central(Path(name) / "central", CENTRAL) as central:
-        sidecars = [Simulated(number + 1, central.forward_port) for number in range(count)]
-        tasks = [asyncio.ensure_future(one.run()) for one in sidecars]
-        began = time.monotonic()
-        while not all(one.up for one in sidecars):
-            await asyncio.sleep(0.1)
-        print(f"{count} sidecars connected after {time.monotonic() - began:.1f} s", flush=True)
-        assert central.process is not None
-        await asyncio.sleep(3)
-        before = cpu(central.process.pid), time.monotonic()
-        await asyncio.sleep(seconds / rounds)
-        busy = (cpu(central.process.pid) - before[0]) / (time.monotonic() - before[1])
-        print(
-            f"central: {memory(central.process.pid):.0f} MiB at most, {busy:.0%} of a core, for {count * LINES_A_FRAME:,} messages/s",
-            flush=True,
-        )
-        await compare_acks(sidecars, central.port, seconds, rounds)
-        central.kill()
-        await asyncio.sleep(1)
-        began = time.monotonic()
-        await asyncio.get_running_loop().run_in_executor(None, central.start)
-        ready = time.monotonic() - began
-        while not all(one.up for one in sidecars):
-            await asyncio.sleep(0.1)
-        print(
-            f"after a kill: central ready in {ready:.1f} s, all back {time.monotonic() - began:.1f} s after its start",
-            flush=True,
-        )
-        await asyncio.sleep(5)
-        assert central.process is not None
-        print(f"central: {memory(central.process.pid):.0f} MiB at most since then", flush=True)
-        for task in tasks:
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks)
+        async with Edges(count, central.forward_port) as edges:
+            began = time.monotonic()
+            await edges.until(lambda up: up == count)
+            print(f"{count} sidecars connected after {time.monotonic() - began:.1f} s", flush=True)
+            await compare_acks(edges, central, given)
+            assert central.process is not None
+            print(f"central: {memory(central.process.pid):.0f} MiB at most", flush=True)
+            edges.send(min(given.every))
+            central.kill()
+            await edges.until(lambda up: up < count)
+            began = time.monotonic()
+            await asyncio.get_running_loop().run_in_executor(None, central.start)
+            ready = time.monotonic() - began
+            await edges.until(lambda up: up == count)
+            print(
+                f"after a kill: central ready in {ready:.1f} s, all back {time.monotonic() - began:.1f} s after its start",
+                flush=True,
+            )
+            await asyncio.sleep(5)
+            assert central.process is not None
+            print(f"central: {memory(central.process.pid):.0f} MiB at most since then", flush=True)
 
 
 def main() -> None:
@@ -289,17 +347,30 @@ def main() -> None:
         "--seconds", type=float, default=60.0, help="how long acks are measured with them, and as long without"
     )
     parser.add_argument("--rounds", type=int, default=5, help="in how many rounds")
+    parser.add_argument(
+        "--every",
+        type=float,
+        nargs="+",
+        default=[5.0, 2.0, 1.0],
+        help="seconds between two frames of a sidecar; several are measured in turn",
+    )
     parser.add_argument("--acks", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--be-edges-of", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.acks:
         print(json.dumps(asyncio.run(measure_acks(given.acks, given.seconds))))
+        return
+    if given.be_edges_of:
+        os.nice(10)  # they are other machines
+        resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+        asyncio.run(be_edges(given.sidecars, given.be_edges_of))
         return
     if given.messages:
         both_ends(given.messages)
     if given.sidecars:
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16_384), hard))
-        asyncio.run(fan_in(given.sidecars, given.seconds, given.rounds))
+        asyncio.run(fan_in(given))
 
 
 if __name__ == "__main__":
