@@ -6,11 +6,13 @@ import json
 import random
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,15 @@ from typing import Any
 import pytest
 from central import CONFIG, TOKEN, Central
 from certificates import Authority
-from daemon import Load, until
+from daemon import PATIENCE, Load, until
 from edge import Edge
 from exactly_once import check_exactly_once
 from proxy import Pair, Proxy
+
+from wafermon.wire.frames import Stretch, encode_frame
+
+MARK = 1 << 31
+"""Where the stretch of the first frame begins."""
 
 
 @pytest.fixture
@@ -256,6 +263,104 @@ def test_tokens_that_are_replaced_during_frames_lose_and_double_nothing(central:
         check_exactly_once(central, loads)
         assert "it would not be admitted any more" in central.log()
         assert forwarders(central)[0]["gaps"] == 0
+
+
+class RawEdge:
+    """A sidecar that forwards, byte by byte as a test wants it."""
+
+    def __init__(self, port: int, token: str = "", tls: ssl.SSLContext | None = None) -> None:
+        plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        self.socket = tls.wrap_socket(plain, server_hostname="localhost") if tls is not None else plain
+        self._replies = self.socket.makefile("rb")
+        hello = {
+            "v": 2,
+            "type": "hello",
+            "forward": True,
+            "client": "e" * 16,
+            "instance": "one",
+            "token": token,
+            "compress": ["zlib"],
+        }
+        self.socket.sendall(json.dumps(hello).encode() + b"\n")
+        self.welcome = self.next()
+
+    def next(self) -> dict[str, Any]:
+        """The next that it is told; nothing where it is closed."""
+        said = self._replies.readline()
+        found: dict[str, Any] = json.loads(said) if said else {}
+        return found
+
+    def until_acked(self, mark: int) -> None:
+        while (said := self.next())["type"] == "ack" and said["seq"] < mark:
+            pass
+        assert said["type"] == "ack" and said["seq"] == mark, said
+
+
+def frames(count: int) -> list[bytes]:
+    """So many of 50 messages each; the one after the other."""
+    made = []
+    for number in range(count):
+        seqs = range(50 * number + 1, 50 * number + 51)
+        said = {
+            "type": "event",
+            "ts": 1_795_500_000_000_000,
+            "service": "test",
+            "level": "info",
+            "message": "m",
+            "client": "a" * 16,
+        }
+        raw = b"".join(json.dumps({**said, "seq": seq}).encode() + b"\n" for seq in seqs)
+        made.append(encode_frame("zlib", raw, 50, Stretch(MARK + number, MARK + number + 1)))
+    return made
+
+
+def test_a_certificate_that_is_replaced_within_a_frame_costs_nothing(tmp_path: Path) -> None:
+    """Who is connected goes on where it is, in the middle of a frame; who comes next is shown the new one."""
+    authority, others = Authority(tmp_path, "fab"), Authority(tmp_path, "other")
+    server, newer = authority.issue("server", server=True), others.issue("newer", server=True)
+    config = CONFIG.replace("tcp:%(port)d", "tls:%(port)d").replace(
+        "token_file", f"certificate: {server}, key: {server.with_suffix('.key')}, token_file"
+    )
+    with Central(tmp_path / "central", config) as central:
+        edge = RawEdge(central.forward_port, TOKEN, authority.context())
+        first, second, third = frames(3)
+        edge.socket.sendall(first + second[: len(second) // 2])
+        edge.until_acked(MARK + 1)
+        newer.with_suffix(".key").replace(server.with_suffix(".key"))
+        newer.replace(server)
+        until(lambda: "new connections get the new certificate" in central.log(), "the new certificate")
+        edge.socket.sendall(second[len(second) // 2 :] + third[:10])
+        edge.until_acked(MARK + 2)
+        edge.socket.close()
+        again = RawEdge(central.forward_port, TOKEN, ssl.create_default_context(cafile=str(others.path)))
+        assert again.welcome["acked"] == MARK + 2, "half a frame is none"
+        again.socket.sendall(third)
+        again.until_acked(MARK + 3)
+        assert central.drained() == [("a" * 16, seq) for seq in range(1, 151)]
+
+
+def test_a_token_that_is_replaced_within_a_frame_loses_and_doubles_nothing(central: Central) -> None:
+    """Who has the old one is closed, and what it had sent of its frame is none of central's; who keeps its own goes on."""
+    old, other = RawEdge(central.forward_port, TOKEN), RawEdge(central.forward_port, f"{TOKEN}-2")
+    first, second = frames(2)
+    for edge in (old, other):
+        edge.socket.sendall(first + second[:-10])
+        edge.until_acked(MARK + 1)
+    new = central.directory / "new"
+    new.write_text(f"{TOKEN}-new +forward=edge\n{TOKEN}-2 +forward=edge-2 test load-*\n")
+    new.chmod(0o600)
+    new.replace(central.directory / "tokens")
+    while old.next():
+        pass
+    with suppress(OSError):
+        old.socket.sendall(second[-10:])
+    other.socket.sendall(second[-10:])
+    other.until_acked(MARK + 2)
+    again = RawEdge(central.forward_port, f"{TOKEN}-new")
+    assert again.welcome["acked"] == MARK + 1
+    again.socket.sendall(second)
+    again.until_acked(MARK + 2)
+    assert Counter(central.drained()) == {("a" * 16, seq): 2 for seq in range(1, 101)}, "once of each edge"
 
 
 def test_mutual_tls_and_a_certificate_that_is_replaced(tmp_path: Path) -> None:
