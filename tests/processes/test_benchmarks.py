@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from daemon import ROOT
+from central import Central
+from daemon import PATIENCE, ROOT, until
 
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -108,3 +110,24 @@ def test_the_page_has_a_place_for_every_section() -> None:
 
     marked = {found[2] for found in page.MARKED.finditer(page.PAGE.read_text())}
     assert marked == {*SECTIONS, "machine"}
+
+
+def test_simulated_edges_forward_at_their_pace_and_come_back(tmp_path: Path) -> None:
+    edges = [sys.executable, str(ROOT / "benchmarks/forward.py"), "--sidecars", "3", "--be-edges-of"]
+    with Central(tmp_path) as central:
+
+        def frames() -> list[int]:
+            return [one["frames"] for one in central.ask("/api/forwarders?connected=true")["forwarders"]]
+
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([*edges, str(central.forward_port)], **pipes) as process:
+            process.stdin.write("0.1\n")
+            process.stdin.flush()
+            until(lambda: len(frames()) == 3 and min(frames()) > 4, "frames of all of them")
+            assert max(frames()) - min(frames()) <= 1, "in turn"
+            central.kill()
+            central.start()
+            until(lambda: len(frames()) == 3 and min(frames()) > 4, "frames of all of them again")
+            process.stdin.close()
+            assert process.wait(PATIENCE) == 0
+        assert all(one["gaps"] == one["duplicate_frames"] == 0 for one in central.ask("/api/forwarders")["forwarders"])

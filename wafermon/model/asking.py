@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from heapq import nlargest
 from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
@@ -221,8 +220,8 @@ def page_of(records: Iterable[T], page: Page, place: Callable[[T], Place]) -> Fo
     """One page of records that are all there are, in any order."""
     given = [(place(one), one) for one in records]
     rest = [one for one in given if page.follows(one[0])]
-    first = nlargest(page.limit, rest, key=itemgetter(0))
-    return Found([one for _, one in first], len(rest) > page.limit, len(given))
+    rest.sort(key=itemgetter(0), reverse=True)
+    return Found([one for _, one in rest[: page.limit]], len(rest) > page.limit, len(given))
 
 
 def merged(answers: Sequence[Found[T]], page: Page, place: Callable[[T], Place]) -> Found[T]:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
-SLICE_SECONDS = 0.002
+SLICE_SECONDS = 0.001
 """Of the processor's time."""
 STEPS = 8
 """The clock is looked at once for so many steps of a list."""

@@ -114,6 +114,7 @@ class Live:
         # Counts are those of the last part, memory may have messages of earlier ones.
         known = counts if found["part"] == 1 else None
         said = latest(await slices.gather(self._correlator.search(trace_id, messages, known)), messages)
+        await slices.turn()
         points = {POINTS[kind]: given for kind, given in said.items()}
         missing = {name: max(0, int(counts.get(kind, 0)) - len(points[name])) for kind, name in POINTS.items()}
         whole: Any = {

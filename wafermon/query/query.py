@@ -132,7 +132,9 @@ class Query:
             slices, kinds = Slices(self._sleep), self._kinds(store)
             looked = await slices.gather(live.look(wanted, kinds))
             known = frozenset(key for key, _ in looked)
+            await slices.turn()
             shown = page_of((job for _, job in looked if job is not None), page, job_place)
+            await slices.turn()
             records = await slices.gather(live.record(job, kinds) for job in shown.records)
             parts.append(replace(shown, records=records))
         if store is not None:

@@ -669,9 +669,11 @@ class Connection(protocol.Protocol):
         stream = self.stream
         if stream is None or self.state not in ANSWERED or not self._writing.possible or self._replies:
             return
-        if stream.synced > self._acked or again:
+        news = stream.synced > self._acked
+        if news or again:
             self._acked, self._said_at = stream.synced, self._hub.seconds()
             self._say(hellos.ack(stream.synced))
+        if news:
             self._send_now()
         if self.held and not self._unsettled and self._wake is None and not self._hub.congested:
             self._hub.soon(self._go_on)
