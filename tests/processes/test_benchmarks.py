@@ -121,6 +121,7 @@ def test_simulated_edges_forward_at_their_pace_and_come_back(tmp_path: Path) -> 
 
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with subprocess.Popen([*edges, str(central.forward_port)], **pipes) as process:
+            assert process.stdin is not None
             process.stdin.write("0.1\n")
             process.stdin.flush()
             until(lambda: len(frames()) == 3 and min(frames()) > 4, "frames of all of them")
