@@ -17,6 +17,14 @@ EXTENSIONS = [
         py_limited_api=True,
         optional=True,
     ),
+    Extension(
+        "wafermon.wire._sums",
+        ["wafermon/wire/_sums.c"],
+        depends=["wafermon/wire/_scan.c"],
+        extra_compile_args=["-O2", "-Wall", "-Wextra"],
+        py_limited_api=True,
+        optional=True,
+    ),
 ]
 
 setup(

@@ -33,7 +33,7 @@ backends:
   {history}
 routes: [{{to: [{to}]}}]
 """
-HISTORY = "history: {plugin: history, dir: history, batch: {messages: 5000, bytes: 4MiB, age: 1s}}"
+HISTORY = "history: {plugin: history, dir: history, batch: {messages: 20000, bytes: 8MiB, age: 1s}}"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

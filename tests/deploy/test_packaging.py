@@ -90,7 +90,7 @@ def compiled(wheel: Path) -> set[str]:
 
 
 def test_without_a_compiler_what_is_in_c_is_left_out(wheel: Path, tree: Path, tmp_path: Path) -> None:
-    assert compiled(wheel) == {"wafermon/backends/timescaledb/_rows", "wafermon/wire/_scan"}
+    assert compiled(wheel) == {"wafermon/backends/timescaledb/_rows", "wafermon/wire/_scan", "wafermon/wire/_sums"}
     bare, target = tmp_path / "tree", tmp_path / "wheel"
     shutil.copytree(tree, bare, symlinks=True, ignore=shutil.ignore_patterns("build", "*.so", "*.egg-info"))
     options = [option for option in PIP if option != "install"]
@@ -126,7 +126,7 @@ def test_an_installed_wafermon_is_found_by_twistd_and_by_the_shell(
     assert "good" in run(command, "check", "c.yaml", cwd=tmp_path)
 
 
-READER = "from wafermon.wire.scanned import compiled; print(compiled() is not None)"
+READER = "from wafermon.wire import scanned, sums; print({scanned.compiled() is not None, sums.summer() is not None} == {True})"
 
 
 @pytest.mark.parametrize("compiler", ["cc", "false"])

@@ -249,6 +249,11 @@ def loads(text: str | bytes) -> Any:
     return ujson.loads(text)
 
 
+def decode_value(text: bytes) -> Any:
+    """Any JSON -> its value. Raises msgspec.DecodeError."""
+    return _decode_any(text)
+
+
 def decode_object(line: bytes) -> dict[str, Any]:
     """A stored line -> its object, with the fields that no struct knows. Raises msgspec.DecodeError for what no sidecar stores."""
     value: dict[str, Any] = _decode_any(line)

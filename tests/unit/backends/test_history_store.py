@@ -21,6 +21,7 @@ from wafermon.backends.history.store import InUse, Store
 from wafermon.contract import JOURNAL, batch, line
 from wafermon.interfaces import Batch, ConfigError, Position, PositionMoved, configure
 from wafermon.model.asking import CannotAsk, ErrorFilter, EventFilter, Found, JobFilter, Page, event_place, job_place
+from wafermon.model.blocks import Block
 from wafermon.model.kinds import Kinds, kind_of
 from wafermon.model.mounts import parse_mounts
 from wafermon.query import Query, answer
@@ -484,3 +485,30 @@ def test_answers_say_which_files_could_not_be_read(tmp_path: Path) -> None:
     asked = Deferred.fromCoroutine(answer(query, "events", {}))
     asked.addCallback(lambda done: found.append(done["problems"]))
     assert found[-1] == []
+
+
+def test_a_large_batch_is_several_chunks_and_sums_that_are_written_once(tmp_path: Path) -> None:
+    store = store_of(tmp_path, wall=lambda: float(T0))
+    store.open()
+    ts = T0 * 10**6
+    parts = [
+        Block.parse(b"".join(
+            b'{"v":2,"type":"metric","ts":%d,"service":"s%d","client":"c%d","seq":%d,"trace_id":"t%d","name":"n","value":%d}\n'
+            % (ts + n, part, part, n + 1, n % 3, n)
+            for n in range(2000)
+        ))
+        for part in range(5)
+    ]  # fmt: skip
+    end = START._replace(offset=sum(part.size for part in parts))
+    store.write(Batch(START, end, Block.join(parts), (ts, ts)))
+    store.close()
+    [day] = days_in(tmp_path)
+    with closing(open_to_read(tmp_path / str(day))) as db:
+        assert db.execute("SELECT messages FROM chunks ORDER BY id").fetchall() == [(4000,), (4000,), (2000,)]
+        assert db.execute("SELECT chunk FROM service_chunks WHERE service = 's3'").fetchall() == [(2,)]
+        assert db.execute("SELECT chunk FROM trace_chunks WHERE trace_id = 't1'").fetchall() == [(1,), (2,), (3,)]
+        assert db.execute("SELECT sum(count), sum(total), min(least), max(greatest) FROM series").fetchone() == (
+            10_000, 5 * sum(range(2000)), 0, 1999,
+        )  # fmt: skip
+        assert db.execute("SELECT sum(count) FROM hours").fetchone() == (10_000,)
+    assert read_lines(tmp_path) == [(f"c{part}", n + 1) for part in range(5) for n in range(2000)]

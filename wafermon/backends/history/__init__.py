@@ -14,6 +14,7 @@ from wafermon.backends.history.backend import HistoryBackend
 from wafermon.backends.history.codec import has_zstd
 from wafermon.backends.history.place import problem_of
 from wafermon.interfaces import BackendContext, Duration, FilePath, IBackendFactory, Kind, Options, Size, Text
+from wafermon.model.settings import BatchLimits
 
 
 class HistoryOptions(Options):
@@ -77,6 +78,8 @@ class HistoryFactory:
     name = "history"
     options = HistoryOptions
 
+    batch = BatchLimits(messages=20_000, bytes=8 << 20, age=1.0)
+    """What is summed up is written once per batch."""
     always = ("stats",)
     """Types of message that it gets whatever the rules say."""
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from wafermon.backends.history.codec import CannotRead, decompress
 from wafermon.backends.history.days import Day, NotHistory, days_in, open_to_read
-from wafermon.backends.history.shape import HOUR
+from wafermon.backends.history.seen import HOUR
 from wafermon.model.asking import (
     CannotAsk,
     ErrorFilter,

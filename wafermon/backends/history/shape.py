@@ -1,19 +1,12 @@
-"""A batch -> the rows that it adds. Pure.
-
-What a batch has in common is taken from its kinds, so that most messages are looked at by C code alone.
-"""
+"""A batch -> the rows that it adds. Pure."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
-from wafermon.model.asking import as_text
-from wafermon.model.batch import Batch
+from wafermon.backends.history.seen import ERRORS, HOUR, TEXT, Seen, see
 from wafermon.model.blocks import Block
 from wafermon.model.kinds import kind_of
 from wafermon.model.messages import (
@@ -21,9 +14,6 @@ from wafermon.model.messages import (
     OWN_SERVICE,
     TERMINAL,
     Event,
-    Kind,
-    Measured,
-    Metric,
     Progress,
     SpanEnd,
     SpanStart,
@@ -31,10 +21,11 @@ from wafermon.model.messages import (
     dumps,
 )
 from wafermon.model.progress import Reached, nothing_reached, reach
+from wafermon.wire.sums import Summer
 
-HOUR = 3_600_000_000
-TEXT = 128
-"""The longest name or value of a context key that is kept, in characters."""
+CHUNK_MESSAGES = 5000
+CHUNK_BYTES = 2 << 20
+"""What is in one chunk at the most; but a chunk has one of the batch's blocks at least."""
 MESSAGE = 500
 """The longest message of an error that is kept."""
 STATE_OF = {"job_stalled": "stalled", "gone": "gone"}
@@ -42,9 +33,6 @@ STATE_OF = {"job_stalled": "stalled", "gone": "gone"}
 SPAN_TEXT = 128
 LONGEST = 2.0**62
 """What SQLite takes of a duration, in microseconds."""
-_ERRORS = ("error", "critical")
-_SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
-_stamped = attrgetter("ts", "service", "type", "level")
 
 
 @dataclass
@@ -79,15 +67,22 @@ def new_job(message: Progress, kind: str) -> Job:
     return job
 
 
+class Chunk(NamedTuple):
+    """Lines that are stored together, and what they are found by."""
+
+    block: Block
+    worst: int
+    """The greatest level of its events; -1 where it has none."""
+    traces: Sequence[str]
+    services: Sequence[str]
+    context: Sequence[tuple[str, str]]
+
+
 @dataclass
 class Rows:
     """What one batch adds to the tables of a file."""
 
-    chunk: tuple[int, int, int, int, int] = (0, 0, 0, 0, -1)
-    """first, last, received, messages, worst"""
-    traces: Sequence[str] = ()
-    services: Sequence[str] = ()
-    context: Sequence[tuple[str, str]] = ()
+    chunks: Sequence[Chunk] = ()
     hours: Mapping[tuple[int, str, str], int] = field(default_factory=dict)
     errors: Sequence[tuple[Any, ...]] = ()
     spans: Sequence[tuple[Any, ...]] = ()
@@ -104,78 +99,65 @@ class Rows:
     """trace_id, span_id"""
 
 
-def shape(batch: Batch, indexed: Iterable[str], received: int) -> Rows:
-    """`indexed`: the context keys whose values are looked up later; `received`: when the last of the batch was."""
-    block = batch.block
+def shape(block: Block, indexed: Collection[str], summer: Summer | None = None) -> Rows:
+    """`indexed`: the context keys whose values are looked up later. `summer`: where there is one it is asked instead of reading the
+    messages."""
     if not block.count:
         return Rows()
-    keys = tuple(indexed)
-    levels = {kind[_LEVEL] for kind in block.kinds if kind[_LEVEL]}
-    followed, events, metrics, traces = list[Any](), list[Any](), list[Metric | Measured](), set[str]()
-    for part in block.parts:
-        followed += part.followed
-        events += part.of_kinds({kind for kind in part.kinds if _is_looked_at(kind, any_event=bool(keys))})
-        metrics += part.metrics()
-        traces |= part.trace_ids()
-    states, abandoned = _found_out(events)
-    spans, starts, roots = _spans(followed)
+    chunks, seen = list[Chunk](), Seen()
+    for part in cut(block):
+        one = see(part, indexed, summer)
+        chunks.append(_chunk(part, one))
+        if len(chunks) == 1:
+            seen = one
+        else:
+            seen.add(one)
+    states, abandoned = _found_out(seen.events)
+    spans, starts, roots = _spans(seen.followed)
+    # in the order of the tables, which writes them sooner
     return Rows(
-        (block.first, block.last, received, block.count, max((LEVELS.index(level) for level in levels), default=-1)),
-        traces=sorted(traces),
-        services=sorted({kind[_SERVICE] for kind in block.kinds}),
-        hours=_hours(block),
-        context=_context(events, keys),
-        errors=_errors(events),
+        chunks,
+        hours={
+            (hour, service, f"level.{level}" if level else kind): count
+            for (hour, service, kind, level), count in sorted(seen.counted.items())
+        },
+        errors=_errors(seen.events),
         spans=spans,
         starts=starts,
         roots=roots,
-        series=_series(metrics),
-        progress=[one for one in followed if type(one) is Progress and one.trace_id],
-        summaries=[_summary(one) for one in followed if type(one) is Trace],
+        series=[(*key, *values) for key, values in sorted(seen.series.items())],
+        progress=[one for one in seen.followed if type(one) is Progress and one.trace_id],
+        summaries=[_summary(one) for one in seen.followed if type(one) is Trace],
         states=states,
         abandoned=abandoned,
     )
 
 
-def _is_looked_at(kind: tuple[Any, ...], *, any_event: bool) -> bool:
-    """Whether messages of this kind are events that are parsed."""
-    return kind[_TYPE] == Event.type and (any_event or kind[_LEVEL] in _ERRORS or kind[_SERVICE] == OWN_SERVICE)
-
-
-def _hours(block: Block) -> dict[tuple[int, str, str], int]:
-    """hour, service, type or level -> messages"""
-    counted = Counter[tuple[int, str, str, str]]()
-    hour = block.first // HOUR
+def cut(block: Block) -> list[Block]:
+    """The same lines, as many together as are good to be read together: a chunk is decompressed whole."""
+    found = list[list[Block]]()
+    count = size = 0
     for part in block.parts:
-        if part.first // HOUR == part.last // HOUR == hour:
-            table, column = part.columns
-            for number, count in Counter(column).items():
-                kind = table[number]
-                counted[hour, kind[_SERVICE], kind[_TYPE], kind[_LEVEL]] += count
-        else:
-            counted.update((ts // HOUR, *kind) for ts, *kind in map(_stamped, part.messages))
-    return {
-        (hour, service, f"level.{level}" if level else kind): count
-        for (hour, service, kind, level), count in counted.items()
-    }
+        if not found or count + part.count > CHUNK_MESSAGES or size + part.size > CHUNK_BYTES:
+            found.append([])
+            count = size = 0
+        found[-1].append(part)
+        count += part.count
+        size += part.size
+    return [Block.join(parts) for parts in found]
 
 
-def _context(events: Iterable[Event], keys: Sequence[str]) -> list[tuple[str, str]]:
-    found = {
-        (key, as_text(event.context[key])[:TEXT])
-        for event in events
-        if event.context
-        for key in keys
-        if key in event.context
-    }
-    return sorted(found)
+def _chunk(block: Block, seen: Seen) -> Chunk:
+    worst = max((LEVELS.index(level) for _, _, _, level in seen.counted if level), default=-1)
+    services = {service for _, service, _, _ in seen.counted}
+    return Chunk(block, worst, sorted(seen.traces), sorted(services), sorted(seen.context))
 
 
 def _errors(events: Iterable[Event]) -> list[tuple[Any, ...]]:
     """hour, service, pattern, count, first, last, message, trace_id"""
     found: dict[tuple[int, str, str], list[Any]] = {}
     for event in events:
-        if event.level not in _ERRORS:
+        if event.level not in ERRORS:
             continue
         ts, message = event.ts or 0, event.message[:MESSAGE]
         key = (ts // HOUR, event.service or "", kind_of(message[:TEXT]))
@@ -220,29 +202,6 @@ def _spans(
             roots.setdefault(key[0], (service, name))
     # in the order of the table, which writes them sooner
     return sorted(ended.values()), sorted(row for key, row in begun.items() if key not in ended), roots
-
-
-def _series(metrics: Iterable[Metric | Measured]) -> list[tuple[Any, ...]]:
-    """trace_id, service, name, unit, count, total, least, greatest; in the order of the table, which writes them sooner"""
-    found: dict[tuple[Any, ...], list[float]] = {}
-    for one in metrics:
-        if not one.trace_id:
-            continue
-        value = one.value
-        if isinstance(value, str) or not math.isfinite(value):
-            continue
-        key = (one.trace_id, one.service, one.name[:TEXT], one.unit[:TEXT] if one.unit else "")
-        known = found.get(key)
-        if known is None:
-            found[key] = [1, value, value, value]
-            continue
-        known[0] += 1
-        known[1] += value
-        if value < known[2]:
-            known[2] = value
-        elif value > known[3]:
-            known[3] = value
-    return [(*key, *values) for key, values in sorted(found.items())]
 
 
 def _summary(one: Trace) -> tuple[Any, ...]:

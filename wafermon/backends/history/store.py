@@ -30,11 +30,12 @@ from wafermon.backends.history.days import (
     open_to_write,
     seal,
 )
-from wafermon.backends.history.shape import Job, Rows, new_job, shape
+from wafermon.backends.history.shape import Chunk, Job, Rows, new_job, shape
 from wafermon.files import Files
 from wafermon.interfaces import Batch, Position, PositionMoved
 from wafermon.model.kinds import ANY, Kinds, kind_of_root
 from wafermon.model.messages import Progress, dumps, loads
+from wafermon.wire.sums import summer
 
 LOCK = "lock"
 DAMAGED = ".damaged"
@@ -100,6 +101,7 @@ class Store:
         self._kinds = kinds
         self._compress_as = compress
         self._compress: Callable[[bytes], bytes] = compressor(compress)
+        self._summer = summer()
         self._wall = wall
         self._files = files or Files()
         self._lock = -1
@@ -182,15 +184,16 @@ class Store:
     def write(self, batch: Batch) -> None:
         """Raises OSError, sqlite3.Error, PositionMoved; nothing of the batch is stored then."""
         received = batch.received[1] or int(self._wall() * 1e6)
-        rows = shape(batch, self._index, received)
-        data = self._compress(batch.raw) if batch.count else b""
+        rows = shape(batch.block, self._index, self._summer)
+        data = [self._compress(chunk.block.raw) for chunk in rows.chunks]
         current = self._file_for(day_of(received))
         db = current.db
         db.execute("BEGIN IMMEDIATE")
         try:
             self._check_position(current)
             if batch.count:
-                self._insert(current, rows, data)
+                self._insert_chunks(db, rows.chunks, data, received)
+                self._insert(current, rows)
             db.execute("UPDATE reached SET serial = ?, position = ?", (self._serial + 1, str(batch.end)))
             db.execute("COMMIT")
         except BaseException:
@@ -254,15 +257,21 @@ class Store:
         db.executemany("INSERT INTO indexed VALUES (?, ?, NULL)", [(key, next_chunk) for key in sorted(new)])
         db.execute("COMMIT")
 
-    def _insert(self, current: Current, rows: Rows, data: bytes) -> None:
+    def _insert_chunks(
+        self, db: sqlite3.Connection, chunks: Sequence[Chunk], data: Sequence[bytes], received: int
+    ) -> None:
+        for one, compressed in zip(chunks, data, strict=True):
+            block = one.block
+            chunk = db.execute(
+                "INSERT INTO chunks (first, last, received, messages, worst, data) VALUES (?, ?, ?, ?, ?, ?)",
+                (block.first, block.last, received, block.count, one.worst, compressed),
+            ).lastrowid
+            db.executemany("INSERT INTO trace_chunks VALUES (?, ?)", [(trace, chunk) for trace in one.traces])
+            db.executemany("INSERT INTO service_chunks VALUES (?, ?)", [(service, chunk) for service in one.services])
+            db.executemany("INSERT INTO context_chunks VALUES (?, ?, ?)", [(*pair, chunk) for pair in one.context])
+
+    def _insert(self, current: Current, rows: Rows) -> None:
         db = current.db
-        chunk = db.execute(
-            "INSERT INTO chunks (first, last, received, messages, worst, data) VALUES (?, ?, ?, ?, ?, ?)",
-            (*rows.chunk, data),
-        ).lastrowid
-        db.executemany("INSERT INTO trace_chunks VALUES (?, ?)", [(trace, chunk) for trace in rows.traces])
-        db.executemany("INSERT INTO service_chunks VALUES (?, ?)", [(service, chunk) for service in rows.services])
-        db.executemany("INSERT INTO context_chunks VALUES (?, ?, ?)", [(*pair, chunk) for pair in rows.context])
         db.executemany(
             "INSERT INTO hours VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count",
             [(*key, count) for key, count in rows.hours.items()],
