@@ -117,12 +117,12 @@ class Gathered:
 def select(start: Position, block: Block, table: Table, backend: str, time: int) -> Piece | None:
     """What of a block that stands at `start` and was received at `time` goes to a backend."""
     end = start._replace(offset=start.offset + block.size)
-    goes = table.going(backend)
-    if all(map(goes, block.kinds)):
-        return Piece(start, end, block, None, time)
-    wanted = set(filter(goes, block.kinds))
-    if not wanted:
+    goes = {way is not None and backend in way for way in table.ways(block.kinds)}
+    if goes == {False}:
         return None
+    if False not in goes:
+        return Piece(start, end, block, None, time)
+    wanted = set(filter(table.going(backend), block.kinds))
     return Piece(start, end, block, block.places(wanted), time)
 
 

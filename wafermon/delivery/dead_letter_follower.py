@@ -40,9 +40,9 @@ def letters_in(group: Group, table: Table) -> list[Letter]:
             )
         )
     for offset, block in group.blocks:
-        lost = set(filter(table.lost, block.kinds))
-        if not lost:
+        if None not in table.ways(block.kinds):
             continue
+        lost = set(filter(table.lost, block.kinds))
         at = group.start._replace(offset=offset)
         for line, message, kind in zip(block.raw.split(b"\n"), block.messages, block.each_kind(), strict=False):
             if kind in lost:

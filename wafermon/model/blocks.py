@@ -73,6 +73,7 @@ class Block:
     __slots__ = (
         "_column",
         "_followed",
+        "_kinds",
         "_lines",
         "_messages",
         "_parts",
@@ -81,7 +82,6 @@ class Block:
         "_tallies",
         "count",
         "first",
-        "kinds",
         "last",
         "size",
     )
@@ -90,20 +90,19 @@ class Block:
         self,
         raw: bytes | None,
         count: int,
-        kinds: frozenset[tuple[Any, ...]],
+        kinds: frozenset[tuple[Any, ...]] | None,
         first: int,
         last: int,
         messages: Sequence[Message] | None = None,
         columns: tuple[Sequence[tuple[Any, ...]], Column] | None = None,
         tallies: Sequence[Tally] | None = None,
     ) -> None:
-        """`columns`: see `Block.columns`; `tallies`: see `Block.tallies`."""
+        """`kinds`: None where `parts` tell them; `columns`: see `Block.columns`; `tallies`: see `Block.tallies`."""
         self._raw = raw
         self.size = len(raw or b"")
         """Of `raw`."""
         self.count = count
-        self.kinds = kinds
-        """The distinct `messages.Kind`s among them, as plain tuples."""
+        self._kinds = kinds
         self.first = first
         """The least `ts`, or what none is less than, in microseconds since the epoch; 0 where there are no lines."""
         self.last = last
@@ -137,7 +136,7 @@ class Block:
         joined = cls(
             None,
             sum(block.count for block in blocks),
-            frozenset().union(*(block.kinds for block in blocks)),
+            None,
             min((block.first for block in filled), default=0),
             max((block.last for block in filled), default=0),
         )
@@ -150,7 +149,7 @@ class Block:
         """The same without parts: what is looked at once for a block is looked at once for all."""
         melted = cls.join(blocks)
         if melted._parts:
-            melted._raw = melted.raw
+            melted._kinds, melted._raw = melted.kinds, melted.raw
             melted._table, melted._column = melted.columns
             parts, melted._parts = melted._parts, ()
             if all(part._messages is not None for part in parts):
@@ -185,6 +184,13 @@ class Block:
     def lines(self) -> list[bytes]:
         """The lines without their newlines, one for each of `messages`."""
         return self.raw.split(b"\n")[:-1]
+
+    @property
+    def kinds(self) -> frozenset[tuple[Any, ...]]:
+        """The distinct `messages.Kind`s among them, as plain tuples."""
+        if self._kinds is None:  # many get by without
+            self._kinds = frozenset().union(*(block.kinds for block in self._parts))
+        return self._kinds
 
     @property
     def types(self) -> frozenset[str]:

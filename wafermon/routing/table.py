@@ -14,6 +14,8 @@ from wafermon.routing.rules import APART, KEYS, Rule, types_of
 
 CACHE_SIZE = 65_536
 """Services and hosts are the clients' to name, so the answers remembered are bounded."""
+BLOCKS = 64
+"""Of so many blocks it is remembered where they go: each follower asks for the same ones, one soon after the other."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ NO_ROUTE = Route((), matched=False)
 
 Judge = Callable[[tuple[Any, ...]], bool]
 """Says something of the messages of a kind, which is the fields of `Kind`."""
+
+
+Way = tuple[str, ...] | None
+"""The backends that messages of a kind go to; None where no rule takes them, and they are dead letters."""
 
 
 class _Judged(dict[tuple[Any, ...], bool]):
@@ -59,6 +65,9 @@ class Table:
         self._compiled = [(_conditions(rule), routes[frozenset(rule.to)]) for rule in self.rules]
         self._known: dict[tuple[Any, ...], Route] = {}
         self._going: dict[str, Judge] = {}
+        self._way_of: dict[tuple[Any, ...], Way] = {}
+        self._ways: dict[frozenset[tuple[Any, ...]], frozenset[Way]] = {}
+        self._common: dict[frozenset[tuple[Any, ...]], frozenset[str] | None] = {}
         self.lost: Judge = _Judged(self._is_lost).__getitem__
         """Whether no rule takes messages of a kind: dead letters with the reason ``no_route``."""
 
@@ -81,6 +90,27 @@ class Table:
         if found is None:
             found = self._going[backend] = _Judged(lambda kind: self._goes_to(backend, *kind)).__getitem__
         return found
+
+    def ways(self, kinds: frozenset[tuple[Any, ...]]) -> frozenset[Way]:
+        """Where messages of these kinds go, each way once."""
+        found = self._ways.get(kinds)
+        if found is None:
+            if len(self._ways) >= BLOCKS:
+                self._ways.clear()
+            found = self._ways[kinds] = frozenset(map(self._way, kinds))
+        return found
+
+    def _way(self, kind: tuple[Any, ...]) -> Way:
+        try:
+            return self._way_of[kind]
+        except KeyError:
+            pass
+        if len(self._way_of) >= CACHE_SIZE:
+            self._way_of.clear()
+        service, type_, level, host, replay_to = kind
+        way: Way = (replay_to,) if replay_to else self.route(service, type_, level, host).backends
+        way = self._way_of[kind] = None if self._is_lost(kind) else way
+        return way
 
     def _goes_to(self, backend: str, service: str, type: str, level: object, host: object, replay_to: object) -> bool:
         if replay_to:

@@ -219,3 +219,28 @@ def test_what_is_said_of_a_kind_is_what_its_route_says(
     for _ in range(2):
         assert table.going(backend)(kind) == (replay_to == backend if replay_to else backend in route.backends)
         assert table.lost(kind) == (not replay_to and message[1] != "stats" and route is NO_ROUTE)
+        assert table.ways(frozenset([kind])) == {
+            None if table.lost(kind) else (replay_to,) if replay_to else route.backends
+        }
+
+
+@given(tables, st.lists(messages, min_size=1, max_size=8))
+def test_the_ways_of_many_kinds_are_those_of_each(
+    rules: list[Rule], many: list[tuple[str, str, object, object]]
+) -> None:
+    table, kinds = Table(rules), frozenset((*message, UNSET) for message in many)
+    ways = table.ways(kinds)
+    assert ways == frozenset().union(*(Table(rules).ways(frozenset([kind])) for kind in kinds))
+    assert (None in ways) == any(map(table.lost, kinds))
+    for backend in BACKENDS:
+        goes = {way is not None and backend in way for way in ways}
+        assert (False not in goes) == all(map(table.going(backend), kinds))
+        assert (True in goes) == any(map(table.going(backend), kinds))
+
+
+def test_no_more_blocks_are_remembered_than_follow_each_other() -> None:
+    table = Table([Rule(("db",), service=("s1*",)), Rule(("files",))])
+    for number in range(300):
+        kinds = frozenset({(f"s{number}", "event", "info", "h", UNSET)})
+        assert table.ways(kinds) == {("db",) if str(number).startswith("1") else ("files",)}
+    assert len(table._ways) <= 64
