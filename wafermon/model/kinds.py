@@ -15,6 +15,7 @@ _DATE = re.compile(
 )
 _UUID = re.compile(r"(?<![0-9A-Za-z])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![0-9A-Za-z])")
 _HEX = re.compile(r"(?<![0-9A-Za-z])(?=[0-9A-Fa-f]*[0-9])[0-9A-Fa-f]{8,}(?![0-9A-Za-z])")
+_LONG_HEX = re.compile(r"[0-9A-Fa-f]{8}")
 _DIGITS = re.compile(r"[0-9]+")
 _JOINED = re.compile(r"\*(?:[-_.:/+ ]?\*)+")
 
@@ -22,9 +23,13 @@ _JOINED = re.compile(r"\*(?:[-_.:/+ ]?\*)+")
 @lru_cache(4096)
 def kind_of(job_id: str) -> str:
     """``load-2026-11-28`` -> ``load-*``: dates, hexadecimal ids and digits are taken out; what is left of neighbours is one star."""
-    text = _UUID.sub(ANY, job_id)
-    text = _DATE.sub(ANY, text)
-    text = _HEX.sub(ANY, text)
+    text = job_id  # to look whether there may be something costs less than to look for it
+    if text.count("-") >= 4:
+        text = _UUID.sub(ANY, text)
+    if "19" in text or "20" in text:
+        text = _DATE.sub(ANY, text)
+    if _LONG_HEX.search(text):
+        text = _HEX.sub(ANY, text)
     text = _DIGITS.sub(ANY, text)
     return _JOINED.sub(ANY, text)
 

@@ -400,6 +400,14 @@ static int shared_are_good(struct line *line) {
            IF_ANY(REPLAY_TO, is_name(&fields[REPLAY_TO], PRINTABLE));
 }
 
+/* Which of LEVEL_NAMES it is; 0 where it is none. */
+static int level_of(const struct value *value) {
+    int level = LEVELS - 1;
+    while (level && !says(value, LEVEL_NAMES[level]))
+        level--;
+    return level;
+}
+
 static int own_are_good(struct line *line) {
     const struct value *fields = line->fields;
     int64_t number;
@@ -407,8 +415,7 @@ static int own_are_good(struct line *line) {
                IF_ANY(PARENT_ID, is_id(&fields[PARENT_ID]));
     switch (line->type) {
     case EVENT:
-        for (line->level = LEVELS - 1; line->level && !says(&fields[LEVEL], LEVEL_NAMES[line->level]);)
-            line->level--;
+        line->level = level_of(&fields[LEVEL]);
         return line->level && is_text(&fields[MESSAGE]) && IF_ANY(CONTEXT, fields[CONTEXT].sort == OBJECT);
     case METRIC:
         return is_text(&fields[NAME]) && IF_ANY(UNIT, is_text(&fields[UNIT])) && IF_ANY(TAGS, fields[TAGS].sort == OBJECT) &&
@@ -429,8 +436,8 @@ static int own_are_good(struct line *line) {
     }
 }
 
-/* Read a line without its newline; whether it is good but for what it may lack. */
-static int read_line(const byte *at, const byte *end, struct line *line) {
+/* The fields and the type of a line without its newline; whether it is an object with a type that we know. */
+static int split_line(const byte *at, const byte *end, struct line *line) {
     for (int field = 0; field < FIELDS; field++)
         line->fields[field].sort = ABSENT;
     at = skip_space(at, end);
@@ -472,7 +479,12 @@ static int read_line(const byte *at, const byte *end, struct line *line) {
     for (line->type = 0; line->type < TYPES && !says(&line->fields[TYPE], TYPE_NAMES[line->type]);)
         line->type++;
     line->level = 0;
-    return line->type < TYPES && shared_are_good(line) && own_are_good(line);
+    return line->type < TYPES;
+}
+
+/* Read a line; whether it is good but for what it may lack. */
+static int read_line(const byte *at, const byte *end, struct line *line) {
+    return split_line(at, end, line) && shared_are_good(line) && own_are_good(line);
 }
 
 static uint64_t hash_of(uint64_t seed, const byte *at, size_t size) {

@@ -2,7 +2,8 @@
 
    What is read here has to come out as `wafermon/backends/history/seen.py` reads it; tests/unit/backends/test_history_seen.py
    compares both. Odd lines are listed, and Python reads each by itself: those that the scanner calls odd, and of metrics those whose
-   names are long or have escapes. Most is done without Python's lock. */
+   names are long or have escapes. What is stored was found good before, so that is not looked at again. Most is done without Python's
+   lock. */
 
 #define Py_LIMITED_API 0x030a0000
 #define PY_SSIZE_T_CLEAN
@@ -159,7 +160,7 @@ static int list(struct summing *all, enum why why, const byte *at, const byte *e
 
 /* Whether a metric's name or unit is what its bytes say, and is not cut. */
 static int is_short(const struct value *value) {
-    return value->sort == ABSENT || (value->size <= LONGEST && !memchr(value->at, '\\', value->size));
+    return is_text(value) && value->size <= LONGEST && !memchr(value->at, '\\', value->size);
 }
 
 /* The values under the keys that are looked up. Answers with 0 where there is no memory, with -1 where Python has to look. */
@@ -195,13 +196,16 @@ static int look_into(struct summing *all, const struct value *context) {
     return 1;
 }
 
+#define IS_OTHER(field, than) (HAS(field) && fields[field].sort != (than))
+
 /* The next line; 0 where there is no memory. */
 static int add_line(struct summing *all, const byte *at, const byte *end) {
     struct line line;
     const struct value *fields = line.fields;
     int32_t service, trace = -1, sum;
-    if (!read_line(at, end, &line) || !line.ts || fields[SERVICE].sort == ABSENT ||
-        (line.type == METRIC && !(is_short(&fields[NAME]) && is_short(&fields[UNIT]))))
+    if (!split_line(at, end, &line) || !is_integer(&fields[TS], TS_MIN, TS_MAX, &line.ts) || fields[SERVICE].sort != PLAIN ||
+        IS_OTHER(TRACE_ID, PLAIN) || (line.type == EVENT && (!(line.level = level_of(&fields[LEVEL])) || IS_OTHER(CONTEXT, OBJECT))) ||
+        (line.type == METRIC && !(is_short(&fields[NAME]) && IF_ANY(UNIT, is_short(&fields[UNIT])))))
         return list(all, ODD, at, end);
     service = text_of(all, fields[SERVICE].at, fields[SERVICE].size);
     if (service < 0)
@@ -402,6 +406,7 @@ static PyObject *add_up(PyObject *Py_UNUSED(module), PyObject *arguments) {
 }
 
 static int execute(PyObject *Py_UNUSED(module)) {
+    (void)read_line; /* the scanner's alone */
     prepare();
     return 0;
 }

@@ -88,6 +88,9 @@ def ids(found: Found[Any]) -> list[str]:
     ("import-3f2a9c0e7b1d4455", "import-*"),
     ("6f1c1a52-0d3e-4a5b-9a52-0f6f1a2b3c4d", "*"),
     ("lot-N23A017-w3", "lot-N*A*-w*"),
+    ("a-b-c-d-e", "a-b-c-d-e"),
+    ("x-deadbeef", "x-deadbeef"),
+    ("run-1999.12.31", "run-*"),
     ("nightly", "nightly"),
     ("4711", "*"),
 ])  # fmt: skip
