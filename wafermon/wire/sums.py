@@ -1,6 +1,6 @@
 """What stored lines add up to, by one pass in C over them; done without where that was not built.
 
-No message is made of a line for that. Lines that it calls odd are listed, and whoever asks reads them.
+No message is made of a line for that. Lines that it calls odd are listed, and the caller reads them.
 """
 
 from __future__ import annotations
