@@ -136,7 +136,7 @@ def test_stats_go_to_no_backend_that_has_no_place_for_them() -> None:
 def test_the_default_config_is_the_defaults() -> None:
     config = load(None, plugins=PLUGINS, environ={})
     path = "wafermon-data/files/{service}/{date}.jsonl"
-    history = "{plugin: history, dir: wafermon-data/history, keep: 30d, max_bytes: 10GiB, batch: {age: 1s}}"
+    history = "{plugin: history, dir: wafermon-data/history, keep: 30d, max_bytes: 10GiB, batch: {messages: 20000, bytes: 8MiB, age: 1s}}"
     assert config == read(f"backends: {{files: {{plugin: filesystem, path: '{path}'}}, history: {history}}}")
     assert config.listen == (Listener(endpoint="tcp:7411:interface=127.0.0.1"),)
     assert config.http == (HttpListener(endpoint="tcp:7412:interface=127.0.0.1"),)
