@@ -223,10 +223,14 @@ class Engine:
             for tally in block.tallies():
                 if isinstance(tally.trace_id, str) and told.setdefault(tally.trace_id, tally) is not tally:
                     more.setdefault(tally.trace_id, []).append(tally)
+            trace_id, some = None, list[Message]()
             for message in block.followed:
-                followed.setdefault(message.trace_id, []).append(message)
-        for trace_id, tally in told.items():
-            self._observe_trace(trace_id, [tally, *more.get(trace_id, ())], followed.get(trace_id, ()))
+                if message.trace_id != trace_id:  # neighbours have one
+                    trace_id = message.trace_id
+                    some = followed.setdefault(trace_id, [])
+                some.append(message)
+        for one, tally in told.items():
+            self._observe_trace(one, [tally, *more.get(one, ())], followed.get(one, ()))
         self._take_forwarded(others)
         if self.schedules:
             self.schedules.take(blocks, self._program_of)
@@ -335,8 +339,9 @@ class Engine:
         self._programs.lost(program)
 
     def _program_of(self, message: Message) -> str:
-        known = self._programs.of(message.client)
-        return known or program_of(message.service, message.host, message.pid, message.client)
+        return self._programs.of(message.client) or program_of(
+            message.service, message.host, message.pid, message.client
+        )
 
     def came_back(self, messages: Iterable[Message]) -> None:
         """Take the sidecar's own among them for journalled, and nothing else of them."""
@@ -535,9 +540,9 @@ class Engine:
     def _progress(self, trace: LiveTrace, message: Progress) -> None:
         ts: Any = message.ts
         service: Any = message.service
-        job = trace.jobs.get(message.job_id)
-        waits = job is not None and not (job.over or job.reported or job.gone)
+        job, waits = trace.jobs.get(message.job_id), False
         if job is not None:
+            waits = not (job.reported or job.gone or job.over)
             job.take(message, ts, service, self._now)
         elif len(trace.jobs) < JOBS:
             status = message.status[:TEXT] if message.status else ""
@@ -550,9 +555,10 @@ class Engine:
             self._programs.release(job.program, trace.id)
             self._programs.serves(program, trace.id)
             job.program = program
-        if job.over:
+        over = job.over
+        if over:
             trace.settled = self._now
-        if job.over or not waits:
+        if over or not waits:
             self._queue(trace)
 
     def _span_start(self, trace: LiveTrace, message: SpanStart) -> None:

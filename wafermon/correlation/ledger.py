@@ -491,13 +491,18 @@ class Ledger:
 
     # -- traces
 
-    def _take_progress(self, messages: Iterable[Message]) -> None:
+    def _take_progress(self, messages: Iterable[Any]) -> None:
+        trace_id: Any = UNSET
+        account: Account | None = None
         for message in messages:
-            if not isinstance(message, Progress) or message.trace_id is UNSET or message.replay_to:
+            if type(message) is not Progress or message.trace_id is UNSET or message.replay_to:
                 continue
-            account, ts = self._known(message.trace_id), message.ts or 0
+            if message.trace_id != trace_id:  # neighbours have one
+                trace_id = message.trace_id
+                account = self._known(trace_id)
             if account is None:
                 continue
+            ts = message.ts or 0
             known, over = account.jobs.get(message.job_id, (0, False))
             if message.job_id not in account.jobs and len(account.jobs) >= JOBS:
                 continue

@@ -145,21 +145,25 @@ class Recent:
         while self._bytes > BLOCK_BYTES:
             self._bytes -= self._blocks.popleft().cost
 
-    def _follow(self, messages: Iterable[Message], time: int) -> None:
+    def _follow(self, messages: Iterable[Any], time: int) -> None:
         trace_id, trace = "", RecentTrace()
         for message in messages:
-            if message.trace_id is UNSET:
+            kind, of = type(message), message.trace_id  # `isinstance` asks a struct's metaclass where the answer is no
+            if of is UNSET:
                 continue
-            if isinstance(message, Trace):
-                self._summary(message.trace_id, message)
+            if kind is Trace:
+                self._summary(of, message)
                 continue
-            if message.trace_id != trace_id:  # neighbours have one
-                trace_id = message.trace_id
+            if of != trace_id:  # neighbours have one
+                trace_id = of
                 trace = self._trace(trace_id)
-            if isinstance(message, Progress):
+            if kind is SpanStart:
+                if message.span_id not in trace.spans:
+                    self._add_span(trace, message, message.ts or 0)
+            elif kind is SpanEnd:
+                self._span_end(trace, message)
+            elif kind is Progress:
                 self._progress(trace, message, time)
-            elif isinstance(message, (SpanStart, SpanEnd)):
-                self._span(trace, message)
 
     def _trace(self, trace_id: str) -> RecentTrace:
         trace = self.traces.get(trace_id)
@@ -199,21 +203,23 @@ class Recent:
             status = message.status[:TEXT] if message.status else ""
             trace.jobs[message.job_id] = Job(message.percent, status, service, ts, time, first=ts)
 
-    def _span(self, trace: RecentTrace, message: SpanStart | SpanEnd) -> None:
-        span_id = message.span_id or ""
-        span = trace.spans.get(span_id)
+    def _span_end(self, trace: RecentTrace, message: SpanEnd) -> None:
+        span = trace.spans.get(message.span_id or "") or self._add_span(trace, message, message.start)
         if span is None:
-            if len(trace.spans) >= SPANS:
-                trace.more_spans += isinstance(message, SpanEnd)
-                return
-            start = message.start if isinstance(message, SpanEnd) else message.ts or 0
-            span = RecentSpan(message.name[:TEXT], message.service or "", message.parent_id or "", start)
-            trace.spans[span_id] = span
-            self._spans += 1
-            while self._spans > ALL_SPANS and len(self.traces) > 1:
-                self._let_go_of_oldest()
-        if isinstance(message, SpanEnd):
-            span.start, span.duration, span.status = message.start, round(message.duration), message.status
+            trace.more_spans += 1
+            return
+        span.start, span.duration, span.status = message.start, round(message.duration), message.status
+
+    def _add_span(self, trace: RecentTrace, message: SpanStart | SpanEnd, start: int) -> RecentSpan | None:
+        """None where there is no room for it."""
+        if len(trace.spans) >= SPANS:
+            return None
+        span = RecentSpan(message.name[:TEXT], message.service or "", message.parent_id or "", start)
+        trace.spans[message.span_id or ""] = span
+        self._spans += 1
+        while self._spans > ALL_SPANS and len(self.traces) > 1:
+            self._let_go_of_oldest()
+        return span
 
     def _take_derived(self, messages: Iterable[Message]) -> None:
         """What the engine found out and journalled: stalled and gone jobs, abandoned spans."""

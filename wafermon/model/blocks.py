@@ -289,13 +289,11 @@ class Block:
 
     def trace_ids(self) -> set[str]:
         """Those of all its messages, the sidecar's own too. No message is made of a line for that."""
-        if self._messages is not None:
-            ids: Iterable[Any] = map(trace_of, self._messages)
-        elif self._tallies is not None:
-            ids = chain(
-                (tally.trace_id for tally in self._tallies),
-                (message.trace_id for message in self.of_service(OWN_SERVICE)),
-            )
+        if self._tallies is not None:
+            own = map(trace_of, self.of_service(OWN_SERVICE))
+            ids: Iterable[Any] = chain((tally.trace_id for tally in self._tallies), own)
+        elif self._messages is not None:
+            ids = map(trace_of, self._messages)
         else:
             ids = trace_ids(self.lines)
         return {one for one in ids if isinstance(one, str)}

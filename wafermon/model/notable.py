@@ -43,7 +43,9 @@ class Notable(NamedTuple):
 def notables(block: Block) -> Iterator[Notable]:
     """Those of a block, in order."""
     found = _events(block)
-    if Progress.type in block.types and any(map(_failed, block.followed)):
+    if Progress.type in block.types and any(
+        _failed(message) for message in block.followed if type(message) is Progress
+    ):
         found += block.places({kind for kind in block.kinds if kind[_TYPE] == Progress.type})
         found.sort()
     for line, message in zip(block.lines_at(found), block.at(found), strict=True):

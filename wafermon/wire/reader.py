@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -107,12 +108,14 @@ class BlockReader:
             and (done := self._complete_alike(lines, messages, used, stamps, now))
         ):
             incomplete = False
-            stamps = list(map(ts_of, messages))
+            if stamps[0] is UNSET:  # and so are all
+                stamps = [now] * len(lines)
         if not odd and not incomplete:
             kinds = frozenset(table[number] for number in used)
             columns = table, compact(column)
-            keys = list(zip(traces, map(client_of, messages), strict=True))
-            tallies = tally(keys, stamps, *columns)
+            clients = {self._shapes.clients[number] for number in used}
+            of_each = repeat(next(iter(clients))) if len(clients) == 1 else map(client_of, messages)
+            tallies = tally(list(zip(traces, of_each, strict=False)), stamps, *columns)
             good = Block(done, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
             return ReadBlock(len(block), good, numbers, {})
         stored = lines.copy()
@@ -124,13 +127,13 @@ class BlockReader:
 
     def _column(self, messages: Sequence[Message]) -> list[int]:
         """The number of each message's shape."""
-        shapes = list(map(shape_of, messages))
         try:
-            return list(map(self._numbers.__getitem__, shapes))
+            return list(map(self._numbers.__getitem__, map(shape_of, messages)))
         except KeyError:
             pass
         if len(self._numbers) >= KNOWN_SHAPES:
             self._begin()
+        shapes = list(map(shape_of, messages))
         for shape in dict.fromkeys(shapes):
             if shape not in self._numbers:
                 self._numbers[shape] = self._shapes.learn(shape)
@@ -315,7 +318,7 @@ def _with_wrong_ids(messages: Sequence[Any], traces: AbstractSet[Any], types: Ab
         {message.job_id for message in with_ids if type(message) is Progress} if len(spans) < len(with_ids) else set()
     )
     span_ids = set(map(_span_of, messages)).union(map(_parent_of, spans))
-    complete = not any(message.span_id is UNSET or message.trace_id is UNSET for message in spans)
+    complete = UNSET not in set(map(_span_of, spans)) and UNSET not in set(map(trace_of, spans))
     if complete and _are_printable((traces | jobs) - {UNSET}) and _are_span_ids(span_ids - {UNSET}):
         return []
     return [at for at, message in enumerate(messages) if _wrong_ids(message)]

@@ -35,6 +35,8 @@ class Shapes:
         self.facts: list[Facts] = []
         self.table: list[tuple[Any, ...]] = []
         """The kind of each."""
+        self.clients: list[Any] = []
+        """The client of each."""
         self.unusual: set[int] = set()
         """Those that are odd, or to which something is added."""
         self._origin = origin
@@ -57,6 +59,7 @@ class Shapes:
         number = len(self.facts)
         self.facts.append(Facts(added, bool(wrong)))
         self.table.append((service, kind, level, host, replay_to))
+        self.clients.append(client)
         if wrong or added:
             self.unusual.add(number)
         return number
