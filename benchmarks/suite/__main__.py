@@ -81,7 +81,7 @@ def main(words: Sequence[str]) -> None:
     asked = arguments(words)
     rounds = asked.rounds or (1 if asked.quick else 5)
     asked.out.mkdir(parents=True, exist_ok=True)
-    work = asked.work or asked.out
+    work = (asked.work or asked.out).resolve()  # contestants run elsewhere
     when = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     pages: dict[str, str] = {}
     found: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,3 +146,33 @@ def syslog_ng() -> Contestant:
                 f"--cfgfile={directory / 'syslog-ng.conf'}"]  # fmt: skip
 
     return Contestant(command, lambda: unpacked("syslog-ng-core", "usr/sbin/syslog-ng")[1], plain=True)
+
+
+COLLECTOR = """\
+receivers:
+  tcp_log:
+    listen_address: "127.0.0.1:{port}"
+    max_log_size: 64KiB
+    operators:
+      - {{type: json_parser}}
+      - {{type: move, from: attributes.service, to: resource.service}}
+exporters:
+  file: {{path: "{directory}/out/*.jsonl", encoding: lines, flush_interval: 100ms, group_by: {{enabled: true, resource_attribute: service}}}}
+extensions: {{lines: {{}}}}
+service:
+  extensions: [lines]
+  telemetry: {{metrics: {{level: none}}, logs: {{level: warn}}}}
+  pipelines: {{logs: {{receivers: [tcp_log], exporters: [file]}}}}
+"""
+
+
+def collector() -> Contestant | None:
+    """The OpenTelemetry Collector that `tests/otelcol` builds; None where it has not been built."""
+    path = subprocess.run([ROOT / "tests/otelcol", "path"], capture_output=True, text=True, check=True).stdout.strip()
+
+    def command(directory: Path, port: int) -> list[str]:
+        made(directory / "out")
+        (directory / "collector.yaml").write_text(COLLECTOR.format(directory=directory, port=port))
+        return [path, "--config=file:collector.yaml"]
+
+    return Contestant(command, plain=True) if Path(path).exists() else None

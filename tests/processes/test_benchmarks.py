@@ -16,7 +16,10 @@ from daemon import PATIENCE, ROOT, until
 sys.path.append(str(ROOT / "benchmarks"))
 
 from suite import page, report
+from suite.contestants import Contestant
+from suite.options import Options
 from suite.section import Case, Column, Ratio, Results, Section, only
+from suite.sections import streams
 from suite.stored import Lines, wait
 
 CASES = {
@@ -89,6 +92,15 @@ def test_ratios_are_taken_within_a_round() -> None:
         ["old", "750 (500–1,000)", "1"],
         ["new", "2,250 (1,500–3,000)", "3.00 (3.00–3.00)"],
     ]
+
+
+def test_a_peer_that_is_not_there_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = "OpenTelemetry Collector"
+    for there in (Contestant(lambda directory, port: []), None):
+        monkeypatch.setattr(streams, "collector", lambda there=there: there)
+        section = streams.section(Options())
+        assert (f"mix: {peer}" in [case.name for case in section.cases]) == (there is not None)
+        assert (f"{peer} is missing" in section.title) == (there is None)
 
 
 def test_a_chosen_case_brings_its_base() -> None:

@@ -32,7 +32,10 @@ class Deadlines:
         if second <= self._begun:
             heapq.heappush(self._heap, (at, trace_id))
         else:
-            self._later.setdefault(second, {})[trace_id] = at
+            waiting = self._later.get(second)
+            if waiting is None:
+                waiting = self._later[second] = {}
+            waiting[trace_id] = at
 
     def remove(self, trace_id: str, at: int) -> None:
         """What is in the second that has begun stays, and `pop` gives it still."""

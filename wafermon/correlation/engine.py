@@ -240,15 +240,15 @@ class Engine:
         """What a group says of one trace: what was counted, and the messages of its spans and jobs."""
         trace = self._live.get(trace_id)
         if trace is None:
-            trace = self._begin(trace_id, tallies[0].first)
+            if len(tallies) == 1 and tallies[0].count == 1:
+                trace, tallies = self._begin_with_one(trace_id, tallies[0]), ()
+            else:
+                trace = self._begin(trace_id, tallies[0].first, {}, {})
+        elif trace.is_of_one():  # it may share these
+            trace.services, trace.counts = dict(trace.services), dict(trace.counts)
         if trace.heard != self._now:
             trace.heard = self._now
             self._live.move_to_end(trace_id)
-        if not trace.counts and len(tallies) == 1 and tallies[0].count == 1:
-            self._observe_one(trace, tallies[0])
-            tallies = ()
-        elif trace.is_of_one():  # it may share these
-            trace.services, trace.counts = dict(trace.services), dict(trace.counts)
         services, counts = trace.services, trace.counts
         for tally in tallies:
             if tally.first < trace.first:
@@ -270,8 +270,8 @@ class Engine:
         if trace.queued == NEVER:
             self._queue(trace)
 
-    def _observe_one(self, trace: LiveTrace, tally: Tally) -> None:
-        """The first message of a trace. All that begin with a message of the same kind share what it says until they have more: there may
+    def _begin_with_one(self, trace_id: str, tally: Tally) -> LiveTrace:
+        """By the first message of a trace. All that begin with a message of the same kind share what it says until they have more: there may
         be as many as messages."""
         [kind] = tally.counts
         one = self._ones.get(kind)
@@ -279,7 +279,7 @@ class Engine:
             if len(self._ones) >= ONES:
                 self._ones.clear()
             one = self._ones[kind] = {kind[_SERVICE]: None}, {kind[_LEVEL] or kind[_TYPE]: 1}
-        trace.services, trace.counts = one
+        return self._begin(trace_id, tally.first, *one)
 
     def begin(self, blocks: Iterable[Block], time: int, elapsed: int) -> None:
         """The group that comes now may be the first one after the sidecar was away: nothing is judged of schedules then until what was
@@ -500,7 +500,7 @@ class Engine:
         self._awaiting[one.key] = one
         self._out.append(one)
 
-    def _begin(self, trace_id: str, ts: int) -> LiveTrace:
+    def _begin(self, trace_id: str, ts: int, services: dict[str, None], counts: dict[str, int]) -> LiveTrace:
         part = self._ended.pop(trace_id, 0) + 1
         room = self._rules.max_traces
         while room and len(self._live) >= room:
@@ -510,7 +510,7 @@ class Engine:
                 self._forget(oldest)
             else:
                 self._end(oldest, self._now + self._date)
-        trace = LiveTrace(trace_id, part, self._now, self._now, ts, ts)
+        trace = LiveTrace(trace_id, part, self._now, self._now, ts, ts, 0, services, counts)
         self._live[trace_id] = trace
         return trace
 
@@ -546,7 +546,8 @@ class Engine:
             job.take(message, ts, service, self._now)
         elif len(trace.jobs) < JOBS:
             status = message.status[:TEXT] if message.status else ""
-            job = trace.jobs[message.job_id] = Job(message.percent, status, service, ts, self._now, first=ts)
+            job = Job(message.percent, status, service, ts, self._now, first=ts)
+            trace.begin(message.job_id, job)
         else:
             self.counters["jobs_over"] += 1
             return
@@ -572,7 +573,7 @@ class Engine:
                 started: Any = message.ts
                 program = self._program_of(message)
                 self._programs.serves(program, trace.id)
-                trace.spans[span_id] = Span(message.name[:TEXT], service, started, message.parent_id or "", program)
+                trace.open(span_id, Span(message.name[:TEXT], service, started, message.parent_id or "", program))
             else:
                 self.counters["spans_over"] += 1
 

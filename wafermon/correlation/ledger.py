@@ -221,6 +221,7 @@ class Ledger:
         end = group.end
         met = Met(self._group, self._order, self._now, self._blind and self._now < self._sure, end.segment, end.offset)
         traces, client, stream, served = self._traces, "", None, dict[str, None]()
+        counts, ways = dict[tuple[Any, ...], int](), dict[_Way, int]()
         for tally in block.tallies():
             if tally.client != client:
                 client = tally.client if isinstance(tally.client, str) and tally.client in numbered else ""
@@ -234,7 +235,9 @@ class Ledger:
             if not isinstance(trace_id, str):
                 continue
             forwarded = self._forwards and not client and tally.client is not UNSET
-            ways = self._ways_of(tally.counts)
+            if tally.counts is not counts:  # those of one message share it
+                counts = tally.counts
+                ways = self._ways_of(counts)
             if len(ways) == 1 and trace_id not in traces and self._shares < ALL_SHARES:
                 [((replay_to, route), count)] = ways.items()
                 if not replay_to:

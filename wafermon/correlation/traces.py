@@ -7,7 +7,7 @@ counted from is a group's `elapsed`, a time that nobody sets.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct, field
 
@@ -23,6 +23,8 @@ JOBS = 16
 TEXT = 128
 """The longest text that is kept of a name, in characters."""
 _WORK = frozenset({"span_start", "span_end", "progress"})
+_NONE: dict[str, Any] = {}
+"""Of traces that have none: there may be as many as messages. Nobody changes it."""
 
 
 class Delays(NamedTuple):
@@ -96,15 +98,24 @@ class LiveTrace(Struct, gc=False):
     """Messages by type, but events by level alone: one step less for each message."""
     failures: int = 0
     """Spans that ended in error."""
-    spans: dict[str, Span] = field(default_factory=dict)
-    """The open ones, by span id."""
+    spans: dict[str, Span] = field(default_factory=lambda: _NONE)
+    """The open ones, by span id. Put in by `open` alone."""
     early: set[str] | None = None
     """Spans whose end overtook their start; made when there is one."""
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=lambda: _NONE)
+    """By job id. Put in by `begin` alone."""
     derived: bool = False
     """Another sidecar forwards what comes of it."""
     queued: int = NEVER
     """The deadline under which the engine looks at it next; never later than `due`."""
+
+    def open(self, span_id: str, span: Span) -> None:
+        self.spans = self.spans or {}
+        self.spans[span_id] = span
+
+    def begin(self, job_id: str, job: Job) -> None:
+        self.jobs = self.jobs or {}
+        self.jobs[job_id] = job
 
     def only_counts(self) -> bool:
         """Whether it never had a span or a job."""

@@ -96,8 +96,10 @@ class Block:
         messages: Sequence[Message] | None = None,
         columns: tuple[Sequence[tuple[Any, ...]], Column] | None = None,
         tallies: Sequence[Tally] | None = None,
+        followed: Sequence[Message] | None = None,
     ) -> None:
-        """`kinds`: None where `parts` tell them; `columns`: see `Block.columns`; `tallies`: see `Block.tallies`."""
+        """`kinds`: None where `parts` tell them; `columns`: see `Block.columns`; `tallies`: see `Block.tallies`; `followed`: see
+        `Block.followed`."""
         self._raw = raw
         self.size = len(raw or b"")
         """Of `raw`."""
@@ -112,7 +114,7 @@ class Block:
         self._table: Sequence[tuple[Any, ...]] = columns[0] if columns else ()
         self._column: Column | None = columns[1] if columns else None
         self._tallies = tallies
-        self._followed: Sequence[Message] | None = None
+        self._followed = followed
         self._lines: list[bytes] | None = None
 
     @classmethod
@@ -154,6 +156,8 @@ class Block:
             parts, melted._parts = melted._parts, ()
             if all(part._messages is not None for part in parts):
                 melted._messages = list(chain.from_iterable(part.messages for part in parts))
+            if all(part._followed is not None for part in parts):
+                melted._followed = list(chain.from_iterable(part.followed for part in parts))
             if all(part._tallies is not None for part in parts):
                 melted._tallies = list(chain.from_iterable(part.tallies() for part in parts))
         return melted
@@ -263,7 +267,10 @@ class Block:
     def followed(self) -> Sequence[Message]:
         """Those of spans and jobs, and summaries of traces."""
         if self._followed is None:
-            self._followed = self.of_types(FOLLOWED)
+            if self._parts:
+                self._followed = list(chain.from_iterable(part.followed for part in self._parts))
+            else:
+                self._followed = self.of_types(FOLLOWED)
         return self._followed
 
     def tallies(self) -> Sequence[Tally]:

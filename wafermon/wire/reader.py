@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import UNSET
 
-from wafermon.model.blocks import Block, compact, tally
+from wafermon.model.blocks import FOLLOWED, Block, compact, tally
 from wafermon.model.messages import (
-    BY_TYPE,
     MAX_NESTING,
     SPAN_ID,
     TRACE_ID,
@@ -93,19 +92,20 @@ class BlockReader:
         odd.update(_places(column, {number for number in unusual if facts[number].odd}))
         traces = list(map(trace_of, messages))
         types = {table[number][_TYPE] for number in used}
-        odd.update(_with_wrong_ids(messages, set(traces), types))
+        followed = [] if types.isdisjoint(FOLLOWED) else [one for one in messages if type(one) in WITH_IDS]
+        odd.update(_with_wrong_ids(messages, followed, set(traces)))
         numbers = list(map(seq_of, messages))
         if self.origin.numbered and _any_unset(numbers):
             odd.update(at for at, number in enumerate(numbers) if number is UNSET)
         stamps = list(map(ts_of, messages))
-        untraced = "progress" in types and UNSET in traces
+        untraced = "progress" in types and UNSET in traces and any(one.trace_id is UNSET for one in followed)
         incomplete = unusual or _any_unset(stamps) or untraced
         done = block
         if (
             incomplete
             and not odd
             and not untraced
-            and (done := self._complete_alike(lines, messages, used, stamps, now))
+            and (done := self._complete_alike(lines, followed, used, stamps, now))
         ):
             incomplete = False
             if stamps[0] is UNSET:  # and so are all
@@ -116,7 +116,8 @@ class BlockReader:
             clients = {self._shapes.clients[number] for number in used}
             of_each = repeat(next(iter(clients))) if len(clients) == 1 else map(client_of, messages)
             tallies = tally(list(zip(traces, of_each, strict=False)), stamps, *columns)
-            good = Block(done, len(lines), kinds, min(stamps), max(stamps), messages, columns, tallies)
+            # Most others are asked for by nobody. Who wants them parses them; they are gone while they are still in the processor's cache.
+            good = Block(done, len(lines), kinds, min(stamps), max(stamps), None, columns, tallies, followed)
             return ReadBlock(len(block), good, numbers, {})
         stored = lines.copy()
         if incomplete:
@@ -142,9 +143,14 @@ class BlockReader:
     # -- lines that are not stored as they came
 
     def _complete_alike(
-        self, lines: Sequence[bytes], messages: Sequence[Any], used: AbstractSet[int], stamps: Sequence[Any], now: int
+        self,
+        lines: Sequence[bytes],
+        messages: Sequence[Any],
+        used: AbstractSet[int],
+        stamps: Sequence[Any],
+        now: int,
     ) -> bytes:
-        """All lines, where all lack the same; nothing where they don't."""
+        """All lines, where all lack the same, which is set in these messages of theirs; nothing where they don't."""
         first, *others = (self._shapes.facts[number].added for number in used)
         untimed = stamps.count(UNSET)
         rests = [line[1:] for line in lines if line[0] == _BRACE]
@@ -213,7 +219,6 @@ _OPENERS = bytes(range(256))
 _BRACE = ord("{")
 _NOT_OPENERS = bytes(c for c in range(256) if c not in b"{[\n")
 _TYPE = Kind._fields.index("type")
-_TYPES_WITH_IDS = frozenset(name for name, struct in BY_TYPE.items() if struct in WITH_IDS)
 _PRINTABLE = re.compile("[!-~]*")
 _SPANS = frozenset({SpanStart, SpanEnd})
 _FEW_DIGITS = 200
@@ -309,10 +314,9 @@ def _places(column: Sequence[int], numbers: AbstractSet[int]) -> Iterator[int]:
         yield from (at for at, number in enumerate(column) if number in numbers)
 
 
-def _with_wrong_ids(messages: Sequence[Any], traces: AbstractSet[Any], types: AbstractSet[str]) -> list[int]:
-    """The messages of which an id of a trace, span or job is wrong. Their client and service are not looked at. `types` are the
-    messages' types."""
-    with_ids = [] if types.isdisjoint(_TYPES_WITH_IDS) else [one for one in messages if type(one) in WITH_IDS]
+def _with_wrong_ids(messages: Sequence[Any], with_ids: Sequence[Any], traces: AbstractSet[Any]) -> list[int]:
+    """The messages of which an id of a trace, span or job is wrong. Their client and service are not looked at. `with_ids` are those
+    among them whose type has more ids than others."""
     spans = [message for message in with_ids if type(message) in _SPANS]
     jobs = (
         {message.job_id for message in with_ids if type(message) is Progress} if len(spans) < len(with_ids) else set()

@@ -69,6 +69,7 @@ def test_what_is_joined_keeps_its_columns(parts: list[list[bytes]], released: bo
     if released:
         for block in blocks:
             block.tallies()
+            block.followed  # noqa: B018  # they are there
             block.release()
     raw = b"".join(block.raw for block in blocks)
     check(Block.join(blocks), raw)

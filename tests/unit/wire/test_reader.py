@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET
 from sent_lines import BAD, GOOD, NOW, ORIGIN, event, line, nested
 
-from wafermon.model.messages import Message
+from wafermon.model.messages import Message, decode_all
 from wafermon.wire import reader as wire_reader
 from wafermon.wire import scanned as scan_reader
 from wafermon.wire.lines import LineError, LineReader, Origin
@@ -244,6 +244,22 @@ def test_reading_stops_after_so_many_errors(make: Make, lines: list[bytes], most
 def test_a_block_of_nothing_but_rubbish_is_left_early(make: Make) -> None:
     read = make(ORIGIN).read(b"x\n" * 100_000, NOW, 100)
     assert (read.size, len(read.refused), read.block.count) == (200, 100, 0)
+
+
+@both
+def test_what_nobody_follows_is_not_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [event(message="a"), line(type="progress", job_id="j", trace_id="j", percent=5), event(message="b")]
+    block = make(ORIGIN).read(b"".join(one + b"\n" for one in lines), NOW).block
+    asked: list[int] = []
+
+    def decode(lines: Sequence[bytes]) -> list[Message]:
+        asked.append(len(lines))
+        return decode_all(lines)
+
+    monkeypatch.setattr("wafermon.model.blocks.decode_all", decode)
+    assert [one.type for one in block.followed] == ["progress"]
+    assert asked in ([], [1])
+    assert len(block.messages) == asked[-1] == 3
 
 
 @both
