@@ -136,7 +136,7 @@ class Both:
             cursor.execute(" UNION ALL ".join(f"SELECT '{table}', x::text FROM {table} AS x" for table in COMPARED))
             found = Counter(cursor.fetchall())
             cursor.execute(TIES)
-            if cursor.fetchone():  # either may be called the latest
+            if cursor.fetchone() is not None:  # it has no columns; either may be called the latest
                 found = Counter({row: count for row, count in found.items() if row[0] != "job_states"})
             return found
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zope.interface import implementer
 
 from wafermon.interfaces import BackendContext, ConfigError, Fault, IBackendFactory
+from wafermon.model.settings import BatchLimits
 
 if TYPE_CHECKING:
     from wafermon.backends.timescaledb.backend import TimescaleBackend
@@ -21,6 +22,8 @@ class TimescaleFactory:
 
     name = "timescaledb"
 
+    batch = BatchLimits(messages=10_000, bytes=8 << 20)
+    """A transaction costs as much as some hundred rows, and a thread that waits for Python's lock a few times for each."""
     without = ("stats",)
     """Types of message for which there is no table."""
 

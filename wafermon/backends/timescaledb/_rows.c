@@ -38,17 +38,19 @@ enum presence { OPTIONAL, NEEDED };
 
 typedef struct {
     const char *field;   /* in the line */
+    size_t length;       /* of that */
     const char *column;  /* of the table */
     enum form form;
     enum presence presence;
 } Column;
 
+#define NAMED(text) text, sizeof text - 1
 #define HEAD \
-    {"ts", "time", TIME, NEEDED}, {"service", "service", TEXT, NEEDED}, {"host", "host", TEXT, OPTIONAL}, \
-    {"pid", "pid", WHOLE, OPTIONAL}
-#define IDS(presence) {"trace_id", "trace_id", TEXT, presence}, {"span_id", "span_id", TEXT, presence}
+    {NAMED("ts"), "time", TIME, NEEDED}, {NAMED("service"), "service", TEXT, NEEDED}, {NAMED("host"), "host", TEXT, OPTIONAL}, \
+    {NAMED("pid"), "pid", WHOLE, OPTIONAL}
+#define IDS(presence) {NAMED("trace_id"), "trace_id", TEXT, presence}, {NAMED("span_id"), "span_id", TEXT, presence}
 #define TAIL \
-    {"client", "client", TEXT, OPTIONAL}, {"seq", "seq", WHOLE, OPTIONAL}, {"truncated", "truncated", BOOLEAN, OPTIONAL}
+    {NAMED("client"), "client", TEXT, OPTIONAL}, {NAMED("seq"), "seq", WHOLE, OPTIONAL}, {NAMED("truncated"), "truncated", BOOLEAN, OPTIONAL}
 #define MOST_COLUMNS 16
 
 typedef struct {
@@ -57,19 +59,19 @@ typedef struct {
 } Type;
 
 static const Type TYPES[] = {
-    {"event", {HEAD, IDS(OPTIONAL), TAIL, {"level", "level", TEXT, NEEDED}, {"message", "message", TEXT, NEEDED},
-               {"context", "context", OBJECT, OPTIONAL}}},
-    {"metric", {HEAD, IDS(OPTIONAL), TAIL, {"name", "name", TEXT, NEEDED}, {"value", "value", VALUE, NEEDED},
-                {"unit", "unit", TEXT, OPTIONAL}, {"kind", "kind", TEXT, OPTIONAL}, {"tags", "tags", OBJECT, OPTIONAL}}},
-    {"progress", {HEAD, IDS(OPTIONAL), TAIL, {"job_id", "job_id", TEXT, NEEDED}, {"percent", "percent", NUMBER, NEEDED},
-                  {"status", "status", TEXT, OPTIONAL}}},
-    {"resource", {HEAD, IDS(OPTIONAL), TAIL, {"cpu", "cpu", NUMBER, OPTIONAL}, {"mem", "mem", NUMBER, OPTIONAL},
-                  {"disk", "disk", NUMBER, OPTIONAL}, {"net", "net", NUMBER, OPTIONAL}}},
-    {"span_start", {HEAD, IDS(NEEDED), TAIL, {"name", "name", TEXT, NEEDED}, {"parent_id", "parent_id", TEXT, OPTIONAL},
-                    {"tags", "tags", OBJECT, OPTIONAL}}},
-    {"span_end", {HEAD, IDS(NEEDED), TAIL, {"name", "name", TEXT, NEEDED}, {"parent_id", "parent_id", TEXT, OPTIONAL},
-                  {"status", "status", TEXT, NEEDED}, {"start", "start", TIME, NEEDED},
-                  {"duration", "duration", SECONDS, NEEDED}, {"tags", "tags", OBJECT, OPTIONAL}}},
+    {"event", {HEAD, IDS(OPTIONAL), TAIL, {NAMED("level"), "level", TEXT, NEEDED}, {NAMED("message"), "message", TEXT, NEEDED},
+               {NAMED("context"), "context", OBJECT, OPTIONAL}}},
+    {"metric", {HEAD, IDS(OPTIONAL), TAIL, {NAMED("name"), "name", TEXT, NEEDED}, {NAMED("value"), "value", VALUE, NEEDED},
+                {NAMED("unit"), "unit", TEXT, OPTIONAL}, {NAMED("kind"), "kind", TEXT, OPTIONAL}, {NAMED("tags"), "tags", OBJECT, OPTIONAL}}},
+    {"progress", {HEAD, IDS(OPTIONAL), TAIL, {NAMED("job_id"), "job_id", TEXT, NEEDED}, {NAMED("percent"), "percent", NUMBER, NEEDED},
+                  {NAMED("status"), "status", TEXT, OPTIONAL}}},
+    {"resource", {HEAD, IDS(OPTIONAL), TAIL, {NAMED("cpu"), "cpu", NUMBER, OPTIONAL}, {NAMED("mem"), "mem", NUMBER, OPTIONAL},
+                  {NAMED("disk"), "disk", NUMBER, OPTIONAL}, {NAMED("net"), "net", NUMBER, OPTIONAL}}},
+    {"span_start", {HEAD, IDS(NEEDED), TAIL, {NAMED("name"), "name", TEXT, NEEDED}, {NAMED("parent_id"), "parent_id", TEXT, OPTIONAL},
+                    {NAMED("tags"), "tags", OBJECT, OPTIONAL}}},
+    {"span_end", {HEAD, IDS(NEEDED), TAIL, {NAMED("name"), "name", TEXT, NEEDED}, {NAMED("parent_id"), "parent_id", TEXT, OPTIONAL},
+                  {NAMED("status"), "status", TEXT, NEEDED}, {NAMED("start"), "start", TIME, NEEDED},
+                  {NAMED("duration"), "duration", SECONDS, NEEDED}, {NAMED("tags"), "tags", OBJECT, OPTIONAL}}},
 };
 #define TYPE_COUNT ((int)(sizeof TYPES / sizeof *TYPES))
 #define REST TYPE_COUNT
@@ -112,14 +114,19 @@ static int hexadecimal(const char *p)
     return value;
 }
 
-/* Whether one of eight characters is a quote, a backslash or below a space. */
-static int any_special(const char *p)
+/* How many of eight characters come before the first that is a quote, a backslash or below a space; 8 where none is. What is
+   subtracted borrows from later characters alone, so that the first one that is found is one. */
+static int plain_of_eight(const char *p)
 {
     const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
     uint64_t word;
     memcpy(&word, p, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
     uint64_t quote = word ^ (ones * '"'), backslash = word ^ (ones * '\\');
-    return ((((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | ((word - ones * 32) & ~word)) & highs) != 0;
+    uint64_t found = (((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) | ((word - ones * 32) & ~word)) & highs;
+    return found == 0 ? 8 : __builtin_ctzll(found) / 8;
 }
 
 /* From a string's first quote to past its last one; NULL where it is none that PostgreSQL takes. */
@@ -127,8 +134,11 @@ static const char *past_string(const char *p, const char *end)
 {
     p++;
     for (;;) {
-        while (end - p >= 8 && !any_special(p))
-            p += 8;
+        int plain = 8;
+        while (plain == 8 && end - p >= 8) {
+            plain = plain_of_eight(p);
+            p += plain;
+        }
         if (p >= end)
             return NULL;
         unsigned char c = (unsigned char)*p;
@@ -556,8 +566,8 @@ static void by_column(const Type *type, int count, const Fields *fields, Piece *
         Piece name = fields->names[i];
         for (int tried = 0; tried < count; tried++) {
             int column = next + tried < count ? next + tried : next + tried - count;
-            const char *field = type->columns[column].field;
-            if (name.at < name.end && *name.at == *field && is(name, field)) {
+            const Column *one = &type->columns[column];
+            if ((size_t)(name.end - name.at) == one->length && memcmp(name.at, one->field, one->length) == 0) {
                 values[column] = fields->values[i];
                 next = column + 1 < count ? column + 1 : 0;
                 break;

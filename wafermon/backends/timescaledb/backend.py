@@ -4,6 +4,9 @@ A batch goes by COPY, on a connection that blocks and is used in a thread; by on
 where COPY can't be had, where a batch is small, and where COPY has met a value that the server refuses: the statement alone
 says whether it is the batch that is at fault. Both come from one claim of the cursor, and go together.
 
+Two batches are under way at a time, so that the server has the next one as soon as it is done with one: while it works, the
+next one's rows are made (see `turns`). Each moves the cursor from where the one before has moved it to, or stores nothing.
+
 A connection that is lost leaves two questions: whether its last transaction was committed, and whether the server might
 still be about to run it. Both are settled by the next connection before it stores anything: it makes itself the cursor's
 `writer`, waits thereby for what holds the row, and reads where the cursor stands. From then on no earlier connection can
@@ -33,6 +36,7 @@ from wafermon.backends.timescaledb.options import TimescaleOptions
 from wafermon.backends.timescaledb.reading import Reader
 from wafermon.backends.timescaledb.schema import arrange, catch_up, failing, upgrade
 from wafermon.backends.timescaledb.statements import KINDS, store
+from wafermon.backends.timescaledb.turns import Turn
 from wafermon.files import Files
 from wafermon.interfaces import (
     BackendContext,
@@ -43,12 +47,15 @@ from wafermon.interfaces import (
     Position,
     PositionMoved,
     RetryableError,
+    Superseded,
 )
 from wafermon.model.asking import CannotAsk
 from wafermon.model.kinds import Kinds
 from wafermon.query.reading import Asked
 
 T = TypeVar("T")
+OUTSTANDING = 2
+"""Batches under way, each with a thread: one is made rows of while the one before is stored."""
 FEWEST = 20
 """Of fewer messages a batch goes by the statement, which is one exchange with the server in place of four or more."""
 LOOK_SECONDS = 600.0
@@ -65,7 +72,7 @@ class TimescaleBackend(Asked):
     """See the module."""
 
     log = Logger()
-    outstanding = 1
+    outstanding = OUTSTANDING
     exactly_once = True
 
     def __init__(self, options: TimescaleOptions, context: BackendContext) -> None:
@@ -85,6 +92,8 @@ class TimescaleBackend(Asked):
         self._writer = ""
         self._reached: Position | None = None
         """The end of the last batch that is known to be durable."""
+        self._turn: Turn | None = None
+        """Of the youngest batch that is under way."""
         self._state = "starting"
         self._detail = ""
         self._arranged = ""
@@ -96,6 +105,7 @@ class TimescaleBackend(Asked):
         self._messages = 0
         self._copied = 0
         self._seconds = 0.0
+        self._stored_at = 0.0
 
     @property
     def reader(self) -> Reader:
@@ -106,8 +116,7 @@ class TimescaleBackend(Asked):
 
     def ask(self, question: Callable[[], T]) -> Deferred[T]:
         """See `IHistory`: in threads beside the one of the statements."""
-        if self._context.pool.max < 1 + READERS:
-            self._context.pool.adjustPoolsize(0, 1 + READERS)
+        self._need_threads()
         asked = Deferred.fromCoroutine(self._answer(question))
         self._questions.add(asked)
 
@@ -136,6 +145,10 @@ class TimescaleBackend(Asked):
         options = self._options
         password = options.password_file.read_text().rstrip("\r\n") if options.password_file is not None else ""
         return {**options.parameters, **({"password": password} if password else {})}
+
+    def _need_threads(self) -> None:
+        if self._context.pool.max < OUTSTANDING + READERS:
+            self._context.pool.adjustPoolsize(0, OUTSTANDING + READERS)
 
     def _call(self, work: Coroutine[Any, Any, T]) -> Deferred[T]:
         """Run it so that `close` can end it."""
@@ -189,6 +202,7 @@ class TimescaleBackend(Asked):
         except BaseException as error:
             session.close()
             raise (self._failed(error, connected=False) if isinstance(error, Exception) else error) from error
+        self._need_threads()
         self._session, self._writer = session, writer
         self._reached = Position.parse(position) if position else None
         self._connects += 1
@@ -220,63 +234,113 @@ class TimescaleBackend(Asked):
         return self._call(self._write(batch))
 
     async def _write(self, batch: Batch) -> None:
-        if self._state in ("starting", "closed"):
-            raise RetryableError(f"the backend is {self._state}")
-        if homeless := {kind[1] for kind in batch.block.kinds} - KINDS:
-            raise PermanentError(f"there is no table for messages of type {', '.join(sorted(homeless))}")
+        turn = self._turn = Turn(batch.end, self._turn, self._context.reactor)
         try:
-            await self._store(batch)
-        except Exception as error:
-            raise self._failed(error) from error
+            await turn.nears()
+            await self._store(batch, turn)
+        except BaseException as error:
+            failed = self._failed(error) if isinstance(error, Exception) else error
+            self._end(turn, stored=False)
+            raise failed from error
+        self._end(turn, stored=True)
         self._state, self._detail = "ok", ""
 
-    async def _store(self, batch: Batch) -> None:
-        session = self._session
-        if session is None or session.closed or (self._loader is not None and self._loader.closed):
-            self._let_go()
-            before = self._reached
-            session = await self._connect()
-            if self._reached == batch.end:  # it was committed, and only the answer was lost
-                self._messages += batch.count
-                return
-            self._compare(before)
-        if self._context.reactor.seconds() - self._looked > LOOK_SECONDS:
-            await self._look_after(session)
-        begun = self._context.reactor.seconds()
+    def _end(self, turn: Turn, stored: bool) -> None:
+        if self._turn is turn:
+            self._turn = None
+        turn.end_as(stored)
+
+    async def _store(self, batch: Batch, turn: Turn) -> None:
         types = {kind[1] for kind in batch.block.kinds}
-        moved = await self._load(batch, types) if batch.count >= FEWEST else None
+        if self._state in ("starting", "closed") or not types <= KINDS:
+            await turn.comes()
+            self._refuse(types)
+        if self._session is None or self._session.closed or (self._loader is not None and self._loader.closed):
+            await turn.comes()
+            if await self._connect_anew(batch):
+                return
+        if self._context.reactor.seconds() - self._looked > LOOK_SECONDS:
+            await turn.comes()
+            await self._look_after(self._open_session)
+        begun = self._context.reactor.seconds()
+        moved = await self._load(batch, types, turn) if batch.count >= FEWEST else None
         if moved is None:
-            [(moved,)] = await session.query(store(batch.raw, batch.count, types, self._move(batch)))
+            await turn.comes()
+            sql = store(batch.raw, batch.count, types, self._move(batch, self._reached))
+            [(moved,)] = await self._open_session.query(sql)
         if moved != 1:
             raise self._rivalled()
         self._reached = batch.end
         self._messages += batch.count
-        self._seconds += self._context.reactor.seconds() - begun
+        now = self._context.reactor.seconds()
+        self._seconds += now - max(begun, self._stored_at)
+        self._stored_at = now
 
-    async def _load(self, batch: Batch, types: set[str]) -> int | None:
+    def _refuse(self, types: set[str]) -> None:
+        if self._state in ("starting", "closed"):
+            raise RetryableError(f"the backend is {self._state}")
+        raise PermanentError(f"there is no table for messages of type {', '.join(sorted(types - KINDS))}")
+
+    async def _connect_anew(self, batch: Batch) -> bool:
+        """Whether the batch is stored already: it was committed, and only the answer was lost."""
+        self._let_go()
+        before = self._reached
+        await self._connect()
+        if self._reached == batch.end:
+            self._messages += batch.count
+            return True
+        self._compare(before)
+        return False
+
+    @property
+    def _open_session(self) -> Session:
+        if self._session is None:
+            raise RetryableError(f"{self._options.target}: closed meanwhile")
+        return self._session
+
+    async def _load(self, batch: Batch, types: set[str], turn: Turn) -> int | None:
         """How many cursors were moved by it; None where nothing is stored, and the statement is to say why."""
-        loader = self._loader
+        loader, before = self._loader, turn.before
         if loader is None:
             return None
-        move = self._move(batch)
+        move = self._move(batch, before.end if before is not None else self._reached)
 
-        def work() -> int | None:
-            rows = shaped(batch.raw)
-            return loader.load(rows, types, move) if rows.count == batch.count else None
+        def work() -> int | psycopg2.Error | None:
+            try:
+                rows = shaped(batch.raw)
+                if before is not None:
+                    before.wait()
+                if rows.count != batch.count or not (before is None or before.loaded):
+                    return None
+                moved = loader.load(rows, types, move)
+                turn.loaded = moved == 1
+                return moved
+            except psycopg2.Error as error:
+                return error
+            finally:
+                turn.leave()
 
+        loading = self._in_thread(work)
+        turn.hand_over()
+        try:
+            await turn.comes()
+        except Superseded:
+            await loading
+            raise
         seconds = self._context.timeout + connection.GRACE_SECONDS
         timer = self._context.reactor.callLater(seconds, loader.cut)
         try:
-            moved = await self._in_thread(work)
-        except psycopg2.Error as error:
-            if not timer.active():
-                raise Silent(f"no answer for {seconds:g} s") from None
-            if failure_of(error, self._options.target).permanent:
-                return None
-            raise
+            moved = await loading
+            late = not timer.active()
         finally:
             if timer.active():
                 timer.cancel()
+        if isinstance(moved, psycopg2.Error):
+            if late:
+                raise Silent(f"no answer for {seconds:g} s")
+            if failure_of(moved, self._options.target).permanent:
+                return None
+            raise moved
         self._copied += batch.count if moved else 0
         return moved
 
@@ -300,9 +364,9 @@ class TimescaleBackend(Asked):
             "`wafermon journal renew DIR` for it"
         )
 
-    def _move(self, batch: Batch) -> bytes:
-        """The UPDATE that moves the cursor, where it is this connection's and where it is known to stand."""
-        at = f"= {_quoted(str(self._reached))}" if self._reached else "IS NULL"
+    def _move(self, batch: Batch, reached: Position | None) -> bytes:
+        """The UPDATE that moves the cursor, where it is this connection's and stands there."""
+        at = f"= {_quoted(str(reached))}" if reached else "IS NULL"
         return (
             f"UPDATE deliveries SET position = {_quoted(str(batch.end))}, messages = messages + {batch.count},"
             f" moved = now() WHERE sidecar = {_quoted(self._sidecar)} AND backend = {_quoted(self._context.name)}"
@@ -314,6 +378,7 @@ class TimescaleBackend(Asked):
 
     async def _close(self) -> None:
         self._state, self._detail = "closed", ""
+        youngest = self._turn
         self._let_go()
         for call in list(self._calls):
             call.cancel()
@@ -323,6 +388,8 @@ class TimescaleBackend(Asked):
         # A thread can't be ended: the one that is left has done all that was asked before once it does this.
         self._context.pool.adjustPoolsize(0, 1)
         await self._in_thread(_nothing)
+        if youngest is not None and youngest.in_thread:
+            await self._in_thread(youngest.wait)
         self._let_go()
 
     def _in_thread(self, work: Callable[..., T], *args: Any) -> Deferred[T]:
@@ -339,7 +406,7 @@ class TimescaleBackend(Asked):
 
     def _failed(self, error: Exception, connected: bool = True) -> Exception:
         """An error as what `IBackend` promises. Rows can only be at fault on a connection that is set up."""
-        if isinstance(error, RetryableError):
+        if isinstance(error, (RetryableError, PermanentError)):
             if isinstance(error, PositionMoved):
                 self._detail = str(error)
             return error
