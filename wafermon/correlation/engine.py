@@ -391,7 +391,7 @@ class Engine:
             self._rules = settings
             self._delays = settings.delays()
             self._requeue()
-        self.schedules.after_start = round(settings.after_start * 1e6)
+        self.schedules.wait_after_start(round(settings.after_start * 1e6))
         self.schedules.configure(settings.schedules)
 
     def snapshot(self) -> bytes:
@@ -466,7 +466,7 @@ class Engine:
                 f"expected {VERSION} and {self.journal_id!r}"
             )
         self.ledger, self.schedules = ledger, schedules
-        self.schedules.after_start = round(state.settings.after_start * 1e6)
+        self.schedules.wait_after_start(round(state.settings.after_start * 1e6))
         self._rules = replace(state.settings, schedules=schedules.rules)
         self._delays = state.settings.delays()
         self._now = state.now
