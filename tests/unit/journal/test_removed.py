@@ -127,9 +127,9 @@ async def test_a_reader_passes_over_a_removed_segment_once_it_stays_away(
             found += numbers(group)
             other.move(group.end)
     lost = 600 - len(found)
-    start = f"{opened.journal.id}:{segments[0]}:0"
+    place = f"{opened.journal.id}:{segments[0]}:0"
     assert lines[-1] == (
-        f"error: Journal segment {segments[0]} was removed or moved away: its {lost} messages from {start} on are lost to other"
+        f"error: Journal segment {segments[0]} was removed or moved away: its {lost} messages from {place} on are lost to other"
     )
     assert 0 < lost < 600
     assert found == list(range(lost, 600))
