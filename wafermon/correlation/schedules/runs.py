@@ -64,7 +64,7 @@ class Runs:
         self._go_on(one, rule, run, message)
 
     def gone(self, job: str, program: str) -> list[str]:
-        """The program of a job ended without a word -> the schedules for which a run has failed by that."""
+        """The program of a job ended without saying so -> the schedules for which a run has failed by that."""
         told = []
         for one in self.known.that_follow(job):
             run = one.runs[job]

@@ -164,7 +164,7 @@ class Schedules:
             self._hearing.take(blocks, program_of)
 
     def gone(self, job: str, program: str, at: int) -> list[str]:
-        """The program of a job ended without a word, as is known at `at` -> the schedules for which a run has failed by that."""
+        """The program of a job ended without saying so, as is known at `at` -> the schedules for which a run has failed by that."""
         if not self:
             return []
         self.advance(at)
