@@ -165,6 +165,8 @@ class BackendContract:
 
     directory: Path
     """Fresh for each test, and removed after it."""
+    places = 600
+    """From so many services and hosts messages come at once."""
 
     # -- the machinery -------------------------------------------------------------------------------------------
 
@@ -314,10 +316,11 @@ class BackendContract:
     @awaited
     async def test_many_places_at_once(self) -> None:
         backend = await self.opened()
-        lines = [line(seq, service=f"service-{seq}", host=f"fab{seq}") for seq in range(1, 601)]
+        last = self.places
+        lines = [line(seq, service=f"service-{seq}", host=f"fab{seq}") for seq in range(1, last + 1)]
         await backend.write(batch(self.start, lines))
-        await backend.write(batch(batch(self.start, lines).end, [line(601)]))
-        await self.expect(range(1, 602))
+        await backend.write(batch(batch(self.start, lines).end, [line(last + 1)]))
+        await self.expect(range(1, last + 2))
 
     @awaited
     async def test_an_empty_batch_moves_the_position(self) -> None:

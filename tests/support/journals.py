@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from twisted.internet import reactor
@@ -37,9 +38,18 @@ def numbers(group: Group) -> list[int]:
     return [int(message.message[1:]) for _, one in group.blocks for message in one.messages]  # type: ignore[attr-defined]
 
 
+class _Thread(Thread):
+    """One that does not keep the process of a test that failed, and stopped none."""
+
+    def __init__(self, **known: Any) -> None:
+        super().__init__(daemon=True, **known)
+
+
 @contextmanager
 def pools() -> Iterator[tuple[ThreadPool, ThreadPool]]:
     writer, readers = ThreadPool(1, 1), ThreadPool(0, 4)
+    for pool in (writer, readers):
+        pool.threadFactory = _Thread  # type: ignore[assignment]  # Twisted calls it with names alone
     writer.start()
     readers.start()
     try:

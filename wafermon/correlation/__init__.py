@@ -6,10 +6,11 @@
 
 from wafermon.correlation.correlator import Correlator
 from wafermon.correlation.derived import Derived, key_of
-from wafermon.correlation.engine import Engine, Settings
+from wafermon.correlation.engine import Engine
 from wafermon.correlation.facts import Facts
 from wafermon.correlation.ledger import Ledger
 from wafermon.correlation.schedules import rules_of
+from wafermon.correlation.snapshot import Settings
 from wafermon.model.notable import Notable, notables
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What the ledger keeps of each stream and each trace, and its snapshot. Pure.
+"""What the ledger keeps of each trace. Pure.
 
 Where each message begins a trace of its own, most of what is kept is traces of which nothing more ever comes: such a one is a `Brief`,
 and becomes an `Account` when it is more than that.
@@ -6,87 +6,16 @@ and becomes an `Account` when it is more than that.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from msgspec import Struct, field
 
 from wafermon.journal import Group
 
-CHANGES = 16
 SEGMENTS = 64
 """Of one trace and route: what lies in older ones counts as in the first of these."""
 NO_ROUTE = "no route"
 """In place of the backends' names. No backend's name holds a space."""
-
-
-class Said(Struct, gc=False):
-    """An SDK's last stats line."""
-
-    order: int
-    called: int
-    dropped: int
-    unsent: int
-    last: int
-    final: bool
-
-
-class Changes(Struct, gc=False):
-    """A count that only grows, with when it did."""
-
-    at: list[tuple[int, int]] = field(default_factory=list)
-    """(order, count from then on), the latest `CHANGES`."""
-
-    @property
-    def now(self) -> int:
-        return self.at[-1][1] if self.at else 0
-
-    def to(self, order: int, count: int) -> None:
-        if count > self.now:
-            self.at.append((order, count))
-            del self.at[:-CHANGES]
-
-    def since(self, order: int) -> int:
-        """How much it grew since then; rather more, where that was too long ago."""
-        before = 0
-        for at, count in self.at:
-            if at >= order:
-                break
-            before = count
-        return self.now - before
-
-
-class Stream(Struct, gc=False):
-    """One client's numbers."""
-
-    mark: int
-    """Everything up to here has come, or never will."""
-    heard: int
-    messages: int = 0
-    """Accepted ones, without stats lines."""
-    gaps: list[tuple[int, int]] = field(default_factory=list)
-    """First and last number of each that never came."""
-    more_gaps: int = 0
-    """Numbers in further gaps."""
-    rejected: Changes = field(default_factory=Changes)
-    """Lines whose trace can't be read."""
-    dropped: Changes = field(default_factory=Changes)
-    said: Said | None = None
-    owner: str = ""
-    """The SDK whose spill file it is, once that has said so."""
-    named: int = 0
-    """Up to here its owner's stats lines have named it."""
-    files: dict[str, int] = field(default_factory=dict)
-    """The spill files that its last stats line named and that are not there in full, with their last number."""
-    more_files: int = 0
-    """Those of them that there was no room for."""
-    family: list[str] = field(default_factory=list)
-    """Its spill files that are known here."""
-    traces: dict[str, None] = field(default_factory=dict)
-    """Those for which it, or a file of its family, is not closed."""
-    service: str = ""
-
-    def gap_up_to(self, last: int) -> bool:
-        return any(first <= last for first, _ in self.gaps)
 
 
 class Routed(Struct, gc=False):
@@ -184,6 +113,10 @@ class Account(Struct, gc=False):
         """Whether it has a job that is not over."""
         return any(not over for _, over in self.jobs.values())
 
+    def shares_of(self, root: str, family: Iterable[str]) -> list[str]:
+        """Those of an SDK's streams that have something of the trace that is not closed."""
+        return [name for name in (root, *family) if name in self.shares]
+
 
 class Met(Struct, gc=False):
     """When and where some messages came: what traces that began with them have in common."""
@@ -232,17 +165,3 @@ class Brief(Struct, gc=False):
             ended=self.ended,
             forwarded=count if self.forwarded else 0,
         )
-
-
-class State(Struct):
-    """A snapshot."""
-
-    order: int
-    now: int
-    sure: int
-    blind: bool
-    done: list[tuple[str, int]]
-    streams: list[tuple[str, Stream]]
-    traces: list[tuple[str, Account]]
-    expected: dict[str, str]
-    due: list[tuple[int, str]]

@@ -14,13 +14,14 @@ from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
 from wafermon.correlation.derived import Derived
-from wafermon.correlation.engine import Engine, Settings
+from wafermon.correlation.engine import Engine
 from wafermon.correlation.facts import Facts
-from wafermon.correlation.ledger import Route, Table
 from wafermon.correlation.losses import Losses
 from wafermon.correlation.recent import Recent
 from wafermon.correlation.schedules import said
+from wafermon.correlation.snapshot import Settings
 from wafermon.correlation.views import EVENTS
+from wafermon.correlation.ways import Route, Table
 from wafermon.files import Files
 from wafermon.journal import STARTED, Cursor, Entry, Group, Journal, Outstanding, Presence, groups_before, together
 from wafermon.model.blocks import Block

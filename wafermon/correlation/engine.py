@@ -17,12 +17,11 @@ only move the real one, and the trace follows when it comes up.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from wafermon.correlation import derived, views
 from wafermon.correlation.deadlines import Deadlines
@@ -30,16 +29,14 @@ from wafermon.correlation.derived import Derived, key_of
 from wafermon.correlation.ledger import Ledger
 from wafermon.correlation.programs import Program, Programs
 from wafermon.correlation.recent import Recent
-from wafermon.correlation.schedules import Rule, Schedules, said
-from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Delays, Job, LiveTrace, Span
+from wafermon.correlation.schedules import Schedules, said
+from wafermon.correlation.snapshot import READABLE, VERSION, Settings, Snapshot
+from wafermon.correlation.traces import JOBS, NEVER, SERVICES, SPANS, TEXT, Job, LiveTrace, Span
 from wafermon.journal import Presence, program_of
 from wafermon.model.blocks import Block, Tally
 from wafermon.model.messages import OWN_SERVICE, Event, Kind, Message, Progress, SpanEnd, SpanStart, Stats, Trace
 from wafermon.model.schedules import RECOVERED
 
-VERSION = 2
-READABLE = (1, VERSION)
-"""In 1 the date was what deadlines went by: it goes on as `elapsed`, as the journal's own does."""
 _SERVICE, _TYPE, _LEVEL = map(Kind._fields.index, ("service", "type", "level"))
 _ARRAY = b"\xdd"
 """In MessagePack, before an array's length in 32 bits."""
@@ -55,60 +52,6 @@ _EVICTED = ""
 """Among the deadlines: to tell of evicted traces. No trace id is empty."""
 MINUTE = 60_000_000
 ONES = 4096
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Times are seconds; 0 means no limit."""
-
-    stalled_after: float = 300.0
-    """A job without progress for this long is reported."""
-    trace_idle: float = 600.0
-    """A trace that never had a span or a job ends after this long without a message."""
-    trace_max: float = 86_400.0
-    """Every trace ends after this long."""
-    max_traces: int = 20_000
-    """How many live traces are kept, and how many ended ones are remembered."""
-    derive: str = "here"
-    """Or ``never``: traces and jobs are followed all the same, but what comes of them is left to the sidecar that this one forwards to;
-    all but the receipts, which only this one can tell."""
-    forwards: tuple[str, ...] = ()
-    """The backends that forward to other sidecars."""
-    after_start: float = 60.0
-    """After a start nothing that is due by a schedule is judged for so long."""
-    schedules: Mapping[str, Rule] = field(default_factory=dict)
-    """By name. In snapshots they are with the schedules."""
-
-    def delays(self) -> Delays:
-        return Delays(*(round(s * 1e6) or NEVER for s in (self.stalled_after, self.trace_idle, self.trace_max)))
-
-
-class Snapshot(Struct):
-    version: int
-    journal: str
-    settings: Settings
-    now: int
-    live: list[LiveTrace]
-    """The one heard last comes last."""
-    ended: list[tuple[str, int]]
-    awaiting: list[Trace | Event]
-    counters: dict[str, int]
-    date: int = 0
-    """What is added to `elapsed` for the date."""
-    programs: list[Program] = []
-    """This and what follows was added after 2.0.0, which reads over it. That one's snapshots have none of it."""
-    awaiting_more: list[Event] = []
-    """Derived messages of the kinds that 2.0.0 does not know."""
-    ledger: bytes = b""
-    """The ledger's own snapshot."""
-    evicted: int = 0
-    """Traces that ended without a summary and have not been told of yet."""
-    evicted_due: int = 0
-    """When they are; 0 where there are none."""
-    more_at: list[int] = []
-    """Where `awaiting_more` stand among all that are awaited; they come last where that was not kept."""
-    schedules: bytes = b""
-    """That of the schedules; empty where there are none."""
 
 
 class Engine:
@@ -391,7 +334,7 @@ class Engine:
             self._rules = settings
             self._delays = settings.delays()
             self._requeue()
-        self.schedules.after_start = round(settings.after_start * 1e6)
+        self.schedules.wait_after_start(round(settings.after_start * 1e6))
         self.schedules.configure(settings.schedules)
 
     def snapshot(self) -> bytes:
@@ -466,17 +409,14 @@ class Engine:
                 f"expected {VERSION} and {self.journal_id!r}"
             )
         self.ledger, self.schedules = ledger, schedules
-        self.schedules.after_start = round(state.settings.after_start * 1e6)
+        self.schedules.wait_after_start(round(state.settings.after_start * 1e6))
         self._rules = replace(state.settings, schedules=schedules.rules)
         self._delays = state.settings.delays()
         self._now = state.now
         self._date = state.date
         self._live = OrderedDict((trace.id, trace) for trace in state.live)
         self._ended = OrderedDict(state.ended)
-        awaiting = list(state.awaiting)
-        places = state.more_at or [len(awaiting) + n for n in range(len(state.awaiting_more))]
-        for message, place in zip(state.awaiting_more, places, strict=True):
-            awaiting.insert(place, message)
+        awaiting = state.awaited()
         for one in awaiting:
             one.client = self.journal_id  # it is journalled from now on
         self._awaiting = {one.key: one for one in map(derived.derived, awaiting)}

@@ -38,6 +38,9 @@ class TestContract(BackendContract):
 class TestContractWithManyLevels(TestContract):
     """Twenty levels of host names: a long one makes a path longer than the system takes."""
 
+    places = 60
+    """Each is twenty directories."""
+
     def options(self) -> dict[str, Any]:
         return {"path": str(self.directory / "log" / "/".join(["{host}"] * 20) / "{type}.jsonl"), "rotate_bytes": 1000}
 

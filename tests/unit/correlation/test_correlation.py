@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from wafermon.correlation import Derived, Engine, Settings, key_of
+from wafermon.correlation import ledger as ledgers
 from wafermon.model.messages import OWN_SERVICE, Message, decode_stored, dumps, encode_stored, loads
 
 T = 1_700_000_000_000_000
@@ -441,32 +442,34 @@ def test_what_people_see() -> None:
     assert it.trace("unknown") is None
 
 
-def test_many_traces_take_bounded_memory() -> None:
-    it = engine(max_traces=1_000)
+def test_many_traces_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few bytes of each trace that is gone would be seen."""
+    monkeypatch.setattr(ledgers, "TRACES", 400)
+    it = engine(max_traces=100)
 
     def load(start: int) -> int:
-        for n in range(start, start + 50_000, 100):
+        for n in range(start, start + 5_000, 100):
             group = [
                 one for i in range(n, n + 100) for one in (message("span_start", f"t{i}"), message("progress", f"t{i}"))
             ]
             out = it.observe(group, T + n * 1_000)
             it.observe([stored(one) for one in out], T + n * 1_000)
-        assert it.live == 1_000
+        assert it.live == 100
         assert it.awaiting == 0
         return tracemalloc.get_traced_memory()[0]
 
     tracemalloc.start()
     try:
-        half, whole = load(0), load(50_000)
+        half, whole = load(0), load(5_000)
     finally:
         tracemalloc.stop()
-    assert whole < half * 1.2 + 200_000
-    assert it.counters["evicted_traces"] == 99_000
+    assert whole < half * 1.1 + 10_000
+    assert it.counters["evicted_traces"] == 9_900
 
 
 def test_short_traces_leave_no_deadlines_behind() -> None:
     it = engine()
-    for n in range(20_000):
+    for n in range(2_000):
         out = it.observe([message("span_end", f"t{n}")], T + n * S)
         it.observe([stored(one) for one in out], T + n * S)
     assert it.live <= 6

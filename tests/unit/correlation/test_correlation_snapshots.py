@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from wafermon.correlation.engine import PART, Engine, Settings
+from wafermon.correlation.engine import PART, Engine
+from wafermon.correlation.snapshot import Settings
 from wafermon.model.messages import decode_stored
 
 T = 1_795_500_000_000_000

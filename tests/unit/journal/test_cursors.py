@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 from typing import Any
 
+import logged
 import pytest
 import pytest_twisted
 from disks import FaultyFiles
@@ -37,9 +38,13 @@ async def test_a_disk_that_fails_once_is_read_again(tmp_path: Path) -> None:
     await opened.put(range(5))
     _lag(opened)
     files.fail("read", BROKEN)
-    reading = Deferred.fromCoroutine(cursor.read())
-    await _until(opened, lambda: cursor.error)
+    with logged.said() as lines:
+        reading = Deferred.fromCoroutine(cursor.read())
+        await _until(opened, lambda: cursor.error)
     assert "broken" in cursor.error
+    assert [line.partition("[Errno")[0] for line in lines] == [
+        f"error: Cursor c can't read the journal at {cursor.next}, trying again: "
+    ]
     assert numbers(await reading) == list(range(5))
     assert cursor.error == ""
     await opened.close()
@@ -121,10 +126,12 @@ async def test_one_callback_that_raises_takes_nobody_elses_ack_along(tmp_path: P
     opened.journal.watch(lambda group: watched.extend(numbers(group)))
     opened.journal.append(Entry(block(range(1)), settled=raises))
     opened.journal.append(Entry(block(range(1, 2)), settled=lambda: told.append("told")))
-    await opened.put(range(2, 3))
-    await _until(opened, lambda: watched == [0, 1, 2])
+    with logged.said() as lines:
+        await opened.put(range(2, 3))
+        await _until(opened, lambda: watched == [0, 1, 2])
     assert told == ["told"]
     assert opened.journal.figures.raised == 2
+    assert "critical: Internal error in telling that a message is durable" in lines
     await opened.close()
 
 

@@ -15,14 +15,15 @@ from journals import ROUTES, OpenJournal, block, line, numbers
 from twisted.internet.defer import Deferred
 
 from wafermon.config import Journal as Settings
+from wafermon.files import Files
 from wafermon.journal import Entry, lock
 from wafermon.journal.clock import Known
-from wafermon.journal.groups import Group, Mark, Rejected, Stamp, encode_commit, scan
+from wafermon.journal.groups import Group, Mark, Rejected, Stamp, count_messages, encode_commit, scan
 from wafermon.journal.index import Index
 from wafermon.journal.latency import BOUNDS, Latency
 from wafermon.journal.marks import Marks, Stream
 from wafermon.journal.places import Places
-from wafermon.journal.segments import CHUNK, Reader, path_of
+from wafermon.journal.segments import CHUNK, Reader, SegmentFile, path_of
 from wafermon.journal.state import State
 from wafermon.journal.storage import Disk
 from wafermon.model.position import Position
@@ -152,6 +153,17 @@ async def test_the_marks_of_a_name_are_those_in_memory_over_those_on_disk(tmp_pa
     await opened.close()
 
 
+def test_a_client_is_connected_while_somebody_that_counts_holds_it() -> None:
+    marks = Marks(lambda principal, client: 0)
+    stream, _ = marks.hold("uid:1", "a" * 16), marks.hold("kafka:x", "b" * 16)
+    assert marks.connected("a" * 16, lambda principal: principal == "uid:1")
+    assert not marks.connected("a" * 16, lambda principal: principal != "uid:1")
+    assert not marks.connected("b" * 16, lambda principal: principal == "uid:1")
+    assert not marks.connected("c" * 16, lambda principal: True)
+    marks.release(stream)
+    assert not marks.connected("a" * 16, lambda principal: True)
+
+
 def test_marks_recovered_from_the_journal_raise_those_on_disk() -> None:
     marks = Marks(lambda principal, client: 10)
     marks.recover([Mark("", "a" * 16, 12), Mark("", "a" * 16, 15), Mark("", "b" * 16, 4)])
@@ -215,6 +227,21 @@ async def test_when_something_was_received_is_known_in_memory_on_disk_and_at_the
     await opened.close()
 
 
+@pytest_twisted.ensureDeferred
+async def test_what_lies_further_in_its_segment_than_the_end_in_the_last_one_is_found(tmp_path: Path) -> None:
+    opened = OpenJournal(tmp_path, segment_bytes=64 << 10)
+    opened.journal.cursor("holds")
+    places = []
+    while opened.journal.end.segment == 1:
+        places.append(opened.journal.end)
+        await opened.put(range(5), size=1_000)
+    last = places[-2]  # what was put at the end of the segment stands in the next one
+    assert last.offset > opened.journal.end.offset
+    opened.journal._tail._groups.clear()
+    assert await opened.journal.received(last) > 0
+    await opened.close()
+
+
 # what is on disk
 
 
@@ -265,6 +292,35 @@ def test_a_segment_s_messages_are_counted_from_none(tmp_path: Path) -> None:
     assert b'"after":1,' in heads[1] and b'"messages":2' in heads[1]
     assert b'"after":2,' in heads[2] and b'"messages":3' in heads[2]
     disk.close()
+
+
+def test_a_segment_s_messages_are_counted_over_all_its_groups_also_after_a_start(tmp_path: Path) -> None:
+    disk = make(tmp_path)
+    disk.open()
+    for first, last in ((0, 2), (2, 5)):
+        disk.write([block(range(first, last))], [], [], Stamp(NOW, 1), ROUTES)
+    disk.close()
+    disk = make(tmp_path, segment_bytes=1)
+    disk.open()
+    disk.write([block(range(5, 6))], [], [], Stamp(NOW, 1), ROUTES)
+    disk.close()
+    head = path_of(tmp_path, 2).read_bytes().partition(b"\n")[0]
+    assert b'"after":1,' in head and b'"messages":5' in head
+
+
+def test_a_group_of_many_chunks_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = make(tmp_path)
+    disk.open()
+    for _ in range(3):
+        disk.write([block(range(100), size=100)], [], [], Stamp(NOW, 1), ROUTES)
+    disk.close()
+    path = path_of(tmp_path, 1)
+    monkeypatch.setattr("wafermon.journal.segments.CHUNK", 1000)
+    file = SegmentFile(tmp_path, 1, Files())
+    found = list(file.spans(0, path.stat().st_size))
+    file.close()
+    assert [count_messages(data) for span, data in found if span.commit] == [100, 100, 100]
+    assert b"".join(data for _, data in found) == path.read_bytes()
 
 
 def test_the_state_is_kept_as_it_was_saved(tmp_path: Path) -> None:

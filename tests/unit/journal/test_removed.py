@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import logged
 import pytest
 import pytest_twisted
 from disks import FaultyFiles
@@ -120,11 +121,16 @@ async def test_a_reader_passes_over_a_removed_segment_once_it_stays_away(
     assert found[:100] == list(range(100))
     gone.unlink()
     found = []
-    while not other.at_end:
-        group = await other.read()
-        found += numbers(group)
-        other.move(group.end)
+    with logged.said() as lines:
+        while not other.at_end:
+            group = await other.read()
+            found += numbers(group)
+            other.move(group.end)
     lost = 600 - len(found)
+    place = f"{opened.journal.id}:{segments[0]}:0"
+    assert lines[-1] == (
+        f"error: Journal segment {segments[0]} was removed or moved away: its {lost} messages from {place} on are lost to other"
+    )
     assert 0 < lost < 600
     assert found == list(range(lost, 600))
     [skip] = opened.journal.skipped("other")

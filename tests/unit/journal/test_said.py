@@ -81,6 +81,23 @@ async def test_a_fault_of_the_journals_own(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_fault_after_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = OpenJournal(tmp_path)
+
+    def committed(*_: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(opened.journal, "_committed", committed)
+    with said() as lines:
+        opened.journal.append(Entry(block(range(5))))
+        while not lines:
+            await opened.journal.sleep(0.01)
+    assert lines == ["critical: Internal error in the journal"]
+    opened.journal._disk.close()
+    opened._pools.__exit__(None, None, None)
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_fault_while_it_lasts(tmp_path: Path) -> None:
     files = FaultyFiles()
     opened = OpenJournal(tmp_path, files=files)
@@ -244,6 +261,19 @@ def test_what_a_start_cuts_and_misses(tmp_path: Path) -> None:
     assert "error: Journal segment 4 is missing: what it held and was not delivered yet is lost" in lines
     assert "info: Journal segment 5: cutting 10 unfinished bytes at its end" in lines
     assert disk.damaged >= 2
+    disk.close()
+
+
+def test_a_start_that_misses_nothing(tmp_path: Path) -> None:
+    disk = make(tmp_path, segment_bytes=1)
+    disk.open()
+    for number in range(1, 4):
+        put(disk, number, number)
+    disk.close()
+    disk = make(tmp_path)
+    with said() as lines:
+        disk.open()
+    assert lines == []
     disk.close()
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+import logged
 import pytest
 import pytest_twisted
 from journals import OpenJournal
-from twisted.logger import globalLogPublisher
 
 from wafermon.journal import Cursor, Group
 from wafermon.model.position import Position
@@ -81,13 +80,11 @@ async def test_what_was_read_counts_where_its_reader_goes(tmp_path: Path) -> Non
     await full.put(20, read=True)
     segments, _ = full.skipped
     full.cursor.move(full.read[9].end)
-    said: list[str] = []
-    observer: Any = lambda event: said.append(event.get("log_format") or "")  # noqa: E731
-    globalLogPublisher.addObserver(observer)
-    full.opened.journal.detach(full.cursor)
-    globalLogPublisher.removeObserver(observer)
-    assert full.skipped == (segments, (segments - 10) * 5)
-    assert any("begins again without them" in line for line in said)
+    lost = (segments - 10) * 5
+    with logged.said() as lines:
+        full.opened.journal.detach(full.cursor)
+    assert full.skipped == (segments, lost)
+    assert lines == [f"error: slow had read {lost} messages of what it skipped, and begins again without them"]
     await full.opened.close()
 
 

@@ -6,13 +6,17 @@ what people are told, are dates.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct, field
 
 from wafermon.correlation.traces import NEVER
-from wafermon.model.schedules import PAUSED, RUNNING, WAITING
+from wafermon.model.schedules import OVERLAPPING, PAUSED, RUNNING, WAITING
 
 ENDED = 16
 """So many runs that ended are remembered, so that what comes late of them is not taken for another run."""
+MISSED = 100
+"""So many due times of an absence are told one by one."""
 
 
 class Run(Struct, gc=False):
@@ -125,3 +129,20 @@ class Expectation(Struct, gc=False):
         for job in forgotten:
             del self.ended[job]
         return [job for job in forgotten if job not in self.runs]
+
+    def opened_by(self, run: str) -> list[str]:
+        """What of `open` is about a run."""
+        return [key for key in self.open if key.partition(" ")[2] == run]
+
+    def overlaps_over(self, most: int) -> list[str]:
+        """What was told as overlapping and is so no more, where so many runs may be under way (0: any number)."""
+        if most and len(self.runs) > most:
+            return []
+        return [key for key in self.open if key.startswith(f"{OVERLAPPING} ")]
+
+    def keep_open(self, keys: Iterable[str]) -> None:
+        """What was told of a run that did not end well is over when another one does."""
+        for key in keys:
+            since, state = self.open.pop(key), key.partition(" ")[0]
+            if state != OVERLAPPING:
+                self.open.setdefault(state, since)

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Container
+from itertools import islice
 from typing import Any
 
 from wafermon.correlation.schedules.expectation import Expectation
+from wafermon.correlation.schedules.expectations import Expectations
 from wafermon.correlation.schedules.rules import Rule
 from wafermon.correlation.traces import NEVER
 
 
+def records(known: Expectations, date: int, name: str, states: Container[str], limit: int) -> list[dict[str, Any]]:
+    """The first expectations of these names (a glob) in these states (0: all of them), in the config's order, then by host. `date` is
+    what is added to `elapsed` for the date."""
+    found = (one for one in known.in_order(name) if known.state(one) in states)
+    return [
+        record(one, known.rules[one.name], known.paused.get(one.name, 0), date) for one in islice(found, limit or None)
+    ]
+
+
+def count(known: Expectations, name: str, states: Container[str]) -> int:
+    """How many they are."""
+    return sum(known.state(one) in states for one in known.in_order(name))
+
+
+def states(known: Expectations) -> dict[str, int]:
+    """How many expectations are in which state."""
+    return dict(Counter(map(known.state, known.by_key.values())))
+
+
+def troubled(known: Expectations) -> dict[str, int]:
+    """Schedule -> how many of its expectations are not as they should be."""
+    return {name: sum(bool(one.open) for one in known.of.get(name, {}).values()) for name in known.rules}
+
+
+def troubles_of(known: Expectations, job: str) -> list[str]:
+    """What was told of a run that is under way and is not over: states, in the order in which they were told."""
+    found = {
+        key.partition(" ")[0]: None for one in known.that_know(job) if job in one.runs for key in one.opened_by(job)
+    }
+    return [*found]
+
+
 def record(one: Expectation, rule: Rule, paused: int, date: int) -> dict[str, Any]:
-    """One expectation. `paused`: until when, 0 where it is not; `date` is what is added to `elapsed` for the date."""
+    """One expectation. `paused`: until when, 0 where it is not."""
     due = one.due if rule.cron else one.heard + date + rule.every
     return {
         "schedule": one.name,
