@@ -12,7 +12,8 @@ import pytest
 from wafermon.backends.history.seen import HOUR, Seen, by_messages, see
 from wafermon.contract import one_of_each
 from wafermon.model.blocks import Block
-from wafermon.wire.scanned import PURE
+from wafermon.wire.lines import Origin
+from wafermon.wire.scanned import PURE, reader
 from wafermon.wire.sums import Summer, summer
 
 T0 = 1_795_500_000_000_000
@@ -169,6 +170,36 @@ def test_what_is_no_block_is_refused(summing: Summer) -> None:
     with pytest.raises(ValueError, match="at most 16 keys"):
         summing(b"{}\n", HOUR, [f"k{n}" for n in range(17)])
     assert summing(b"", HOUR, ()).odd == []
+
+
+def mutated(chance: random.Random, raw: bytes) -> bytes:
+    """A line of which a few bytes, or pieces, are others."""
+    found = bytearray(raw)
+    for _ in range(chance.randrange(1, 4)):
+        at = chance.randrange(len(found))
+        piece = chance.choice([
+            b"", b'"', b"\\", b"{", b"}", b" ", b",", b"0", b"-", b"e5", b".5", b"\\u0061", b"\xce\xa9", b"null", b'"wafer":{"lot":1}', b'"level":"error"',
+        ])  # fmt: skip
+        found[at : at + chance.randrange(3)] = piece
+    return bytes(found).replace(b"\n", b"")
+
+
+def test_mutated_lines_that_the_sidecar_takes(summing: Summer) -> None:
+    """What is stored was taken by the reader: all of that, however odd, adds up to the same."""
+    chance = random.Random(11)
+    whole = [one.removesuffix(b"\n") for one in one_of_each(1)]
+    whole += [
+        metric(1.5, unit="um"),
+        line(context={"wafer": "W1", "lot": [1, {"a": "b"}]}, level="error", trace_id="t"),
+    ]
+    taken = 0
+    for _ in range(60):
+        lines = [mutated(chance, chance.choice(whole)) for _ in range(100)]
+        block = reader(Origin(forwarded=True)).read(b"".join(one + b"\n" for one in lines if one), T0).block
+        if block.count:
+            same(block.raw.splitlines(), summing)
+            taken += block.count
+    assert taken > 500
 
 
 def test_it_is_done_without_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
