@@ -256,6 +256,8 @@ def test_rules_and_dashboards_ask_for_metrics_that_there_are(tmp_path: Path) -> 
 
     topic = f", {{kafka: {{brokers: ['127.0.0.1:{free_port()}'], topics: [fab]}}}}"  # a broker that can't be reached
     with Served(tmp_path, CONFIG + hooks, listen=topic) as served:
+        # A schedule has figures once the config is in force in the journal.
+        until(lambda: any(name.startswith("wafermon_schedule_troubled") for name in served.metrics()), "a schedule")
         exposed = {name.partition("{")[0] for name in served.metrics()}
         # Of sidecars that forward there is no sample before one has come.
         exposed |= set(
