@@ -13,6 +13,7 @@ EXTENSIONS = [
     Extension(
         "wafermon.wire._scan",
         ["wafermon/wire/_scan.c"],
+        depends=["wafermon/wire/_line.h"],
         extra_compile_args=["-O2", "-Wall", "-Wextra"],
         py_limited_api=True,
         optional=True,
@@ -20,7 +21,7 @@ EXTENSIONS = [
     Extension(
         "wafermon.wire._sums",
         ["wafermon/wire/_sums.c"],
-        depends=["wafermon/wire/_scan.c"],
+        depends=["wafermon/wire/_line.h"],
         extra_compile_args=["-O2", "-Wall", "-Wextra"],
         py_limited_api=True,
         optional=True,

@@ -1,10 +1,9 @@
 /* The scanner's judgement of any bytes, under the sanitizers: it stays within the line, and calls nothing good that breaks what
    the rest relies on. That it agrees with Python is what tests/fuzz/test_fuzz.py looks at.
 
-   clang -fsanitize=fuzzer,address,undefined -DSCAN_ALONE -o build/fuzz_scan tests/fuzz/scan.c && build/fuzz_scan */
+   clang -fsanitize=fuzzer,address,undefined -o build/fuzz_scan tests/fuzz/scan.c && build/fuzz_scan */
 
-#define SCAN_ALONE
-#include "../../wafermon/wire/_scan.c"
+#include "../../wafermon/wire/_line.h"
 
 int LLVMFuzzerInitialize(int *count, char ***arguments);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

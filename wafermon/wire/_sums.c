@@ -8,8 +8,7 @@
 #define Py_LIMITED_API 0x030a0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#define SCAN_ALONE /* how a line is read, and nothing else of it */
-#include "_scan.c"
+#include "_line.h"
 
 enum { PARTS = 4, MAX_KEYS = 16, LONGEST = 128 };
 
@@ -406,7 +405,6 @@ static PyObject *add_up(PyObject *Py_UNUSED(module), PyObject *arguments) {
 }
 
 static int execute(PyObject *Py_UNUSED(module)) {
-    (void)read_line; /* the scanner's alone */
     prepare();
     return 0;
 }
