@@ -268,7 +268,8 @@ def test_tokens_that_are_replaced_during_frames_lose_and_double_nothing(central:
 class RawEdge:
     """A sidecar that forwards, byte by byte as a test wants it."""
 
-    def __init__(self, port: int, token: str = "", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, port: int, token: str = "", tls: ssl.SSLContext | None = None, **fields: str) -> None:
+        """`fields`: more of the hello."""
         plain = socket.create_connection(("127.0.0.1", port), PATIENCE)
         self.socket = tls.wrap_socket(plain, server_hostname="localhost") if tls is not None else plain
         self._replies = self.socket.makefile("rb")
@@ -280,6 +281,7 @@ class RawEdge:
             "instance": "one",
             "token": token,
             "compress": ["zlib"],
+            **fields,
         }
         self.socket.sendall(json.dumps(hello).encode() + b"\n")
         self.welcome = self.next()
@@ -499,19 +501,9 @@ def test_central_put_back_from_a_backup_gives_nothing_to_what_has_more_until_its
 
 def test_clocks_that_differ_by_minutes_matter_to_nobody(central: Central) -> None:
     """An edge whose clock is ten minutes ahead, and has held a message for two minutes."""
-    with socket.create_connection(("127.0.0.1", central.forward_port), timeout=20) as connection:
-        replies = connection.makefile("rb")
-        hello = {
-            "v": 2,
-            "type": "hello",
-            "forward": True,
-            "client": "e" * 16,
-            "instance": "one",
-            "token": TOKEN,
-            "host": "ahead",
-        }
-        connection.sendall(json.dumps(hello).encode() + b"\n")
-        assert json.loads(replies.readline())["acked"] == 0
+    edge = RawEdge(central.forward_port, TOKEN, host="ahead")
+    with edge.socket:
+        assert edge.welcome["acked"] == 0
         ahead = int((time.time() + 600) * 1e6)
         said = {
             "type": "event",
@@ -526,9 +518,8 @@ def test_clocks_that_differ_by_minutes_matter_to_nobody(central: Central) -> Non
         raw = json.dumps(said).encode() + b"\n"
         place = {"start": 1 << 31, "end": (1 << 31) + 100, "received": ahead - 120_000_000, "now": ahead}
         head = {"type": "frame", "codec": "none", "bytes": len(raw), "raw": len(raw), "lines": 1, **place}
-        connection.sendall(json.dumps(head).encode() + b"\n" + raw)
-        while json.loads(replies.readline()).get("seq") != place["end"]:
-            pass
+        edge.socket.sendall(json.dumps(head).encode() + b"\n" + raw)
+        edge.until_acked(place["end"])
         is_there(central, "test", 1)
         [one] = central.ask("/api/clients")["forwarders"]
         assert 590 < one["clock"] < 610 and 119 < one["lag"] < 121 and one["host"] == "ahead"
