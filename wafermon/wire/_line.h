@@ -103,7 +103,7 @@ static int unit_of(const byte *at, const byte *end) {
     return unit;
 }
 
-/* After the backslash at `at`; NULL where no lawful escape stands there, or NUL. */
+/* After the backslash at `at`; NULL where no allowed escape stands there, or NUL. */
 static const byte *skip_escape(const byte *at, const byte *end) {
     int unit;
     if (end - at < 2)
@@ -167,7 +167,7 @@ static const byte *skip_plain(const byte *at, const byte *end) {
     return at;
 }
 
-/* From after the opening quote to the closing one; NULL where the string is not lawful. */
+/* From after the opening quote to the closing one; NULL where the string is not allowed. */
 static const byte *string_end(const byte *at, const byte *end, int *escaped, int *foreign) {
     for (;;) {
         at = skip_plain(at, end);
@@ -276,7 +276,7 @@ static const byte *word_end(const byte *at, const byte *end, const char *word) {
     return (size_t)(end - at) >= size && !memcmp(at, word, size) ? at + size : NULL;
 }
 
-/* After a value within so many others; NULL where it is not lawful. */
+/* After a value within so many others; NULL where it is not allowed. */
 static const byte *value_end(const byte *at, const byte *end, struct value *value, int depth, int tags) {
     const byte *after;
     int escaped = 0, foreign = 0;

@@ -169,7 +169,7 @@ static int look_into(struct summing *all, const struct value *context) {
     for (int32_t key = 0; key < all->key_count; key++)
         values[key].sort = ABSENT;
     at = skip_space(at, end);
-    while (*at != '}') { /* it was read before, so it is lawful */
+    while (*at != '}') { /* it was read before, so it is allowed */
         int escaped = 0, foreign = 0;
         struct value value;
         const byte *name = ++at;
